@@ -1,0 +1,1 @@
+//! The wire: messages, subjects, streams, consumers, permissions and versions.

@@ -1,0 +1,11 @@
+//! A job: what was asked for, how far it is, and which transitions are legal.
+
+pub mod choice;
+pub mod phase;
+pub mod record;
+pub mod spec;
+
+pub use choice::Choice;
+pub use phase::{Phase, Role};
+pub use record::{IllegalTransition, Job, Owner};
+pub use spec::Spec;

@@ -1,0 +1,302 @@
+//! A job as the key-value store keeps it: the truth that events only echo.
+
+use serde::{Deserialize, Serialize};
+
+use super::phase::Phase;
+use super::spec::Spec;
+use crate::artifact::Digest;
+use crate::cause::SiteTrouble;
+use crate::id::{Epoch, Fence, InstanceId, JobId, Submitter, WorkerName};
+use crate::plan::PlanVersion;
+use crate::time::UnixMillis;
+
+/// Days after which a paused job is cancelled.
+pub const PAUSE_LIMIT_MS: u64 = 30 * 86_400_000;
+
+/// The process that drives a job for the time being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Which process.
+    pub holder: InstanceId,
+    /// Rises when the lease changes hands.
+    pub fence: Fence,
+    /// When others may take over.
+    pub expires_at: UnixMillis,
+}
+
+/// Why a transition was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a job that is {from} cannot become {to}")]
+pub struct IllegalTransition {
+    from: &'static str,
+    to: &'static str,
+}
+
+/// A job and how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its identity.
+    pub id: JobId,
+    /// What was asked for.
+    pub spec: Spec,
+    /// Digest of the submission, so that an idempotency key is not reused for another job.
+    pub submission: Digest,
+    /// Who submitted it.
+    pub submitter: Submitter,
+    /// When.
+    pub submitted_at: UnixMillis,
+    /// Raised by every transition.
+    pub epoch: Epoch,
+    /// How far it is.
+    pub phase: Phase,
+    /// When the phase began.
+    pub phase_since: UnixMillis,
+    /// Milliseconds spent paused; they do not count against the job's deadline.
+    pub paused_ms: u64,
+    /// Pause at the next round boundary.
+    pub pause_requested: bool,
+    /// Who drives it.
+    pub owner: Option<Owner>,
+    /// Its sites, once admitted, ordered by name.
+    pub participants: Vec<WorkerName>,
+    /// Participants that were given up, and why; they are asked again when they beat.
+    pub lost: Vec<SiteTrouble>,
+    /// Its plan, once made.
+    pub plan: Option<PlanVersion>,
+    /// Whether a terminal job's tasks were purged and its event was published.
+    pub settled: bool,
+}
+
+impl Job {
+    /// A new job, queued.
+    #[must_use]
+    pub const fn submitted(
+        id: JobId,
+        spec: Spec,
+        submission: Digest,
+        submitter: Submitter,
+        now: UnixMillis,
+    ) -> Self {
+        Self {
+            id,
+            spec,
+            submission,
+            submitter,
+            submitted_at: now,
+            epoch: Epoch(1),
+            phase: Phase::Queued,
+            phase_since: now,
+            paused_ms: 0,
+            pause_requested: false,
+            owner: None,
+            participants: Vec::new(),
+            lost: Vec::new(),
+            plan: None,
+            settled: false,
+        }
+    }
+
+    /// Goes to `next`: the epoch rises, and the lease is given back when another role takes over.
+    ///
+    /// # Errors
+    /// If the transition is not legal from the present phase.
+    pub fn advance(&mut self, next: Phase, now: UnixMillis) -> Result<(), IllegalTransition> {
+        if !self.phase.may_become(&next) {
+            return Err(IllegalTransition {
+                from: self.phase.name(),
+                to: next.name(),
+            });
+        }
+        if next.role() != self.phase.role() {
+            self.owner = None;
+        }
+        self.phase = next;
+        self.phase_since = now;
+        self.epoch = self.epoch.next();
+        Ok(())
+    }
+
+    /// Stops the job where it is; the tasks of the old epoch no longer count.
+    ///
+    /// # Errors
+    /// If the job is paused already or has ended.
+    pub fn pause(&mut self, now: UnixMillis) -> Result<(), IllegalTransition> {
+        if matches!(self.phase, Phase::Paused { .. }) {
+            return Err(IllegalTransition {
+                from: "paused",
+                to: "paused",
+            });
+        }
+        self.pause_requested = false;
+        let resume = Box::new(self.phase.clone());
+        self.advance(Phase::Paused { resume, since: now }, now)
+    }
+
+    /// Goes on after a pause, in a new epoch, with deadlines moved by the time spent paused.
+    ///
+    /// # Errors
+    /// If the job is not paused.
+    pub fn resume(&mut self, now: UnixMillis) -> Result<(), IllegalTransition> {
+        let Phase::Paused { resume, since } = self.phase.clone() else {
+            return Err(IllegalTransition {
+                from: self.phase.name(),
+                to: "resumed",
+            });
+        };
+        let paused = now.since(since);
+        self.paused_ms = self.paused_ms.saturating_add(paused);
+        self.advance(resume.shifted(paused), now)
+    }
+
+    /// Takes or renews the lease until `expires_at`. Returns the fence, or `None` while another
+    /// process holds it. A new holder re-arms the phase's deadline for the time the job had no owner.
+    pub fn claim(
+        &mut self,
+        holder: &InstanceId,
+        now: UnixMillis,
+        expires_at: UnixMillis,
+    ) -> Option<Fence> {
+        let fence = match &self.owner {
+            Some(owner) if owner.holder == *holder => owner.fence,
+            Some(owner) if owner.expires_at > now => return None,
+            Some(owner) => {
+                let idle = now.since(owner.expires_at);
+                self.phase = self.phase.clone().shifted(idle);
+                Fence(owner.fence.0 + 1)
+            }
+            None => Fence(1),
+        };
+        self.owner = Some(Owner {
+            holder: holder.clone(),
+            fence,
+            expires_at,
+        });
+        Some(fence)
+    }
+
+    /// When the job as a whole must have ended.
+    #[must_use]
+    pub const fn deadline(&self) -> UnixMillis {
+        self.submitted_at
+            .plus(self.spec.deadline_seconds * 1000)
+            .plus(self.paused_ms)
+    }
+
+    /// Participants that have not been given up.
+    pub fn active(&self) -> impl Iterator<Item = &WorkerName> {
+        self.participants
+            .iter()
+            .filter(|worker| self.lost.iter().all(|lost| lost.worker != **worker))
+    }
+
+    /// How many updates close a round.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        match self.spec.rounds.quorum.fixed() {
+            Some(quorum) => usize::try_from(*quorum).unwrap_or(usize::MAX),
+            None => self.participants.len().max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        let spec = serde_json::from_str(
+            r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"}}"#,
+        );
+        let submitter = "local".parse().expect("legal");
+        Job::submitted(
+            JobId::from_bits(1),
+            spec.expect("legal"),
+            Digest::from_bytes(&[0; 32]),
+            submitter,
+            UnixMillis(0),
+        )
+    }
+
+    #[test]
+    fn every_transition_raises_the_epoch() {
+        let mut job = job();
+        job.advance(
+            Phase::Profiling {
+                deadline: UnixMillis(100),
+            },
+            UnixMillis(1),
+        )
+        .expect("legal");
+        job.pause(UnixMillis(10)).expect("legal");
+        job.resume(UnixMillis(30)).expect("legal");
+        assert_eq!(job.epoch, Epoch(4));
+        assert_eq!(
+            job.phase,
+            Phase::Profiling {
+                deadline: UnixMillis(120)
+            }
+        );
+        assert_eq!(job.paused_ms, 20);
+    }
+
+    #[test]
+    fn an_ended_job_stays_ended() {
+        let mut job = job();
+        job.advance(Phase::Cancelled, UnixMillis(1)).expect("legal");
+        assert!(job.advance(Phase::Queued, UnixMillis(2)).is_err());
+        assert!(job.pause(UnixMillis(2)).is_err());
+        assert!(job.resume(UnixMillis(2)).is_err());
+    }
+
+    #[test]
+    fn no_phase_is_skipped() {
+        let mut job = job();
+        assert!(job.advance(Phase::Planning, UnixMillis(1)).is_err());
+        assert!(job.advance(Phase::Starting, UnixMillis(1)).is_err());
+    }
+
+    #[test]
+    fn a_lease_changes_hands_only_after_it_expired_and_raises_the_fence() {
+        let (first, second) = ("a".parse().expect("legal"), "b".parse().expect("legal"));
+        let mut job = job();
+        assert_eq!(
+            job.claim(&first, UnixMillis(0), UnixMillis(10)),
+            Some(Fence(1))
+        );
+        assert_eq!(job.claim(&second, UnixMillis(5), UnixMillis(15)), None);
+        assert_eq!(
+            job.claim(&first, UnixMillis(5), UnixMillis(15)),
+            Some(Fence(1))
+        );
+        assert_eq!(
+            job.claim(&second, UnixMillis(16), UnixMillis(30)),
+            Some(Fence(2))
+        );
+    }
+
+    #[test]
+    fn a_bad_job_names_every_wrong_field_at_once() {
+        let text = r#"{"name":"","model":{},"data":{"dataset":"m"},"adapter":{"rank":64},"rounds":{"count":0}}"#;
+        let spec: Spec = serde_json::from_str(text).expect("well-formed");
+        let fields: Vec<_> = spec
+            .check()
+            .expect_err("refused")
+            .into_iter()
+            .map(|r| r.field)
+            .collect();
+        assert_eq!(fields, ["name", "model", "adapter.rank", "rounds.count"]);
+    }
+
+    #[test]
+    fn an_unknown_field_and_a_path_with_dots_are_refused() {
+        assert!(
+            serde_json::from_str::<Spec>(
+                r#"{"name":"j","model":{},"data":{"dataset":"m"},"ranks":4}"#
+            )
+            .is_err()
+        );
+        let text = r#"{"name":"j","model":{"source":"file:///a/../b"},"data":{"dataset":"m"}}"#;
+        let spec: Spec = serde_json::from_str(text).expect("well-formed");
+        assert!(spec.check().is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Drives the rounds of a job and merges its updates.

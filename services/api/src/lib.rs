@@ -1,0 +1,1 @@
+//! Takes jobs over HTTP and shows what becomes of them.

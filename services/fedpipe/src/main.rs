@@ -1,0 +1,2 @@
+//! fedpipe: fine-tune language models on data that stays where it lies.
+fn main() {}

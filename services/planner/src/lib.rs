@@ -1,0 +1,1 @@
+//! Chooses for every worker what it trains, and says why.

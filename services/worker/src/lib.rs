@@ -1,0 +1,1 @@
+//! Trains beside the private data what its plan says, and uploads only adapters.

@@ -1,0 +1,1 @@
+//! Black-box tests: whole processes on real servers.
