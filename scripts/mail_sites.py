@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 SITES = (("mail-a", 0.5), ("mail-b", 0.3), ("mail-c", 0.2))
 HELD_OUT_PER_SITE = 80
 SAME_AFTER_LETTERS = 100  # mails whose bodies share these first letters are one mail
-SUBJECT_CHARACTERS = 80
-WORDS = 48
-CHARACTERS = 240
+SUBJECT_CHARACTERS = 60
+WORDS = 30
+CHARACTERS = 150
 QUESTION = "Is this mail spam? Answer:"
 
 

