@@ -1,1 +1,21 @@
-//! The only user of async-nats: typed publish and serve, acknowledgements, key-value store.
+//! The only user of NATS: typed publish and serve, acknowledgements, the key-value store.
+//!
+//! Nothing here decides anything. A handler never acknowledges and never spells a subject: the bus
+//! maps what it returns, and `contract` declares where everything goes.
+
+mod connection;
+pub mod drive;
+mod error;
+mod feed;
+mod publish;
+mod reports;
+mod serve;
+mod store;
+mod topology;
+
+pub use connection::{Bus, Connect};
+pub use error::{Error, Retry};
+pub use feed::{Change, IncomingOrder};
+pub use publish::Said;
+pub use serve::{Delivery, Outcome, Serve};
+pub use store::{Revision, Store};

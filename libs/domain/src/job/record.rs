@@ -55,6 +55,8 @@ pub struct Job {
     pub paused_ms: u64,
     /// Pause at the next round boundary.
     pub pause_requested: bool,
+    /// The epoch in which the job was last resumed, so that `resumed` is said even after a crash.
+    pub resumed: Option<Epoch>,
     /// Who drives it.
     pub owner: Option<Owner>,
     /// Its sites, once admitted, ordered by name.
@@ -88,6 +90,7 @@ impl Job {
             phase_since: now,
             paused_ms: 0,
             pause_requested: false,
+            resumed: None,
             owner: None,
             participants: Vec::new(),
             lost: Vec::new(),
@@ -145,7 +148,9 @@ impl Job {
         };
         let paused = now.since(since);
         self.paused_ms = self.paused_ms.saturating_add(paused);
-        self.advance(resume.shifted(paused), now)
+        self.advance(resume.shifted(paused), now)?;
+        self.resumed = Some(self.epoch);
+        Ok(())
     }
 
     /// Takes or renews the lease until `expires_at`. Returns the fence, or `None` while another

@@ -1,0 +1,110 @@
+//! One connection of one process.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use async_nats::{Client, ConnectOptions, Event};
+use contract::permission::Role;
+
+use crate::Error;
+
+/// How to reach the server.
+#[derive(Clone, Default)]
+pub struct Connect {
+    /// Such as `nats://127.0.0.1:4222`.
+    pub url: String,
+    /// User, if the server asks for one.
+    pub user: Option<String>,
+    /// Password of the user.
+    pub password: Option<String>,
+    /// A `.creds` file instead of user and password.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// How long a request waits for its answer.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection to NATS in one role. Clones share it; it reconnects by itself.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+}
+
+impl Bus {
+    /// Connects, or goes on trying in the background if the server is not there yet.
+    ///
+    /// # Errors
+    /// If the address or the credentials file cannot be used.
+    pub async fn connect(connect: &Connect, role: &Role) -> Result<Self, Error> {
+        let refused = |source| Error::Connect {
+            url: connect.url.clone(),
+            source,
+        };
+        let mut options = match &connect.credentials_file {
+            Some(path) => {
+                let read = ConnectOptions::with_credentials_file(path).await;
+                read.map_err(|error| refused(Box::new(error)))?
+            }
+            None => ConnectOptions::new(),
+        };
+        if let (Some(user), Some(password)) = (&connect.user, &connect.password) {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        let options = options
+            .name(format!("fedpipe-{}", role.user()))
+            .custom_inbox_prefix(role.inbox())
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .connection_timeout(REQUEST_TIMEOUT)
+            .reconnect_delay_callback(|attempt| {
+                // Quick at first: a server that restarts is back within a second.
+                let step = u64::try_from(attempt).unwrap_or(u64::MAX).min(20);
+                Duration::from_millis(50 * step)
+            })
+            .retry_on_initial_connect()
+            .event_callback(report);
+        let client = options
+            .connect(&connect.url)
+            .await
+            .map_err(|error| refused(Box::new(error)))?;
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(REQUEST_TIMEOUT);
+        Ok(Self { client, jetstream })
+    }
+
+    /// Whether the connection stands at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Seconds for a message to the server and back.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures a round trip; decides nothing"
+    )]
+    pub async fn round_trip(&self) -> Result<Duration, Error> {
+        let start = Instant::now();
+        let flush = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
+        flush
+            .map_err(|error| Error::unavailable("flush")(Box::new(error)))?
+            .map_err(|error| Error::unavailable("flush")(Box::new(error)))?;
+        Ok(start.elapsed())
+    }
+}
+
+// A denied publish shows at the caller only as a time-out; the reason arrives here.
+async fn report(event: Event) {
+    match event {
+        Event::Connected => tracing::info!("nats connected"),
+        Event::Disconnected => tracing::warn!("nats disconnected"),
+        Event::SlowConsumer(id) => tracing::warn!(id, "nats drops messages: slow consumer"),
+        Event::ServerError(error) => tracing::error!(%error, "nats refused"),
+        Event::ClientError(error) => tracing::warn!(%error, "nats client error"),
+        other => tracing::debug!(%other, "nats event"),
+    }
+}

@@ -1,0 +1,290 @@
+//! Listening: jobs, reports, events, beats, orders. A feed is a wake-up and an information; whoever
+//! acts on it reads the truth first. Feeds mend themselves when the server restarts.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use bytes::Bytes;
+use contract::envelope::{KIND_HEADER, VERSION_HEADER};
+use contract::message::control::{Control, Reply};
+use contract::message::job::JobEvent;
+use contract::subject::{self, Address};
+use contract::topology::{Bucket, JOBS, REPORTS};
+use contract::{Message, topology};
+use domain::fleet::Beat;
+use domain::id::{JobId, WorkerName};
+use futures::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::connection::REQUEST_TIMEOUT;
+use crate::publish::{headers, payload};
+use crate::{Bus, Error, store};
+
+/// How many changes wait for a slow listener before the feed waits for it.
+const BUFFER: usize = 1024;
+
+/// Pause before a broken feed is opened again.
+const MEND: Duration = Duration::from_millis(200);
+
+/// A value that was written or removed.
+#[derive(Debug, Clone)]
+pub struct Change<T> {
+    /// Its key.
+    pub key: String,
+    /// The value; absent if it was removed.
+    pub value: Option<T>,
+}
+
+/// An order to this worker, to be answered.
+#[derive(Debug)]
+pub struct IncomingOrder {
+    /// What to do.
+    pub control: Control,
+    reply: Option<async_nats::Subject>,
+    bus: Bus,
+}
+
+impl IncomingOrder {
+    /// Answers whoever gave the order.
+    ///
+    /// # Errors
+    /// If the connection is gone; the order is then given again.
+    pub async fn answer(self, reply: &Reply) -> Result<(), Error> {
+        let Some(inbox) = self.reply else {
+            return Ok(());
+        };
+        let sent = self
+            .bus
+            .client
+            .publish_with_headers(inbox, headers(reply), payload(reply)?)
+            .await;
+        sent.map_err(|error| Error::unavailable("answer an order")(Box::new(error)))
+    }
+}
+
+impl Bus {
+    /// All values of a bucket, then every change. Values that cannot be read are reported and skipped.
+    pub fn changes<T: DeserializeOwned + Send + 'static>(
+        &self,
+        bucket: Bucket,
+    ) -> mpsc::Receiver<Change<T>> {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let bus = self.clone();
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                if let Err(error) = bus.pump_changes(bucket, &sender).await {
+                    tracing::debug!(%error, bucket = bucket.name(), "feed broken, opening it again");
+                }
+                tokio::time::sleep(MEND).await;
+            }
+        });
+        receiver
+    }
+
+    async fn pump_changes<T: DeserializeOwned>(
+        &self,
+        bucket: Bucket,
+        sender: &mpsc::Sender<Change<T>>,
+    ) -> Result<(), Error> {
+        let broken = |error| Error::unavailable("watch a bucket")(error);
+        let store = self
+            .jetstream
+            .get_key_value(bucket.name())
+            .await
+            .map_err(|error| broken(Box::new(error)))?;
+        let mut watch = store
+            .watch_with_history(">")
+            .await
+            .map_err(|error| broken(Box::new(error)))?;
+        loop {
+            let next = tokio::select! {
+                next = watch.next() => next,
+                () = sender.closed() => return Ok(()),
+            };
+            let Some(entry) = next else { return Ok(()) };
+            let entry = entry.map_err(|error| broken(Box::new(error)))?;
+            let value = match entry.operation {
+                async_nats::jetstream::kv::Operation::Put => {
+                    match store::decode(&entry.key, &entry.value) {
+                        Ok(value) => Some(value),
+                        // Another type of value under the same bucket, or a newer version's: not ours.
+                        Err(_) => continue,
+                    }
+                }
+                _ => None,
+            };
+            if sender
+                .send(Change {
+                    key: entry.key,
+                    value,
+                })
+                .await
+                .is_err()
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Who reported on what, from now on.
+    pub fn report_feed(&self) -> mpsc::Receiver<Address> {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let bus = self.clone();
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                let config = pull::OrderedConfig {
+                    filter_subject: REPORTS.filter(),
+                    deliver_policy: DeliverPolicy::New,
+                    headers_only: true,
+                    ..pull::OrderedConfig::default()
+                };
+                let done = bus.pump(REPORTS.name, config, &sender, |message| {
+                    subject::parse_address(message.subject.as_str())
+                });
+                if let Err(error) = done.await {
+                    tracing::debug!(%error, "report feed broken, opening it again");
+                }
+                tokio::time::sleep(MEND).await;
+            }
+        });
+        receiver
+    }
+
+    /// The events of one job or of all, after a position; each with its own position.
+    pub fn events(&self, job: Option<&JobId>, after: u64) -> mpsc::Receiver<(u64, JobEvent)> {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let bus = self.clone();
+        let filter_subject = job.map_or_else(|| JOBS.filter(), subject::job_events);
+        tokio::spawn(async move {
+            let mut position = after;
+            while !sender.is_closed() {
+                let config = pull::OrderedConfig {
+                    filter_subject: filter_subject.clone(),
+                    deliver_policy: DeliverPolicy::ByStartSequence {
+                        start_sequence: position + 1,
+                    },
+                    ..pull::OrderedConfig::default()
+                };
+                let done = bus.pump(JOBS.name, config, &sender, |message| {
+                    let sequence = message.info().ok()?.stream_sequence;
+                    position = sequence;
+                    Some((sequence, read(message)?))
+                });
+                if let Err(error) = done.await {
+                    tracing::debug!(%error, "event feed broken, opening it again");
+                }
+                tokio::time::sleep(MEND).await;
+            }
+        });
+        receiver
+    }
+
+    async fn pump<T>(
+        &self,
+        stream: &str,
+        config: pull::OrderedConfig,
+        sender: &mpsc::Sender<T>,
+        mut read: impl FnMut(&async_nats::jetstream::Message) -> Option<T>,
+    ) -> Result<(), Error> {
+        let broken = |error| Error::unavailable("listen")(error);
+        let consumer = self.stream(stream).await?.create_consumer(config).await;
+        let consumer = consumer.map_err(|error| broken(Box::new(error)))?;
+        let mut messages = consumer
+            .messages()
+            .await
+            .map_err(|error| broken(Box::new(error)))?;
+        loop {
+            let next = tokio::select! {
+                next = messages.next() => next,
+                () = sender.closed() => return Ok(()),
+            };
+            let Some(message) = next else { return Ok(()) };
+            let message = message.map_err(|error| broken(Box::new(error)))?;
+            if let Some(item) = read(&message)
+                && sender.send(item).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Signs of life of every worker.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn beats(&self) -> Result<impl Stream<Item = Beat> + Send + Unpin + use<>, Error> {
+        let beats = self.client.subscribe(subject::beats()).await;
+        let beats =
+            beats.map_err(|error| Error::unavailable("listen to beats")(Box::new(error)))?;
+        Ok(beats.filter_map(|message| {
+            std::future::ready(decode(message.headers.as_ref(), &message.payload))
+        }))
+    }
+
+    /// Gives a worker an order and waits for its answer.
+    ///
+    /// # Errors
+    /// If nobody answers in time.
+    pub async fn order(&self, control: &Control) -> Result<Reply, Error> {
+        let request = self.client.request_with_headers(
+            control.subject(),
+            headers(control),
+            payload(control)?,
+        );
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
+        let answer =
+            answer.map_err(|error| Error::unavailable("order a worker")(Box::new(error)))?;
+        let answer =
+            answer.map_err(|error| Error::unavailable("order a worker")(Box::new(error)))?;
+        let subject = control.subject();
+        decode(answer.headers.as_ref(), &answer.payload).ok_or_else(|| Error::Decode {
+            subject,
+            source: "not a reply".into(),
+        })
+    }
+
+    /// Orders to this worker.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn orders(
+        &self,
+        worker: &WorkerName,
+    ) -> Result<impl Stream<Item = IncomingOrder> + Send + Unpin + use<>, Error> {
+        let orders = self.client.subscribe(subject::control(worker)).await;
+        let orders =
+            orders.map_err(|error| Error::unavailable("listen to orders")(Box::new(error)))?;
+        let bus = self.clone();
+        Ok(orders.filter_map(move |message| {
+            let control = decode(message.headers.as_ref(), &message.payload);
+            let order = control.map(|control| IncomingOrder {
+                control,
+                reply: message.reply,
+                bus: bus.clone(),
+            });
+            std::future::ready(order)
+        }))
+    }
+
+    /// Whether the consumer of a worker exists already.
+    pub async fn worker_is_known(&self, worker: &WorkerName) -> bool {
+        let name = topology::consumer(worker);
+        let found = self
+            .jetstream
+            .get_consumer_from_stream::<pull::Config, _, _>(name, topology::TASKS.name)
+            .await;
+        found.is_ok()
+    }
+}
+
+fn read<M: Message>(message: &async_nats::jetstream::Message) -> Option<M> {
+    decode(message.headers.as_ref(), &message.payload)
+}
+
+fn decode<M: Message>(headers: Option<&async_nats::HeaderMap>, payload: &Bytes) -> Option<M> {
+    let header = |name| headers?.get(name).map(|value| value.as_str());
+    let read = contract::decode(header(KIND_HEADER), header(VERSION_HEADER), payload);
+    read.inspect_err(|error| tracing::warn!(%error, "message dropped"))
+        .ok()
+}

@@ -1,0 +1,204 @@
+//! What happens to a job, said once per epoch. Events are the echo of the stored state: nobody
+//! decides anything by them, they wake up and inform.
+
+use domain::artifact::ArtifactRef;
+use domain::cause::{Cause, SiteTrouble};
+use domain::id::{Epoch, JobId, WorkerName};
+use domain::job::{Job, Phase};
+use domain::plan::PlanVersion;
+use domain::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use crate::{Message, subject};
+
+/// An event of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobEvent {
+    /// Whose.
+    pub job: JobId,
+    /// The epoch it belongs to.
+    pub epoch: Epoch,
+    /// When the state it echoes was reached.
+    pub at: UnixMillis,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Accepted and queued.
+    Submitted,
+    /// Its sites are free; they measure themselves.
+    Admitted {
+        /// The sites.
+        sites: Vec<WorkerName>,
+    },
+    /// Every site is measured.
+    Profiled {
+        /// The sites that take part.
+        sites: Vec<WorkerName>,
+    },
+    /// A plan exists.
+    Planned {
+        /// Which version.
+        version: PlanVersion,
+    },
+    /// A round began.
+    Opened {
+        /// Counted from 1.
+        round: u32,
+        /// When it closes with its quorum.
+        deadline: UnixMillis,
+    },
+    /// A round is decided.
+    Closed {
+        /// Which.
+        round: u32,
+        /// Whose updates count.
+        sites: Vec<WorkerName>,
+        /// Whose do not, and why.
+        missing: Vec<SiteTrouble>,
+    },
+    /// A round's merged adapter is stored; it is being scored.
+    Merged {
+        /// Which; 0 is the untrained adapter.
+        round: u32,
+    },
+    /// A round's adapter was scored.
+    Evaluated {
+        /// Which.
+        round: u32,
+        /// Held-out records.
+        records: u64,
+        /// Mean loss.
+        loss: Option<f64>,
+        /// Balanced accuracy among the job's choices.
+        balanced_accuracy: Option<f64>,
+    },
+    /// A site's input was refused.
+    Refused {
+        /// Which, and why.
+        site: SiteTrouble,
+    },
+    /// A site was given up.
+    Lost {
+        /// Which, and why.
+        site: SiteTrouble,
+    },
+    /// A site's cost left its profile; a new plan is asked for.
+    Drifted {
+        /// Which.
+        site: WorkerName,
+    },
+    /// Stopped by a person.
+    Paused,
+    /// Going on after a pause.
+    Resumed,
+    /// Done.
+    Finished {
+        /// The adapter.
+        adapter: ArtifactRef,
+    },
+    /// Ended without an adapter.
+    Failed {
+        /// Why.
+        cause: Cause,
+    },
+    /// Ended by a person.
+    Cancelled,
+}
+
+impl Event {
+    /// The event's name, as the API shows it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Admitted { .. } => "admitted",
+            Self::Profiled { .. } => "profiled",
+            Self::Planned { .. } => "planned",
+            Self::Opened { .. } => "opened",
+            Self::Closed { .. } => "closed",
+            Self::Merged { .. } => "merged",
+            Self::Evaluated { .. } => "evaluated",
+            Self::Refused { .. } => "refused",
+            Self::Lost { .. } => "lost",
+            Self::Drifted { .. } => "drifted",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Finished { .. } => "finished",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The last token of the subject: the name, and the site where several may say the same.
+    fn token(&self) -> String {
+        match self {
+            Self::Refused { site } | Self::Lost { site } => {
+                format!("{}-{}", self.name(), site.worker)
+            }
+            Self::Drifted { site } => format!("{}-{site}", self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+}
+
+impl Message for JobEvent {
+    const KIND: &'static str = "job-event";
+    const VERSION: u16 = 1;
+
+    fn subject(&self) -> String {
+        subject::job(&self.job, self.epoch, &self.event.token())
+    }
+}
+
+/// The events that a stored job implies: whoever finds its change already made says them again.
+#[must_use]
+pub fn implied(job: &Job) -> Vec<JobEvent> {
+    let phase_event = match &job.phase {
+        Phase::Queued => (job.epoch == Epoch(1)).then_some(Event::Submitted),
+        Phase::Profiling { .. } => Some(Event::Admitted {
+            sites: job.participants.clone(),
+        }),
+        Phase::Planning => Some(Event::Profiled {
+            sites: job.active().cloned().collect(),
+        }),
+        Phase::Starting => job.plan.map(|version| Event::Planned { version }),
+        Phase::Training {
+            round, deadline, ..
+        } => Some(Event::Opened {
+            round: *round,
+            deadline: *deadline,
+        }),
+        Phase::Folding { round, closed, .. } => Some(Event::Closed {
+            round: *round,
+            sites: closed
+                .contributions
+                .iter()
+                .map(|one| one.worker.clone())
+                .collect(),
+            missing: closed.missing.clone(),
+        }),
+        Phase::Evaluating { round, .. } => Some(Event::Merged { round: *round }),
+        Phase::Finalizing { .. } => None,
+        Phase::Paused { .. } => Some(Event::Paused),
+        Phase::Succeeded { adapter, .. } => Some(Event::Finished {
+            adapter: adapter.clone(),
+        }),
+        Phase::Failed { cause } => Some(Event::Failed {
+            cause: cause.clone(),
+        }),
+        Phase::Cancelled => Some(Event::Cancelled),
+    };
+    let resumed = (job.resumed == Some(job.epoch)).then_some(Event::Resumed);
+    let event = |event| JobEvent {
+        job: job.id.clone(),
+        epoch: job.epoch,
+        at: job.phase_since,
+        event,
+    };
+    resumed.into_iter().chain(phase_event).map(event).collect()
+}

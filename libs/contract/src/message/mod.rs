@@ -1,0 +1,8 @@
+//! The messages, one file per family.
+
+pub mod beat;
+pub mod control;
+pub mod dead;
+pub mod job;
+pub mod report;
+pub mod task;

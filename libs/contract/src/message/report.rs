@@ -1,0 +1,88 @@
+//! What a worker answers. The first report of a worker, job, epoch and kind stands; later ones with
+//! the same identity are the same report.
+
+use domain::cause::Trouble;
+use domain::id::{Epoch, JobId, WorkerName};
+use domain::profile::Measurement;
+use domain::round::{Score, Update};
+use serde::{Deserialize, Serialize};
+
+use crate::{Message, subject};
+
+/// Who reports, on which job, in which epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Who reports.
+    pub worker: WorkerName,
+    /// On which job.
+    pub job: JobId,
+    /// In which epoch.
+    pub epoch: Epoch,
+}
+
+/// Measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    /// By whom, for what.
+    pub head: Head,
+    /// The figures.
+    pub measurement: Measurement,
+}
+
+/// Trained; the update is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Updated {
+    /// By whom, for what.
+    pub head: Head,
+    /// The round.
+    pub round: u32,
+    /// The update.
+    pub update: Update,
+}
+
+/// Scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// By whom, for what.
+    pub head: Head,
+    /// The round whose adapter was scored.
+    pub round: u32,
+    /// The counts.
+    pub score: Score,
+}
+
+/// The task cannot be done at this site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// By whom, for what.
+    pub head: Head,
+    /// Kind of the task.
+    pub task: String,
+    /// What went wrong.
+    pub trouble: Trouble,
+    /// One sentence for a person.
+    pub detail: String,
+}
+
+macro_rules! report_message {
+    ($type:ident, $kind:literal) => {
+        impl Message for $type {
+            const KIND: &'static str = $kind;
+            const VERSION: u16 = 1;
+
+            fn subject(&self) -> String {
+                subject::report(
+                    &self.head.worker,
+                    &self.head.job,
+                    self.head.epoch,
+                    Self::KIND,
+                )
+            }
+        }
+    };
+}
+
+report_message!(Probed, "probed");
+report_message!(Updated, "updated");
+report_message!(Evaluated, "evaluated");
+report_message!(Failed, "failed");

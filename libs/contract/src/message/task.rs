@@ -1,0 +1,163 @@
+//! What a worker is asked to do. Each task carries everything the work needs: a worker reads no
+//! other service's state.
+
+use domain::adapter::Projection;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::id::{DatasetName, Epoch, JobId, Submitter, WorkerName};
+use domain::job::spec::{Base, Training};
+use domain::plan::WorkerPlan;
+use domain::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use crate::{Message, subject};
+
+/// Who is asked, for which job, and what every task needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Who is asked.
+    pub worker: WorkerName,
+    /// For which job.
+    pub job: JobId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Who submitted the job; the site's policy may name them.
+    pub submitter: Submitter,
+    /// The model.
+    pub model: ModelRef,
+    /// The data set, by its shared name.
+    pub dataset: DatasetName,
+    /// After this moment nobody waits for the result.
+    pub expires_at: UnixMillis,
+}
+
+/// Which model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelRef {
+    /// Pushed to object storage, or mapped to a folder by the site.
+    Digest(Digest),
+    /// A path that the worker can read.
+    Path(String),
+}
+
+/// Measure yourself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// To whom, for what.
+    pub head: Head,
+    /// Projections that may carry an adapter.
+    pub targets: Vec<Projection>,
+    /// Highest rank of the job.
+    pub rank_max: u16,
+    /// The job's training settings.
+    pub training: Training,
+    /// Precision to load the base with; `auto` is the worker's best.
+    pub base: Base,
+    /// The job's candidate completions.
+    pub choices: Vec<String>,
+    /// Where the bandwidth probe may write.
+    pub prefix: String,
+}
+
+/// Train one round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// To whom, for what.
+    pub head: Head,
+    /// Counted from 1.
+    pub round: u32,
+    /// The adapter to start from: its leading slices, as many as the plan's ranks.
+    pub global: ArtifactRef,
+    /// The job's one scale.
+    pub scale: f64,
+    /// What to train.
+    pub plan: WorkerPlan,
+    /// How to train.
+    pub training: Training,
+    /// Where to put the update.
+    pub prefix: String,
+}
+
+/// Score an adapter on held-out records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// To whom, for what.
+    pub head: Head,
+    /// The committed round.
+    pub round: u32,
+    /// Its adapter.
+    pub global: ArtifactRef,
+    /// The job's one scale.
+    pub scale: f64,
+    /// Held-out records at most; absent: all.
+    pub sample: Option<u32>,
+    /// Candidate completions; empty: loss alone.
+    pub choices: Vec<String>,
+    /// The worker's plan: precision, threads, batch, sequence length.
+    pub plan: WorkerPlan,
+}
+
+macro_rules! task_message {
+    ($type:ident, $kind:literal) => {
+        impl Message for $type {
+            const KIND: &'static str = $kind;
+            const VERSION: u16 = 1;
+
+            fn subject(&self) -> String {
+                subject::task(
+                    &self.head.worker,
+                    &self.head.job,
+                    self.head.epoch,
+                    Self::KIND,
+                )
+            }
+        }
+    };
+}
+
+task_message!(Probe, "probe");
+task_message!(Train, "train");
+task_message!(Evaluate, "evaluate");
+
+/// Any task, as a worker receives it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Measure yourself.
+    Probe(Box<Probe>),
+    /// Train one round.
+    Train(Box<Train>),
+    /// Score an adapter.
+    Evaluate(Box<Evaluate>),
+}
+
+impl Task {
+    /// Who is asked, for which job, in which epoch.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        match self {
+            Self::Probe(task) => &task.head,
+            Self::Train(task) => &task.head,
+            Self::Evaluate(task) => &task.head,
+        }
+    }
+
+    /// Reads any task by its kind.
+    ///
+    /// # Errors
+    /// If kind, version or layout is not one this program reads.
+    pub fn decode(
+        kind: Option<&str>,
+        version: Option<&str>,
+        payload: &[u8],
+    ) -> Result<Self, crate::DecodeError> {
+        match kind {
+            Some(Probe::KIND) => {
+                crate::decode(kind, version, payload).map(|task| Self::Probe(Box::new(task)))
+            }
+            Some(Train::KIND) => {
+                crate::decode(kind, version, payload).map(|task| Self::Train(Box::new(task)))
+            }
+            _ => crate::decode(kind, version, payload).map(|task| Self::Evaluate(Box::new(task))),
+        }
+    }
+}
