@@ -1,0 +1,256 @@
+//! Every place between two effects where a process may be killed, by name.
+//!
+//! A test starts a process with `FEDPIPE_FAILPOINT=<name>` and `FEDPIPE_FAILPOINT_DIR=<folder>`. The
+//! process kills itself (SIGKILL) the first time it comes there and leaves a file of that name in
+//! the folder; whoever finds the file goes on, so the restarted process does. A name is
+//! `service.verb.place`. Builds without debug assertions contain none of this.
+
+#[cfg(not(debug_assertions))]
+mod disabled;
+#[cfg(debug_assertions)]
+mod enabled;
+
+#[cfg(not(debug_assertions))]
+use disabled as switch;
+#[cfg(debug_assertions)]
+use enabled as switch;
+
+/// The variable with the name of the armed fail-point.
+pub const NAME_VARIABLE: &str = "FEDPIPE_FAILPOINT";
+/// The variable with the folder of marks.
+pub const FOLDER_VARIABLE: &str = "FEDPIPE_FAILPOINT_DIR";
+
+/// A place between two effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failpoint {
+    /// API, submit: after state.
+    ApiSubmitAfterState,
+    /// API, cancel: after state.
+    ApiCancelAfterState,
+    /// API, pause: after state.
+    ApiPauseAfterState,
+    /// API, resume: after state.
+    ApiResumeAfterState,
+    /// Profiler, admit: after state.
+    ProfilerAdmitAfterState,
+    /// Profiler, admit: after publish.
+    ProfilerAdmitAfterPublish,
+    /// Profiler, probe: after first task.
+    ProfilerProbeAfterFirstTask,
+    /// Profiler, profiled: after profiles.
+    ProfilerProfiledAfterProfiles,
+    /// Profiler, profiled: after state.
+    ProfilerProfiledAfterState,
+    /// Profiler, profiled: after publish.
+    ProfilerProfiledAfterPublish,
+    /// Planner, plan: after plan stored.
+    PlannerPlanAfterPlanStored,
+    /// Planner, plan: after state.
+    PlannerPlanAfterState,
+    /// Planner, plan: after publish.
+    PlannerPlanAfterPublish,
+    /// Aggregator, start: after artifact.
+    AggregatorStartAfterArtifact,
+    /// Aggregator, start: after state.
+    AggregatorStartAfterState,
+    /// Aggregator, open: after first task.
+    AggregatorOpenAfterFirstTask,
+    /// Aggregator, open: after tasks.
+    AggregatorOpenAfterTasks,
+    /// Aggregator, open: after publish.
+    AggregatorOpenAfterPublish,
+    /// Aggregator, ingest: after download.
+    AggregatorIngestAfterDownload,
+    /// Aggregator, close: after decision.
+    AggregatorCloseAfterDecision,
+    /// Aggregator, close: after publish.
+    AggregatorCloseAfterPublish,
+    /// Aggregator, fold: after merge.
+    AggregatorFoldAfterMerge,
+    /// Aggregator, fold: after artifact.
+    AggregatorFoldAfterArtifact,
+    /// Aggregator, fold: after summary.
+    AggregatorFoldAfterSummary,
+    /// Aggregator, fold: after state.
+    AggregatorFoldAfterState,
+    /// Aggregator, evaluate: after tasks.
+    AggregatorEvaluateAfterTasks,
+    /// Aggregator, evaluate: after scores.
+    AggregatorEvaluateAfterScores,
+    /// Aggregator, evaluate: after state.
+    AggregatorEvaluateAfterState,
+    /// Aggregator, finalize: after adapter.
+    AggregatorFinalizeAfterAdapter,
+    /// Aggregator, finalize: after report.
+    AggregatorFinalizeAfterReport,
+    /// Aggregator, finalize: after state.
+    AggregatorFinalizeAfterState,
+    /// Aggregator, finalize: after publish.
+    AggregatorFinalizeAfterPublish,
+    /// Aggregator, settle: after purge.
+    AggregatorSettleAfterPurge,
+    /// Worker, probe: before report.
+    WorkerProbeBeforeReport,
+    /// Worker, probe: after report.
+    WorkerProbeAfterReport,
+    /// Worker, model: after fetch.
+    WorkerModelAfterFetch,
+    /// Worker, model: while loading.
+    WorkerModelWhileLoading,
+    /// Worker, train: after global.
+    WorkerTrainAfterGlobal,
+    /// Worker, train: after first step.
+    WorkerTrainAfterFirstStep,
+    /// Worker, train: before upload.
+    WorkerTrainBeforeUpload,
+    /// Worker, train: while uploading.
+    WorkerTrainWhileUploading,
+    /// Worker, train: after upload.
+    WorkerTrainAfterUpload,
+    /// Worker, train: after seal.
+    WorkerTrainAfterSeal,
+    /// Worker, train: after report.
+    WorkerTrainAfterReport,
+    /// Worker, evaluate: before report.
+    WorkerEvaluateBeforeReport,
+    /// Worker, evaluate: after report.
+    WorkerEvaluateAfterReport,
+}
+
+impl Failpoint {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::ApiSubmitAfterState,
+        Self::ApiCancelAfterState,
+        Self::ApiPauseAfterState,
+        Self::ApiResumeAfterState,
+        Self::ProfilerAdmitAfterState,
+        Self::ProfilerAdmitAfterPublish,
+        Self::ProfilerProbeAfterFirstTask,
+        Self::ProfilerProfiledAfterProfiles,
+        Self::ProfilerProfiledAfterState,
+        Self::ProfilerProfiledAfterPublish,
+        Self::PlannerPlanAfterPlanStored,
+        Self::PlannerPlanAfterState,
+        Self::PlannerPlanAfterPublish,
+        Self::AggregatorStartAfterArtifact,
+        Self::AggregatorStartAfterState,
+        Self::AggregatorOpenAfterFirstTask,
+        Self::AggregatorOpenAfterTasks,
+        Self::AggregatorOpenAfterPublish,
+        Self::AggregatorIngestAfterDownload,
+        Self::AggregatorCloseAfterDecision,
+        Self::AggregatorCloseAfterPublish,
+        Self::AggregatorFoldAfterMerge,
+        Self::AggregatorFoldAfterArtifact,
+        Self::AggregatorFoldAfterSummary,
+        Self::AggregatorFoldAfterState,
+        Self::AggregatorEvaluateAfterTasks,
+        Self::AggregatorEvaluateAfterScores,
+        Self::AggregatorEvaluateAfterState,
+        Self::AggregatorFinalizeAfterAdapter,
+        Self::AggregatorFinalizeAfterReport,
+        Self::AggregatorFinalizeAfterState,
+        Self::AggregatorFinalizeAfterPublish,
+        Self::AggregatorSettleAfterPurge,
+        Self::WorkerProbeBeforeReport,
+        Self::WorkerProbeAfterReport,
+        Self::WorkerModelAfterFetch,
+        Self::WorkerModelWhileLoading,
+        Self::WorkerTrainAfterGlobal,
+        Self::WorkerTrainAfterFirstStep,
+        Self::WorkerTrainBeforeUpload,
+        Self::WorkerTrainWhileUploading,
+        Self::WorkerTrainAfterUpload,
+        Self::WorkerTrainAfterSeal,
+        Self::WorkerTrainAfterReport,
+        Self::WorkerEvaluateBeforeReport,
+        Self::WorkerEvaluateAfterReport,
+    ];
+
+    /// The name that arms it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ApiSubmitAfterState => "api.submit.after_state",
+            Self::ApiCancelAfterState => "api.cancel.after_state",
+            Self::ApiPauseAfterState => "api.pause.after_state",
+            Self::ApiResumeAfterState => "api.resume.after_state",
+            Self::ProfilerAdmitAfterState => "profiler.admit.after_state",
+            Self::ProfilerAdmitAfterPublish => "profiler.admit.after_publish",
+            Self::ProfilerProbeAfterFirstTask => "profiler.probe.after_first_task",
+            Self::ProfilerProfiledAfterProfiles => "profiler.profiled.after_profiles",
+            Self::ProfilerProfiledAfterState => "profiler.profiled.after_state",
+            Self::ProfilerProfiledAfterPublish => "profiler.profiled.after_publish",
+            Self::PlannerPlanAfterPlanStored => "planner.plan.after_plan_stored",
+            Self::PlannerPlanAfterState => "planner.plan.after_state",
+            Self::PlannerPlanAfterPublish => "planner.plan.after_publish",
+            Self::AggregatorStartAfterArtifact => "aggregator.start.after_artifact",
+            Self::AggregatorStartAfterState => "aggregator.start.after_state",
+            Self::AggregatorOpenAfterFirstTask => "aggregator.open.after_first_task",
+            Self::AggregatorOpenAfterTasks => "aggregator.open.after_tasks",
+            Self::AggregatorOpenAfterPublish => "aggregator.open.after_publish",
+            Self::AggregatorIngestAfterDownload => "aggregator.ingest.after_download",
+            Self::AggregatorCloseAfterDecision => "aggregator.close.after_decision",
+            Self::AggregatorCloseAfterPublish => "aggregator.close.after_publish",
+            Self::AggregatorFoldAfterMerge => "aggregator.fold.after_merge",
+            Self::AggregatorFoldAfterArtifact => "aggregator.fold.after_artifact",
+            Self::AggregatorFoldAfterSummary => "aggregator.fold.after_summary",
+            Self::AggregatorFoldAfterState => "aggregator.fold.after_state",
+            Self::AggregatorEvaluateAfterTasks => "aggregator.evaluate.after_tasks",
+            Self::AggregatorEvaluateAfterScores => "aggregator.evaluate.after_scores",
+            Self::AggregatorEvaluateAfterState => "aggregator.evaluate.after_state",
+            Self::AggregatorFinalizeAfterAdapter => "aggregator.finalize.after_adapter",
+            Self::AggregatorFinalizeAfterReport => "aggregator.finalize.after_report",
+            Self::AggregatorFinalizeAfterState => "aggregator.finalize.after_state",
+            Self::AggregatorFinalizeAfterPublish => "aggregator.finalize.after_publish",
+            Self::AggregatorSettleAfterPurge => "aggregator.settle.after_purge",
+            Self::WorkerProbeBeforeReport => "worker.probe.before_report",
+            Self::WorkerProbeAfterReport => "worker.probe.after_report",
+            Self::WorkerModelAfterFetch => "worker.model.after_fetch",
+            Self::WorkerModelWhileLoading => "worker.model.while_loading",
+            Self::WorkerTrainAfterGlobal => "worker.train.after_global",
+            Self::WorkerTrainAfterFirstStep => "worker.train.after_first_step",
+            Self::WorkerTrainBeforeUpload => "worker.train.before_upload",
+            Self::WorkerTrainWhileUploading => "worker.train.while_uploading",
+            Self::WorkerTrainAfterUpload => "worker.train.after_upload",
+            Self::WorkerTrainAfterSeal => "worker.train.after_seal",
+            Self::WorkerTrainAfterReport => "worker.train.after_report",
+            Self::WorkerEvaluateBeforeReport => "worker.evaluate.before_report",
+            Self::WorkerEvaluateAfterReport => "worker.evaluate.after_report",
+        }
+    }
+}
+
+/// Dies here if this fail-point is armed and was not used yet.
+pub fn hit(failpoint: Failpoint) {
+    switch::hit(failpoint);
+}
+
+/// Says once, at the start of a process, what is armed; a name that does not exist is an error in
+/// the log, because a test that waits for it would prove nothing.
+pub fn announce() {
+    switch::announce();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_fail_point_is_listed_once_and_spelled_like_its_variant() {
+        let mut names = BTreeSet::new();
+        for failpoint in Failpoint::ALL {
+            let name = failpoint.name();
+            assert!(names.insert(name), "{name} twice");
+            assert_eq!(name.split('.').count(), 3, "{name}");
+            let spelled = name.replace(['.', '_'], "").to_lowercase();
+            assert_eq!(format!("{failpoint:?}").to_lowercase(), spelled);
+        }
+        // A variant that is not in ALL leaves a gap: the last variant's number is ALL's length - 1.
+        let last = Failpoint::ALL.last().map(|failpoint| *failpoint as usize);
+        assert_eq!(last, Some(Failpoint::ALL.len() - 1));
+    }
+}

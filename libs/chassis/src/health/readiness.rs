@@ -1,0 +1,69 @@
+//! Whether a process can work: a set of named conditions, each with the reason it is not met.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A handle on the process's conditions; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    /// Reasons of the conditions that are not met.
+    missing: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl Readiness {
+    /// Not ready until each of `conditions` was set.
+    #[must_use]
+    pub fn new(conditions: &[&'static str]) -> Self {
+        let readiness = Self::default();
+        for condition in conditions {
+            readiness.set(condition, false, "not yet");
+        }
+        readiness
+    }
+
+    /// Says whether `condition` is met; `reason` is shown while it is not.
+    pub fn set(&self, condition: &'static str, ready: bool, reason: impl Into<String>) {
+        if ready {
+            self.lock().remove(condition);
+        } else {
+            self.lock().insert(condition, reason.into());
+        }
+    }
+
+    /// Whether every condition is met.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The conditions that are not met, each with its reason.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<String, String> {
+        let missing = self.lock();
+        let owned = |(name, reason): (&&str, &String)| ((*name).to_owned(), reason.clone());
+        missing.iter().map(owned).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        // Invariant: no code that holds the lock can leave the map half changed.
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_needs_every_condition_and_can_be_lost() {
+        let readiness = Readiness::new(&["nats", "storage"]);
+        readiness.set("nats", true, "");
+        assert_eq!(readiness.reasons()["storage"], "not yet");
+        assert!(!readiness.is_ready());
+        readiness.clone().set("storage", true, "");
+        assert!(readiness.is_ready());
+        readiness.set("nats", false, "connection lost");
+        assert_eq!(readiness.reasons()["nats"], "connection lost");
+        assert!(!readiness.is_ready());
+    }
+}

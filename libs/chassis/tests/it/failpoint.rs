@@ -1,0 +1,49 @@
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Output;
+
+use chassis::failpoint::{FOLDER_VARIABLE, Failpoint, NAME_VARIABLE, announce, hit};
+
+use crate::child;
+
+const TEST: &str = "failpoint::a_fail_point_kills_once_and_the_restarted_process_goes_on";
+
+fn run(name: &str, folder: &Path) -> Output {
+    child::command(TEST, "victim")
+        .env(NAME_VARIABLE, name)
+        .env(FOLDER_VARIABLE, folder)
+        .output()
+        .unwrap()
+}
+
+fn says(output: &Output, text: &str) -> bool {
+    String::from_utf8_lossy(&output.stdout).contains(text)
+}
+
+#[test]
+fn a_fail_point_kills_once_and_the_restarted_process_goes_on() {
+    if child::role().is_some() {
+        announce();
+        hit(Failpoint::ApiSubmitAfterState);
+        println!("past the other");
+        hit(Failpoint::WorkerTrainAfterSeal);
+        println!("past this");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = Failpoint::WorkerTrainAfterSeal.name();
+
+    let killed = run(name, folder.path());
+    assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
+    assert!(says(&killed, "past the other") && !says(&killed, "past this"));
+    assert!(folder.path().join(name).exists());
+
+    let restarted = run(name, folder.path());
+    assert!(
+        restarted.status.success() && says(&restarted, "past this"),
+        "{restarted:?}"
+    );
+
+    let unknown = run("worker.no.such", folder.path());
+    assert!(unknown.status.success(), "{unknown:?}");
+}

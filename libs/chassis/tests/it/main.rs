@@ -1,0 +1,17 @@
+//! What chassis promises of whole processes. A test that needs one to die runs itself again as a
+//! child.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail their test by panicking"
+)]
+
+mod child;
+mod failpoint;
+mod frame;
+mod health;
+mod memory;
+mod signals;
+
+#[global_allocator]
+static HEAP: chassis::memory::Allocator = chassis::memory::Allocator;

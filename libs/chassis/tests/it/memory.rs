@@ -1,0 +1,64 @@
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use chassis::memory::{
+    Exhaustion, current_bytes, peak_bytes, report_exhaustion_to, reset_peak, set_limit,
+    take_exhaustion,
+};
+
+use crate::child;
+
+const MIB: u64 = 1 << 20;
+/// What the other tests of this process may allocate meanwhile.
+const SLACK: u64 = 4 * MIB;
+const BLOCK: u64 = 64 * MIB;
+
+fn block() -> Vec<u8> {
+    std::hint::black_box(vec![1; BLOCK as usize])
+}
+
+#[test]
+fn the_allocator_counts_what_is_held_and_what_was_held_at_most() {
+    let before = current_bytes();
+    let held = block();
+    assert!(current_bytes().abs_diff(before + BLOCK) < SLACK);
+
+    let grown = {
+        let mut grown = held;
+        grown.reserve_exact(2 * BLOCK as usize);
+        std::hint::black_box(grown)
+    };
+    assert!(current_bytes().abs_diff(before + 3 * BLOCK) < SLACK);
+    drop(grown);
+    assert!(current_bytes().abs_diff(before) < SLACK);
+    assert!(peak_bytes() + SLACK >= before + 3 * BLOCK);
+
+    reset_peak();
+    assert!(peak_bytes().abs_diff(before) < SLACK);
+    drop(block());
+    assert!(peak_bytes().abs_diff(before + BLOCK) < SLACK);
+}
+
+#[test]
+fn a_process_refused_memory_leaves_word_of_what_it_asked() {
+    const TEST: &str = "memory::a_process_refused_memory_leaves_word_of_what_it_asked";
+    if let Some(path) = child::role() {
+        report_exhaustion_to(Path::new(&path)).unwrap();
+        set_limit(256 * MIB).unwrap();
+        drop(block());
+        std::hint::black_box(vec![0_u8; 1 << 30]);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exhausted");
+    let output = child::command(TEST, path.to_str().unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(6), "{output:?}");
+    let Exhaustion {
+        asked_bytes,
+        used_bytes,
+    } = take_exhaustion(&path).unwrap().unwrap();
+    assert_eq!(asked_bytes, 1 << 30);
+    assert!(used_bytes > 0 && used_bytes < SLACK, "{used_bytes}");
+}
