@@ -1,0 +1,51 @@
+"""Behaviour of the demonstration's figures on an invented report."""
+
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import demo_report  # noqa: E402
+
+
+def worker(name: str, up: int) -> dict:
+    metrics = {"bytes_up": up, "bytes_down": 2 * up, "tokens_per_second": 50.0, "peak_memory_bytes": 3 << 30, "loss": 0.5}
+    return {"worker": name, "rank": 8, "batch": 4, "metrics": metrics}
+
+
+REPORT = {
+    "evaluations": [
+        {"round": 0, "balanced_accuracy": 0.42, "records": 240},
+        {"round": 1, "balanced_accuracy": 0.70, "records": 48},
+        {"round": 3, "balanced_accuracy": 0.88, "records": 240},
+    ],
+    "rounds": [
+        {"round": number, "seconds": 60.0, "overhead_seconds": 0.4, "control_bytes_up": 900, "workers": [worker("a", 100), worker("b", 50)]}
+        for number in (1, 2, 3)
+    ],
+}
+
+
+class Figures(unittest.TestCase):
+    def setUp(self):
+        self.figures = demo_report.figures(REPORT, "ab" * 32)
+
+    def test_before_and_after_are_scores_on_all_held_out_mails(self):
+        self.assertEqual((self.figures["accuracy_before"], self.figures["accuracy_after"]), (0.42, 0.88))
+        self.assertEqual((self.figures["accuracy_constant"], self.figures["held_out"]), (0.5, 240))
+
+    def test_bytes_are_those_of_all_sites(self):
+        self.assertEqual([entry["bytes_up"] for entry in self.figures["rounds"]], [150, 150, 150])
+        self.assertEqual(self.figures["rounds"][0]["bytes_down"], 300)
+
+    def test_a_round_that_was_not_scored_has_no_accuracy(self):
+        self.assertEqual([entry["accuracy"] for entry in self.figures["rounds"]], [0.70, None, 0.88])
+
+    def test_the_table_shows_every_round_worker_and_score(self):
+        shown = demo_report.text(self.figures)
+        for words in ("0.700", "48", "–", "150 B", "3.0 GiB", "240 held-out mails: 0.420 before, 0.880 after (a constant answer: 0.500)"):
+            self.assertIn(words, shown)
+
+
+if __name__ == "__main__":
+    unittest.main()
