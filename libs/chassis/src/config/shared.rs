@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Secret;
 
@@ -88,8 +89,22 @@ pub enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Liveness {
-    /// How long something may go without progress before it is looked at again, in milliseconds.
+    /// How long something may go without progress before it is looked at again, in milliseconds; at
+    /// least 100.
+    #[serde(deserialize_with = "idle_ms")]
     pub idle_ms: u64,
+}
+
+/// Less than this is shorter than a message's way, and nobody would ever count as alive.
+const SHORTEST_IDLE_MS: u64 = 100;
+
+fn idle_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let idle_ms = u64::deserialize(deserializer)?;
+    if idle_ms < SHORTEST_IDLE_MS {
+        let reason = format!("{idle_ms} ms is less than {SHORTEST_IDLE_MS} ms");
+        return Err(D::Error::custom(reason));
+    }
+    Ok(idle_ms)
 }
 
 impl Default for Liveness {

@@ -142,6 +142,11 @@ fn an_unknown_key_is_refused_with_its_name_and_place() {
 fn a_value_of_the_wrong_type_is_refused_with_its_name_and_place() {
     let file = refusal("[liveness]\nidle_ms = 'soon'", &[], &());
     assert!(file.contains("site.toml: liveness.idle_ms: "), "{file}");
+    let hasty = refusal("[liveness]\nidle_ms = 5", &[], &());
+    assert!(
+        hasty.contains("site.toml: liveness.idle_ms: 5 ms is less"),
+        "{hasty}"
+    );
     let variable = refusal("", &[("FEDPIPE_CACHE_BYTES", "much")], &());
     assert!(
         variable.contains("FEDPIPE_CACHE_BYTES: cache_bytes: "),

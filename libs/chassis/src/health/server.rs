@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,6 +12,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Readiness;
@@ -37,10 +39,14 @@ pub enum Error {
     },
 }
 
+/// How long a reader may take to end its request when the process stops.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    token: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -51,10 +57,13 @@ impl Server {
         self.address
     }
 
-    /// Waits until its token was cancelled and open requests were answered.
+    /// Waits until its token was cancelled and open requests were answered; for those, 2 s at most.
     pub async fn finished(self) {
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the health server broke down");
+        self.token.cancelled().await;
+        match timeout(LONGEST_FAREWELL, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the health server broke down"),
+            Err(_) => tracing::warn!("a reader of health is too slow to wait for"),
         }
     }
 }
@@ -88,15 +97,20 @@ pub async fn serve(
         })?;
     }
     tracing::info!(%address, "health is served");
+    let stop = token.clone();
     let task = tokio::spawn(async move {
         let served = axum::serve(listener, router(readiness))
-            .with_graceful_shutdown(token.cancelled_owned())
+            .with_graceful_shutdown(stop.cancelled_owned())
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "health is no longer served");
         }
     });
-    Ok(Server { address, task })
+    Ok(Server {
+        address,
+        token,
+        task,
+    })
 }
 
 async fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {

@@ -58,6 +58,18 @@ fn counted(block: *mut u8, bytes: usize) -> *mut u8 {
     block
 }
 
+/// Counts the difference alone: the system moves pages of a large block, it holds no second copy.
+fn recounted(block: *mut u8, old: usize, new: usize) -> *mut u8 {
+    if block.is_null() {
+        exhaustion::report(new as u64, current_bytes());
+    } else if new > old {
+        grow(new - old);
+    } else {
+        shrink(old - new);
+    }
+    block
+}
+
 // SAFETY: every method hands its arguments to `System`, which upholds the contract, and returns what
 // it returned. Counting and reporting neither allocate nor unwind.
 unsafe impl GlobalAlloc for Allocator {
@@ -82,9 +94,6 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promises about block, layout and size are passed on.
         let moved = unsafe { System.realloc(block, layout, new_size) };
-        if !counted(moved, new_size).is_null() {
-            shrink(layout.size());
-        }
-        moved
+        recounted(moved, layout.size(), new_size)
     }
 }

@@ -54,11 +54,15 @@ impl Exhaustion {
 }
 
 /// Opens the marker file; from now on the first refused request of 64 KiB or more leaves its line
-/// there. A second call changes nothing: a process has one marker.
+/// there, even if the caller bears the refusal: the word counts only if the process then died. A
+/// second call changes nothing: a process has one marker.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be created.
 pub fn report_exhaustion_to(path: &Path) -> Result<(), Error> {
+    if MARKER.get().is_some() {
+        return Ok(());
+    }
     let file = File::create(path).map_err(|source| Error::File {
         path: path.to_owned(),
         source,

@@ -7,6 +7,7 @@
 )]
 
 mod child;
+#[cfg(debug_assertions)]
 mod failpoint;
 mod frame;
 mod health;
