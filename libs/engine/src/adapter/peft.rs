@@ -1,0 +1,269 @@
+//! PEFT's folder: `adapter_model.safetensors` and `adapter_config.json`.
+//!
+//! Ranks may differ between weights; `rank_pattern` and `alpha_pattern` then keep every weight's
+//! `alpha / rank` equal to the adapter's one scale.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use domain::adapter::{Projection, WeightName, WeightShape};
+use serde::{Deserialize, Serialize};
+
+use super::{Adapter, Error, tensors};
+
+const TENSORS: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+
+/// What PEFT's configuration says beside the adapter itself.
+#[derive(Debug, Clone)]
+pub struct Export<'a> {
+    /// The name or folder that PEFT finds the base model by.
+    pub base_model: &'a str,
+    /// Transformer blocks of the base model.
+    pub layers: usize,
+}
+
+/// `adapter_config.json` as written; the fields stand in alphabetical order, as PEFT's do.
+#[derive(Serialize)]
+struct Written<'a> {
+    alpha_pattern: BTreeMap<String, f64>,
+    auto_mapping: Option<()>,
+    base_model_name_or_path: &'a str,
+    bias: &'a str,
+    fan_in_fan_out: bool,
+    inference_mode: bool,
+    init_lora_weights: bool,
+    lora_alpha: f64,
+    lora_dropout: f64,
+    modules_to_save: Option<()>,
+    peft_type: &'a str,
+    r: u16,
+    rank_pattern: BTreeMap<String, u16>,
+    target_modules: Vec<String>,
+    task_type: &'a str,
+    use_dora: bool,
+    use_rslora: bool,
+}
+
+/// What is read of `adapter_config.json`; what would change the numbers and is not computed is refused.
+#[derive(Deserialize)]
+struct Read {
+    peft_type: String,
+    r: u16,
+    lora_alpha: f64,
+    #[serde(default)]
+    target_modules: Option<Targets>,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, u16>,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default)]
+    bias: Option<String>,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    lora_bias: bool,
+    #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
+    #[serde(default)]
+    layers_to_transform: Option<serde_json::Value>,
+    #[serde(default)]
+    exclude_modules: Option<serde_json::Value>,
+}
+
+/// PEFT writes a list, or one pattern.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Targets {
+    List(Vec<String>),
+    Pattern(String),
+}
+
+impl Adapter {
+    /// Writes PEFT's two files into `folder`, which is created if need be.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, folder: &Path, export: &Export<'_>) -> Result<(), Error> {
+        fs::create_dir_all(folder).map_err(|source| Error::Access {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let write = |name: &str, data: &[u8]| {
+            let path = folder.join(name);
+            fs::write(&path, data).map_err(|source| Error::Access { path, source })
+        };
+        write(TENSORS, &self.to_safetensors()?)?;
+        write(CONFIG, self.peft_config(export)?.as_bytes())
+    }
+
+    /// Reads PEFT's two files from `folder`; `shapes` are the base model's weights.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, the configuration asks for something that is not computed, or
+    /// the tensors are not exactly those that it names.
+    pub fn load(folder: &Path, shapes: &[WeightShape]) -> Result<Self, Error> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read(&path).map_err(|source| Error::Access { path, source })
+        };
+        Self::from_peft(&read(TENSORS)?, &read(CONFIG)?, shapes)
+    }
+
+    /// Like [`Adapter::load`], from the files' contents.
+    ///
+    /// # Errors
+    /// As [`Adapter::load`].
+    pub fn from_peft(tensors: &[u8], config: &[u8], shapes: &[WeightShape]) -> Result<Self, Error> {
+        let config: Read = serde_json::from_slice(config).map_err(Error::Config)?;
+        let (expected, scale) = config.expected(shapes)?;
+        tensors::read(tensors, &expected, scale)
+    }
+
+    /// The content of `adapter_config.json`.
+    ///
+    /// # Errors
+    /// It cannot be made into JSON.
+    pub fn peft_config(&self, export: &Export<'_>) -> Result<String, Error> {
+        let highest = self
+            .factors
+            .values()
+            .map(super::Factors::rank)
+            .max()
+            .unwrap_or(1);
+        let alpha = |rank: u16| f64::from(self.scale) * f64::from(rank);
+        let others = || {
+            self.factors
+                .values()
+                .filter(|factors| factors.rank != highest)
+        };
+        let written = Written {
+            alpha_pattern: others()
+                .map(|f| (f.shape.name.to_string(), alpha(f.rank)))
+                .collect(),
+            auto_mapping: None,
+            base_model_name_or_path: export.base_model,
+            bias: "none",
+            fan_in_fan_out: false,
+            inference_mode: true,
+            init_lora_weights: true,
+            lora_alpha: alpha(highest),
+            lora_dropout: 0.0,
+            modules_to_save: None,
+            peft_type: "LORA",
+            r: highest,
+            rank_pattern: others()
+                .map(|f| (f.shape.name.to_string(), f.rank))
+                .collect(),
+            target_modules: self.target_modules(export.layers),
+            task_type: "CAUSAL_LM",
+            use_dora: false,
+            use_rslora: false,
+        };
+        serde_json::to_string_pretty(&written).map_err(Error::Config)
+    }
+
+    /// Modules by their short names when each is adapted in every layer; otherwise every weight by
+    /// its full name, since a short one would name the frozen ones too.
+    fn target_modules(&self, layers: usize) -> Vec<String> {
+        let projections: BTreeSet<Projection> =
+            self.factors.keys().map(|name| name.projection()).collect();
+        let everywhere = self.factors.len() == projections.len() * layers;
+        if everywhere {
+            projections
+                .iter()
+                .map(|projection| projection.module().to_owned())
+                .collect()
+        } else {
+            self.factors.keys().map(WeightName::to_string).collect()
+        }
+    }
+}
+
+impl Read {
+    /// The weights that must have factors, their ranks, and the one scale.
+    fn expected(&self, shapes: &[WeightShape]) -> Result<(Vec<(WeightShape, u16)>, f32), Error> {
+        self.refuse_unsupported()?;
+        let Some(Targets::List(targets)) = &self.target_modules else {
+            let what = match &self.target_modules {
+                Some(Targets::Pattern(pattern)) => format!("target_modules {pattern:?}"),
+                _ => "no target_modules".to_owned(),
+            };
+            return Err(Error::Unsupported { what });
+        };
+        let mut found = Vec::new();
+        let mut scale = None;
+        for shape in shapes {
+            let name = shape.name.to_string();
+            if !targets.iter().any(|target| names(target, &name)) {
+                continue;
+            }
+            let rank = pattern(&self.rank_pattern, &name).unwrap_or(self.r);
+            let alpha = pattern(&self.alpha_pattern, &name).unwrap_or(self.lora_alpha);
+            let own = (alpha / f64::from(rank)) as f32;
+            if rank == 0 || scale.is_some_and(|scale: f32| (scale - own).abs() > 1e-6 * scale.abs())
+            {
+                return Err(Error::Scale);
+            }
+            scale = scale.or(Some(own));
+            found.push((*shape, rank));
+        }
+        if let Some(unknown) = targets.iter().find(|target| {
+            !shapes
+                .iter()
+                .any(|shape| names(target, &shape.name.to_string()))
+        }) {
+            return Err(Error::Unsupported {
+                what: format!("target module {unknown:?}"),
+            });
+        }
+        Ok((found, scale.ok_or(Error::Scale)?))
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), Error> {
+        let refused = [
+            (self.peft_type != "LORA", "a peft_type other than LORA"),
+            (
+                self.bias.as_deref().is_some_and(|bias| bias != "none") || self.lora_bias,
+                "trained biases",
+            ),
+            (self.fan_in_fan_out, "fan_in_fan_out"),
+            (self.use_dora, "use_dora"),
+            (self.use_rslora, "use_rslora"),
+            (
+                self.modules_to_save
+                    .as_ref()
+                    .is_some_and(|modules| !modules.is_empty()),
+                "modules_to_save",
+            ),
+            (self.layers_to_transform.is_some(), "layers_to_transform"),
+            (self.exclude_modules.is_some(), "exclude_modules"),
+        ];
+        match refused.iter().find(|(refused, _)| *refused) {
+            Some((_, what)) => Err(Error::Unsupported {
+                what: (*what).to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// PEFT's rule: the whole name, or its last components.
+fn names(target: &str, name: &str) -> bool {
+    name == target
+        || name
+            .strip_suffix(target)
+            .is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, name: &str) -> Option<T> {
+    patterns
+        .iter()
+        .find(|(key, _)| names(key, name))
+        .map(|(_, value)| *value)
+}

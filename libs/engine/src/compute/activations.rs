@@ -1,0 +1,59 @@
+//! What the forward of a block leaves for its backward.
+
+use super::Workspace;
+
+/// How much of the forward is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: there will be no backward.
+    Nothing,
+    /// The blocks' inputs; a block is computed again in backward.
+    Inputs,
+    /// Everything that backward reads and that is not cheap to compute again.
+    All,
+}
+
+/// What one block leaves. Normalized inputs and the gated product are computed again: they are
+/// cheap and large.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The block's input, `[tokens, hidden]`; empty unless anything is kept.
+    pub(crate) x: Vec<f32>,
+    /// Rotated queries, keys and values, head-major.
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    /// `[heads, tokens]`
+    pub(crate) normalizers: Vec<f32>,
+    /// What attention gives, `[tokens, heads·size]`.
+    pub(crate) attended: Vec<f32>,
+    /// The residual stream between attention and feed-forward, `[tokens, hidden]`.
+    pub(crate) middle: Vec<f32>,
+    /// `[tokens, 2·intermediate]`
+    pub(crate) gate_up: Vec<f32>,
+    /// `x·Aᵀ` of the four stacks.
+    pub(crate) low: [Vec<f32>; 4],
+}
+
+impl Kept {
+    /// Gives the buffers back.
+    pub(crate) fn give(self, workspace: &mut Workspace) {
+        let Self {
+            x,
+            q,
+            k,
+            v,
+            normalizers,
+            attended,
+            middle,
+            gate_up,
+            low,
+        } = self;
+        for buffer in [x, q, k, v, normalizers, attended, middle, gate_up]
+            .into_iter()
+            .chain(low)
+        {
+            workspace.give(buffer);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! An adapter in the layout of the computation: factors of weights that share their input, stacked.
+
+use domain::adapter::WeightName;
+
+use super::Error;
+use crate::adapter::{self, Adapter, Factors};
+use crate::model::{Model, Stack};
+use crate::ops::lora_linear::{self, Change, Part};
+
+/// The factors of every stack of every block; gradients and moments have the same layout.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Changes {
+    pub(crate) scale: f32,
+    pub(crate) blocks: Vec<[lora_linear::Factors; 4]>,
+}
+
+impl Changes {
+    /// Copies an adapter into the layout of the computation.
+    pub(crate) fn new(model: &Model, adapter: &Adapter) -> Result<Self, Error> {
+        let shapes = model.weights();
+        for factors in adapter.factors() {
+            if !shapes.contains(&factors.shape()) {
+                return Err(Error::Adapter {
+                    weight: factors.shape().name,
+                });
+            }
+        }
+        let layers = (0u16..).zip(model.blocks());
+        let blocks = layers.map(|(layer, block)| {
+            block
+                .stacks
+                .each_ref()
+                .map(|stack| stacked(layer, stack, adapter))
+        });
+        Ok(Self {
+            scale: adapter.scale(),
+            blocks: blocks.collect(),
+        })
+    }
+
+    /// The same shapes, all zero.
+    pub(crate) fn zeros_like(&self) -> Self {
+        let zeros = |stacks: &[lora_linear::Factors; 4]| {
+            stacks.each_ref().map(lora_linear::Factors::zeros_like)
+        };
+        Self {
+            scale: self.scale,
+            blocks: self.blocks.iter().map(zeros).collect(),
+        }
+    }
+
+    /// The change of one stack; none where nothing of it is adapted.
+    pub(crate) fn of(&self, block: usize, stack: usize) -> Option<Change<'_>> {
+        let factors = self.blocks.get(block)?.get(stack)?;
+        (!factors.parts.is_empty()).then_some(Change {
+            factors,
+            scale: self.scale,
+        })
+    }
+
+    /// The lowest block that is adapted: no gradient is needed below it.
+    pub(crate) fn lowest(&self) -> Option<usize> {
+        self.blocks
+            .iter()
+            .position(|stacks| stacks.iter().any(|factors| !factors.parts.is_empty()))
+    }
+
+    /// All values, in a fixed order.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[f32]> {
+        let stacks = self.blocks.iter().flatten();
+        stacks.flat_map(|f| {
+            std::iter::once(f.a.as_slice()).chain(f.parts.iter().map(|part| part.b.as_slice()))
+        })
+    }
+
+    /// All values, in the same order.
+    pub(crate) fn slices_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let stacks = self.blocks.iter_mut().flatten();
+        stacks.flat_map(|f| {
+            std::iter::once(f.a.as_mut_slice())
+                .chain(f.parts.iter_mut().map(|part| part.b.as_mut_slice()))
+        })
+    }
+
+    /// Back to an adapter.
+    pub(crate) fn to_adapter(&self, model: &Model) -> Result<Adapter, adapter::Error> {
+        let mut factors = Vec::new();
+        for shape in model.weights() {
+            let block = usize::from(shape.name.layer());
+            let Some((stacks, own)) = model.blocks().get(block).zip(self.blocks.get(block)) else {
+                continue;
+            };
+            for (stack, own) in stacks.stacks.iter().zip(own) {
+                let Some(place) = stack
+                    .parts
+                    .iter()
+                    .find(|part| part.projection == shape.name.projection())
+                else {
+                    continue;
+                };
+                let Some(part) = own.parts.iter().find(|part| part.column == place.first) else {
+                    continue;
+                };
+                let a = own
+                    .a
+                    .iter()
+                    .skip(part.first * shape.inp)
+                    .take(part.rank * shape.inp)
+                    .copied()
+                    .collect();
+                factors.push(Factors::new(shape, part.rank as u16, a, part.b.clone())?);
+            }
+        }
+        Adapter::new(self.scale, factors)
+    }
+}
+
+fn stacked(layer: u16, stack: &Stack, adapter: &Adapter) -> lora_linear::Factors {
+    let mut factors = lora_linear::Factors::default();
+    let mut first = 0;
+    for place in &stack.parts {
+        let Some(own) = adapter.get(WeightName::new(layer, place.projection)) else {
+            continue;
+        };
+        let rank = usize::from(own.rank());
+        factors.a.extend_from_slice(own.a());
+        factors.parts.push(Part {
+            column: place.first,
+            outputs: place.outputs,
+            first,
+            rank,
+            b: own.b().to_vec(),
+        });
+        first += rank;
+    }
+    factors
+}

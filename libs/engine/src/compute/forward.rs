@@ -1,0 +1,320 @@
+//! The forward pass.
+
+use super::activations::{Keep, Kept};
+use super::{Changes, Error, Packed, Workspace};
+use crate::control::Control;
+use crate::model::{Block, Model, Stack};
+use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
+use crate::ops::lora_linear::{self, Frozen};
+use crate::ops::{Table, attention, embedding, rms_norm, swiglu};
+
+/// What all blocks of a pass share.
+pub(super) struct Pass<'a> {
+    pub(super) model: &'a Model,
+    pub(super) changes: Option<&'a Changes>,
+    pub(super) packed: &'a Packed,
+    pub(super) rope: Rope,
+    pub(super) workspace: &'a mut Workspace,
+}
+
+/// The residual stream after the last block `[tokens, hidden]`, and what the blocks left.
+pub(crate) struct Trace {
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) blocks: Vec<Kept>,
+}
+
+/// Runs all blocks over `packed`.
+///
+/// Nothing is kept of blocks below the lowest adapted one: no gradient reaches them.
+pub(crate) fn forward(
+    model: &Model,
+    changes: Option<&Changes>,
+    packed: &Packed,
+    keep: Keep,
+    control: &Control,
+    workspace: &mut Workspace,
+) -> Result<Trace, Error> {
+    let mut pass = Pass::new(model, changes, packed, workspace);
+    let lowest = changes.and_then(Changes::lowest).unwrap_or(usize::MAX);
+    let mut hidden = pass.embed()?;
+    let mut blocks = Vec::with_capacity(model.blocks().len());
+    for (index, block) in model.blocks().iter().enumerate() {
+        control.block()?;
+        let keep = if index < lowest { Keep::Nothing } else { keep };
+        let (next, mut kept) = pass.block(index, block, &hidden, None)?;
+        let input = std::mem::replace(&mut hidden, next);
+        match keep {
+            Keep::All => kept.x = input,
+            Keep::Inputs => {
+                kept.give(pass.workspace);
+                kept = Kept {
+                    x: input,
+                    ..Kept::default()
+                };
+            }
+            Keep::Nothing => {
+                kept.give(pass.workspace);
+                pass.workspace.give(input);
+                kept = Kept::default();
+            }
+        }
+        blocks.push(kept);
+    }
+    Ok(Trace { hidden, blocks })
+}
+
+/// Keys and values of the tokens seen so far, for one sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    /// Per block, per key head: `[seen, size]`.
+    blocks: Vec<Vec<KeysValues>>,
+    seen: usize,
+}
+
+#[derive(Debug, Default)]
+struct KeysValues {
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// Runs all blocks over the next tokens of the one sequence in `cache`; gives `[tokens, hidden]`.
+pub(crate) fn forward_cached(
+    model: &Model,
+    changes: Option<&Changes>,
+    tokens: &[u32],
+    cache: &mut Cache,
+    control: &Control,
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, Error> {
+    let mut packed = Packed::unlabelled(&[tokens], model.config())?;
+    packed
+        .positions
+        .iter_mut()
+        .for_each(|position| *position += cache.seen);
+    let context = model.config().context;
+    if packed.longest() > context {
+        return Err(Error::TooLong {
+            row: 0,
+            tokens: packed.longest(),
+            context,
+        });
+    }
+    cache.blocks.resize_with(model.blocks().len(), Vec::new);
+    let mut pass = Pass::new(model, changes, &packed, workspace);
+    let mut hidden = pass.embed()?;
+    for ((index, block), cache) in model.blocks().iter().enumerate().zip(&mut cache.blocks) {
+        control.block()?;
+        let (next, kept) = pass.block(index, block, &hidden, Some(cache))?;
+        kept.give(pass.workspace);
+        pass.workspace.give(std::mem::replace(&mut hidden, next));
+    }
+    cache.seen += tokens.len();
+    Ok(hidden)
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        model: &'a Model,
+        changes: Option<&'a Changes>,
+        packed: &'a Packed,
+        workspace: &'a mut Workspace,
+    ) -> Self {
+        let config = model.config();
+        let rope = Rope::new(packed.longest(), config.head_size, config.rope_theta);
+        Self {
+            model,
+            changes,
+            packed,
+            rope,
+            workspace,
+        }
+    }
+
+    fn embed(&mut self) -> Result<Vec<f32>, Error> {
+        let mut x = self
+            .workspace
+            .take(self.packed.tokens.len() * self.model.config().hidden);
+        embedding::forward(&mut x, self.model.embedding(), &self.packed.tokens)?;
+        Ok(x)
+    }
+
+    /// `x + attention(norm(x))`, then `+ feed_forward(norm(·))`. `kept.x` is left to the caller.
+    fn block(
+        &mut self,
+        index: usize,
+        block: &Block,
+        x: &[f32],
+        cache: Option<&mut Vec<KeysValues>>,
+    ) -> Result<(Vec<f32>, Kept), Error> {
+        let mut kept = Kept::default();
+        self.attention_half(index, block, x, &mut kept, cache)?;
+        let mut y = self.feed_forward_half(index, block, &mut kept)?;
+        add(&mut y, &kept.middle);
+        Ok((y, kept))
+    }
+
+    /// Computes again what backward of a block reads, from the input it kept.
+    pub(super) fn again(
+        &mut self,
+        index: usize,
+        block: &Block,
+        x: Vec<f32>,
+    ) -> Result<Kept, Error> {
+        let (y, mut kept) = self.block(index, block, &x, None)?;
+        self.workspace.give(y);
+        kept.x = x;
+        Ok(kept)
+    }
+
+    fn attention_half(
+        &mut self,
+        index: usize,
+        block: &Block,
+        x: &[f32],
+        kept: &mut Kept,
+        cache: Option<&mut Vec<KeysValues>>,
+    ) -> Result<(), Error> {
+        let [qkv, o, ..] = &block.stacks;
+        let (layout, tokens) = (self.model.layout(), self.packed.tokens.len());
+        let normed = self.normed(x, &block.attention_norm);
+        let (joined, low_qkv) = self.linear(index, 0, qkv, &normed)?;
+        self.workspace.give(normed);
+        let Layout {
+            heads,
+            kv_heads,
+            size,
+        } = layout;
+        kept.q = self.workspace.take(heads * tokens * size);
+        kept.k = self.workspace.take(kv_heads * tokens * size);
+        kept.v = self.workspace.take(kv_heads * tokens * size);
+        let into = Cut {
+            q: &mut kept.q,
+            k: &mut kept.k,
+            v: &mut kept.v,
+        };
+        cut(into, &joined, layout, &self.rope, &self.packed.positions);
+        self.workspace.give(joined);
+
+        let mut by_head = self.workspace.take(heads * tokens * size);
+        kept.normalizers = self.workspace.take(heads * tokens);
+        match cache {
+            None => attention::forward(
+                &mut by_head,
+                &mut kept.normalizers,
+                (&kept.q, &kept.k, &kept.v),
+                layout,
+                &self.packed.bounds,
+            ),
+            Some(cache) => attend_cached(&mut by_head, kept, cache, layout),
+        }
+        kept.attended = self.workspace.take(by_head.len());
+        merge(&mut kept.attended, &by_head, heads, size);
+        self.workspace.give(by_head);
+        let (out, low_o) = self.linear(index, 1, o, &kept.attended)?;
+        kept.middle = out;
+        add(&mut kept.middle, x);
+        let [first, second, ..] = &mut kept.low;
+        (*first, *second) = (low_qkv, low_o);
+        Ok(())
+    }
+
+    fn feed_forward_half(
+        &mut self,
+        index: usize,
+        block: &Block,
+        kept: &mut Kept,
+    ) -> Result<Vec<f32>, Error> {
+        let [.., gate_up, down] = &block.stacks;
+        let normed = self.normed(&kept.middle, &block.feed_forward_norm);
+        let (joined, low_gate_up) = self.linear(index, 2, gate_up, &normed)?;
+        self.workspace.give(normed);
+        kept.gate_up = joined;
+        let gated = self.gated(&kept.gate_up);
+        let (y, low_down) = self.linear(index, 3, down, &gated)?;
+        self.workspace.give(gated);
+        let [.., third, fourth] = &mut kept.low;
+        (*third, *fourth) = (low_gate_up, low_down);
+        Ok(y)
+    }
+
+    /// The normalized rows of `x`.
+    pub(super) fn normed(&mut self, x: &[f32], weight: &[f32]) -> Vec<f32> {
+        let mut y = self.workspace.take(x.len());
+        rms_norm::forward(&mut y, x, weight, self.model.config().epsilon);
+        y
+    }
+
+    /// The gated product of `gate_up`.
+    pub(super) fn gated(&mut self, gate_up: &[f32]) -> Vec<f32> {
+        let mut y = self.workspace.take(gate_up.len() / 2);
+        swiglu::forward(&mut y, gate_up, self.model.config().intermediate);
+        y
+    }
+
+    /// The output of a stack and its `x·Aᵀ`.
+    fn linear(
+        &mut self,
+        index: usize,
+        place: usize,
+        stack: &Stack,
+        x: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let (inputs, outputs) = (stack.matrix.width(), stack.matrix.count());
+        let tokens = x.len() / inputs;
+        let change = self.changes.and_then(|changes| changes.of(index, place));
+        let mut y = self.workspace.take(tokens * outputs);
+        let mut low = self
+            .workspace
+            .take(tokens * change.map_or(0, |change| change.factors.rank()));
+        let mut decoded = self.decoding_buffer(stack);
+        let frozen = Frozen {
+            weight: stack.matrix.all(&mut decoded)?,
+            inputs,
+            outputs,
+        };
+        lora_linear::forward(&mut y, &mut low, x, frozen, change);
+        self.workspace.give(decoded);
+        Ok((y, low))
+    }
+
+    /// A buffer to decode `stack` into; empty when there is nothing to decode.
+    pub(super) fn decoding_buffer(&mut self, stack: &Stack) -> Vec<f32> {
+        self.workspace.take(stack.matrix.decoded_len())
+    }
+}
+
+fn attend_cached(
+    by_head: &mut [f32],
+    kept: &mut Kept,
+    cache: &mut Vec<KeysValues>,
+    layout: Layout,
+) {
+    let Layout { kv_heads, size, .. } = layout;
+    cache.resize_with(kv_heads, KeysValues::default);
+    let fresh = kept.k.len() / kv_heads;
+    for ((own, k), v) in cache
+        .iter_mut()
+        .zip(kept.k.chunks_exact(fresh))
+        .zip(kept.v.chunks_exact(fresh))
+    {
+        own.k.extend_from_slice(k);
+        own.v.extend_from_slice(v);
+    }
+    let norms = kept.normalizers.chunks_exact_mut(fresh / size);
+    let heads = by_head
+        .chunks_exact_mut(fresh)
+        .zip(norms)
+        .zip(kept.q.chunks_exact(fresh));
+    for (head, ((out, norms), q)) in heads.enumerate() {
+        if let Some(own) = cache.get(head / layout.group()) {
+            attention::attend(out, norms, q, (&own.k, &own.v), size);
+        }
+    }
+}
+
+/// `y += x`.
+pub(super) fn add(y: &mut [f32], x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}

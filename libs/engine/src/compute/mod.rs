@@ -1,0 +1,71 @@
+//! Forward and backward through the whole model, block by block.
+//!
+//! Promises: the activations of a batch are flat `[tokens, width]`, rows one after another, so
+//! that rows of different lengths cost what they hold; the control is consulted before every
+//! block; the last normalization and the output layer are computed at labelled positions only.
+
+mod activations;
+mod backward;
+mod change;
+mod forward;
+mod head;
+mod packed;
+mod workspace;
+
+pub(crate) use activations::Keep;
+pub(crate) use backward::{backward, scatter};
+pub(crate) use change::Changes;
+pub(crate) use forward::{Cache, forward, forward_cached};
+pub(crate) use head::{gather, log_probabilities, logits};
+pub(crate) use packed::Packed;
+pub(crate) use workspace::Workspace;
+
+use crate::control::Cancelled;
+
+/// Why a computation did not finish.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The control was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A row has no tokens, or as many labels as it must not have.
+    #[error("row {row} holds {tokens} tokens and {labels} labels")]
+    Row {
+        /// Index of the row in the batch.
+        row: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Its labels.
+        labels: usize,
+    },
+    /// A row is longer than the model's context.
+    #[error("row {row} has {tokens} tokens, the model's context is {context}")]
+    TooLong {
+        /// Index of the row in the batch.
+        row: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The longest sequence.
+        context: usize,
+    },
+    /// A token id that the model does not have.
+    #[error("row {row} holds token {token}, the vocabulary ends at {vocabulary}")]
+    Token {
+        /// Index of the row in the batch.
+        row: usize,
+        /// The id.
+        token: u32,
+        /// Rows of the embedding table.
+        vocabulary: usize,
+    },
+    /// The adapter changes a weight that the model does not have, or has in another shape.
+    #[error("the adapter does not fit the model at {weight}")]
+    Adapter {
+        /// The weight.
+        weight: domain::adapter::WeightName,
+    },
+    /// A frozen tensor cannot be decoded.
+    #[error("cannot decode a frozen tensor")]
+    Decode(#[from] candle_core::Error),
+}

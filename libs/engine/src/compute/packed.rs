@@ -1,0 +1,116 @@
+//! A batch without padding: its rows one after another.
+
+use crate::compute::Error;
+use crate::data::{Batch, Row};
+use crate::model::Config;
+
+/// Rows one after another.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Packed {
+    pub(crate) tokens: Vec<u32>,
+    /// Position of each token in its row.
+    pub(crate) positions: Vec<usize>,
+    /// Where each row begins, and after them the number of tokens.
+    pub(crate) bounds: Vec<usize>,
+    /// What is to be predicted.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// A labelled token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Index of the row in the batch.
+    pub(crate) row: usize,
+    /// Flat index of the token before it, whose output predicts it.
+    pub(crate) position: usize,
+    pub(crate) token: u32,
+}
+
+impl Packed {
+    /// Packs a batch; a row's first token has nothing before it and is never a target.
+    pub(crate) fn new(batch: &Batch, config: &Config) -> Result<Self, Error> {
+        let mut packed = Self {
+            bounds: vec![0],
+            ..Self::default()
+        };
+        for (
+            row,
+            Row {
+                tokens, labelled, ..
+            },
+        ) in batch.rows.iter().enumerate()
+        {
+            if labelled.len() != tokens.len() {
+                return Err(Error::Row {
+                    row,
+                    tokens: tokens.len(),
+                    labels: labelled.len(),
+                });
+            }
+            let start = packed.push(row, tokens, config)?;
+            let wanted = tokens
+                .iter()
+                .zip(labelled)
+                .enumerate()
+                .skip(1)
+                .filter(|(_, (_, labelled))| **labelled);
+            packed.targets.extend(wanted.map(|(i, (token, _))| Target {
+                row,
+                position: start + i - 1,
+                token: *token,
+            }));
+        }
+        Ok(packed)
+    }
+
+    /// Packs rows without targets.
+    pub(crate) fn unlabelled(rows: &[&[u32]], config: &Config) -> Result<Self, Error> {
+        let mut packed = Self {
+            bounds: vec![0],
+            ..Self::default()
+        };
+        for (row, tokens) in rows.iter().enumerate() {
+            packed.push(row, tokens, config)?;
+        }
+        Ok(packed)
+    }
+
+    fn push(&mut self, row: usize, tokens: &[u32], config: &Config) -> Result<usize, Error> {
+        let Config {
+            vocabulary,
+            context,
+            ..
+        } = *config;
+        if tokens.is_empty() {
+            return Err(Error::Row {
+                row,
+                tokens: 0,
+                labels: 0,
+            });
+        }
+        if tokens.len() > context {
+            return Err(Error::TooLong {
+                row,
+                tokens: tokens.len(),
+                context,
+            });
+        }
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Error::Token {
+                row,
+                token: *token,
+                vocabulary,
+            });
+        }
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend(0..tokens.len());
+        self.bounds.push(self.tokens.len());
+        Ok(start)
+    }
+
+    /// Length of the longest row.
+    pub(crate) fn longest(&self) -> usize {
+        self.positions.iter().max().map_or(0, |last| last + 1)
+    }
+}

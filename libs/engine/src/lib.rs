@@ -1,0 +1,27 @@
+//! The only user of candle: models, adapters, training, evaluation and generation.
+//!
+//! Promises: no gradient is ever computed for a frozen weight; the same inputs and seed give the
+//! same bytes, run after run and for any number of threads; every refused input is a typed error
+//! that names what was refused.
+//!
+//! Does not: read clocks, download, log progress, or choose a configuration.
+
+pub mod threads;
+
+pub mod model;
+mod source;
+
+pub mod adapter;
+
+pub mod control;
+
+pub mod compute;
+pub mod ops;
+
+pub mod data;
+pub mod text;
+
+pub mod bench;
+pub mod evaluate;
+pub mod generate;
+pub mod train;

@@ -1,0 +1,133 @@
+//! A frozen Llama: its configuration, its weights, its tokenizer and the threads it computes on.
+//!
+//! Promises: what was loaded is complete and of the right shapes; the weights never change. The
+//! base stays in the precision it came in unless another is asked for, and both give the same
+//! numbers: decoding a weight when it is used and at loading are the same function.
+//!
+//! Does not: download, or accept an architecture it was not tested with.
+
+mod config;
+mod error;
+
+mod block;
+mod load;
+mod weights;
+
+use std::num::NonZeroUsize;
+
+use domain::adapter::WeightShape;
+
+pub use config::Config;
+pub use error::Error;
+
+pub(crate) use block::Block;
+pub(crate) use weights::{Matrix, Stack, StackPart};
+
+use crate::ops::heads::Layout;
+use crate::text::Tokenizer;
+use crate::threads::Threads;
+
+/// In which precision the frozen base is held in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Base {
+    /// As it lies in the file, decoded weight by weight whenever it is used.
+    #[default]
+    Source,
+    /// Decoded to `f32` once, at loading.
+    F32,
+    /// Rounded to bf16 at loading. Not available yet.
+    Bf16,
+    /// Eight bits per weight. Not available yet.
+    Int8,
+    /// NormalFloat with four bits per weight. Not available yet.
+    Nf4,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Precision of the frozen base.
+    pub base: Base,
+    /// Number of compute threads.
+    pub threads: NonZeroUsize,
+}
+
+/// A loaded model. Immutable; share it by reference or `Arc`.
+pub struct Model {
+    config: Config,
+    tokenizer: Tokenizer,
+    threads: Threads,
+    embedding: Matrix,
+    blocks: Vec<Block>,
+    final_norm: Vec<f32>,
+    /// Absent when tied to the embedding.
+    output: Option<Matrix>,
+}
+
+impl Model {
+    /// The sizes of the model.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The tokenizer that came with the model.
+    #[must_use]
+    pub const fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The compute threads.
+    #[must_use]
+    pub const fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// Every weight that can carry an adapter, by layer, then in forward order.
+    #[must_use]
+    pub fn weights(&self) -> Vec<WeightShape> {
+        self.config.weights()
+    }
+
+    /// Bytes of memory that the frozen base occupies.
+    #[must_use]
+    pub fn base_bytes(&self) -> u64 {
+        let norms = self.final_norm.len() * 4;
+        let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
+        let tables = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
+        (norms + blocks + tables) as u64
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(crate) const fn embedding(&self) -> &Matrix {
+        &self.embedding
+    }
+
+    pub(crate) fn output(&self) -> &Matrix {
+        self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    pub(crate) fn final_norm(&self) -> &[f32] {
+        &self.final_norm
+    }
+
+    pub(crate) const fn layout(&self) -> Layout {
+        Layout {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            size: self.config.head_size,
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,460 @@
+//! Causal attention, row by row of a batch, with grouped key and value heads.
+//!
+//! Only the logarithm of each query's normalizer is kept for backward; probabilities are computed
+//! again. Queries are taken in tiles, so memory grows with `tile · sequence`, not with its square.
+//! One task is one (key head, row of the batch): it alone writes its gradients.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "shapes are in each function's documentation and asserted at entry"
+)]
+
+use rayon::prelude::*;
+
+use super::heads::Layout;
+use super::product::{Into, View, ViewMut, multiply_here};
+use super::simd::{exp, max, sum, wide};
+
+/// Queries that are scored together.
+const TILE: usize = 64;
+
+/// `out` `[heads, tokens, size]` and `normalizers` `[heads, tokens]` from queries
+/// `[heads, tokens, size]`, keys and values `[kv_heads, tokens, size]`.
+///
+/// `bounds` holds where each row of the batch begins, and after them the number of tokens.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn forward(
+    out: &mut [f32],
+    normalizers: &mut [f32],
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    layout: Layout,
+    bounds: &[usize],
+) {
+    let size = layout.size;
+    let tokens = bounds.last().copied().unwrap_or(0);
+    assert!(
+        q.len() == layout.heads * tokens * size && out.len() == q.len(),
+        "shapes must match"
+    );
+    assert!(
+        k.len() == layout.kv_heads * tokens * size && v.len() == k.len(),
+        "shapes must match"
+    );
+    assert!(
+        normalizers.len() == layout.heads * tokens,
+        "shapes must match"
+    );
+    let outs = pieces(out, layout.heads, bounds, size);
+    let norms = pieces(normalizers, layout.heads, bounds, 1);
+    outs.into_par_iter().zip(norms).for_each(|(out, norm)| {
+        let rows = bounds[out.row]..bounds[out.row + 1];
+        let own = head(q, out.head, tokens, size, &rows);
+        let shared = out.head / layout.group();
+        let (k, v) = (
+            head(k, shared, tokens, size, &rows),
+            head(v, shared, tokens, size, &rows),
+        );
+        attend(out.data, norm.data, own, (k, v), size);
+    });
+}
+
+/// One head of one sequence: queries `[n, size]` are the last `n` of the `m` positions of keys and
+/// values `[m, size]`.
+///
+/// # Panics
+/// The slices' lengths do not match, or there are more queries than keys.
+pub fn attend(
+    out: &mut [f32],
+    normalizers: &mut [f32],
+    q: &[f32],
+    (k, v): (&[f32], &[f32]),
+    size: usize,
+) {
+    let (n, m) = (q.len() / size, k.len() / size);
+    assert!(
+        n <= m && v.len() == k.len() && out.len() == q.len() && normalizers.len() == n,
+        "shapes must match"
+    );
+    let mut scores = vec![0f32; TILE.min(n) * m];
+    for first in (0..n).step_by(TILE) {
+        let count = TILE.min(n - first);
+        let keys = m - n + first + count;
+        let tile = &mut scores[..count * keys];
+        score(
+            tile,
+            &q[first * size..][..count * size],
+            size,
+            k,
+            size,
+            keys,
+        );
+        wide(|| {
+            for (i, row) in tile.chunks_exact_mut(keys).enumerate() {
+                let (seen, unseen) = row.split_at_mut(m - n + first + i + 1);
+                normalizers[first + i] = softmax(seen);
+                unseen.fill(0.0);
+            }
+        });
+        let out = ViewMut::new(&mut out[first * size..], count, size);
+        multiply_here(
+            out,
+            View::new(tile, count, keys),
+            View::new(v, keys, size),
+            1.0,
+            Into::Overwrite,
+        );
+    }
+}
+
+/// What the forward computed and backward needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// Rotated queries `[heads, tokens, size]`.
+    pub q: &'a [f32],
+    /// Rotated keys `[kv_heads, tokens, size]`.
+    pub k: &'a [f32],
+    /// Values `[kv_heads, tokens, size]`.
+    pub v: &'a [f32],
+    /// The output, token-major `[tokens, heads·size]`.
+    pub out: &'a [f32],
+    /// `[heads, tokens]`
+    pub normalizers: &'a [f32],
+}
+
+/// Gradients of queries, keys and values, head-major, from that of the output, token-major
+/// `[tokens, heads·size]`.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn backward(
+    (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
+    d_out: &[f32],
+    saved: Saved<'_>,
+    layout: Layout,
+    bounds: &[usize],
+) {
+    let size = layout.size;
+    let tokens = bounds.last().copied().unwrap_or(0);
+    assert!(
+        saved.q.len() == layout.heads * tokens * size
+            && saved.k.len() == layout.kv_heads * tokens * size,
+        "shapes must match"
+    );
+    assert!(
+        d_out.len() == saved.q.len() && saved.out.len() == d_out.len() && dq.len() == d_out.len(),
+        "shapes must match"
+    );
+    assert!(
+        dk.len() == saved.k.len() && dv.len() == saved.k.len(),
+        "shapes must match"
+    );
+    let rows = bounds.len().saturating_sub(1);
+    // Task (kv head, row) owns the query gradients of its group: regroup [head][row] that way.
+    let mut groups: Vec<Vec<Piece<'_>>> = Vec::new();
+    groups.resize_with(layout.kv_heads * rows, Vec::new);
+    for piece in pieces(dq, layout.heads, bounds, size) {
+        groups[piece.head / layout.group() * rows + piece.row].push(piece);
+    }
+    let (dks, dvs) = (
+        pieces(dk, layout.kv_heads, bounds, size),
+        pieces(dv, layout.kv_heads, bounds, size),
+    );
+    let tasks = groups.into_par_iter().zip(dks).zip(dvs).with_max_len(1);
+    tasks.for_each(|((dqs, dk), dv)| {
+        let span = bounds[dk.row]..bounds[dk.row + 1];
+        let (k, v) = (
+            head(saved.k, dk.head, tokens, size, &span),
+            head(saved.v, dk.head, tokens, size, &span),
+        );
+        dk.data.fill(0.0);
+        dv.data.fill(0.0);
+        let n = span.len();
+        let mut scratch = vec![0f32; 2 * TILE.min(n) * n];
+        for dq in dqs {
+            let width = layout.heads * size;
+            let corner = span.start * width + dq.head * size;
+            let one = OneHead {
+                q: head(saved.q, dq.head, tokens, size, &span),
+                k,
+                v,
+                out: saved.out.get(corner..).unwrap_or_default(),
+                d_out: d_out.get(corner..).unwrap_or_default(),
+                stride: width,
+                normalizers: head(saved.normalizers, dq.head, tokens, 1, &span),
+                size,
+            };
+            one.backward(dq.data, dk.data, dv.data, &mut scratch);
+        }
+    });
+}
+
+/// One query head of one row: `q`, `k`, `v` `[n, size]`; `out` and `d_out` rows `stride` apart.
+struct OneHead<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    out: &'a [f32],
+    d_out: &'a [f32],
+    stride: usize,
+    normalizers: &'a [f32],
+    size: usize,
+}
+
+impl OneHead<'_> {
+    /// Overwrites `dq`, adds to `dk` and `dv`; all `[n, size]`.
+    fn backward(&self, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32], scratch: &mut [f32]) {
+        let (n, size) = (self.normalizers.len(), self.size);
+        for first in (0..n).step_by(TILE) {
+            let count = TILE.min(n - first);
+            let keys = first + count;
+            let (p, ds) = scratch.split_at_mut(scratch.len() / 2);
+            let (p, ds) = (&mut p[..count * keys], &mut ds[..count * keys]);
+            let q = &self.q[first * size..][..count * size];
+            let d_out = View::strided(&self.d_out[first * self.stride..], count, size, self.stride);
+            score(p, q, size, self.k, size, keys);
+            multiply_here(
+                ViewMut::new(ds, count, keys),
+                d_out,
+                View::new(self.v, keys, size).t(),
+                1.0,
+                Into::Overwrite,
+            );
+            wide(|| self.probabilities_and_gradients(p, ds, first, keys));
+            let (p, ds) = (View::new(p, count, keys), View::new(ds, count, keys));
+            multiply_here(ViewMut::new(dv, keys, size), p.t(), d_out, 1.0, Into::Add);
+            multiply_here(
+                ViewMut::new(&mut dq[first * size..], count, size),
+                ds,
+                View::new(self.k, keys, size),
+                1.0,
+                Into::Overwrite,
+            );
+            multiply_here(
+                ViewMut::new(dk, keys, size),
+                ds.t(),
+                View::new(q, count, size),
+                1.0,
+                Into::Add,
+            );
+        }
+    }
+
+    /// Turns scores into probabilities, and their gradients into those of the unscaled products.
+    #[inline(always)]
+    fn probabilities_and_gradients(
+        &self,
+        p: &mut [f32],
+        ds: &mut [f32],
+        first: usize,
+        keys: usize,
+    ) {
+        let scale = scale(self.size);
+        for (i, (p, ds)) in p
+            .chunks_exact_mut(keys)
+            .zip(ds.chunks_exact_mut(keys))
+            .enumerate()
+        {
+            let query = first + i;
+            let (out, d_out) = (
+                &self.out[query * self.stride..][..self.size],
+                &self.d_out[query * self.stride..][..self.size],
+            );
+            let delta = sum(self.size, |j| out[j] * d_out[j]);
+            let normalizer = self.normalizers[query];
+            let (p, p_unseen) = p.split_at_mut(query + 1);
+            let (ds, ds_unseen) = ds.split_at_mut(query + 1);
+            for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
+                *p = exp(*p - normalizer);
+                *ds = *p * (*ds - delta) * scale;
+            }
+            p_unseen.fill(0.0);
+            ds_unseen.fill(0.0);
+        }
+    }
+}
+
+fn scale(size: usize) -> f32 {
+    1.0 / (size as f32).sqrt()
+}
+
+/// `tile` `[q.len()/size, keys] ← q·kᵀ/√size`.
+fn score(tile: &mut [f32], q: &[f32], size: usize, k: &[f32], stride: usize, keys: usize) {
+    let count = q.len() / size;
+    let k = View::strided(k, keys, size, stride).t();
+    multiply_here(
+        ViewMut::new(tile, count, keys),
+        View::new(q, count, size),
+        k,
+        scale(size),
+        Into::Overwrite,
+    );
+}
+
+/// Replaces scores by probabilities and returns the logarithm of their normalizer.
+#[inline(always)]
+fn softmax(row: &mut [f32]) -> f32 {
+    let most = max(row);
+    for value in row.iter_mut() {
+        *value = exp(*value - most);
+    }
+    let total = sum(row.len(), |i| row[i]);
+    let inverse = 1.0 / total;
+    for value in row.iter_mut() {
+        *value *= inverse;
+    }
+    most + total.ln()
+}
+
+/// The part of a `[heads, tokens, size]` buffer that belongs to one head and one row of the batch.
+struct Piece<'a> {
+    head: usize,
+    row: usize,
+    data: &'a mut [f32],
+}
+
+/// Cuts a buffer into its pieces, ordered by head, then row.
+fn pieces<'a>(
+    mut data: &'a mut [f32],
+    heads: usize,
+    bounds: &[usize],
+    size: usize,
+) -> Vec<Piece<'a>> {
+    let mut out = Vec::with_capacity(heads * bounds.len());
+    for head in 0..heads {
+        for (row, bound) in bounds.windows(2).enumerate() {
+            let (piece, rest) = data.split_at_mut((bound[1] - bound[0]) * size);
+            out.push(Piece {
+                head,
+                row,
+                data: piece,
+            });
+            data = rest;
+        }
+    }
+    out
+}
+
+/// The part of a read-only `[heads, tokens, size]` buffer.
+fn head<'a>(
+    data: &'a [f32],
+    head: usize,
+    tokens: usize,
+    size: usize,
+    rows: &std::ops::Range<usize>,
+) -> &'a [f32] {
+    &data[(head * tokens + rows.start) * size..][..rows.len() * size]
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result, Tensor};
+
+    use super::super::heads::merge;
+    use super::*;
+    use crate::ops::check::{close, plain, random};
+
+    const SHAPES: [(usize, usize, usize, &[usize]); 5] = [
+        (1, 1, 2, &[0, 1]),
+        (3, 1, 64, &[0, 1, 6]),
+        (4, 2, 80, &[0, 7]),
+        (2, 2, 16, &[0, 65, 70, 200]),
+        (6, 3, 128, &[0, 3, 4]),
+    ];
+
+    /// `x` is q, k and v one after another, head-major.
+    fn composition(x: &Tensor, layout: Layout, bounds: &[usize]) -> Result<Tensor> {
+        let (tokens, size) = (bounds[bounds.len() - 1], layout.size);
+        let x = x.reshape((layout.heads + 2 * layout.kv_heads, tokens, size))?;
+        let mut rows = Vec::new();
+        for bound in bounds.windows(2) {
+            let n = bound[1] - bound[0];
+            let mut heads = Vec::new();
+            for head in 0..layout.heads {
+                let pick = |index: usize| x.get(index)?.narrow(0, bound[0], n)?.contiguous();
+                let shared = head / layout.group();
+                let (q, k) = (pick(head)?, pick(layout.heads + shared)?);
+                let v = pick(layout.heads + layout.kv_heads + shared)?;
+                let mask: Vec<f32> = (0..n * n)
+                    .map(|i| {
+                        if i % n > i / n {
+                            f32::NEG_INFINITY
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                let scores = (q.matmul(&k.t()?)? * (1.0 / (size as f64).sqrt()))?;
+                let scores = (scores + Tensor::from_vec(mask, (n, n), &Device::Cpu)?)?;
+                let scores = scores
+                    .broadcast_sub(&scores.max_keepdim(1)?.detach())?
+                    .exp()?;
+                heads.push(scores.broadcast_div(&scores.sum_keepdim(1)?)?.matmul(&v)?);
+            }
+            rows.push(Tensor::cat(&heads, 1)?);
+        }
+        Tensor::cat(&rows, 0)
+    }
+
+    #[test]
+    fn forward_and_backward_equal_the_plain_composition() {
+        for (heads, kv_heads, size, bounds) in SHAPES {
+            let layout = Layout {
+                heads,
+                kv_heads,
+                size,
+            };
+            let tokens = bounds[bounds.len() - 1];
+            let x: Vec<f32> = random(layout.width() * tokens, 1)
+                .iter()
+                .map(|v| v * 2.0)
+                .collect();
+            let dy = random(heads * tokens * size, 2);
+            let (want, want_dx) = plain(&x, &[x.len()], &dy, |x| composition(x, layout, bounds));
+
+            let (q, rest) = x.split_at(heads * tokens * size);
+            let (k, v) = rest.split_at(kv_heads * tokens * size);
+            let (mut by_head, mut out, mut normalizers) = (
+                vec![9.0; q.len()],
+                vec![9.0; q.len()],
+                vec![9.0; heads * tokens],
+            );
+            forward(&mut by_head, &mut normalizers, (q, k, v), layout, bounds);
+            merge(&mut out, &by_head, heads, size);
+            close(&out, &want, 1e-5);
+
+            let mut dx = vec![9.0; x.len()];
+            let (dq, rest) = dx.split_at_mut(q.len());
+            let (dk, dv) = rest.split_at_mut(k.len());
+            let saved = Saved {
+                q,
+                k,
+                v,
+                out: &out,
+                normalizers: &normalizers,
+            };
+            backward((dq, dk, dv), &dy, saved, layout, bounds);
+            close(&dx, &want_dx, 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_last_queries_alone_attend_as_in_the_whole() {
+        let (size, m, n) = (8, 70, 3);
+        let (q, k, v) = (
+            random(m * size, 1),
+            random(m * size, 2),
+            random(m * size, 3),
+        );
+        let (mut whole, mut tail) = (vec![0.0; m * size], vec![0.0; n * size]);
+        attend(&mut whole, &mut vec![0.0; m], &q, (&k, &v), size);
+        attend(
+            &mut tail,
+            &mut vec![0.0; n],
+            &q[(m - n) * size..],
+            (&k, &v),
+            size,
+        );
+        close(&tail, &whole[(m - n) * size..], 1e-6);
+    }
+}

@@ -1,0 +1,397 @@
+//! A frozen linear layer with its low-rank change as one operation:
+//! `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ` over one or more weights that share their input.
+//!
+//! `W` stacks the weights' rows (query, key and value; gate and up), `A` stacks their factors, so
+//! that each product is done once. Backward gives the gradients of `x`, `A` and `B` only; there is
+//! no code here that could make one for `W`.
+
+use super::product::{Into, View, ViewMut, multiply};
+
+/// The low-rank factors of the weights in one stack.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Factors {
+    /// `[Σ rank, in]`, the parts' factors one below the other.
+    pub a: Vec<f32>,
+    /// Those of the adapted weights alone, in the order of the stack.
+    pub parts: Vec<Part>,
+}
+
+/// The factor B of one weight, and where it stands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Part {
+    /// First output column of the weight in the stack.
+    pub column: usize,
+    /// Output width of the weight.
+    pub outputs: usize,
+    /// First of its rows in `a`.
+    pub first: usize,
+    /// Rank.
+    pub rank: usize,
+    /// `[outputs, rank]`
+    pub b: Vec<f32>,
+}
+
+impl Factors {
+    /// Sum of the parts' ranks.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.parts.iter().map(|part| part.rank).sum()
+    }
+
+    /// The same shapes, all zero.
+    #[must_use]
+    pub fn zeros_like(&self) -> Self {
+        let zero = |part: &Part| Part {
+            b: vec![0.0; part.b.len()],
+            ..*part
+        };
+        Self {
+            a: vec![0.0; self.a.len()],
+            parts: self.parts.iter().map(zero).collect(),
+        }
+    }
+}
+
+/// The frozen stack.
+#[derive(Debug, Clone, Copy)]
+pub struct Frozen<'a> {
+    /// `[outputs, inputs]`
+    pub weight: &'a [f32],
+    /// Width of the input.
+    pub inputs: usize,
+    /// Width of the output.
+    pub outputs: usize,
+}
+
+/// The widths of a stack, where its weight is not needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Widths {
+    /// Width of the input.
+    pub inputs: usize,
+    /// Width of the output.
+    pub outputs: usize,
+}
+
+/// The change of the stack: its factors and their scale.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The factors; `a` is `[Σ rank, inputs]`.
+    pub factors: &'a Factors,
+    /// The scale `s`.
+    pub scale: f32,
+}
+
+/// `x` `[tokens, inputs]` → `y` `[tokens, outputs]`; `low` `[tokens, Σ rank]` receives `x·Aᵀ`.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn forward(
+    y: &mut [f32],
+    low: &mut [f32],
+    x: &[f32],
+    frozen: Frozen<'_>,
+    change: Option<Change<'_>>,
+) {
+    let Frozen {
+        weight,
+        inputs,
+        outputs,
+    } = frozen;
+    let tokens = x.len() / inputs;
+    let x = View::new(x, tokens, inputs);
+    multiply(
+        ViewMut::new(y, tokens, outputs),
+        x,
+        View::new(weight, outputs, inputs).t(),
+        1.0,
+        Into::Overwrite,
+    );
+    let Some(Change { factors, scale }) = change else {
+        return;
+    };
+    let rank = factors.rank();
+    multiply(
+        ViewMut::new(low, tokens, rank),
+        x,
+        View::new(&factors.a, rank, inputs).t(),
+        1.0,
+        Into::Overwrite,
+    );
+    for part in &factors.parts {
+        let y = ViewMut::strided(
+            y.get_mut(part.column..).unwrap_or_default(),
+            tokens,
+            part.outputs,
+            outputs,
+        );
+        let low = View::strided(
+            low.get(part.first..).unwrap_or_default(),
+            tokens,
+            part.rank,
+            rank,
+        );
+        multiply(
+            y,
+            low,
+            View::new(&part.b, part.outputs, part.rank).t(),
+            scale,
+            Into::Add,
+        );
+    }
+}
+
+/// What backward reads besides the frozen weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// The input, `[tokens, inputs]`.
+    pub x: &'a [f32],
+    /// `x·Aᵀ`, `[tokens, Σ rank]`.
+    pub low: &'a [f32],
+}
+
+/// The gradient of the change, given that of the output `dy` `[tokens, outputs]`.
+///
+/// `gradient` is overwritten; `d_low` `[tokens, Σ rank]` receives the gradient of `x·Aᵀ`, which
+/// [`backward_input`] needs.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn backward_factors(
+    gradient: &mut Factors,
+    d_low: &mut [f32],
+    dy: &[f32],
+    saved: Saved<'_>,
+    widths: Widths,
+    change: Change<'_>,
+) {
+    let Widths { inputs, outputs } = widths;
+    let tokens = dy.len() / outputs;
+    let rank = change.factors.rank();
+    for (part, gradient) in change.factors.parts.iter().zip(&mut gradient.parts) {
+        let dy = View::strided(
+            dy.get(part.column..).unwrap_or_default(),
+            tokens,
+            part.outputs,
+            outputs,
+        );
+        let low = View::strided(
+            saved.low.get(part.first..).unwrap_or_default(),
+            tokens,
+            part.rank,
+            rank,
+        );
+        let d_low = ViewMut::strided(
+            d_low.get_mut(part.first..).unwrap_or_default(),
+            tokens,
+            part.rank,
+            rank,
+        );
+        multiply(
+            d_low,
+            dy,
+            View::new(&part.b, part.outputs, part.rank),
+            change.scale,
+            Into::Overwrite,
+        );
+        multiply(
+            ViewMut::new(&mut gradient.b, part.outputs, part.rank),
+            dy.t(),
+            low,
+            change.scale,
+            Into::Overwrite,
+        );
+    }
+    let (d_low, x) = (
+        View::new(d_low, tokens, rank),
+        View::new(saved.x, tokens, inputs),
+    );
+    multiply(
+        ViewMut::new(&mut gradient.a, rank, inputs),
+        d_low.t(),
+        x,
+        1.0,
+        Into::Overwrite,
+    );
+}
+
+/// The gradient of the input: `dx ← dy·W + d_low·A`.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn backward_input(
+    dx: &mut [f32],
+    dy: &[f32],
+    d_low: &[f32],
+    frozen: Frozen<'_>,
+    change: Option<Change<'_>>,
+) {
+    let Frozen {
+        weight,
+        inputs,
+        outputs,
+    } = frozen;
+    let tokens = dy.len() / outputs;
+    let dy = View::new(dy, tokens, outputs);
+    multiply(
+        ViewMut::new(dx, tokens, inputs),
+        dy,
+        View::new(weight, outputs, inputs),
+        1.0,
+        Into::Overwrite,
+    );
+    if let Some(Change { factors, .. }) = change {
+        let rank = factors.rank();
+        let d_low = View::new(d_low, tokens, rank);
+        multiply(
+            ViewMut::new(dx, tokens, inputs),
+            d_low,
+            View::new(&factors.a, rank, inputs),
+            1.0,
+            Into::Add,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result, Tensor};
+
+    use super::*;
+    use crate::ops::check::{close, differences, plain, random};
+
+    /// Two weights of 5 and 3 outputs (the first with rank 2, the second with rank 1), and between
+    /// them one of 4 outputs without an adapter.
+    struct Case {
+        tokens: usize,
+        inputs: usize,
+        weight: Vec<f32>,
+        factors: Factors,
+    }
+
+    const OUTPUTS: usize = 12;
+    const SCALE: f32 = 0.7;
+
+    impl Case {
+        fn new(tokens: usize, inputs: usize) -> Self {
+            let part = |column, outputs, first, rank| Part {
+                column,
+                outputs,
+                first,
+                rank,
+                b: random(outputs * rank, 5 + column as u64),
+            };
+            let factors = Factors {
+                a: random(3 * inputs, 3),
+                parts: vec![part(0, 5, 0, 2), part(9, 3, 2, 1)],
+            };
+            Self {
+                tokens,
+                inputs,
+                weight: random(OUTPUTS * inputs, 4),
+                factors,
+            }
+        }
+
+        fn frozen(&self) -> Frozen<'_> {
+            Frozen {
+                weight: &self.weight,
+                inputs: self.inputs,
+                outputs: OUTPUTS,
+            }
+        }
+
+        fn forward(&self, x: &[f32], factors: &Factors) -> (Vec<f32>, Vec<f32>) {
+            let (mut y, mut low) = (vec![9.0; self.tokens * OUTPUTS], vec![9.0; self.tokens * 3]);
+            forward(
+                &mut y,
+                &mut low,
+                x,
+                self.frozen(),
+                Some(Change {
+                    factors,
+                    scale: SCALE,
+                }),
+            );
+            (y, low)
+        }
+
+        fn composition(&self, x: &Tensor) -> Result<Tensor> {
+            let tensor = |data: &[f32], rows: usize, cols: usize| {
+                Tensor::from_slice(data, (rows, cols), &Device::Cpu)
+            };
+            let y = x.matmul(&tensor(&self.weight, OUTPUTS, self.inputs)?.t()?)?;
+            let low = x.matmul(&tensor(&self.factors.a, 3, self.inputs)?.t()?)?;
+            let change = |part: &Part| {
+                low.narrow(1, part.first, part.rank)?
+                    .contiguous()?
+                    .matmul(&tensor(&part.b, part.outputs, part.rank)?.t()?)
+            };
+            let none = Tensor::zeros((self.tokens, 4), candle_core::DType::F32, &Device::Cpu)?;
+            let change = Tensor::cat(
+                &[
+                    change(&self.factors.parts[0])?,
+                    none,
+                    change(&self.factors.parts[1])?,
+                ],
+                1,
+            )?;
+            y + (change * f64::from(SCALE))?
+        }
+    }
+
+    #[test]
+    fn forward_and_backward_equal_the_plain_composition_and_differences() {
+        for (tokens, inputs) in [(1, 1), (1, 64), (7, 33), (70, 80)] {
+            let case = Case::new(tokens, inputs);
+            let (x, dy) = (random(tokens * inputs, 1), random(tokens * OUTPUTS, 2));
+            let (want_y, want_dx) = plain(&x, &[tokens, inputs], &dy, |x| case.composition(x));
+            let (y, low) = case.forward(&x, &case.factors);
+            close(&y, &want_y, 1e-5);
+
+            let change = Change {
+                factors: &case.factors,
+                scale: SCALE,
+            };
+            let (mut gradient, mut d_low, mut dx) = (
+                case.factors.zeros_like(),
+                vec![9.0; low.len()],
+                vec![9.0; x.len()],
+            );
+            backward_factors(
+                &mut gradient,
+                &mut d_low,
+                &dy,
+                Saved { x: &x, low: &low },
+                Widths {
+                    inputs,
+                    outputs: OUTPUTS,
+                },
+                change,
+            );
+            backward_input(&mut dx, &dy, &d_low, case.frozen(), Some(change));
+            close(&dx, &want_dx, 1e-5);
+
+            let loss = |factors: &Factors| -> f64 {
+                case.forward(&x, factors)
+                    .0
+                    .iter()
+                    .zip(&dy)
+                    .map(|(y, d)| f64::from(y * d))
+                    .sum()
+            };
+            differences(&case.factors.a, &gradient.a, 2e-3, |a| {
+                loss(&Factors {
+                    a: a.to_vec(),
+                    ..case.factors.clone()
+                })
+            });
+            for (index, part) in case.factors.parts.iter().enumerate() {
+                differences(&part.b, &gradient.parts[index].b, 2e-3, |b| {
+                    let mut factors = case.factors.clone();
+                    factors.parts[index].b = b.to_vec();
+                    loss(&factors)
+                });
+            }
+        }
+    }
+}

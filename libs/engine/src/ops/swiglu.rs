@@ -1,0 +1,100 @@
+//! The feed-forward gate: `y = silu(gate) · up`, from `[rows, 2·width]` with the gate first.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "gate_up, d_gate_up: [rows, 2·width]; y, dy: [rows, width]; asserted at entry"
+)]
+
+use rayon::prelude::*;
+
+use super::simd::{ROWS, exp, wide};
+
+/// `gate_up` `[rows, 2·width]` → `y` `[rows, width]`.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
+    assert!(
+        gate_up.len() == 2 * y.len() && y.len().is_multiple_of(width),
+        "rows must be whole"
+    );
+    let tasks = y
+        .par_chunks_mut(ROWS * width)
+        .zip(gate_up.par_chunks(2 * ROWS * width));
+    tasks.for_each(|(y, gate_up)| {
+        wide(|| {
+            for (y, gate_up) in y
+                .chunks_exact_mut(width)
+                .zip(gate_up.chunks_exact(2 * width))
+            {
+                let (gate, up) = gate_up.split_at(width);
+                for i in 0..width {
+                    y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+                }
+            }
+        });
+    });
+}
+
+/// Replaces `gate_up` by its gradient, given that of the output.
+///
+/// # Panics
+/// The slices' lengths do not match.
+pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
+    assert!(
+        gate_up.len() == 2 * dy.len() && dy.len().is_multiple_of(width),
+        "rows must be whole"
+    );
+    let tasks = gate_up
+        .par_chunks_mut(2 * ROWS * width)
+        .zip(dy.par_chunks(ROWS * width));
+    tasks.for_each(|(gate_up, dy)| {
+        wide(|| {
+            for (gate_up, dy) in gate_up
+                .chunks_exact_mut(2 * width)
+                .zip(dy.chunks_exact(width))
+            {
+                let (gate, up) = gate_up.split_at_mut(width);
+                for i in 0..width {
+                    let s = sigmoid(gate[i]);
+                    let silu = gate[i] * s;
+                    let d_gate = dy[i] * up[i] * (s + silu * (1.0 - s));
+                    up[i] = dy[i] * silu;
+                    gate[i] = d_gate;
+                }
+            }
+        });
+    });
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{close, plain, random};
+
+    #[test]
+    fn forward_and_backward_equal_the_plain_composition() {
+        for (rows, width) in [(1, 1), (1, 64), (3, 5), (17, 80)] {
+            let x: Vec<f32> = random(rows * 2 * width, 1)
+                .iter()
+                .map(|v| v * 6.0)
+                .collect();
+            let dy = random(rows * width, 2);
+            let (want_y, want_dx) = plain(&x, &[rows, 2 * width], &dy, |x| {
+                let gate = x.narrow(1, 0, width)?.contiguous()?;
+                let up = x.narrow(1, width, width)?.contiguous()?;
+                gate.silu()? * up
+            });
+            let mut y = vec![9.0; rows * width];
+            forward(&mut y, &x, width);
+            let mut dx = x.clone();
+            backward(&mut dx, &dy, width);
+            close(&y, &want_y, 1e-5);
+            close(&dx, &want_dx, 1e-5);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Hugging Face folders: `config.json` and `model.safetensors`, whole or in shards.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+
+use super::Name;
+use crate::model::{Config, Error};
+
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Written limits: the largest headers seen are below 10 MB.
+const HEADER_LIMIT_BYTES: u64 = 100 << 20;
+const JSON_LIMIT_BYTES: u64 = 64 << 20;
+
+pub(crate) struct Folder {
+    path: PathBuf,
+    files: Vec<Shard>,
+    /// Tensor name → index of its file.
+    places: BTreeMap<String, usize>,
+}
+
+struct Shard {
+    path: PathBuf,
+    file: fs::File,
+    bytes: u64,
+    data_start: u64,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let mut files = Vec::new();
+        let mut places = BTreeMap::new();
+        if path.join(INDEX).is_file() && !path.join(WHOLE).is_file() {
+            let index: Index = json(&path.join(INDEX))?;
+            let mut names: Vec<&String> = index.weight_map.values().collect();
+            names.sort_unstable();
+            names.dedup();
+            for name in &names {
+                if name.contains(['/', '\\']) || name.starts_with('.') {
+                    return Err(Error::Setting {
+                        key: format!("weight_map → {name:?}"),
+                    });
+                }
+                files.push(Shard::open(&path.join(name))?);
+            }
+            for (tensor, file) in &index.weight_map {
+                places.insert(
+                    tensor.clone(),
+                    names.binary_search(&file).unwrap_or_default(),
+                );
+            }
+        } else {
+            let shard = Shard::open(&path.join(WHOLE))?;
+            places.extend(shard.metadata.tensors().into_keys().map(|name| (name, 0)));
+            files.push(shard);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            files,
+            places,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn config(&self) -> Result<Config, Error> {
+        json::<HuggingFace>(&self.path.join("config.json"))?.config()
+    }
+
+    pub(super) fn tensor(&mut self, name: Name, expected: &[usize]) -> Result<QTensor, Error> {
+        let name = name.in_folder();
+        let shard = self
+            .places
+            .get(&name)
+            .and_then(|place| self.files.get_mut(*place));
+        shard
+            .ok_or_else(|| Error::Missing { name: name.clone() })?
+            .tensor(&name, expected)
+    }
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let unreadable = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let header = |source: Box<dyn std::error::Error + Send + Sync>| Error::Header {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = fs::File::open(path).map_err(unreadable)?;
+        let bytes = file.metadata().map_err(unreadable)?.len();
+        let mut prefix = [0; 8];
+        file.read_exact(&mut prefix).map_err(|_| Error::Magic {
+            path: path.to_owned(),
+        })?;
+        let length = u64::from_le_bytes(prefix);
+        if length > HEADER_LIMIT_BYTES || length > bytes {
+            return Err(Error::Magic {
+                path: path.to_owned(),
+            });
+        }
+        let mut buffer = Vec::new();
+        (&mut file)
+            .take(length)
+            .read_to_end(&mut buffer)
+            .map_err(unreadable)?;
+        let metadata = serde_json::from_slice(&buffer).map_err(|source| header(source.into()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            bytes,
+            data_start: 8 + length,
+            metadata,
+        })
+    }
+
+    fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<QTensor, Error> {
+        let info = self.metadata.info(name).ok_or_else(|| Error::Missing {
+            name: name.to_owned(),
+        })?;
+        if info.shape != expected {
+            return Err(Error::Shape {
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+                found: info.shape.clone(),
+            });
+        }
+        let kind = match info.dtype {
+            Dtype::F32 => GgmlDType::F32,
+            Dtype::F16 => GgmlDType::F16,
+            Dtype::BF16 => GgmlDType::BF16,
+            other => {
+                return Err(Error::Feature {
+                    what: format!("tensors of type {other:?}"),
+                });
+            }
+        };
+        let (start, end) = info.data_offsets;
+        let last = self.data_start + end as u64;
+        if last > self.bytes {
+            return Err(Error::Truncated {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                missing_bytes: last - self.bytes,
+            });
+        }
+        let unreadable = |source| Error::Read {
+            path: self.path.clone(),
+            source,
+        };
+        self.file
+            .seek(SeekFrom::Start(self.data_start + start as u64))
+            .map_err(unreadable)?;
+        let mut data = vec![0; end - start];
+        self.file.read_exact(&mut data).map_err(unreadable)?;
+        let storage =
+            QStorage::from_data(Cow::Owned(data), &Device::Cpu, kind).map_err(Error::Decode)?;
+        QTensor::new(storage, expected).map_err(Error::Decode)
+    }
+}
+
+fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
+    let unreadable = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = Vec::new();
+    let file = fs::File::open(path).map_err(unreadable)?;
+    file.take(JSON_LIMIT_BYTES)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
+    serde_json::from_slice(&text).map_err(|source| Error::Header {
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
+/// What is read of `config.json`.
+#[derive(Deserialize)]
+struct HuggingFace {
+    #[serde(default)]
+    architectures: Vec<String>,
+    num_hidden_layers: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    rms_norm_eps: f32,
+    rope_theta: Option<f32>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    hidden_act: Option<String>,
+}
+
+/// Where transformers 5 keeps what was `rope_theta` and `rope_scaling`.
+#[derive(Deserialize)]
+struct RopeParameters {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    rope_theta: Option<f32>,
+}
+
+impl HuggingFace {
+    fn config(self) -> Result<Config, Error> {
+        let found = self.architectures.join(", ");
+        if found != "LlamaForCausalLM" {
+            return Err(Error::Architecture { found });
+        }
+        let ropes = [&self.rope_scaling, &self.rope_parameters];
+        let kinds = ropes
+            .iter()
+            .filter_map(|rope| rope.as_ref()?.rope_type.as_deref());
+        for kind in kinds {
+            if kind != "default" {
+                return Err(Error::Feature {
+                    what: format!("rotary positions of type {kind}"),
+                });
+            }
+        }
+        if self.attention_bias || self.mlp_bias {
+            return Err(Error::Feature {
+                what: "biases in linear layers".to_owned(),
+            });
+        }
+        if let Some(other) = self.hidden_act.filter(|act| act != "silu") {
+            return Err(Error::Feature {
+                what: format!("the activation {other}"),
+            });
+        }
+        let theta = self
+            .rope_parameters
+            .and_then(|rope| rope.rope_theta)
+            .or(self.rope_theta);
+        let heads = self.num_attention_heads;
+        let config = Config {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            intermediate: self.intermediate_size,
+            heads,
+            kv_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_size: self
+                .head_dim
+                .unwrap_or_else(|| self.hidden_size.checked_div(heads).unwrap_or(0)),
+            vocabulary: self.vocab_size,
+            context: self.max_position_embeddings,
+            epsilon: self.rms_norm_eps,
+            rope_theta: theta.unwrap_or(10_000.0),
+            tied: self.tie_word_embeddings,
+        };
+        config.checked()
+    }
+}

@@ -1,0 +1,57 @@
+//! AdamW with decoupled weight decay, as PyTorch computes it.
+//!
+//! Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
+
+use super::Options;
+use crate::compute::Changes;
+
+/// Moments of every factor.
+#[derive(Debug)]
+pub(super) struct AdamW {
+    first: Changes,
+    second: Changes,
+    steps: u64,
+}
+
+impl AdamW {
+    pub(super) fn new(like: &Changes) -> Self {
+        Self {
+            first: like.zeros_like(),
+            second: like.zeros_like(),
+            steps: 0,
+        }
+    }
+
+    pub(super) const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Moves `values` against `gradient`, which is multiplied by `factor` first.
+    pub(super) fn step(
+        &mut self,
+        values: &mut Changes,
+        gradient: &Changes,
+        factor: f32,
+        rate: f32,
+        options: &Options,
+    ) {
+        self.steps += 1;
+        let (beta1, beta2) = options.betas;
+        let power = |beta: f32| f64::from(beta).powf(self.steps as f64);
+        let correction1 = 1.0 - power(beta1);
+        let step_size = (f64::from(rate) / correction1) as f32;
+        let correction2 = (1.0 - power(beta2)).sqrt() as f32;
+        let decay = 1.0 - rate * options.weight_decay;
+        let moments = self.first.slices_mut().zip(self.second.slices_mut());
+        let slices = values.slices_mut().zip(gradient.slices()).zip(moments);
+        for ((values, gradient), (first, second)) in slices {
+            for (((value, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
+                let g = g * factor;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *value =
+                    *value * decay - step_size * (*m / (v.sqrt() / correction2 + options.epsilon));
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! First-order training of an adapter: the mean loss of the labelled tokens, its gradient, AdamW.
+//!
+//! Promises: a step that fails or is cancelled leaves the adapter and the optimizer as they were;
+//! the same adapter, batches and rates give the same bytes for any number of threads.
+//!
+//! Does not: choose batches, keep a schedule (each step is told its rate), or touch the base.
+
+mod adamw;
+mod trainer;
+
+use crate::{adapter, compute};
+
+pub use trainer::{Step, Trainer};
+
+/// How to train.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// Decay rates of AdamW's first and second moments.
+    pub betas: (f32, f32),
+    /// Added to AdamW's denominator.
+    pub epsilon: f32,
+    /// Decoupled weight decay, per unit of rate.
+    pub weight_decay: f32,
+    /// The gradient is scaled down to this norm; 0 leaves it alone.
+    pub clip_norm: f32,
+    /// Keep only the blocks' inputs and compute each block again in backward: less memory, a
+    /// third more time, the same numbers.
+    pub checkpoint: bool,
+}
+
+impl Default for Options {
+    /// AdamW (0.9, 0.999, 1e-8) without decay, clipping or checkpointing.
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: 0.0,
+            checkpoint: false,
+        }
+    }
+}
+
+/// Why a step did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pass through the model did not finish.
+    #[error(transparent)]
+    Compute(#[from] compute::Error),
+    /// The adapter adapts nothing.
+    #[error("the adapter has no weight to train")]
+    NothingToTrain,
+    /// No token of the batch is to be predicted.
+    #[error("no token of the batch is labelled")]
+    NothingLabelled,
+    /// The loss or its gradient is not a number; nothing was changed.
+    #[error("the {what} of step {step} is not finite; records {records:?}")]
+    NotFinite {
+        /// `loss` or `gradient`.
+        what: &'static str,
+        /// The step, counted from 0.
+        step: u64,
+        /// The records of its batch.
+        records: Vec<usize>,
+    },
+    /// The factors cannot be given back as an adapter.
+    #[error(transparent)]
+    Adapter(#[from] adapter::Error),
+}

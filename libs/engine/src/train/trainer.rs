@@ -1,0 +1,202 @@
+//! One step after another on one adapter.
+
+use super::adamw::AdamW;
+use super::{Error, Options};
+use crate::adapter::{self, Adapter};
+use crate::compute::{self, Changes, Keep, Packed, Workspace};
+use crate::control::Control;
+use crate::data::Batch;
+use crate::model::Model;
+use crate::ops::{cross_entropy, rms_norm};
+
+/// Trains one adapter on a model; keeps the optimizer's moments and the buffers between steps.
+#[derive(Debug)]
+pub struct Trainer<'m> {
+    model: &'m Model,
+    options: Options,
+    changes: Changes,
+    gradient: Changes,
+    optimizer: AdamW,
+    workspace: Workspace,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Mean loss of the labelled tokens before the update, in nats.
+    pub loss: f64,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// Tokens that were to be predicted.
+    pub labelled_tokens: usize,
+    /// Euclidean norm of the whole gradient, before clipping.
+    pub gradient_norm: f64,
+}
+
+impl<'m> Trainer<'m> {
+    /// A trainer with fresh moments.
+    ///
+    /// # Errors
+    /// The adapter is empty or does not fit the model.
+    pub fn new(model: &'m Model, adapter: &Adapter, options: Options) -> Result<Self, Error> {
+        let changes = Changes::new(model, adapter)?;
+        if changes.lowest().is_none() {
+            return Err(Error::NothingToTrain);
+        }
+        let (gradient, optimizer) = (changes.zeros_like(), AdamW::new(&changes));
+        Ok(Self {
+            model,
+            options,
+            changes,
+            gradient,
+            optimizer,
+            workspace: Workspace::default(),
+        })
+    }
+
+    /// Steps done so far.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.optimizer.steps()
+    }
+
+    /// One step of AdamW at `rate` on the mean loss of the batch's labelled tokens.
+    ///
+    /// # Errors
+    /// The control was cancelled, the batch does not fit the model, nothing is labelled, or the
+    /// loss is not finite. The adapter and the moments are then as before.
+    pub fn step(&mut self, batch: &Batch, rate: f32, control: &Control) -> Result<Step, Error> {
+        let step = self.gradient(batch, control)?;
+        let clip = f64::from(self.options.clip_norm);
+        let factor = if clip > 0.0 && step.gradient_norm > clip {
+            clip / (step.gradient_norm + 1e-6)
+        } else {
+            1.0
+        };
+        self.optimizer.step(
+            &mut self.changes,
+            &self.gradient,
+            factor as f32,
+            rate,
+            &self.options,
+        );
+        Ok(step)
+    }
+
+    /// The adapter as trained so far.
+    ///
+    /// # Errors
+    /// None that the trainer's own factors could cause.
+    pub fn adapter(&self) -> Result<Adapter, adapter::Error> {
+        self.changes.to_adapter(self.model)
+    }
+
+    /// Leaves the gradient of the batch's mean loss in `self.gradient`.
+    fn gradient(&mut self, batch: &Batch, control: &Control) -> Result<Step, Error> {
+        let Self {
+            model,
+            options,
+            changes,
+            gradient,
+            workspace,
+            ..
+        } = self;
+        let packed = Packed::new(batch, model.config())?;
+        if packed.targets.is_empty() {
+            return Err(Error::NothingLabelled);
+        }
+        let keep = if options.checkpoint {
+            Keep::Inputs
+        } else {
+            Keep::All
+        };
+        let loss = model.threads().run(|| -> Result<f64, compute::Error> {
+            let trace = compute::forward(model, Some(changes), &packed, keep, control, workspace)?;
+            let (loss, d_hidden) = head(model, &trace.hidden, &packed, workspace)?;
+            if loss.is_finite() {
+                compute::backward(
+                    gradient, d_hidden, trace, model, changes, &packed, control, workspace,
+                )?;
+            }
+            Ok(loss)
+        })?;
+        let step = self.optimizer.steps();
+        let not_finite = |what| Error::NotFinite {
+            what,
+            step,
+            records: batch.rows.iter().map(|row| row.record).collect(),
+        };
+        if !loss.is_finite() {
+            return Err(not_finite("loss"));
+        }
+        let gradient_norm = norm(&self.gradient);
+        if !gradient_norm.is_finite() {
+            return Err(not_finite("gradient"));
+        }
+        Ok(Step {
+            loss,
+            tokens: packed.tokens.len(),
+            labelled_tokens: packed.targets.len(),
+            gradient_norm,
+        })
+    }
+}
+
+/// The mean loss, and its gradient with respect to the residual stream after the last block.
+fn head(
+    model: &Model,
+    hidden: &[f32],
+    packed: &Packed,
+    workspace: &mut Workspace,
+) -> Result<(f64, Vec<f32>), compute::Error> {
+    let config = model.config();
+    let positions: Vec<usize> = packed
+        .targets
+        .iter()
+        .map(|target| target.position)
+        .collect();
+    let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
+    let x = compute::gather(hidden, config.hidden, &positions, workspace);
+    let mut normed = workspace.take(x.len());
+    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
+    let mut d_normed = workspace.take(x.len());
+    let count = targets.len() as f32;
+    let losses = cross_entropy::losses_and_gradient(
+        &mut d_normed,
+        &normed,
+        model.output(),
+        &targets,
+        1.0 / count,
+    )?;
+    let mut d_rows = normed;
+    d_rows.fill(0.0);
+    rms_norm::backward(
+        &mut d_rows,
+        &d_normed,
+        &x,
+        model.final_norm(),
+        config.epsilon,
+    );
+    let d_hidden = compute::scatter(
+        packed.tokens.len(),
+        config.hidden,
+        &positions,
+        &d_rows,
+        workspace,
+    );
+    for buffer in [x, d_normed, d_rows] {
+        workspace.give(buffer);
+    }
+    let total: f64 = losses.iter().copied().map(f64::from).sum();
+    Ok((total / f64::from(count), d_hidden))
+}
+
+fn norm(gradient: &Changes) -> f64 {
+    let squares = |slice: &[f32]| {
+        slice
+            .iter()
+            .map(|g| f64::from(*g) * f64::from(*g))
+            .sum::<f64>()
+    };
+    gradient.slices().map(squares).sum::<f64>().sqrt()
+}
