@@ -10,8 +10,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::message::job::implied;
+use contract::message::job::{Event, JobEvent, implied};
 use contract::topology::Bucket;
+use domain::cause::{Cause, SiteTrouble};
 use domain::id::{Epoch, InstanceId, JobId};
 use domain::job::{Job, Phase, Role};
 use domain::time::UnixMillis;
@@ -112,25 +113,61 @@ impl Owned {
         Ok(())
     }
 
-    /// Goes to the next phase and stores it. Announce it afterwards.
+    /// Goes to the next phase, with what else changes in the same write. Announce it afterwards.
     ///
     /// # Errors
     /// `Conflict` if somebody wrote, or if the transition is no longer legal.
-    pub async fn advance(&mut self, next: Phase) -> Result<(), Error> {
-        let now = self.now();
-        let mut legal = true;
+    pub async fn advance(
+        &mut self,
+        next: Phase,
+        change: impl FnOnce(&mut Job),
+    ) -> Result<(), Error> {
         let mut job = self.job.clone();
-        if let Err(error) = job.advance(next, now) {
+        change(&mut job);
+        if let Err(error) = job.advance(next, self.now()) {
             tracing::error!(job = %job.id, %error, "transition refused");
-            legal = false;
-        }
-        if !legal {
             return Err(Error::Conflict {
                 key: self.job.id.to_string(),
             });
         }
         tracing::info!(job = %job.id, phase = job.phase.name(), epoch = job.epoch.0, "job advanced");
         self.change(|stored| *stored = job).await
+    }
+
+    /// Ends the job and says so.
+    ///
+    /// # Errors
+    /// As [`Owned::advance`].
+    pub async fn fail(&mut self, cause: Cause) -> Result<(), Error> {
+        tracing::warn!(job = %self.job.id, kind = ?cause.kind, message = cause.message, "job failed");
+        self.advance(Phase::Failed { cause }, |_| {}).await?;
+        self.announce().await
+    }
+
+    /// Gives a site up for this job: stored first, then said.
+    ///
+    /// # Errors
+    /// As [`Owned::change`].
+    pub async fn lose(&mut self, site: SiteTrouble) -> Result<(), Error> {
+        if self.job.lost.iter().all(|lost| lost.worker != site.worker) {
+            let lost = site.clone();
+            self.change(|job| job.lost.push(lost)).await?;
+        }
+        self.say(Event::Lost { site }).await
+    }
+
+    /// Says an event of the present epoch.
+    ///
+    /// # Errors
+    /// If the server does not confirm it.
+    pub async fn say(&self, event: Event) -> Result<(), Error> {
+        let event = JobEvent {
+            job: self.job.id.clone(),
+            epoch: self.job.epoch,
+            at: self.now(),
+            event,
+        };
+        self.bus.publish(&event, None).await.map(drop)
     }
 
     /// Says what the stored state implies; what was said before stays as it is.
@@ -201,7 +238,7 @@ impl Drive {
     }
 
     fn concerns(&self, job: &Job) -> bool {
-        job.phase.role() == Some(self.role) && !(job.phase.is_terminal() && job.settled)
+        job.phase.role() == self.role && !(job.phase.is_terminal() && job.settled)
     }
 }
 
@@ -329,12 +366,12 @@ impl One {
             revision,
             drive: self.drive.clone(),
         };
-        Ok(Claim::Owned(owned))
+        Ok(Claim::Owned(Box::new(owned)))
     }
 }
 
 enum Claim {
-    Owned(Owned),
+    Owned(Box<Owned>),
     Held(UnixMillis),
     NotOurs,
 }

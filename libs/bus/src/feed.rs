@@ -25,7 +25,7 @@ use crate::{Bus, Error, store};
 const BUFFER: usize = 1024;
 
 /// Pause before a broken feed is opened again.
-const MEND: Duration = Duration::from_millis(200);
+pub(crate) const MEND: Duration = Duration::from_millis(200);
 
 /// A value that was written or removed.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ mod connection;
 pub mod drive;
 mod error;
 mod feed;
+pub mod fleet;
 mod publish;
 mod reports;
 mod serve;

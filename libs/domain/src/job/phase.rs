@@ -96,14 +96,13 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Who drives this phase; terminal phases are cleaned up by the aggregator. Nobody drives a pause.
+    /// Who drives this phase. The aggregator also ends what was paused too long and cleans up what has ended.
     #[must_use]
-    pub const fn role(&self) -> Option<Role> {
+    pub const fn role(&self) -> Role {
         match self {
-            Self::Queued | Self::Profiling { .. } => Some(Role::Profiler),
-            Self::Planning => Some(Role::Planner),
-            Self::Paused { .. } => None,
-            _ => Some(Role::Aggregator),
+            Self::Queued | Self::Profiling { .. } => Role::Profiler,
+            Self::Planning => Role::Planner,
+            _ => Role::Aggregator,
         }
     }
 
