@@ -1,0 +1,156 @@
+//! Conversations: rendered by the model's chat template, learned where the assistant speaks.
+//!
+//! An assistant's turn reaches from where the template's generation prompt ends to the token that
+//! ends the turn. The ids are those of the rendered text as a whole.
+
+use super::encode::{Encoder, LossOn};
+use super::{Refusal, Truncate};
+use crate::text::{ChatTemplate, Message};
+
+type Labelled = (Vec<u32>, Vec<bool>);
+
+impl Encoder {
+    /// Tokens and labels. What is too long loses its oldest exchanges first (the system's words
+    /// stay), then tokens of the prompt before the last answer.
+    pub(super) fn conversation(&self, messages: &[Message]) -> Result<Labelled, Refusal> {
+        let (tokens, mut labelled) = self.fitted(messages)?;
+        if self.options.loss_on == LossOn::All {
+            labelled.fill(true);
+        }
+        Ok((tokens, labelled))
+    }
+
+    fn fitted(&self, messages: &[Message]) -> Result<Labelled, Refusal> {
+        let template = self.template()?;
+        let last = messages.iter().rposition(Message::is_assistant);
+        let last = last.ok_or(Refusal::NothingToLearn)?;
+        // What is said after the last answer teaches nothing.
+        let messages = messages.get(..=last).unwrap_or_default();
+        let whole = self.labelled(&template, messages)?;
+        let length = self.options.sequence_length;
+        if whole.0.len() <= length {
+            return Ok(whole);
+        }
+        if self.options.truncate == Truncate::Refuse {
+            return Err(Refusal::TooLong {
+                tokens: whole.0.len(),
+                sequence_length: length,
+            });
+        }
+        let shorter = |from: usize| self.labelled(&template, &later(messages, from));
+        let mut starts = starts(messages);
+        // The fewest exchanges dropped that suffice: fewer turns never make a longer text.
+        while starts.len() > 1 {
+            let middle = (starts.len() - 1) / 2;
+            let start = starts.get(middle).copied().unwrap_or_default();
+            if shorter(start)?.0.len() <= length {
+                starts.truncate(middle + 1);
+            } else {
+                starts.drain(..=middle);
+            }
+        }
+        let shortest = match starts.first() {
+            Some(start) => shorter(*start)?,
+            None => whole,
+        };
+        if shortest.0.len() <= length {
+            return Ok(shortest);
+        }
+        self.cut_prompt(shortest)
+    }
+
+    /// Cuts before the last answer, which must fit.
+    fn cut_prompt(&self, (tokens, labelled): Labelled) -> Result<Labelled, Refusal> {
+        // A turn's labels are in one piece: the last unlabelled token ends the prompt.
+        let answer = labelled.iter().rev().take_while(|label| **label).count();
+        let sequence_length = self.options.sequence_length;
+        if answer + 1 > sequence_length {
+            return Err(Refusal::AnswerTooLong {
+                answer,
+                sequence_length,
+            });
+        }
+        let (prompt, answer) = tokens.split_at(tokens.len() - answer);
+        let room = sequence_length - answer.len();
+        let prompt = self.options.truncate.cut(prompt.to_vec(), room, 0)?;
+        Ok(self.join(prompt, answer.to_vec()))
+    }
+
+    /// The whole conversation, its last token being the end of the last answer.
+    fn labelled(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Labelled, Refusal> {
+        let text = template.render(messages, false)?;
+        let spans = spans(template, messages, &text)?;
+        let located = self.tokenizer.encode_located(&text)?;
+        let mut labelled = vec![false; located.len()];
+        for (from, to) in spans {
+            // An empty token is a blank whose place was trimmed away.
+            let inside: Vec<usize> = (0..)
+                .zip(&located)
+                .filter(|(_, token)| token.start < to && token.end > from)
+                .map(|(place, _)| place)
+                .collect();
+            let is_end = |place: &&usize| {
+                let token = located.get(**place);
+                token.is_some_and(|token| self.tokenizer.is_end(token.id))
+            };
+            let (first, last) = (inside.first(), inside.iter().rfind(is_end));
+            let last = last.or(inside.last());
+            if let (Some(first), Some(last)) = (first, last) {
+                labelled
+                    .iter_mut()
+                    .take(last + 1)
+                    .skip(*first)
+                    .for_each(|label| *label = true);
+            }
+        }
+        let mut tokens: Vec<u32> = located.iter().map(|token| token.id).collect();
+        let end = labelled.iter().rposition(|label| *label);
+        tokens.truncate(end.map_or(0, |end| end + 1));
+        labelled.truncate(tokens.len());
+        Ok((tokens, labelled))
+    }
+}
+
+/// Byte ranges of the text where the assistant speaks.
+fn spans(
+    template: &ChatTemplate,
+    messages: &[Message],
+    text: &str,
+) -> Result<Vec<(usize, usize)>, Refusal> {
+    let mut spans = Vec::new();
+    for (place, message) in messages.iter().enumerate() {
+        if !message.is_assistant() {
+            continue;
+        }
+        let until = template.render(messages.get(..=place).unwrap_or_default(), false)?;
+        // Some templates change earlier turns when more follow; such a turn is not learned.
+        if !text.starts_with(&until) {
+            continue;
+        }
+        let before = messages.get(..place).unwrap_or_default();
+        let prompt = template.render(before, true)?;
+        // A generation prompt may open what an answer does not contain, such as a thought.
+        let shared = prompt
+            .bytes()
+            .zip(until.bytes())
+            .take_while(|(a, b)| a == b);
+        spans.push((shared.count(), until.len()));
+    }
+    Ok(spans)
+}
+
+/// Where a conversation may begin anew: at a user's turn after the first that an answer follows.
+fn starts(messages: &[Message]) -> Vec<usize> {
+    let users = messages.iter().enumerate();
+    let users = users.filter(|(_, message)| message.role == "user");
+    users.map(|(place, _)| place).skip(1).collect()
+}
+
+/// The system's words and everything from a turn on.
+fn later(messages: &[Message], from: usize) -> Vec<Message> {
+    let system = messages
+        .iter()
+        .take_while(|message| message.role == "system");
+    let rest = messages.get(from..).unwrap_or_default();
+    system.chain(rest).cloned().collect()
+}

@@ -1,0 +1,77 @@
+//! Why a readable record does not become a row.
+
+use crate::text;
+
+/// Why a record cannot be encoded under the given options.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The answer, with the token before it, exceeds the sequence; an answer is never cut.
+    #[error("the answer of {answer} tokens does not fit a sequence of {sequence_length}")]
+    AnswerTooLong {
+        /// Tokens of the answer, its end included.
+        answer: usize,
+        /// The limit.
+        sequence_length: usize,
+    },
+    /// The record exceeds the sequence and the options forbid cutting.
+    #[error("{tokens} tokens do not fit a sequence of {sequence_length}")]
+    TooLong {
+        /// Tokens of the whole record.
+        tokens: usize,
+        /// The limit.
+        sequence_length: usize,
+    },
+    /// No token has both a label and a predecessor.
+    #[error("the record has no token to learn")]
+    NothingToLearn,
+    /// The verbalizer has no completion for the record's label.
+    #[error("the record's label has no completion")]
+    UnknownLabel,
+    /// Records with labels need to be told how a label is said.
+    #[error("records with labels need a completion for each label")]
+    NoVerbalizer,
+    /// Choices were asked of a record that has no single answer.
+    #[error("only prompt/completion and labelled records have choices")]
+    NoChoices,
+    /// A sequence that leaves no room to learn.
+    #[error("a sequence of {sequence_length} tokens is too short")]
+    SequenceTooShort {
+        /// The limit.
+        sequence_length: usize,
+    },
+    /// The tokenizer or the chat template refuses.
+    #[error("the text cannot be encoded")]
+    Text(#[from] text::Error),
+}
+
+impl Refusal {
+    /// Whether another record may do better. Otherwise the options are wrong for all.
+    #[must_use]
+    pub fn is_of_this_record(&self) -> bool {
+        match self {
+            Self::AnswerTooLong { .. }
+            | Self::TooLong { .. }
+            | Self::NothingToLearn
+            | Self::UnknownLabel => true,
+            Self::Text(error) => {
+                matches!(error, text::Error::Encode(_) | text::Error::Render(_))
+            }
+            Self::NoVerbalizer | Self::NoChoices | Self::SequenceTooShort { .. } => false,
+        }
+    }
+
+    /// The reason in a word, for counting.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AnswerTooLong { .. } => "answer_too_long",
+            Self::TooLong { .. } => "too_long",
+            Self::NothingToLearn => "nothing_to_learn",
+            Self::UnknownLabel => "unknown_label",
+            Self::NoVerbalizer => "no_verbalizer",
+            Self::NoChoices => "no_choices",
+            Self::SequenceTooShort { .. } => "sequence_too_short",
+            Self::Text(_) => "text",
+        }
+    }
+}

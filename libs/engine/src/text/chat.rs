@@ -1,0 +1,171 @@
+//! Conversations to text, by the model's own template.
+//!
+//! The environment is that of `transformers`' `apply_chat_template`: trimmed blocks, Python's
+//! string and dictionary methods, loop controls, `raise_exception`, `tojson` without HTML escapes.
+//! A template is a stranger's program: it runs without files or includes, and on limited fuel.
+
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{
+    Environment, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, python_json};
+
+/// Instructions a template may execute for one rendering.
+const FUEL: u64 = 10_000_000;
+const NAME: &str = "chat";
+
+/// One turn of a conversation.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, or what else the template knows.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A compiled chat template.
+#[derive(Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+impl ChatTemplate {
+    /// Compiles Jinja source; `bos` and `eos` are the special tokens' texts.
+    ///
+    /// # Errors
+    /// [`Error::Template`] where the source does not compile.
+    pub fn new(source: &str, bos: Option<String>, eos: Option<String>) -> Result<Self, Error> {
+        let mut environment = Environment::new();
+        let mut syntax = SyntaxConfig::builder();
+        let syntax = syntax.trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(Error::Template)?);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(format_as_python);
+        environment.set_fuel(Some(FUEL));
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_filter("tojson", python_json::filter);
+        environment
+            .add_template_owned(NAME, without_generation_marks(source))
+            .map_err(Error::Template)?;
+        Ok(Self {
+            environment,
+            bos: bos.unwrap_or_default(),
+            eos: eos.unwrap_or_default(),
+        })
+    }
+
+    /// The conversation as the model reads it; with `add_generation_prompt` it ends where the
+    /// assistant's next turn begins.
+    ///
+    /// # Errors
+    /// [`Error::Render`] where the template refuses the messages, such as two users in a row.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
+        let messages = messages.iter().map(|message| {
+            let role = ("role", Value::from(message.role.as_str()));
+            let content = ("content", Value::from(message.content.as_str()));
+            Value::from_pairs([role, content])
+        });
+        let context = Value::from_pairs([
+            ("messages", messages.collect::<Value>()),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("bos_token", Value::from(self.bos.as_str())),
+            ("eos_token", Value::from(self.eos.as_str())),
+            // Templates ask `if tools`, as transformers passes None.
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+        ]);
+        let template = self.environment.get_template(NAME).map_err(Error::Render)?;
+        template.render(context).map_err(Error::Render)
+    }
+}
+
+impl Message {
+    /// A turn.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+
+    /// Whether the model is to learn this turn.
+    #[must_use]
+    pub fn is_assistant(&self) -> bool {
+        self.role == "assistant"
+    }
+}
+
+/// What was said is private: only its size is shown.
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {} bytes", self.role, self.content.len())
+    }
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ChatTemplate")
+    }
+}
+
+/// Jinja prints `True` and `None`, as Python does.
+fn format_as_python(
+    output: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    let text = match value.kind() {
+        ValueKind::None => "None",
+        ValueKind::Bool if value.is_true() => "True",
+        ValueKind::Bool => "False",
+        _ => return escape_formatter(output, state, value),
+    };
+    output.write_str(text).map_err(minijinja::Error::from)
+}
+
+fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// `{% generation %}` marks the assistant's text for other tools and renders to nothing. A block
+/// that is always true has the same effect on blanks around it.
+fn without_generation_marks(source: &str) -> String {
+    let mut plain = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        plain.push_str(before);
+        plain.push_str("{%");
+        let Some((inside, after)) = tag.split_once("%}") else {
+            rest = tag;
+            break;
+        };
+        let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        let instead = match word {
+            "generation" => Some("if true"),
+            "endgeneration" => Some("endif"),
+            _ => None,
+        };
+        match instead {
+            Some(instead) => plain.push_str(&inside.replace(word, instead)),
+            None => plain.push_str(inside),
+        }
+        plain.push_str("%}");
+        rest = after;
+    }
+    plain.push_str(rest);
+    plain
+}

@@ -1,0 +1,113 @@
+//! Tokenizer files of a Hugging Face folder.
+//!
+//! Where two files disagree the tokenizer's own configuration wins over the generation's, and that
+//! over the model's: it is what `AutoTokenizer` says that data sets were made with.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Error;
+use super::tokenizer::{Parts, Specials, malformed};
+
+/// A written limit: the largest tokenizer.json seen is 35 MB.
+const FILE_LIMIT_BYTES: u64 = 256 << 20;
+
+/// Reads the folder.
+pub(super) fn read(folder: &Path) -> Result<Parts, Error> {
+    let path = folder.join("tokenizer.json");
+    let bytes = bounded(&path).map_err(|source| Error::Read { path, source })?;
+    let tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
+        .map_err(|source| malformed("tokenizer.json", source))?;
+
+    let config = optional_json(folder, "tokenizer_config.json")?;
+    let map = optional_json(folder, "special_tokens_map.json")?;
+    let generation = optional_json(folder, "generation_config.json")?;
+    let model = optional_json(folder, "config.json")?;
+
+    let spelled = |name: &str| {
+        [&config, &map]
+            .into_iter()
+            .find_map(|file| token_text(file.get(name)?))
+            .and_then(|text| tokenizer.token_to_id(text))
+    };
+    let numbered = |name: &str| -> Vec<u32> {
+        let files = [&generation, &model].into_iter();
+        files.flat_map(|file| ids(file.get(name))).collect()
+    };
+    let ends = numbered("eos_token_id");
+    let specials = Specials {
+        bos: spelled("bos_token").or_else(|| numbered("bos_token_id").first().copied()),
+        eos: spelled("eos_token").or_else(|| ends.first().copied()),
+        pad: spelled("pad_token").or_else(|| numbered("pad_token_id").first().copied()),
+        other_ends: ends,
+        before: None,
+        after: None,
+    };
+    Ok(Parts {
+        chat_template: chat_template(folder, &config)?,
+        tokenizer,
+        specials,
+    })
+}
+
+/// The newer place is a file of its own; the older a string, or a list of named templates.
+fn chat_template(folder: &Path, config: &Value) -> Result<Option<String>, Error> {
+    let path = folder.join("chat_template.jinja");
+    match bounded(&path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes);
+            let text = text.map_err(|source| malformed("chat_template.jinja", source))?;
+            return Ok(Some(text));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Read { path, source }),
+    }
+    let inside = config.get("chat_template");
+    let named = |list: &Vec<Value>| {
+        let is_default = |entry: &&Value| entry.get("name") == Some(&Value::from("default"));
+        let entry = list.iter().find(is_default)?;
+        Some(entry.get("template")?.as_str()?.to_owned())
+    };
+    Ok(match inside {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Array(list)) => named(list),
+        _ => None,
+    })
+}
+
+/// A token is written as a string or as `{"content": …}`.
+fn token_text(value: &Value) -> Option<&str> {
+    value
+        .as_str()
+        .or_else(|| value.get("content").and_then(Value::as_str))
+}
+
+/// One id, or a list of them.
+fn ids(value: Option<&Value>) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The file's JSON; `null` where there is no such file.
+fn optional_json(folder: &Path, name: &str) -> Result<Value, Error> {
+    let path = folder.join(name);
+    match bounded(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| malformed(name, source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+fn bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > FILE_LIMIT_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    fs::read(path)
+}

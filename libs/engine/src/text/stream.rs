@@ -1,0 +1,70 @@
+//! Generated ids to text, one at a time.
+//!
+//! A character may span several tokens: nothing is handed out until it is whole. The pieces joined
+//! with what `finish` returns equal `decode_plain` of all ids.
+
+use super::{Error, Tokenizer};
+
+/// A character has at most four bytes, hence four byte tokens; beyond this the bytes are no text.
+const WITHHELD_TOKENS: usize = 8;
+
+/// The incomplete tail of the text so far.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Ids whose text may still change what follows: decoded together, since a decoder may treat
+    /// the first token of a sequence in its own way.
+    window: Vec<u32>,
+    /// How many ids of the window have been handed out as text.
+    given: usize,
+}
+
+impl<'a> TextStream<'a> {
+    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self {
+            tokenizer,
+            window: Vec::new(),
+            given: 0,
+        }
+    }
+
+    /// The text that this id completes; `None` while a character is incomplete, or for a special
+    /// token.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`] for an id outside the vocabulary; the stream stays usable.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>, Error> {
+        self.tokenizer.check(&[id])?;
+        self.window.push(id);
+        let withheld = self.window.len().saturating_sub(self.given);
+        let incomplete = self.tail()?.ends_with(char::REPLACEMENT_CHARACTER);
+        if incomplete && withheld < WITHHELD_TOKENS {
+            return Ok(None);
+        }
+        let piece = self.take()?;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    /// What is left when generation ends; incomplete bytes become U+FFFD.
+    ///
+    /// # Errors
+    /// The tokenizer refuses the ids.
+    pub fn finish(mut self) -> Result<String, Error> {
+        self.take()
+    }
+
+    /// Text of the ids not yet handed out.
+    fn tail(&self) -> Result<String, Error> {
+        let whole = self.tokenizer.decode_plain(&self.window)?;
+        let given = self.window.get(..self.given).unwrap_or_default();
+        let given = self.tokenizer.decode_plain(given)?;
+        Ok(whole.get(given.len()..).unwrap_or_default().to_owned())
+    }
+
+    fn take(&mut self) -> Result<String, Error> {
+        let piece = self.tail()?;
+        self.window.drain(..self.given);
+        self.given = self.window.len();
+        Ok(piece)
+    }
+}
