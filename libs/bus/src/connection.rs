@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event};
 use contract::permission::Role;
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
@@ -77,6 +78,20 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Waits until the server answers and has every stream and bucket; for control services.
+    pub async fn ready(&self, token: &CancellationToken) {
+        while let Err(error) = self.ensure_topology().await {
+            tracing::warn!(
+                cause = crate::drive::error_chain(&error),
+                "waiting for nats"
+            );
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
     }
 
     /// Seconds for a message to the server and back.

@@ -1,0 +1,190 @@
+//! Whether a plan is legal for a job and its sites, checked independently of how it was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use domain::id::WorkerName;
+use domain::job::choice::Choice;
+use domain::job::spec::{Base, Optimizer, Spec};
+use domain::plan::{Plan, WorkerPlan};
+use domain::profile::Profile;
+
+use super::predict::{adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
+use super::site::most_seconds;
+
+/// Relative difference of two figures that is put down to rounding.
+const ROUNDING: f64 = 1e-9;
+
+/// One thing that is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// At which worker; `None`: with the plan as a whole.
+    pub worker: Option<WorkerName>,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.worker {
+            Some(worker) => write!(f, "{worker}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+/// Checks a plan: it has workers; every worker fits its memory and the round; weights are known, ranks
+/// legal, what the job fixes is as fixed; nothing is left to the worker.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn lint(
+    plan: &Plan,
+    profiles: &BTreeMap<WorkerName, Profile>,
+    spec: &Spec,
+) -> Result<(), Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut find = |worker: Option<&WorkerName>, problem: String| {
+        findings.push(Finding {
+            worker: worker.cloned(),
+            problem,
+        });
+    };
+    if plan.workers.is_empty() {
+        find(None, "the plan has no workers".to_owned());
+    }
+    if plan.global.max() != spec.adapter.rank_max {
+        find(None, "the merged adapter's rank is not rank_max".to_owned());
+    }
+    if (plan.deadline_seconds as f64) < plan.round_seconds {
+        find(None, "the deadline is shorter than the round".to_owned());
+    }
+    if let Choice::Fixed(seconds) = spec.rounds.deadline
+        && plan.deadline_seconds != u64::from(seconds)
+    {
+        find(None, "the deadline is not the job's".to_owned());
+    }
+    for trouble in &plan.excluded {
+        if plan.workers.contains_key(&trouble.worker) {
+            let problem = "it is both planned and excluded".to_owned();
+            find(Some(&trouble.worker), problem);
+        }
+    }
+    for (name, worker) in &plan.workers {
+        match profiles.get(name) {
+            None => find(Some(name), "it was not measured".to_owned()),
+            Some(profile) => {
+                for problem in problems(plan, worker, profile, spec) {
+                    find(Some(name), problem);
+                }
+            }
+        }
+    }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(findings)
+    }
+}
+
+fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) -> Vec<String> {
+    let mut problems = choice_problems(plan, worker, profile, spec);
+    let measured = &profile.measurement;
+    let download = adapter_bytes(&plan.global, &measured.weights);
+    let predicted = predict(profile, spec, &worker.ranks, worker.batch, download);
+    let needed = needed_bytes(&predicted, memory_margin(profile));
+    let mut refuse = |wrong: bool, problem: String| {
+        if wrong {
+            problems.push(problem);
+        }
+    };
+    let limit = measured.memory_limit_bytes;
+    refuse(
+        needed > limit as f64,
+        format!("it needs {needed:.0} bytes and may use {limit}"),
+    );
+    let round = predicted.round_seconds;
+    refuse(
+        round > plan.round_seconds * (1.0 + ROUNDING),
+        format!(
+            "its round takes {round} s, the plan's {}",
+            plan.round_seconds
+        ),
+    );
+    let most = most_seconds(spec) / (1.0 + time_margin(profile));
+    refuse(
+        round > most * (1.0 + ROUNDING),
+        format!("its round takes {round} s, the job's deadlines leave {most}"),
+    );
+    refuse(
+        worker.predicted != predicted,
+        "its prediction is not the cost model's".to_owned(),
+    );
+    problems
+}
+
+/// What is wrong with the choices themselves, costs apart.
+fn choice_problems(
+    plan: &Plan,
+    worker: &WorkerPlan,
+    profile: &Profile,
+    spec: &Spec,
+) -> Vec<String> {
+    let measured = &profile.measurement;
+    let known: BTreeSet<_> = measured.weights.iter().map(|weight| weight.name).collect();
+    let mut problems = Vec::new();
+    for (weight, rank) in worker.ranks.trained() {
+        if !known.contains(&weight) {
+            problems.push(format!("it has no weight {weight}"));
+        }
+        if rank > plan.global.rank(weight) || rank > spec.adapter.rank_max {
+            problems.push(format!("rank {rank} of {weight} is above the merged one"));
+        }
+        if spec
+            .adapter
+            .rank
+            .fixed()
+            .is_some_and(|fixed| *fixed != rank)
+        {
+            problems.push(format!("rank {rank} of {weight} is not the job's"));
+        }
+    }
+    let targets: BTreeSet<_> = worker.ranks.targets().collect();
+    let asked = spec.adapter.targets.fixed();
+    let wanted = spec.training.batch.fixed();
+    let checks = [
+        (worker.ranks.max() == 0, "it trains nothing"),
+        (
+            asked.is_some_and(|asked| targets != asked.iter().copied().collect()),
+            "its targets are not the job's",
+        ),
+        (
+            worker.batch == 0 || wanted.is_some_and(|batch| *batch != worker.batch),
+            "its batch is not the job's",
+        ),
+        (
+            worker.local_steps != spec.training.local_steps,
+            "its steps are not the job's",
+        ),
+        (
+            worker.sequence_length != spec.training.sequence_length,
+            "its sequence length is not the job's",
+        ),
+        (
+            worker.base == Base::Auto
+                || (spec.precision.base != Base::Auto && worker.base != spec.precision.base),
+            "its base is not the job's",
+        ),
+        (
+            worker.optimizer == Optimizer::Auto,
+            "its optimizer is left open",
+        ),
+        (
+            worker.kernel != measured.kernel || worker.threads != measured.threads,
+            "it was measured with another kernel or number of threads",
+        ),
+    ];
+    let wrong = checks.into_iter().filter(|(wrong, _)| *wrong);
+    problems.extend(wrong.map(|(_, problem)| problem.to_owned()));
+    problems
+}

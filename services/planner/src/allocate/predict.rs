@@ -1,0 +1,73 @@
+//! What a choice of rank and batch costs at one worker, by its cost model.
+
+use domain::adapter::{RankTable, WeightShape};
+use domain::job::spec::Spec;
+use domain::plan::Prediction;
+use domain::profile::Profile;
+
+/// Least share of memory and time kept free, however well the fit explains its samples: they are
+/// few, and a fit with as many coefficients as samples has no error to show.
+const LEAST_MARGIN: f64 = 0.05;
+
+/// Bytes that a tensor's entry takes in the header of its file, about.
+const HEADER_ENTRY_BYTES: u64 = 160;
+
+/// Bytes of the file of an adapter with these ranks: 4 per parameter, and the header.
+#[must_use]
+pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
+    let tensors = 2 * ranks.trained().count() as u64;
+    4 * ranks.parameters(weights) + HEADER_ENTRY_BYTES * tensors
+}
+
+/// The cost of training `ranks` with `batch` records a step. Time goes by the mean record; memory goes
+/// by the longest batch possible, whose records all have the job's sequence length. A transfer whose
+/// rate was not measured counts as no time.
+pub(super) fn predict(
+    profile: &Profile,
+    spec: &Spec,
+    ranks: &RankTable,
+    batch: u16,
+    download_bytes: u64,
+) -> Prediction {
+    let measured = &profile.measurement;
+    let parameters = ranks.parameters(&measured.weights);
+    let upload_bytes = adapter_bytes(ranks, &measured.weights);
+    let longest = f64::from(spec.training.sequence_length);
+    let mean = measured.mean_tokens.min(longest);
+    let step_seconds = profile
+        .cost
+        .step_seconds(f64::from(batch) * mean, parameters);
+    let peak = profile
+        .cost
+        .peak_memory_bytes(f64::from(batch) * longest, parameters);
+    let transfer = |bytes: u64, rate: f64| if rate > 0.0 { bytes as f64 / rate } else { 0.0 };
+    Prediction {
+        step_seconds,
+        round_seconds: f64::from(spec.training.local_steps) * step_seconds
+            + transfer(upload_bytes, measured.upload_bytes_per_second)
+            + transfer(download_bytes, measured.download_bytes_per_second)
+            + 2.0 * measured.round_trip_ms.max(0.0) / 1000.0,
+        peak_memory_bytes: peak.ceil() as u64,
+        upload_bytes,
+    }
+}
+
+/// Share of memory kept free: how far the worst sample's peak was above the model, at least 5 %.
+pub(super) fn memory_margin(profile: &Profile) -> f64 {
+    let above = profile.measurement.samples.iter().map(|sample| {
+        let tokens = f64::from(sample.tokens);
+        let predicted = profile.cost.peak_memory_bytes(tokens, sample.parameters);
+        sample.peak_memory_bytes as f64 / predicted - 1.0
+    });
+    above.fold(LEAST_MARGIN, f64::max)
+}
+
+/// Share of time kept free before a deadline: the fit's own error, at least 5 %.
+pub(super) const fn time_margin(profile: &Profile) -> f64 {
+    profile.fit_error.max(LEAST_MARGIN)
+}
+
+/// Bytes that a worker must have for a predicted peak.
+pub(super) fn needed_bytes(prediction: &Prediction, margin: f64) -> f64 {
+    prediction.peak_memory_bytes as f64 * (1.0 + margin)
+}

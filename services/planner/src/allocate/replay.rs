@@ -1,0 +1,56 @@
+//! Another job's plan, taken over as it is, so that its result can be reproduced byte for byte.
+
+use std::collections::BTreeSet;
+
+use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
+use domain::id::{JobId, WorkerName};
+use domain::plan::{Plan, PlanVersion};
+
+/// The plan of `other` as version 1 of `job`'s. Participants that it does not name are excluded.
+///
+/// # Errors
+/// `InputUnusable` if a worker of the other plan is not among the participants: the result would be
+/// another one.
+pub fn replay(
+    other: &Plan,
+    job: &JobId,
+    participants: &BTreeSet<WorkerName>,
+) -> Result<Plan, Cause> {
+    let absent = other.workers.keys().filter(|w| !participants.contains(*w));
+    let absent: Vec<SiteTrouble> = absent
+        .map(|worker| SiteTrouble {
+            worker: worker.clone(),
+            trouble: Trouble::Unreachable,
+            detail: format!("it is named by the plan of {} and not here", other.job),
+        })
+        .collect();
+    if !absent.is_empty() || other.workers.is_empty() {
+        let message = format!(
+            "the plan of {} cannot be replayed: {} of its {} workers are not here",
+            other.job,
+            absent.len(),
+            other.workers.len(),
+        );
+        return Err(Cause {
+            kind: CauseKind::InputUnusable,
+            message,
+            sites: absent,
+        });
+    }
+    let mut plan = other.clone();
+    let strangers = participants
+        .iter()
+        .filter(|w| !other.workers.contains_key(*w));
+    plan.excluded = strangers
+        .map(|worker| SiteTrouble {
+            worker: worker.clone(),
+            trouble: Trouble::PlanUnsupported,
+            detail: format!("the plan replayed from {} does not name it", other.job),
+        })
+        .collect();
+    plan.job = job.clone();
+    plan.version = PlanVersion(1);
+    plan.parent = None;
+    plan.replayed_from = Some(other.job.clone());
+    Ok(plan)
+}

@@ -1,0 +1,88 @@
+//! Wiring: the table of contents.
+
+use std::sync::Arc;
+
+use bus::drive::{Drive, Driver, Next, Owned};
+use bus::{Bus, Connect, Retry, Store};
+use chassis::clock;
+use chassis::service::Frame;
+use contract::permission;
+use contract::topology::Bucket;
+use domain::cause::{Cause, CauseKind};
+use domain::job::{Phase, Role};
+use domain::plan::Plan;
+use domain::profile::Profile;
+
+use crate::handlers::planning;
+use crate::{Config, Error};
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// If the process cannot start; once it runs, trouble is waited out.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let frame = Frame::start("planner", &config.telemetry, &config.health, &["nats"])
+        .await
+        .map_err(Error::start)?;
+    let connect = Connect {
+        url: config.nats.url.clone(),
+        user: config.nats.user.clone(),
+        password: config
+            .nats
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+        credentials_file: config.nats.credentials_file.clone(),
+    };
+    let bus = Bus::connect(&connect, &permission::Role::Planner).await?;
+    bus.ready(&frame.token).await;
+    frame.readiness.set("nats", true, "");
+    let planner = Planner {
+        profiles: bus.store(Bucket::Profiles).await?,
+        plans: bus.store(Bucket::Plans).await?,
+    };
+    let drive = Drive {
+        role: Role::Planner,
+        instance: config.instance.unwrap_or_else(|| frame.instance.clone()),
+        lease_ms: config.liveness.lease_ms(),
+        sweep_ms: config.liveness.sweep_ms(),
+        clock: clock::now,
+    };
+    drive.run(&bus, Arc::new(planner), &frame.token).await?;
+    frame.stop().await;
+    Ok(())
+}
+
+/// What every step of the planner works with.
+pub(crate) struct Planner {
+    pub profiles: Store<Profile>,
+    pub plans: Store<Plan>,
+}
+
+impl Driver for Planner {
+    type Error = Error;
+
+    async fn step(&self, job: &mut Owned) -> Result<Next, Error> {
+        match job.job().phase {
+            Phase::Planning => planning::handle(self, job).await,
+            _ => Ok(Next::Again),
+        }
+    }
+
+    fn retry(&self, error: &Error) -> Retry {
+        error.retry()
+    }
+
+    async fn give_up(&self, job: &mut Owned, error: &Error) -> Result<(), bus::Error> {
+        let message = format!(
+            "the planner cannot go on: {}",
+            bus::drive::error_chain(error)
+        );
+        job.fail(Cause {
+            kind: CauseKind::Internal,
+            message,
+            sites: Vec::new(),
+        })
+        .await
+    }
+}

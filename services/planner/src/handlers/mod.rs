@@ -1,0 +1,3 @@
+//! One file per phase that the planner drives.
+
+pub mod planning;

@@ -1,0 +1,119 @@
+//! Wiring: the table of contents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::drive::{Drive, Driver, Next, Owned};
+use bus::fleet::Fleet;
+use bus::{Bus, Connect, Retry, Store};
+use chassis::clock;
+use chassis::service::Frame;
+use contract::permission;
+use contract::topology::Bucket;
+use domain::cause::{Cause, CauseKind};
+use domain::fleet::Registration;
+use domain::job::{Phase, Role};
+use domain::profile::Profile;
+use tokio::sync::Mutex;
+
+use crate::handlers::{profiling, queued};
+use crate::{Config, Error};
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// If the process cannot start; once it runs, trouble is waited out.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let frame = Frame::start("profiler", &config.telemetry, &config.health, &["nats"])
+        .await
+        .map_err(Error::start)?;
+    let connect = Connect {
+        url: config.nats.url.clone(),
+        user: config.nats.user.clone(),
+        password: config
+            .nats
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+        credentials_file: config.nats.credentials_file.clone(),
+    };
+    let bus = Bus::connect(&connect, &permission::Role::Profiler).await?;
+    bus.ready(&frame.token).await;
+    frame.readiness.set("nats", true, "");
+    let profiler = Profiler {
+        fleet: Fleet::watch(&bus, clock::now),
+        jobs: bus.store(Bucket::Jobs).await?,
+        profiles: bus.store(Bucket::Profiles).await?,
+        give_up_ms: config.liveness.give_up_ms(),
+        idle_ms: config.liveness.idle_ms,
+        admission: Mutex::new(()),
+    };
+    tokio::spawn(open_queues(
+        bus.clone(),
+        Duration::from_millis(config.liveness.ack_wait_ms()),
+    ));
+    let drive = Drive {
+        role: Role::Profiler,
+        instance: config.instance.unwrap_or_else(|| frame.instance.clone()),
+        lease_ms: config.liveness.lease_ms(),
+        sweep_ms: config.liveness.sweep_ms(),
+        clock: clock::now,
+    };
+    drive.run(&bus, Arc::new(profiler), &frame.token).await?;
+    frame.stop().await;
+    Ok(())
+}
+
+/// What every step of the profiler works with.
+pub(crate) struct Profiler {
+    pub fleet: Fleet,
+    pub jobs: Store<domain::job::Job>,
+    pub profiles: Store<Profile>,
+    pub give_up_ms: u64,
+    pub idle_ms: u64,
+    /// One admission at a time, so that two jobs do not take the same site.
+    pub admission: Mutex<()>,
+}
+
+impl Driver for Profiler {
+    type Error = Error;
+
+    async fn step(&self, job: &mut Owned) -> Result<Next, Error> {
+        match job.job().phase.clone() {
+            Phase::Queued => queued::handle(self, job).await,
+            Phase::Profiling { deadline } => profiling::handle(self, job, deadline).await,
+            _ => Ok(Next::Again),
+        }
+    }
+
+    fn retry(&self, error: &Error) -> Retry {
+        error.retry()
+    }
+
+    async fn give_up(&self, job: &mut Owned, error: &Error) -> Result<(), bus::Error> {
+        let message = format!(
+            "the profiler cannot go on: {}",
+            bus::drive::error_chain(error)
+        );
+        job.fail(Cause {
+            kind: CauseKind::Internal,
+            message,
+            sites: Vec::new(),
+        })
+        .await
+    }
+}
+
+/// Gives every worker that registers its queue.
+async fn open_queues(bus: Bus, ack_wait: Duration) {
+    let mut registrations = bus.changes::<Registration>(Bucket::Workers);
+    while let Some(change) = registrations.recv().await {
+        let Some(registration) = change.value else {
+            continue;
+        };
+        while let Err(error) = bus.ensure_worker(&registration.worker, ack_wait).await {
+            tracing::warn!(worker = %registration.worker, %error, "queue not opened, trying again");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What can go wrong in the profiler.
+
+use bus::Retry;
+
+/// What can go wrong in the profiler.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process cannot start.
+    #[error("profiler cannot start")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The bus.
+    #[error("message bus")]
+    Bus(#[from] bus::Error),
+}
+
+impl Error {
+    /// Whether trying again helps.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        match self {
+            Self::Start(_) => Retry::Never,
+            Self::Bus(error) => error.retry(),
+        }
+    }
+
+    pub(crate) fn start(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Start(Box::new(error))
+    }
+}

@@ -1,0 +1,4 @@
+//! One file per phase that the profiler drives.
+
+pub mod profiling;
+pub mod queued;
