@@ -1,0 +1,155 @@
+//! Behaviour of the product rule, compared with the dense formula written out plainly.
+
+mod check;
+mod exact;
+mod files;
+mod rounds;
+
+use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
+use domain::id::WorkerName;
+use faer::Mat;
+
+use super::source::{Memory, Sink, Source};
+use super::stream::{Purpose, Stream};
+use super::{Error, Folded, Input, Merge};
+
+pub(super) const SCALE: f64 = 2.0;
+pub(super) const SEED: u64 = 7;
+
+/// Two layers of rectangular and square weights.
+pub(super) fn weights() -> Vec<WeightShape> {
+    let shape = |layer, projection, out, inp| WeightShape {
+        name: WeightName::new(layer, projection),
+        out,
+        inp,
+    };
+    let mut all = Vec::new();
+    for layer in 0..2 {
+        all.push(shape(layer, Projection::Q, 80, 80));
+        all.push(shape(layer, Projection::V, 64, 80));
+        all.push(shape(layer, Projection::Up, 150, 80));
+        all.push(shape(layer, Projection::Down, 80, 150));
+    }
+    all
+}
+
+pub(super) const TARGETS: [Projection; 4] = [
+    Projection::Q,
+    Projection::V,
+    Projection::Up,
+    Projection::Down,
+];
+
+pub(super) fn uniform(rank: u16) -> RankTable {
+    RankTable::uniform(&TARGETS, 2, rank)
+}
+
+/// Random factors, different for each seed.
+pub(super) fn random(ranks: &RankTable, seed: u64) -> Memory {
+    let mut memory = Memory::default();
+    for weight in weights() {
+        let rank = usize::from(ranks.rank(weight.name));
+        if rank == 0 {
+            continue;
+        }
+        let mut stream = Stream::new(1000 + seed, Purpose::Adapter, weight.name);
+        let mut draw = |count: usize| (0..count).map(|_| stream.uniform(1.0) as f32).collect();
+        let (a, b) = (draw(rank * weight.inp), draw(rank * weight.out));
+        put(&mut memory, weight, rank, a, b);
+    }
+    memory
+}
+
+pub(super) fn put(memory: &mut Memory, weight: WeightShape, rank: usize, a: Vec<f32>, b: Vec<f32>) {
+    let done = memory.put(&weight.name.peft_a(), [rank, weight.inp], a);
+    done.expect("memory takes all");
+    let done = memory.put(&weight.name.peft_b(), [weight.out, rank], b);
+    done.expect("memory takes all");
+}
+
+/// What a worker with these ranks loads: leading rows of A, leading columns of B.
+pub(super) fn leading(global: &Memory, ranks: &RankTable) -> Memory {
+    let mut memory = Memory::default();
+    for weight in weights() {
+        let rank = usize::from(ranks.rank(weight.name));
+        if rank == 0 {
+            continue;
+        }
+        let (_, a) = global.get(&weight.name.peft_a()).expect("A");
+        let ([_, all], b) = global.get(&weight.name.peft_b()).expect("B");
+        let a = a[..rank * weight.inp].to_vec();
+        let b = b.chunks(*all).flat_map(|row| &row[..rank]).copied();
+        put(&mut memory, weight, rank, a, b.collect());
+    }
+    memory
+}
+
+/// `s · B · A` of one weight, with the first `rank` slices alone.
+pub(super) fn dense(adapter: &Memory, weight: WeightShape, rank: usize) -> Mat<f64> {
+    let mut result = Mat::zeros(weight.out, weight.inp);
+    let (Some(([_, inp], a)), Some(([out, all], b))) = (
+        adapter.get(&weight.name.peft_a()),
+        adapter.get(&weight.name.peft_b()),
+    ) else {
+        return result;
+    };
+    for i in 0..*out {
+        for k in 0..*inp {
+            for j in 0..rank.min(*all) {
+                result[(i, k)] += SCALE * f64::from(b[i * all + j]) * f64::from(a[j * inp + k]);
+            }
+        }
+    }
+    result
+}
+
+/// The formula of ALGORITHMS 1.4 as it stands there.
+pub(super) fn reference(
+    global: &Memory,
+    updates: &[(f64, RankTable, Memory)],
+    weight: WeightShape,
+) -> Mat<f64> {
+    let start = dense(global, weight, usize::MAX);
+    let mut result = start.clone();
+    for (share, ranks, update) in updates {
+        let rank = usize::from(ranks.rank(weight.name));
+        let change = dense(update, weight, rank) - dense(global, weight, rank);
+        result += faer::Scale(*share) * change;
+    }
+    result
+}
+
+pub(super) fn fold(
+    global: &Memory,
+    ranks: &RankTable,
+    updates: &[(f64, RankTable, Memory)],
+) -> Result<(Memory, Folded), Error> {
+    let names: Vec<WorkerName> = (0..updates.len())
+        .map(|index| format!("w{index}").parse().expect("legal"))
+        .collect();
+    let inputs: Vec<Input<'_>> = names
+        .iter()
+        .zip(updates)
+        .map(|(worker, (weight, ranks, update))| Input {
+            worker,
+            weight: *weight,
+            ranks,
+            update,
+        })
+        .collect();
+    let mut out = Memory::default();
+    let merge = Merge {
+        inputs: &inputs,
+        global,
+        ranks,
+        scale: SCALE,
+        seed: SEED,
+    };
+    let folded = merge.fold(&mut out)?;
+    Ok((out, folded))
+}
+
+/// Relative difference in the Frobenius norm.
+pub(super) fn difference(found: &Mat<f64>, expected: &Mat<f64>) -> f64 {
+    (found - expected).norm_l2() / expected.norm_l2().max(f64::MIN_POSITIVE)
+}
