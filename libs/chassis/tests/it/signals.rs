@@ -2,10 +2,11 @@ use std::process::Stdio;
 
 use chassis::signals::{PARENT_VARIABLE, follow_parent, run_until, stop_on_signals};
 use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child::{self, Running};
 
-const SIGNALS: &str = "signals::the_first_signal_cancels_and_the_second_exits_at_once";
+const SIGNALS: &str = "signals::the_first_signal_cancels_and_the_same_again_exits_at_once";
 const ORPHAN: &str = "signals::a_child_stops_in_order_when_its_parent_is_killed";
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -17,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn the_first_signal_cancels_and_the_second_exits_at_once() {
+fn the_first_signal_cancels_and_the_same_again_exits_at_once() {
     if child::role().is_some() {
         runtime().block_on(async {
             let token = stop_on_signals().unwrap();
@@ -28,14 +29,47 @@ fn the_first_signal_cancels_and_the_second_exits_at_once() {
             std::future::pending::<()>().await;
         });
     }
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+    for (sent, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let mut running = Running::start(&mut child::command(SIGNALS, "service"));
         running.expect_line("ready");
-        running.send(signal);
+        running.send(sent);
         running.expect_line("cancelled");
-        running.send(signal);
+        running.send(sent);
         assert_eq!(running.expect_end().code(), Some(code));
     }
+}
+
+#[test]
+fn a_supervisors_sigterm_after_ctrl_c_and_hangups_are_no_insistence() {
+    const TEST: &str = "signals::a_supervisors_sigterm_after_ctrl_c_and_hangups_are_no_insistence";
+    if child::role().is_some() {
+        runtime().block_on(async {
+            let token = stop_on_signals().unwrap();
+            let mut terminate = signal(SignalKind::terminate()).unwrap();
+            let mut hangup = signal(SignalKind::hangup()).unwrap();
+            println!("\nready");
+            token.cancelled().await;
+            println!("\ncancelled");
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => println!("\nterminate seen"),
+                    _ = hangup.recv() => println!("\nhangup seen"),
+                }
+            }
+        });
+    }
+    let mut running = Running::start(&mut child::command(TEST, "service"));
+    running.expect_line("ready");
+    running.send(Signal::INT);
+    running.expect_line("cancelled");
+    for _ in 0..2 {
+        running.send(Signal::HUP);
+        running.expect_line("hangup seen");
+    }
+    running.send(Signal::TERM);
+    running.expect_line("terminate seen");
+    running.send(Signal::INT);
+    assert_eq!(running.expect_end().code(), Some(130));
 }
 
 fn serve_until_the_parent_dies() {
@@ -72,7 +106,7 @@ fn a_child_stops_in_order_when_its_parent_is_killed() {
 
 #[test]
 fn a_child_whose_parent_died_before_it_looked_stops_too() {
-    // This test process is not its own child's "parent 1".
+    // As if process 1 had started it: that is not who its parent is now.
     let mut orphan = Running::start(child::command(ORPHAN, "service").env(PARENT_VARIABLE, "1"));
     orphan.expect_line("stopped");
     assert!(orphan.expect_end().success());
