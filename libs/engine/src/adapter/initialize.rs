@@ -102,6 +102,6 @@ mod tests {
             .take(3)
             .map(|v| v.to_bits())
             .collect();
-        assert_eq!(bits, [0, 0, 0]);
+        assert_eq!(bits, [1_024_327_552, 3_192_989_482, 3_184_449_816]);
     }
 }

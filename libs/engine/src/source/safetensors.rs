@@ -199,6 +199,8 @@ fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
 struct HuggingFace {
     #[serde(default)]
     architectures: Vec<String>,
+    #[serde(default)]
+    model_type: String,
     num_hidden_layers: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -230,8 +232,12 @@ struct RopeParameters {
 
 impl HuggingFace {
     fn config(self) -> Result<Config, Error> {
-        let found = self.architectures.join(", ");
-        if found != "LlamaForCausalLM" {
+        // Some converters leave the list out; the family is then all there is to go by.
+        let found = match self.architectures.as_slice() {
+            [] => self.model_type.clone(),
+            named => named.join(", "),
+        };
+        if found != "LlamaForCausalLM" && found != "llama" {
             return Err(Error::Architecture { found });
         }
         let ropes = [&self.rope_scaling, &self.rope_parameters];
