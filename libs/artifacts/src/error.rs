@@ -227,6 +227,12 @@ impl Error {
             _ => {}
         }
         match status(&answer) {
+            Some(401 | 403) => {
+                return Self::Denied {
+                    key,
+                    source: error.into(),
+                };
+            }
             Some(408 | 429 | 500..) => {
                 return Self::Failed {
                     key,
@@ -273,10 +279,14 @@ fn chain<'a>(
 }
 
 fn is_full(error: &io::Error) -> bool {
+    // An io error around another is not in the chain: it passes on its content's source.
+    let within = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<io::Error>());
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    ) || within.is_some_and(is_full)
 }
 
 fn says_full(answer: &str) -> bool {
@@ -321,7 +331,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_typed_and_resumable_wherever_it_is_in_the_chain() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
-            let deep = generic(io::Error::new(io::ErrorKind::Other, io::Error::from(kind)));
+            let deep = generic(io::Error::other(io::Error::from(kind)));
             for error in [
                 Error::storage(&place(), "k", generic(io::Error::from(kind))),
                 Error::storage(&place(), "k", deep),
@@ -343,6 +353,11 @@ mod tests {
             assert!(format!("{error:?}").starts_with(name), "{error:?}");
         };
         let status = |s: &str| format!("Server returned non-2xx status code: {s}");
+        check(
+            &status("403 Forbidden: <Code>SignatureDoesNotMatch</Code>"),
+            false,
+            "Denied",
+        );
         check(&status("500 Internal Server Error: "), true, "Failed");
         check(&status("503 Service Unavailable: "), true, "Failed");
         check(&status("507 Insufficient Storage: "), true, "Full");

@@ -1,4 +1,9 @@
 //! Storage as its users see it: one suite on local files and on a real S3 server, then faults.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail their test by panicking"
+)]
 
 mod backend;
 mod faults;
