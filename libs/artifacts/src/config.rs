@@ -4,6 +4,7 @@
 //! secret never leaves it in words: both `Debug` and `Serialize` print three asterisks.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -26,6 +27,9 @@ pub struct Config {
     /// S3 only: the proof.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key: Option<Secret>,
+    /// S3 only: PEM file of the authorities to trust besides the system's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// S3 only: accept an endpoint without TLS.
     pub allow_http: bool,
 }

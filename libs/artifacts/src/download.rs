@@ -53,9 +53,10 @@ impl Store {
     ) -> Result<Bytes, Error> {
         let file = transfer.guard(self.manifest_of(artifact, limit)).await?;
         let prefix = key::parent(&artifact.key)?;
-        let mut all = BytesMut::new();
+        // The manifest's sum is right, and below the limit that the caller can bear.
+        let mut all = BytesMut::with_capacity(file.bytes as usize);
         let mut parts = stream::iter(&file.parts)
-            .map(|part| self.fetch_part(prefix, part, transfer))
+            .map(|part| self.fetch_part(prefix, part, transfer).boxed())
             .buffered(PARTS_IN_FLIGHT);
         while let Some(part) = transfer.guard(parts.try_next()).await? {
             all.extend_from_slice(&part);
@@ -117,7 +118,7 @@ impl Store {
         let mut partial = Partial::open(dest, file, transfer).await?;
         let missing = file.parts.iter().skip(partial.parts_kept);
         let mut parts = stream::iter(missing)
-            .map(|part| self.fetch_part(prefix, part, transfer))
+            .map(|part| self.fetch_part(prefix, part, transfer).boxed())
             .buffered(PARTS_IN_FLIGHT);
         while let Some(part) = transfer.guard(parts.try_next()).await? {
             partial = blocking(move || partial.append(&part)).await?;

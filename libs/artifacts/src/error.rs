@@ -34,6 +34,16 @@ pub enum Error {
         /// The transport's own error.
         source: Source,
     },
+    /// The server's certificate is not one that we trust for this host.
+    #[error(
+        "storage at {place} shows a certificate that is not trusted: check ca_file and endpoint"
+    )]
+    Untrusted {
+        /// The configured url.
+        place: String,
+        /// What is wrong with the certificate.
+        source: Source,
+    },
     /// The server answered that it has trouble of its own (5xx, 408, 429).
     #[error("storage failed on `{key}`")]
     Failed {
@@ -169,7 +179,8 @@ impl Error {
             | Self::Full { .. }
             | Self::NoRoom { .. }
             | Self::Changed { .. } => Retry::Later,
-            Self::Denied { .. }
+            Self::Untrusted { .. }
+            | Self::Denied { .. }
             | Self::BucketMissing { .. }
             | Self::Refused { .. }
             | Self::NotFound { .. }
@@ -247,6 +258,12 @@ impl Error {
             }
             None => {}
         }
+        if chain(&error).any(|e| e.downcast_ref().is_some_and(is_untrusted)) {
+            return Self::Untrusted {
+                place: place.url.clone(),
+                source: error.into(),
+            };
+        }
         let transport = chain(&error).find_map(|e| e.downcast_ref::<HttpError>());
         match transport.map(HttpError::kind) {
             Some(HttpErrorKind::Decode) => Self::Failed {
@@ -279,14 +296,24 @@ fn chain<'a>(
 }
 
 fn is_full(error: &io::Error) -> bool {
-    // An io error around another is not in the chain: it passes on its content's source.
-    let within = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<io::Error>());
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) || within.is_some_and(is_full)
+    let full = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    };
+    full(error.kind()) || within::<io::Error>(error).is_some_and(is_full)
+}
+
+fn is_untrusted(error: &io::Error) -> bool {
+    let tls = within::<rustls::Error>(error);
+    tls.is_some_and(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
+        || within::<io::Error>(error).is_some_and(is_untrusted)
+}
+
+/// What an io error was made around; the chain leaves it out, as it goes on with its source.
+fn within<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 fn says_full(answer: &str) -> bool {
@@ -386,5 +413,16 @@ mod tests {
         let error = Error::storage(&place(), "k", generic(http));
         assert!(matches!(error, Error::Unreachable { .. }));
         assert_eq!(error.retry(), Retry::Later);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_stays_so() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let deep = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
+        let http = HttpError::new(HttpErrorKind::Connect, deep);
+        let error = Error::storage(&place(), "k", generic(http));
+        assert!(matches!(error, Error::Untrusted { .. }), "{error:?}");
+        assert_eq!(error.retry(), Retry::Never);
+        assert!(error.to_string().contains("ca_file"));
     }
 }

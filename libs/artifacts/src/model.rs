@@ -59,7 +59,7 @@ impl Store {
         let mut files = Vec::with_capacity(found.len());
         let mut contents = Vec::with_capacity(found.len());
         for (name, path) in found {
-            let content = Content::open(&path).await?;
+            let content = Content::File(path);
             files.push(content.describe(name, transfer).await?);
             contents.push(content);
         }

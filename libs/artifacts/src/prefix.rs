@@ -4,6 +4,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
+use crate::source::blocking;
 use crate::{Error, Store, key};
 
 /// What lies under a prefix.
@@ -50,6 +51,15 @@ impl Store {
                     })
                 })
                 .await?;
+        }
+        if let Some(folder) = &self.folder {
+            // A writer that was killed leaves its staging file, which is no object.
+            let folder = folder.join(prefix);
+            blocking(move || match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&folder, e)),
+                _ => Ok(()),
+            })
+            .await?;
         }
         Ok(gone)
     }

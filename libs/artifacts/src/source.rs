@@ -4,8 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use domain::artifact::Digest;
@@ -38,26 +37,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Content to be stored.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    /// A regular file, which must not change meanwhile.
-    File(Arc<fs::File>, PathBuf),
+    /// A regular file, which must not change meanwhile. It is opened for each part, so that a model
+    /// of thousands of files does not hold thousands of handles.
+    File(PathBuf),
     /// Bytes in memory.
     Bytes(Bytes),
 }
 
 impl Content {
-    /// Opens a regular file.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        let path = path.to_owned();
-        blocking(move || {
-            let file = fs::File::open(&path).map_err(|e| Error::io(&path, e))?;
-            Ok(Self::File(Arc::new(file), path))
-        })
-        .await
-    }
-
-    fn len(&self) -> Result<u64, Error> {
-        match self {
-            Self::File(file, path) => Ok(file.metadata().map_err(|e| Error::io(path, e))?.len()),
+    /// How long it is now.
+    async fn len(&self) -> Result<u64, Error> {
+        match self.clone() {
+            Self::File(path) => {
+                blocking(move || Ok(path.metadata().map_err(|e| Error::io(&path, e))?.len())).await
+            }
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
         }
     }
@@ -65,8 +58,9 @@ impl Content {
     /// Reads `bytes` bytes from `offset`.
     fn read(&self, offset: u64, bytes: u64) -> Result<Bytes, Error> {
         match self {
-            Self::File(file, path) => {
+            Self::File(path) => {
                 let mut part = vec![0; bytes as usize];
+                let file = fs::File::open(path).map_err(|e| Error::io(path, e))?;
                 match file.read_exact_at(&mut part, offset) {
                     Ok(()) => Ok(part.into()),
                     Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -86,7 +80,7 @@ impl Content {
         path: String,
         transfer: &Transfer,
     ) -> Result<manifest::File, Error> {
-        let bytes = self.len()?;
+        let bytes = self.len().await?;
         let mut whole = Sha256::new();
         let mut parts = Vec::new();
         let mut offset = 0;
@@ -120,7 +114,7 @@ impl Content {
         blocking(move || {
             let bytes = this.read(offset, part.bytes)?;
             match (&this, digest_of(&bytes) == part.sha256) {
-                (Self::File(_, path), false) => Err(Error::Changed { path: path.clone() }),
+                (Self::File(path), false) => Err(Error::Changed { path: path.clone() }),
                 _ => Ok(bytes),
             }
         })

@@ -81,6 +81,8 @@ impl Spool {
     ) -> Result<PathBuf, Error> {
         let fetching = self.reserve(artifact)?;
         let _alone = fetching.lock().await;
+        // Whoever was before us may have failed and given the room back.
+        self.reserve(artifact)?;
         let path = self.path(&artifact.sha256);
         if self.is_sealed(&path, artifact).await? {
             transfer.count(artifact.bytes);
@@ -158,10 +160,8 @@ impl Spool {
     async fn recount(&self, digest: &Digest) -> Result<(), Error> {
         let partial = partial_path(&self.path(digest));
         let left = blocking(move || Ok(partial.metadata().map_or(0, |meta| meta.len()))).await?;
-        let mut entries = self.lock();
-        if left == 0 {
-            entries.remove(digest);
-        } else if let Some(entry) = entries.get_mut(digest) {
+        // The entry stays: others may wait for its lock.
+        if let Some(entry) = self.lock().get_mut(digest) {
             entry.bytes = left;
         }
         Ok(())

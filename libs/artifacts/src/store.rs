@@ -4,6 +4,7 @@
 //! 10 s, then one last answer is awaited for 8 s), and a part that is being sent is given up after
 //! [`SEND_TIMEOUT`]. It never overwrites an object.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    BackoffConfig, ClientOptions, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, RetryConfig,
+    BackoffConfig, Certificate, ClientOptions, GetResultPayload, ObjectStore, ObjectStoreExt,
+    PutMode, PutOptions, RetryConfig,
 };
 
 use crate::error::Place;
@@ -38,6 +39,8 @@ pub struct Store {
     /// For sending: the time an answer takes depends on what is sent.
     pub(crate) writes: Arc<dyn ObjectStore>,
     pub(crate) place: Place,
+    /// Where local objects lie.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl Store {
@@ -79,6 +82,7 @@ impl Store {
             reads: files.clone(),
             writes: files,
             place,
+            folder: Some(folder.to_owned()),
         })
     }
 
@@ -108,7 +112,7 @@ impl Store {
         let open = |options: ClientOptions| -> Result<Arc<dyn ObjectStore>, Error> {
             let s3 = s3_builder(config, bucket)?
                 .with_client_options(
-                    options
+                    trusting(config, options)?
                         .with_connect_timeout(CONNECT_TIMEOUT)
                         .with_allow_http(config.allow_http),
                 )
@@ -120,6 +124,7 @@ impl Store {
             reads: open(asking)?,
             writes: open(sending)?,
             place,
+            folder: None,
         })
     }
 
@@ -273,6 +278,20 @@ impl Store {
     }
 }
 
+/// The options with the configured authorities in them.
+fn trusting(config: &Config, mut options: ClientOptions) -> Result<ClientOptions, Error> {
+    if let Some(path) = &config.ca_file {
+        let pem = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let unusable = |e| Error::Config {
+            why: format!("ca_file: {e}"),
+        };
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(unusable)? {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    Ok(options)
+}
+
 fn s3_builder(config: &Config, bucket: &str) -> Result<AmazonS3Builder, Error> {
     let (Some(access), Some(secret)) = (&config.access_key, &config.secret_key) else {
         return Err(Error::Config {
@@ -290,7 +309,8 @@ fn s3_builder(config: &Config, bucket: &str) -> Result<AmazonS3Builder, Error> {
                 max_backoff: Duration::from_secs(2),
                 base: 2.0,
             },
-            max_retries: 12,
+            // Time is the limit.
+            max_retries: 100,
             retry_timeout: RETRY_TIMEOUT,
         });
     if let Some(endpoint) = &config.endpoint {

@@ -29,7 +29,7 @@ impl Store {
         path: &Path,
         transfer: &Transfer,
     ) -> Result<ArtifactRef, Error> {
-        self.put_content(prefix, Content::open(path).await?, transfer)
+        self.put_content(prefix, Content::File(path.to_owned()), transfer)
             .await
     }
 
@@ -115,6 +115,8 @@ impl Store {
                 self.create(&key, content.read_described(start, part).await?, transfer)
                     .await
             }
+            // Boxed, or the compiler cannot prove to callers that the future may change threads.
+            .boxed()
         });
         let sent = stream::iter(parts)
             .buffer_unordered(PARTS_IN_FLIGHT)

@@ -8,7 +8,7 @@ use testkit::s3::S3Server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{MIB, config_of, content, slow, until};
+use crate::backend::{Backend, MIB, config_of, content, slow, until};
 
 /// Longest time until somebody knows that storage is away: what `store` promises.
 const KNOWN_WITHIN: Duration = Duration::from_secs(22);
@@ -137,4 +137,47 @@ async fn a_cancelled_call_does_not_wait_for_a_silent_server() {
         cancel.cancel();
     });
     assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_left_goes_with_its_prefix() {
+    let backend = Backend::files();
+    backend
+        .store
+        .put_bytes("a", "hello", &Transfer::default())
+        .await
+        .unwrap();
+    let staged = backend.file("objects/a/parts/staged#1", b"hel");
+    assert_eq!(
+        backend.store.usage("a").await.unwrap().objects,
+        2,
+        "it is no object"
+    );
+    backend.store.delete_prefix("a").await.unwrap();
+    assert!(!staged.exists());
+    backend
+        .store
+        .put_bytes("a", "hello", &Transfer::default())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_never_sealed() {
+    let backend = Backend::files();
+    let path = backend.file("in", &content(1, 40 * MIB));
+    let transfer = slow(&CancellationToken::new());
+    let (stored, ()) = tokio::join!(backend.store.put_file("a", &path, &transfer), async {
+        // The first parts are on their way, the last ones are not read yet.
+        until(|| transfer.progress() > 0).await;
+        std::fs::write(&path, content(2, 40 * MIB)).unwrap();
+    });
+    assert!(matches!(stored, Err(Error::Changed { .. })), "{stored:?}");
+    assert!(
+        !backend
+            .keys()
+            .await
+            .iter()
+            .any(|key| key.ends_with(".manifest"))
+    );
 }
