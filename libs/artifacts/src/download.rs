@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use domain::artifact::ArtifactRef;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256};
 
 use crate::manifest::{self, MANIFEST_BYTES, Manifest, Part};
@@ -55,9 +55,10 @@ impl Store {
         let prefix = key::parent(&artifact.key)?;
         // The manifest's sum is right, and below the limit that the caller can bear.
         let mut all = BytesMut::with_capacity(file.bytes as usize);
-        let mut parts = stream::iter(&file.parts)
+        let parts: Vec<_> = (file.parts.iter())
             .map(|part| self.fetch_part(prefix, part, transfer).boxed())
-            .buffered(PARTS_IN_FLIGHT);
+            .collect();
+        let mut parts = stream::iter(parts).buffered(PARTS_IN_FLIGHT);
         while let Some(part) = transfer.guard(parts.try_next()).await? {
             all.extend_from_slice(&part);
         }
@@ -117,9 +118,11 @@ impl Store {
     ) -> Result<(), Error> {
         let mut partial = Partial::open(dest, file, transfer).await?;
         let missing = file.parts.iter().skip(partial.parts_kept);
-        let mut parts = stream::iter(missing)
+        // Listed first: a lazy closure across an await hides from callers that this can change threads.
+        let parts: Vec<_> = missing
             .map(|part| self.fetch_part(prefix, part, transfer).boxed())
-            .buffered(PARTS_IN_FLIGHT);
+            .collect();
+        let mut parts = stream::iter(parts).buffered(PARTS_IN_FLIGHT);
         while let Some(part) = transfer.guard(parts.try_next()).await? {
             partial = blocking(move || partial.append(&part)).await?;
         }

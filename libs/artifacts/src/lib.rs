@@ -13,6 +13,7 @@ pub mod error;
 pub mod store;
 pub mod transfer;
 
+mod classify;
 mod key;
 pub mod manifest;
 mod source;

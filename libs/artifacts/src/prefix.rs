@@ -1,9 +1,11 @@
 //! What lies under a prefix: how much it is, and how it goes away.
 
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
+use crate::classify::Place;
 use crate::source::blocking;
 use crate::{Error, Store, key};
 
@@ -22,13 +24,12 @@ impl Store {
     /// # Errors
     /// Whatever keeps the storage from answering.
     pub async fn usage(&self, prefix: &str) -> Result<Usage, Error> {
-        self.each(prefix, Usage::default(), async |sum, meta| {
-            Ok(Usage {
-                objects: sum.objects + 1,
-                bytes: sum.bytes + meta.size,
-            })
-        })
-        .await
+        let mut listing = self.listing(prefix)?;
+        let mut sum = Usage::default();
+        while let Some(meta) = listing.next().await? {
+            sum.add(&meta);
+        }
+        Ok(sum)
     }
 
     /// Deletes everything under `prefix`, manifests first, so that nobody finds a seal on parts
@@ -39,18 +40,13 @@ impl Store {
     pub async fn delete_prefix(&self, prefix: &str) -> Result<Usage, Error> {
         let mut gone = Usage::default();
         for manifests_only in [true, false] {
-            gone = self
-                .each(prefix, gone, async |sum, meta: ObjectMeta| {
-                    if manifests_only && !is_manifest(&meta.location) {
-                        return Ok(sum);
-                    }
+            let mut listing = self.listing(prefix)?;
+            while let Some(meta) = listing.next().await? {
+                if !manifests_only || is_manifest(&meta.location) {
                     self.delete(&meta.location).await?;
-                    Ok(Usage {
-                        objects: sum.objects + 1,
-                        bytes: sum.bytes + meta.size,
-                    })
-                })
-                .await?;
+                    gone.add(&meta);
+                }
+            }
         }
         if let Some(folder) = &self.folder {
             // A writer that was killed leaves its staging file, which is no object.
@@ -72,21 +68,37 @@ impl Store {
         }
     }
 
-    /// Folds over the objects under `prefix`, one listed page in memory at a time.
-    async fn each<F>(&self, prefix: &str, start: Usage, mut step: F) -> Result<Usage, Error>
-    where
-        F: AsyncFnMut(Usage, ObjectMeta) -> Result<Usage, Error>,
-    {
-        let mut objects = self.reads.list(Some(&key::parse(prefix)?)).boxed();
-        let mut sum = start;
-        loop {
-            match objects.try_next().await {
-                Ok(Some(meta)) => sum = step(sum, meta).await?,
-                Ok(None) => return Ok(sum),
-                // A folder that goes away while it is listed has nothing more to list.
-                Err(object_store::Error::NotFound { .. }) => return Ok(sum),
-                Err(e) => return Err(Error::storage(&self.place, prefix, e)),
-            }
+    fn listing(&self, prefix: &str) -> Result<Listing<'_>, Error> {
+        let objects = self.reads.list(Some(&key::parse(prefix)?)).boxed();
+        Ok(Listing {
+            objects,
+            place: &self.place,
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+impl Usage {
+    fn add(&mut self, meta: &ObjectMeta) {
+        self.objects += 1;
+        self.bytes += meta.size;
+    }
+}
+
+/// The objects under a prefix, one listed page in memory at a time.
+struct Listing<'a> {
+    objects: BoxStream<'a, object_store::Result<ObjectMeta>>,
+    place: &'a Place,
+    prefix: String,
+}
+
+impl Listing<'_> {
+    async fn next(&mut self) -> Result<Option<ObjectMeta>, Error> {
+        match self.objects.try_next().await {
+            Ok(meta) => Ok(meta),
+            // A folder that goes away while it is listed has nothing more to list.
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Error::storage(self.place, &self.prefix, e)),
         }
     }
 }

@@ -19,7 +19,7 @@ use object_store::{
     PutMode, PutOptions, RetryConfig,
 };
 
-use crate::error::Place;
+use crate::classify::Place;
 use crate::{Config, Error, Transfer, key};
 
 /// Time to set up a connection.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use domain::artifact::ArtifactRef;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::manifest::{self, Manifest};
 use crate::source::Content;
@@ -115,9 +115,10 @@ impl Store {
                 self.create(&key, content.read_described(start, part).await?, transfer)
                     .await
             }
-            // Boxed, or the compiler cannot prove to callers that the future may change threads.
+            // Boxed and listed first: a lazy closure across an await hides that this can change threads.
             .boxed()
         });
+        let parts: Vec<_> = parts.collect();
         let sent = stream::iter(parts)
             .buffer_unordered(PARTS_IN_FLIGHT)
             .try_collect::<()>();

@@ -80,6 +80,15 @@ impl Bus {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
+    /// Bytes this connection has sent so far.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.client
+            .statistics()
+            .out_bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Waits until the server answers and has every stream and bucket; for control services.
     pub async fn ready(&self, token: &CancellationToken) {
         while let Err(error) = self.ensure_topology().await {

@@ -40,6 +40,22 @@ pub enum Trouble {
     Internal,
 }
 
+impl Trouble {
+    /// Whether asking the site again in a later round is pointless.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        matches!(
+            self,
+            Self::PolicyRefused
+                | Self::DataUnusable
+                | Self::ModelUnusable
+                | Self::OutOfMemory
+                | Self::PlanUnsupported
+                | Self::Crashed
+        )
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

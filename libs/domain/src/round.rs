@@ -39,6 +39,8 @@ pub struct UpdateMetrics {
     pub bytes_up: u64,
     /// Bytes fetched from object storage.
     pub bytes_down: u64,
+    /// Bytes sent on the message bus since the task began: beats, progress, acknowledgements.
+    pub control_bytes_up: u64,
 }
 
 impl UpdateMetrics {
@@ -286,6 +288,7 @@ mod tests {
             peak_memory_bytes: 1,
             bytes_up: 1,
             bytes_down: 1,
+            control_bytes_up: 1,
         };
         Standing::Stored(Box::new(Update { adapter, metrics }))
     }

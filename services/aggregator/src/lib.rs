@@ -1,3 +1,16 @@
 //! Drives the rounds of a job and merges its updates.
+//!
+//! It promises that a round's decision is stored before anything is merged, that the same decision
+//! always gives the same bytes, and that its memory does not grow with the number of workers. It holds
+//! no data: what is merged is scored by the workers.
 
+mod app;
+mod config;
+mod error;
+mod handlers;
+mod rounds;
 pub mod strategy;
+
+pub use app::run;
+pub use config::Config;
+pub use error::Error;

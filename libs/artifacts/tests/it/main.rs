@@ -7,6 +7,7 @@
 
 mod backend;
 mod faults;
+mod futures_are_send;
 mod suite;
 mod suite_models;
 mod suite_refusals;

@@ -19,7 +19,8 @@ pub(super) struct Factors {
     pub b: Vec<f32>,
 }
 
-/// `u · diag(sigma) · vᵀ`, sigma descending; `u` `[out, k]`, `v` `[inp, k]`.
+/// `u · diag(sigma) · vᵀ`, sigma descending and complete; `u` `[out, k]` and `v` `[inp, k]` hold the
+/// leading k directions that were asked for.
 pub(super) struct Spectrum {
     pub u: Mat<f64>,
     pub sigma: Vec<f64>,
@@ -94,10 +95,11 @@ impl Change {
         }
     }
 
-    /// Takes the change apart; `None` if the decomposition does not converge.
-    pub(super) fn spectrum(&self) -> Option<Spectrum> {
+    /// Takes the change apart, with at most `keep` directions; `None` if the decomposition does not
+    /// converge.
+    pub(super) fn spectrum(&self, keep: usize) -> Option<Spectrum> {
         match self {
-            Self::Dense(weight) => decompose(weight.as_ref()),
+            Self::Dense(weight) => decompose(weight.as_ref(), keep),
             Self::Stack {
                 left,
                 right,
@@ -115,7 +117,7 @@ impl Change {
                 let left = left.get(.., ..*filled).qr();
                 let right = right.get(.., ..*filled).qr();
                 let core = product(left.thin_R(), right.thin_R().transpose());
-                let core = decompose(core.as_ref())?;
+                let core = decompose(core.as_ref(), keep)?;
                 Some(Spectrum {
                     u: product(left.compute_thin_Q().as_ref(), core.u.as_ref()),
                     v: product(right.compute_thin_Q().as_ref(), core.v.as_ref()),
@@ -132,18 +134,17 @@ fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     result
 }
 
-fn decompose(matrix: MatRef<'_, f64>) -> Option<Spectrum> {
+fn decompose(matrix: MatRef<'_, f64>, keep: usize) -> Option<Spectrum> {
     // QR and SVD take their parallelism from faer's global setting, which is sequential in a build
     // without its `rayon` feature; a test holds that down.
     let svd = matrix.thin_svd().ok()?;
     let diagonal = svd.S().column_vector();
     let sigma: Vec<f64> = (0..diagonal.nrows()).map(|j| diagonal[j]).collect();
-    sigma
-        .iter()
-        .all(|value| value.is_finite())
-        .then(|| Spectrum {
-            u: svd.U().to_owned(),
-            v: svd.V().to_owned(),
-            sigma,
-        })
+    let leading = keep.min(sigma.len());
+    let finite = sigma.iter().all(|value| value.is_finite());
+    finite.then(|| Spectrum {
+        u: svd.U().get(.., ..leading).to_owned(),
+        v: svd.V().get(.., ..leading).to_owned(),
+        sigma,
+    })
 }

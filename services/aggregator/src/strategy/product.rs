@@ -75,9 +75,9 @@ impl Merge<'_> {
             let loaded = factors(self.global, shape, keep).map_err(global)?;
             let change = self.change(shape, &loaded)?;
             let failed = || Error::Decomposition { weight };
-            let spectrum = change.spectrum().ok_or_else(failed)?;
-            let mut stream = Stream::new(self.seed, Purpose::Restart, weight);
             let keep = usize::from(keep);
+            let spectrum = change.spectrum(keep).ok_or_else(failed)?;
+            let mut stream = Stream::new(self.seed, Purpose::Restart, weight);
             let result = refactor(&spectrum, keep, self.scale, loaded.a, &mut stream);
             let mut values = result.a.iter().chain(&result.b);
             if !values.all(|value| value.is_finite()) {

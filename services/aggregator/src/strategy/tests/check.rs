@@ -163,6 +163,7 @@ fn shares_go_by_samples_tokens_or_neither() {
                 peak_memory_bytes: 1,
                 bytes_up: 1,
                 bytes_down: 1,
+                control_bytes_up: 0,
             },
         },
     };

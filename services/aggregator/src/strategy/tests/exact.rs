@@ -267,7 +267,7 @@ proptest! {
             dense.add(&factors, &vec![0.3; rank]);
         }
         let whole = |change: &Change| {
-            let spectrum = change.spectrum().expect("converges");
+            let spectrum = change.spectrum(usize::MAX).expect("converges");
             let scaled = Mat::from_fn(out, spectrum.sigma.len(), |i, j| {
                 spectrum.u[(i, j)] * spectrum.sigma[j]
             });

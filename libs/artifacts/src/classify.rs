@@ -1,0 +1,231 @@
+//! Sorts what `object_store` reports into [`Error`]s.
+//!
+//! object_store keeps a server's answer in private types, so an HTTP status and an S3 error code are
+//! read from its text, and everything else from the types in its chain.
+
+use std::io;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::Error;
+
+/// What errors say about where they happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub url: String,
+    pub bucket: String,
+}
+
+impl Error {
+    /// An error of `object_store`, asked about `key` in the storage at `place`.
+    pub(crate) fn storage(place: &Place, key: &str, error: object_store::Error) -> Self {
+        let key = key.to_owned();
+        let answer = error.to_string();
+        if chain(&error).any(|e| e.downcast_ref().is_some_and(is_full)) || says_full(&answer) {
+            return Self::Full {
+                place: format!("`{key}`"),
+                source: error.into(),
+            };
+        }
+        if answer.contains("NoSuchBucket") {
+            return Self::BucketMissing {
+                bucket: place.bucket.clone(),
+            };
+        }
+        match &error {
+            object_store::Error::NotFound { .. } => return Self::NotFound { key },
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => {
+                return Self::Denied {
+                    key,
+                    source: error.into(),
+                };
+            }
+            _ => {}
+        }
+        match status(&answer) {
+            Some(401 | 403) => {
+                return Self::Denied {
+                    key,
+                    source: error.into(),
+                };
+            }
+            Some(408 | 429 | 500..) => {
+                return Self::Failed {
+                    key,
+                    source: error.into(),
+                };
+            }
+            Some(_) => {
+                return Self::Refused {
+                    key,
+                    source: error.into(),
+                };
+            }
+            None => {}
+        }
+        if chain(&error).any(|e| e.downcast_ref().is_some_and(is_untrusted)) {
+            return Self::Untrusted {
+                place: place.url.clone(),
+                source: error.into(),
+            };
+        }
+        let transport = chain(&error).find_map(|e| e.downcast_ref::<HttpError>());
+        match transport.map(HttpError::kind) {
+            Some(HttpErrorKind::Decode) => Self::Failed {
+                key,
+                source: error.into(),
+            },
+            Some(_) => Self::Unreachable {
+                place: place.url.clone(),
+                source: error.into(),
+            },
+            None => Self::Refused {
+                key,
+                source: error.into(),
+            },
+        }
+    }
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |e| e.source())
+}
+
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    let full = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    };
+    full(error.kind()) || within::<io::Error>(error).is_some_and(is_full)
+}
+
+fn is_untrusted(error: &io::Error) -> bool {
+    let tls = within::<rustls::Error>(error);
+    tls.is_some_and(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
+        || within::<io::Error>(error).is_some_and(is_untrusted)
+}
+
+/// What an io error was made around; the chain leaves it out, as it goes on with its source.
+fn within<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+fn says_full(answer: &str) -> bool {
+    [
+        "InsufficientStorage",
+        "XMinioStorageFull",
+        "QuotaExceeded",
+        "no space left on device",
+    ]
+    .iter()
+    .any(|code| answer.contains(code))
+        || status(answer) == Some(507)
+}
+
+/// The HTTP status that object_store's text names.
+fn status(answer: &str) -> Option<u16> {
+    if answer.contains("Received redirect without LOCATION") {
+        return Some(301);
+    }
+    let (_, rest) = answer.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Retry;
+    use crate::error::Source;
+
+    fn place() -> Place {
+        Place {
+            url: "s3://bucket".into(),
+            bucket: "bucket".into(),
+        }
+    }
+
+    fn generic(source: impl Into<Source>) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "S3",
+            source: source.into(),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_typed_and_resumable_wherever_it_is_in_the_chain() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let deep = generic(io::Error::other(io::Error::from(kind)));
+            for error in [
+                Error::storage(&place(), "k", generic(io::Error::from(kind))),
+                Error::storage(&place(), "k", deep),
+                Error::io(Path::new("/x"), io::Error::from(kind)),
+            ] {
+                assert!(matches!(error, Error::Full { .. }), "{error:?}");
+                assert_eq!(error.retry(), Retry::Later);
+            }
+        }
+        let error = Error::io(Path::new("/x"), io::Error::from_raw_os_error(28));
+        assert!(matches!(error, Error::Full { .. }), "ENOSPC: {error:?}");
+    }
+
+    #[test]
+    fn answers_of_a_server_are_sorted_by_what_helps() {
+        let check = |text: &str, later: bool, name: &str| {
+            let error = Error::storage(&place(), "k", generic(text));
+            assert_eq!(error.retry() == Retry::Later, later, "{error:?}");
+            assert!(format!("{error:?}").starts_with(name), "{error:?}");
+        };
+        let status = |s: &str| format!("Server returned non-2xx status code: {s}");
+        check(
+            &status("403 Forbidden: <Code>SignatureDoesNotMatch</Code>"),
+            false,
+            "Denied",
+        );
+        check(&status("500 Internal Server Error: "), true, "Failed");
+        check(&status("503 Service Unavailable: "), true, "Failed");
+        check(&status("507 Insufficient Storage: "), true, "Full");
+        check(
+            &status("400 Bad Request: <Code>QuotaExceeded</Code>"),
+            true,
+            "Full",
+        );
+        check(&status("400 Bad Request: "), false, "Refused");
+        check(
+            &status("404 Not Found: <Code>NoSuchBucket</Code>"),
+            false,
+            "BucketMissing",
+        );
+        check(
+            "Received redirect without LOCATION, wrong region",
+            false,
+            "Refused",
+        );
+        check("anything else", false, "Refused");
+    }
+
+    #[test]
+    fn a_broken_transport_is_worth_another_call() {
+        let http = HttpError::new(HttpErrorKind::Connect, io::Error::other("refused"));
+        let error = Error::storage(&place(), "k", generic(http));
+        assert!(matches!(error, Error::Unreachable { .. }));
+        assert_eq!(error.retry(), Retry::Later);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_stays_so() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let deep = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
+        let http = HttpError::new(HttpErrorKind::Connect, deep);
+        let error = Error::storage(&place(), "k", generic(http));
+        assert!(matches!(error, Error::Untrusted { .. }), "{error:?}");
+        assert_eq!(error.retry(), Retry::Never);
+        assert!(error.to_string().contains("ca_file"));
+    }
+}

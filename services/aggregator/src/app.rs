@@ -1,0 +1,195 @@
+//! Wiring: the table of contents.
+
+use std::sync::Arc;
+
+use artifacts::Transfer;
+use artifacts::spool::Spool;
+use bus::drive::{Drive, Driver, Next, Owned};
+use bus::fleet::Fleet;
+use bus::{Bus, Connect, Retry, Store};
+use chassis::clock;
+use chassis::service::Frame;
+use contract::permission;
+use contract::topology::{Bucket, plan_key};
+use domain::cause::{Cause, CauseKind};
+use domain::job::{Job, Phase, Role};
+use domain::plan::Plan;
+use domain::profile::Profile;
+use domain::round::{Evaluated, Summary};
+
+use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
+use crate::rounds::standings::Standings;
+use crate::{Config, Error};
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// If the process cannot start; once it runs, trouble is waited out.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let conditions = &["nats", "storage"];
+    let frame = Frame::start("aggregator", &config.telemetry, &config.health, conditions)
+        .await
+        .map_err(Error::start)?;
+    let connect = Connect {
+        url: config.nats.url.clone(),
+        user: config.nats.user.clone(),
+        password: config
+            .nats
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+        credentials_file: config.nats.credentials_file.clone(),
+    };
+    let bus = Bus::connect(&connect, &permission::Role::Aggregator).await?;
+    bus.ready(&frame.token).await;
+    frame.readiness.set("nats", true, "");
+    let artifacts = artifacts::Store::open(&config.storage)?;
+    frame.readiness.set("storage", true, "");
+    let aggregator = Aggregator {
+        fleet: Fleet::watch(&bus, clock::now),
+        profiles: bus.store(Bucket::Profiles).await?,
+        plans: bus.store(Bucket::Plans).await?,
+        rounds: bus.store(Bucket::Jobs).await?,
+        scores: bus.store(Bucket::Jobs).await?,
+        artifacts,
+        spool: Spool::open(&config.work_dir.join("spool"), config.spool_bytes)?,
+        transfer: Transfer::new(frame.token.clone()),
+        standings: Standings::default(),
+        config: config.clone(),
+    };
+    let drive = Drive {
+        role: Role::Aggregator,
+        instance: config.instance.unwrap_or_else(|| frame.instance.clone()),
+        lease_ms: config.liveness.lease_ms(),
+        sweep_ms: config.liveness.sweep_ms(),
+        clock: clock::now,
+    };
+    drive.run(&bus, Arc::new(aggregator), &frame.token).await?;
+    frame.stop().await;
+    Ok(())
+}
+
+/// What every step of the aggregator works with.
+pub(crate) struct Aggregator {
+    pub fleet: Fleet,
+    pub profiles: Store<Profile>,
+    pub plans: Store<Plan>,
+    pub rounds: Store<Summary>,
+    pub scores: Store<Evaluated>,
+    pub artifacts: artifacts::Store,
+    pub spool: Spool,
+    pub transfer: Transfer,
+    pub standings: Standings,
+    pub config: Config,
+}
+
+impl Aggregator {
+    /// The job's plan, which exists from `starting` on.
+    pub async fn plan(&self, job: &Job) -> Result<Plan, Error> {
+        let version = job.plan.ok_or(Error::Missing { what: "plan" })?;
+        let stored = self.plans.get(&plan_key(&job.id, version)).await?;
+        stored
+            .map(|(plan, _)| plan)
+            .ok_or(Error::Missing { what: "plan" })
+    }
+}
+
+impl Driver for Aggregator {
+    type Error = Error;
+
+    async fn step(&self, job: &mut Owned) -> Result<Next, Error> {
+        let phase = job.job().phase.clone();
+        if !phase.is_terminal()
+            && !matches!(phase, Phase::Paused { .. })
+            && job.now() >= job.job().deadline()
+        {
+            let sites = self.standings.troubles(job.job());
+            let message = format!("the job's deadline passed while it was {}", phase.name());
+            job.fail(Cause {
+                kind: CauseKind::DeadlinePassed,
+                message,
+                sites,
+            })
+            .await?;
+            return Ok(Next::Again);
+        }
+        match phase {
+            Phase::Starting => starting::handle(self, job).await,
+            Phase::Training {
+                round,
+                global,
+                opened_at,
+                deadline,
+            } => {
+                training::handle(
+                    self,
+                    job,
+                    &training::Open {
+                        round,
+                        global,
+                        opened_at,
+                        deadline,
+                    },
+                )
+                .await
+            }
+            Phase::Folding {
+                round,
+                global,
+                opened_at,
+                closed,
+            } => {
+                folding::handle(
+                    self,
+                    job,
+                    &folding::Decided {
+                        round,
+                        global,
+                        opened_at,
+                        closed,
+                    },
+                )
+                .await
+            }
+            Phase::Evaluating {
+                round,
+                global,
+                deadline,
+            } => {
+                evaluating::handle(
+                    self,
+                    job,
+                    &evaluating::Merged {
+                        round,
+                        global,
+                        deadline,
+                    },
+                )
+                .await
+            }
+            Phase::Finalizing { global } => finalizing::handle(self, job, global).await,
+            Phase::Paused { since, .. } => paused::handle(job, since).await,
+            _ => ended::handle(self, job).await,
+        }
+    }
+
+    fn retry(&self, error: &Error) -> Retry {
+        error.retry()
+    }
+
+    async fn give_up(&self, job: &mut Owned, error: &Error) -> Result<(), bus::Error> {
+        if job.job().phase.is_terminal() {
+            return Ok(());
+        }
+        let message = format!(
+            "the aggregator cannot go on: {}",
+            bus::drive::error_chain(error)
+        );
+        job.fail(Cause {
+            kind: CauseKind::Internal,
+            message,
+            sites: Vec::new(),
+        })
+        .await
+    }
+}

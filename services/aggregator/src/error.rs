@@ -1,0 +1,81 @@
+//! What can go wrong in the aggregator.
+
+use bus::Retry;
+
+use crate::strategy;
+
+/// What can go wrong in the aggregator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process cannot start.
+    #[error("aggregator cannot start")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The bus.
+    #[error("message bus")]
+    Bus(#[from] bus::Error),
+    /// Object storage.
+    #[error("object storage")]
+    Storage(#[from] artifacts::Error),
+    /// A tensor file of ours.
+    #[error("tensor file")]
+    Tensors(#[from] artifacts::tensors::Error),
+    /// The merge.
+    #[error("merging round {round}")]
+    Merge {
+        /// Of which round.
+        round: u32,
+        /// Why.
+        #[source]
+        source: strategy::Error,
+    },
+    /// The working folder.
+    #[error("working folder {path}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Stored state that must be there is not.
+    #[error("{what} of the job is missing in the store")]
+    Missing {
+        /// What.
+        what: &'static str,
+    },
+    /// A value of ours has no JSON form.
+    #[error("cannot write {what}")]
+    Encode {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A computation ended without a result.
+    #[error("the merge was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// Whether trying again helps.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Bus(error) => error.retry(),
+            Self::Storage(error) => match error.retry() {
+                artifacts::Retry::Later => Retry::Later,
+                artifacts::Retry::Never => Retry::Never,
+            },
+            // A full or lost disk comes back; so does a cancelled computation.
+            Self::Folder { .. } | Self::Tensors(_) | Self::Interrupted(_) => Retry::Later,
+            Self::Start(_) | Self::Merge { .. } | Self::Missing { .. } | Self::Encode { .. } => {
+                Retry::Never
+            }
+        }
+    }
+
+    pub(crate) fn start(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Start(Box::new(error))
+    }
+}

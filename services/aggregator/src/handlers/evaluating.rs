@@ -1,0 +1,155 @@
+//! A committed round: has its adapter scored by the workers.
+
+use bus::Said;
+use bus::drive::{Next, Owned};
+use chassis::failpoint::{Failpoint, hit};
+use contract::message::job::Event;
+use contract::message::report::{self, Failed};
+use contract::topology::score_key;
+use domain::artifact::ArtifactRef;
+use domain::cause::{SiteTrouble, Trouble};
+use domain::id::WorkerName;
+use domain::job::Phase;
+use domain::plan::Plan;
+use domain::round::{Evaluated, Score};
+use domain::time::UnixMillis;
+
+use crate::Error;
+use crate::app::Aggregator;
+use crate::rounds::{follow, tasks};
+
+/// A committed round.
+pub struct Merged {
+    pub round: u32,
+    pub global: ArtifactRef,
+    pub deadline: UnixMillis,
+}
+
+pub async fn handle(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    merged: &Merged,
+) -> Result<Next, Error> {
+    let plan = aggregator.plan(job.job()).await?;
+    let Some((score, missing)) = collect(aggregator, job, &plan, merged).await? else {
+        return Ok(Next::Wait(Some(merged.deadline)));
+    };
+    let seconds = job.now().seconds_since(job.job().phase_since);
+    let complete = follow::is_complete(job.job(), merged.round);
+    let evaluated = Evaluated {
+        round: merged.round,
+        score,
+        complete,
+        seconds,
+        missing,
+    };
+    aggregator
+        .scores
+        .put(&score_key(&job.job().id, merged.round), &evaluated)
+        .await?;
+    hit(Failpoint::AggregatorEvaluateAfterScores);
+    job.say(Event::Evaluated {
+        round: merged.round,
+        records: evaluated.score.records,
+        loss: evaluated.score.loss(),
+        balanced_accuracy: evaluated.score.balanced_accuracy(),
+    })
+    .await?;
+    let next = follow::after_score(
+        job.job(),
+        &plan,
+        merged.round,
+        merged.global.clone(),
+        job.now(),
+    );
+    let paused = matches!(next, Phase::Paused { .. });
+    job.advance(next, |job| job.pause_requested &= !paused)
+        .await?;
+    hit(Failpoint::AggregatorEvaluateAfterState);
+    job.announce().await?;
+    Ok(Next::Again)
+}
+
+/// The fleet's score, once every site has answered, is lost or is out of time.
+async fn collect(
+    aggregator: &Aggregator,
+    job: &Owned,
+    plan: &Plan,
+    merged: &Merged,
+) -> Result<Option<(Score, Vec<SiteTrouble>)>, Error> {
+    let mut score = Score::default();
+    let mut missing = job.job().lost.clone();
+    let mut waiting = false;
+    let active: Vec<&WorkerName> = job.job().active().collect();
+    for worker in active {
+        let Some(worker_plan) = plan.workers.get(worker) else {
+            continue;
+        };
+        let (id, epoch) = (&job.job().id, job.job().epoch);
+        let answered = match job
+            .bus()
+            .report::<report::Evaluated>(worker, id, epoch)
+            .await
+        {
+            Err(bus::Error::Decode { .. }) => {
+                missing.push(trouble(
+                    worker,
+                    Trouble::Internal,
+                    "its score cannot be read",
+                ));
+                continue;
+            }
+            other => other?,
+        };
+        if let Some(evaluated) = answered {
+            if evaluated.score.loss_sum.is_finite() {
+                score.add(&evaluated.score);
+            } else {
+                missing.push(trouble(
+                    worker,
+                    Trouble::NotFinite,
+                    "its loss is not a finite number",
+                ));
+            }
+        } else if let Some(failed) = job.bus().report::<Failed>(worker, id, epoch).await? {
+            missing.push(trouble(worker, failed.trouble, &failed.detail));
+        } else if let Some(site) = gave_out(aggregator, job, worker) {
+            missing.push(site);
+        } else if job.now() >= merged.deadline {
+            missing.push(trouble(
+                worker,
+                Trouble::TooLate,
+                "its score did not come in time",
+            ));
+        } else {
+            waiting = true;
+            let task = tasks::evaluate(
+                job.job(),
+                worker,
+                worker_plan,
+                merged.round,
+                &merged.global,
+                merged.deadline,
+            );
+            if tasks::give(job, &task, merged.deadline).await? == Said::Now {
+                hit(Failpoint::AggregatorEvaluateAfterTasks);
+            }
+        }
+    }
+    Ok((!waiting).then_some((score, missing)))
+}
+
+fn gave_out(aggregator: &Aggregator, job: &Owned, worker: &WorkerName) -> Option<SiteTrouble> {
+    let give_up_ms = aggregator.config.liveness.give_up_ms();
+    aggregator
+        .fleet
+        .gave_out(worker, job.job().phase_since, give_up_ms)
+}
+
+fn trouble(worker: &WorkerName, trouble: Trouble, detail: &str) -> SiteTrouble {
+    SiteTrouble {
+        worker: worker.clone(),
+        trouble,
+        detail: detail.to_owned(),
+    }
+}

@@ -1,0 +1,79 @@
+//! The last round is committed: writes the adapter's configuration and the report.
+
+use bus::drive::{Next, Owned};
+use chassis::failpoint::{Failpoint, hit};
+use contract::topology::{round_key, score_key};
+use domain::artifact::ArtifactRef;
+use domain::job::Phase;
+use domain::round::{Evaluated, Summary};
+
+use crate::Error;
+use crate::app::Aggregator;
+use crate::rounds::report::{Report, Scored, peft_config};
+
+pub async fn handle(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    adapter: ArtifactRef,
+) -> Result<Next, Error> {
+    let plan = aggregator.plan(job.job()).await?;
+    let id = job.job().id.clone();
+    let mut rounds: Vec<Summary> = Vec::new();
+    let mut scores: Vec<Evaluated> = Vec::new();
+    for round in 0..=job.job().spec.rounds.count {
+        rounds.extend(
+            aggregator
+                .rounds
+                .get(&round_key(&id, round))
+                .await?
+                .map(|(summary, _)| summary),
+        );
+        scores.extend(
+            aggregator
+                .scores
+                .get(&score_key(&id, round))
+                .await?
+                .map(|(score, _)| score),
+        );
+    }
+    let config = encode("adapter configuration", &peft_config(job.job(), &plan))?;
+    let prefix = format!("jobs/{id}/adapter");
+    let config = aggregator
+        .artifacts
+        .put_bytes(&prefix, config, &aggregator.transfer)
+        .await?;
+    hit(Failpoint::AggregatorFinalizeAfterAdapter);
+    let report = Report {
+        job: &id,
+        spec: &job.job().spec,
+        submitted_at: job.job().submitted_at,
+        finished_at: job.now(),
+        plan: &plan,
+        rounds: &rounds,
+        evaluations: scores.iter().map(Scored::from).collect(),
+        adapter: &adapter,
+    };
+    let report = encode("report", &report)?;
+    let report = aggregator
+        .artifacts
+        .put_bytes(&format!("jobs/{id}/report"), report, &aggregator.transfer)
+        .await?;
+    hit(Failpoint::AggregatorFinalizeAfterReport);
+    job.advance(
+        Phase::Succeeded {
+            adapter,
+            config,
+            report,
+        },
+        |_| {},
+    )
+    .await?;
+    hit(Failpoint::AggregatorFinalizeAfterState);
+    job.announce().await?;
+    hit(Failpoint::AggregatorFinalizeAfterPublish);
+    Ok(Next::Again)
+}
+
+fn encode(what: &'static str, value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec_pretty(value).map_err(|source| Error::Encode { what, source })
+}

@@ -1,0 +1,99 @@
+//! A planned job: writes the untrained adapter that every worker starts from.
+
+use bus::drive::{Next, Owned};
+use chassis::failpoint::{Failpoint, hit};
+use contract::topology::{profile_key, round_key};
+use domain::adapter::WeightShape;
+use domain::job::Job;
+use domain::plan::Plan;
+use domain::round::Summary;
+
+use crate::app::Aggregator;
+use crate::rounds::{follow, tasks};
+use crate::{Error, strategy};
+
+pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
+    let plan = aggregator.plan(job.job()).await?;
+    let weights = weights(aggregator, job.job(), &plan).await?;
+    let folder = folder(aggregator, job.job()).await?;
+    let path = folder.join("round-0.safetensors");
+    let (ranks, seed, file) = (
+        plan.global.clone(),
+        job.job().spec.training.seed,
+        path.clone(),
+    );
+    let written = tokio::task::spawn_blocking(move || {
+        let mut out = strategy::files::create(&file, &ranks, &weights)?;
+        strategy::fresh(&ranks, &weights, seed, &mut out)
+            .map_err(|source| Error::Merge { round: 0, source })?;
+        out.finish().map_err(Error::from)
+    });
+    written.await??;
+    let prefix = tasks::global_prefix(job.job());
+    let global = aggregator
+        .artifacts
+        .put_file(&prefix, &path, &aggregator.transfer)
+        .await?;
+    hit(Failpoint::AggregatorStartAfterArtifact);
+    let now = job.now();
+    let summary = Summary {
+        round: 0,
+        global: global.clone(),
+        opened_at: job.job().phase_since,
+        committed_at: now,
+        seconds: now.seconds_since(job.job().phase_since),
+        overhead_seconds: 0.0,
+        dropped_energy: 0.0,
+        workers: Vec::new(),
+        missing: Vec::new(),
+    };
+    aggregator
+        .rounds
+        .put(&round_key(&job.job().id, 0), &summary)
+        .await?;
+    let next = follow::after_merge(
+        job.job(),
+        &plan,
+        0,
+        global,
+        now,
+        aggregator.config.liveness.idle_ms,
+    );
+    job.advance(next, |_| {}).await?;
+    hit(Failpoint::AggregatorStartAfterState);
+    job.announce().await?;
+    Ok(Next::Again)
+}
+
+/// The model's adaptable weights, as any participant measured them.
+pub async fn weights(
+    aggregator: &Aggregator,
+    job: &Job,
+    plan: &Plan,
+) -> Result<Vec<WeightShape>, Error> {
+    for worker in plan.workers.keys() {
+        if let Some((profile, _)) = aggregator
+            .profiles
+            .get(&profile_key(&job.id, worker))
+            .await?
+        {
+            return Ok(profile.measurement.weights);
+        }
+    }
+    Err(Error::Missing { what: "profile" })
+}
+
+/// The job's working folder.
+pub async fn folder(aggregator: &Aggregator, job: &Job) -> Result<std::path::PathBuf, Error> {
+    let path = aggregator
+        .config
+        .work_dir
+        .join("jobs")
+        .join(job.id.as_str());
+    let made = tokio::fs::create_dir_all(&path).await;
+    made.map_err(|source| Error::Folder {
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(path)
+}

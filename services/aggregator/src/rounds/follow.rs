@@ -1,0 +1,74 @@
+//! What follows a round: pure.
+
+use domain::artifact::ArtifactRef;
+use domain::job::{Job, Phase};
+use domain::plan::Plan;
+use domain::time::UnixMillis;
+
+/// Whether a round's adapter is scored: the first, the last, and every so many between.
+#[must_use]
+pub fn is_scored(job: &Job, round: u32) -> bool {
+    let last = round >= job.spec.rounds.count;
+    job.spec
+        .evaluation
+        .as_ref()
+        .is_some_and(|evaluation| last || round.is_multiple_of(evaluation.every.max(1)))
+}
+
+/// Whether a score is taken on all held-out records instead of the job's sample.
+#[must_use]
+pub fn is_complete(job: &Job, round: u32) -> bool {
+    round == 0 || round >= job.spec.rounds.count
+}
+
+/// The phase after a round's adapter was committed.
+#[must_use]
+pub fn after_merge(
+    job: &Job,
+    plan: &Plan,
+    round: u32,
+    global: ArtifactRef,
+    now: UnixMillis,
+    idle_ms: u64,
+) -> Phase {
+    if is_scored(job, round) {
+        // Scoring is bounded by progress; this is the end for a site that crawls.
+        let deadline = now.plus(2000 * plan.deadline_seconds + 10 * idle_ms);
+        return Phase::Evaluating {
+            round,
+            global,
+            deadline,
+        };
+    }
+    after_score(job, plan, round, global, now)
+}
+
+/// The phase after a round's adapter was scored.
+#[must_use]
+pub fn after_score(
+    job: &Job,
+    plan: &Plan,
+    round: u32,
+    global: ArtifactRef,
+    now: UnixMillis,
+) -> Phase {
+    if round >= job.spec.rounds.count {
+        return Phase::Finalizing { global };
+    }
+    let deadline = now.plus(1000 * plan.deadline_seconds);
+    let open = Phase::Training {
+        round: round + 1,
+        global,
+        opened_at: now,
+        deadline,
+    };
+    // A pause that was asked for takes effect between two rounds.
+    if job.pause_requested {
+        Phase::Paused {
+            resume: Box::new(open),
+            since: now,
+        }
+    } else {
+        open
+    }
+}

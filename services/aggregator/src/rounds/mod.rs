@@ -1,0 +1,7 @@
+//! What the handlers share: tasks, what came back, what follows, and the report.
+
+pub mod follow;
+pub mod ingest;
+pub mod report;
+pub mod standings;
+pub mod tasks;

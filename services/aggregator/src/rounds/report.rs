@@ -1,0 +1,92 @@
+//! The report that stays when a job is done, and the adapter's configuration as PEFT reads it.
+
+use domain::artifact::ArtifactRef;
+use domain::id::JobId;
+use domain::job::{Job, Spec};
+use domain::plan::Plan;
+use domain::round::{Evaluated, Summary};
+use domain::time::UnixMillis;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// What became of a job, round by round.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    /// Which job.
+    pub job: &'a JobId,
+    /// What was asked for.
+    pub spec: &'a Spec,
+    /// When it was submitted.
+    pub submitted_at: UnixMillis,
+    /// When this report was written.
+    pub finished_at: UnixMillis,
+    /// What every worker trained, and why.
+    pub plan: &'a Plan,
+    /// Every round, the untrained start included.
+    pub rounds: &'a [Summary],
+    /// Every score.
+    pub evaluations: Vec<Scored<'a>>,
+    /// The adapter.
+    pub adapter: &'a ArtifactRef,
+}
+
+/// A score with its rates.
+#[derive(Debug, Serialize)]
+pub struct Scored<'a> {
+    /// Of which round.
+    pub round: u32,
+    /// Held-out records.
+    pub records: u64,
+    /// Mean loss per labelled token.
+    pub loss: Option<f64>,
+    /// Balanced accuracy among the job's choices.
+    pub balanced_accuracy: Option<f64>,
+    /// The counts, and who is missing.
+    pub detail: &'a Evaluated,
+}
+
+impl<'a> From<&'a Evaluated> for Scored<'a> {
+    fn from(detail: &'a Evaluated) -> Self {
+        let score = &detail.score;
+        let (loss, balanced_accuracy) = (score.loss(), score.balanced_accuracy());
+        Self {
+            round: detail.round,
+            records: score.records,
+            loss,
+            balanced_accuracy,
+            detail,
+        }
+    }
+}
+
+/// `adapter_config.json` of the merged adapter: one rank, `alpha / r` is the job's one scale.
+#[must_use]
+pub fn peft_config(job: &Job, plan: &Plan) -> Value {
+    let model = match (&job.spec.model.digest, &job.spec.model.source) {
+        (Some(digest), _) => digest.to_string(),
+        (None, source) => source.clone().unwrap_or_default(),
+    };
+    let targets: Vec<&str> = plan
+        .global
+        .targets()
+        .map(|target| target.module())
+        .collect();
+    json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model,
+        "r": job.spec.adapter.rank_max,
+        "lora_alpha": job.spec.adapter.alpha,
+        "target_modules": targets,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "modules_to_save": null,
+        "use_rslora": false,
+        "use_dora": false,
+    })
+}
