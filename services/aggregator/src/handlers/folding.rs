@@ -30,6 +30,13 @@ pub struct Decided {
     pub closed: Closed,
 }
 
+/// The merge's result.
+struct Merged {
+    global: ArtifactRef,
+    shares: Vec<f64>,
+    folded: Folded,
+}
+
 pub async fn handle(
     aggregator: &Aggregator,
     job: &mut Owned,
