@@ -85,16 +85,18 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Vec::new(),
             Err(e) => return Err(Error::storage(&self.place, MODELS, e)),
         };
-        let digests = listed.iter().filter_map(|prefix| {
-            let hex = prefix.filename()?;
-            format!("sha256:{hex}").parse::<Digest>().ok()
-        });
-        let mut models: Vec<ModelRef> = stream::iter(digests)
+        // A plain loop first: a lazy closure across an await hides that this can change threads.
+        let mut digests = Vec::new();
+        for prefix in listed {
+            let hex = prefix.filename().unwrap_or_default();
+            digests.extend(format!("sha256:{hex}").parse::<Digest>().ok());
+        }
+        let listed: Vec<Option<ModelRef>> = stream::iter(digests)
             .map(|digest| self.listed_model(digest))
             .buffer_unordered(READ_AT_ONCE)
-            .try_filter_map(async |model| Ok(model))
             .try_collect()
             .await?;
+        let mut models: Vec<ModelRef> = listed.into_iter().flatten().collect();
         models.sort_by(|a, b| a.digest.cmp(&b.digest));
         Ok(models)
     }
