@@ -66,6 +66,9 @@ pub struct Draw {
     pub pass: u64,
 }
 
+/// A pass and its order.
+type Made = (u64, Arc<[u32]>);
+
 /// An endless sequence of batches, any of which can be asked for.
 #[derive(Debug)]
 pub struct Sampler {
@@ -74,7 +77,7 @@ pub struct Sampler {
     groups: Vec<Vec<u32>>,
     key: [u8; 32],
     /// The last order made for each group, with its pass.
-    orders: Mutex<Vec<Option<(u64, Arc<[u32]>)>>>,
+    orders: Mutex<Vec<Option<Made>>>,
 }
 
 impl Sampler {

@@ -41,7 +41,7 @@ pub fn is_held_out(record: &Record, fraction: f64) -> bool {
     let mut hash = Sha256::new();
     // The length before each text keeps ("ab", "c") and ("a", "bc") apart.
     let mut add = |text: &str| {
-        hash.update(text.len().to_le_bytes());
+        hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(text.as_bytes());
     };
     match record {

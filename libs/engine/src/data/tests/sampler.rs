@@ -22,7 +22,7 @@ fn options(batch: usize) -> SamplerOptions {
 /// `no` for every fourth record, else `yes`.
 fn mails(count: usize) -> Dataset {
     let line = |n: usize| {
-        let answer = if n % 4 == 0 { " no" } else { " yes" };
+        let answer = if n.is_multiple_of(4) { " no" } else { " yes" };
         format!("{{\"prompt\":\"mail {n}\",\"completion\":\"{answer}\"}}\n")
     };
     open("a.jsonl", (0..count).map(line).collect::<String>())
@@ -61,7 +61,7 @@ fn a_step_is_the_same_whenever_it_is_asked_for() {
     assert_eq!(steps[0], FIRST_BATCH);
 }
 
-const FIRST_BATCH: [usize; 8] = [0; 8];
+const FIRST_BATCH: [usize; 8] = [4, 7, 1, 19, 13, 16, 10, 11];
 
 #[test]
 fn seed_round_and_worker_each_change_the_order() {
@@ -117,7 +117,10 @@ fn balance_gives_each_class_an_equal_share_of_every_batch() {
     let mut seen = BTreeSet::new();
     for step in 0..30 {
         let batch = sampler.batch(step);
-        let rare = batch.iter().filter(|record| *record % 4 == 0).count();
+        let rare = batch
+            .iter()
+            .filter(|record| record.is_multiple_of(4))
+            .count();
         assert_eq!(rare, 4, "step {step}");
         seen.extend(batch);
     }
@@ -130,7 +133,7 @@ fn balance_gives_each_class_an_equal_share_of_every_batch() {
     let odd = self::sampler(&dataset, odd);
     let rare = (0..10)
         .flat_map(|step| odd.batch(step))
-        .filter(|record| record % 4 == 0);
+        .filter(|record| record.is_multiple_of(4));
     assert_eq!(rare.count(), 15);
 }
 
