@@ -1,1 +1,29 @@
 //! Takes jobs over HTTP and shows what becomes of them.
+//!
+//! It promises: a job that was accepted is stored before the answer leaves; the same submission
+//! under the same key is the same job, whatever crashed in between; every error is a problem
+//! document (RFC 9457) that says what to do; whoever asks for a job learns within ten seconds which
+//! site it waits for and why. What it shows of one job comes from the key-value store.
+//!
+//! It does not drive a job: it stores what a person decided (submit, cancel, pause, resume, delete)
+//! and says so. Several may run side by side; none keeps anything that another needs.
+
+mod app;
+mod auth;
+mod config;
+mod cursor;
+mod error;
+mod explain;
+mod extract;
+mod layers;
+mod problem;
+mod reported;
+mod routes;
+mod state;
+mod view;
+mod watch;
+
+pub use app::run;
+pub use config::{Config, Limits};
+pub use error::Error;
+pub use routes::openapi::openapi_json;

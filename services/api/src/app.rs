@@ -1,0 +1,208 @@
+//! The wiring: what runs in this process, and what feeds what.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use artifacts::Store as Objects;
+use bus::drive::error_chain;
+use bus::{Bus, Connect};
+use chassis::health::Readiness;
+use chassis::service::Frame;
+use chassis::telemetry::{self, Metric};
+use contract::permission::Role;
+use contract::topology::Bucket;
+use domain::fleet::Registration;
+use domain::job::Job;
+use futures::StreamExt;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::state::App;
+use crate::{Config, Error, routes};
+
+/// Readiness: the message bus.
+const NATS: &str = "nats";
+/// Readiness: object storage.
+const STORAGE: &str = "storage";
+
+/// Pause between two looks at the bus.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two questions to object storage that answered.
+const STORAGE_LOOKS: u32 = 15;
+/// Pause before a broken subscription is opened again.
+const MEND: Duration = Duration::from_millis(200);
+/// How long open requests may take when the process stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves the API until the process is told to stop.
+///
+/// # Errors
+/// [`Error`]: a configuration that cannot be used, or an address that is taken. A bus or a storage
+/// that is away is waited for, and `/readyz` says so.
+pub async fn run(config: Config) -> Result<(), Error> {
+    config.check()?;
+    let frame = Frame::start("api", &config.telemetry, &config.health, &[NATS, STORAGE]).await?;
+    let bus = Bus::connect(&connect(&config), &Role::Api).await?;
+    let objects = Objects::open(&config.storage)?;
+    let app = App::new(bus, objects, &config, frame.token.clone());
+
+    let tasks = TaskTracker::new();
+    tasks.spawn(until_stopped(app.clone(), follow_jobs(app.clone())));
+    tasks.spawn(until_stopped(app.clone(), follow_workers(app.clone())));
+    tasks.spawn(until_stopped(app.clone(), follow_beats(app.clone())));
+    tasks.spawn(until_stopped(
+        app.clone(),
+        look_at_bus(app.clone(), frame.readiness.clone()),
+    ));
+    tasks.spawn(until_stopped(
+        app.clone(),
+        look_at_storage(app.clone(), frame.readiness.clone()),
+    ));
+    tasks.close();
+
+    let served = serve(&config, &app, frame.readiness.clone()).await;
+    frame.token.cancel();
+    tasks.wait().await;
+    frame.stop().await;
+    served
+}
+
+fn connect(config: &Config) -> Connect {
+    Connect {
+        url: config.nats.url.clone(),
+        user: config.nats.user.clone(),
+        password: config
+            .nats
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        credentials_file: config.nats.credentials_file.clone(),
+    }
+}
+
+async fn serve(config: &Config, app: &App, readiness: Readiness) -> Result<(), Error> {
+    let unusable = |source| Error::Listen {
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
+    if let Some(path) = &config.address_file {
+        write_address(path, address).map_err(|source| Error::AddressFile {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    tracing::info!(%address, token = config.token.is_some(), "api is served");
+    let stop = app.stop().clone();
+    let server = axum::serve(listener, routes::router(app.clone(), readiness))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        served = server => served.map_err(Error::Serve),
+        // A client that does not go away does not keep the process.
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
+}
+
+/// Whoever waits for the file never sees half an address.
+fn write_address(path: &Path, address: SocketAddr) -> std::io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, address.to_string())?;
+    std::fs::rename(&partial, path)
+}
+
+async fn until_stopped(app: App, work: impl Future<Output = ()>) {
+    chassis::signals::run_until(app.stop(), work).await;
+}
+
+async fn follow_jobs(app: App) {
+    let mut changes = app.bus().changes::<Job>(Bucket::Jobs);
+    while let Some(change) = changes.recv().await {
+        // Other keys of this bucket are rounds and scores of a job.
+        let Ok(id) = change.key.parse() else { continue };
+        match change.value {
+            Some(job) => app.watch().job(job),
+            None => app.watch().job_gone(&id),
+        }
+    }
+}
+
+async fn follow_workers(app: App) {
+    let mut changes = app.bus().changes::<Registration>(Bucket::Workers);
+    while let Some(change) = changes.recv().await {
+        let Ok(worker) = change.key.parse() else {
+            continue;
+        };
+        match change.value {
+            // A worker can write under its own key only, and speaks for nobody else.
+            Some(registration) if registration.worker == worker => app.watch().worker(registration),
+            Some(_) => tracing::warn!(%worker, "registration under another name ignored"),
+            None => app.watch().worker_gone(&worker),
+        }
+    }
+}
+
+async fn follow_beats(app: App) {
+    loop {
+        match app.bus().beats().await {
+            Ok(mut beats) => {
+                while let Some(beat) = beats.next().await {
+                    app.watch().beat(beat, chassis::clock::now());
+                }
+            }
+            Err(error) => tracing::debug!(%error, "beats are not heard, listening again"),
+        }
+        tokio::time::sleep(MEND).await;
+    }
+}
+
+async fn look_at_bus(app: App, readiness: Readiness) {
+    let mut created = false;
+    loop {
+        if !app.bus().is_connected() {
+            readiness.set(NATS, false, "not connected");
+        } else if created {
+            readiness.set(NATS, true, "");
+        } else {
+            match app.bus().ensure_topology().await {
+                Ok(()) => {
+                    created = true;
+                    readiness.set(NATS, true, "");
+                }
+                Err(error) => readiness.set(NATS, false, error_chain(&error)),
+            }
+        }
+        count_jobs(&app);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn count_jobs(app: &App) {
+    let known = app.watch().read();
+    for phase in routes::jobs::PHASES {
+        let count = known
+            .jobs
+            .values()
+            .filter(|job| job.phase.name() == phase)
+            .count();
+        telemetry::set(Metric::Jobs, count as f64, &[("phase", phase)]);
+    }
+}
+
+async fn look_at_storage(app: App, readiness: Readiness) {
+    loop {
+        let looks = match app.objects().ready().await {
+            Ok(()) => {
+                readiness.set(STORAGE, true, "");
+                STORAGE_LOOKS
+            }
+            Err(error) => {
+                readiness.set(STORAGE, false, error_chain(&error));
+                1
+            }
+        };
+        tokio::time::sleep(LOOK * looks).await;
+    }
+}

@@ -1,0 +1,174 @@
+//! `GET /v1/jobs/{id}/adapter`: the trained adapter as one archive that unpacks into a folder that
+//! Hugging Face PEFT loads.
+//!
+//! It is fetched and verified as a whole before the first byte leaves: a client never gets half an
+//! adapter under a good status. It passes through a file, so that memory does not grow with it.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use domain::job::Phase;
+use futures::{Stream, StreamExt, stream};
+use tokio::fs::File;
+use tokio_util::io::ReaderStream;
+
+use super::openapi::Refusals;
+use super::report::unfinished;
+use crate::extract::JobPath;
+use crate::problem::{Kind, Problem};
+use crate::state::App;
+
+/// Header with the digest of `adapter_model.safetensors`.
+const SHA256: &str = "fedpipe-adapter-sha256";
+/// Largest `adapter_config.json`, in bytes.
+const CONFIG_BYTES: u64 = 1 << 20;
+/// Bytes read from the file at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A tar archive is made of blocks of this size.
+const BLOCK: u64 = 512;
+
+/// Hands out a finished job's adapter as a tar archive of `adapter_config.json` and `adapter_model.safetensors`.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/adapter", tag = "jobs",
+    params(("id" = String, Path, description = "The job")),
+    responses(
+        (status = 200, description = "The archive; `Fedpipe-Adapter-Sha256` is the digest of `adapter_model.safetensors`", content_type = "application/x-tar",
+            headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`"))),
+        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not succeeded", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub async fn adapter(State(app): State<App>, JobPath(id): JobPath) -> Result<Response, Problem> {
+    let job = app.stored(&id).await?;
+    let Phase::Succeeded {
+        adapter, config, ..
+    } = &job.phase
+    else {
+        return Err(unfinished(&id, &job.phase, "adapter"));
+    };
+    let transfer = artifacts::Transfer::default();
+    let objects = app.objects();
+    let config = objects.get_bytes(config, CONFIG_BYTES, &transfer).await?;
+    let folder = tempfile::tempdir().map_err(|error| local(&error))?;
+    let path = folder.path().join("adapter");
+    objects
+        .get_file(adapter, &path, app.limits().adapter_bytes, &transfer)
+        .await?;
+    let file = File::open(&path).await.map_err(|error| local(&error))?;
+    // The open file outlives its name: nothing is left behind however the answer ends.
+    tokio::fs::remove_file(&path)
+        .await
+        .map_err(|error| local(&error))?;
+    let (length, archive) = archive(config, adapter.bytes, file).map_err(|error| local(&error))?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{id}-adapter.tar\""),
+        ),
+    ];
+    let digest = [(SHA256, adapter.sha256.to_string())];
+    Ok((headers, digest, Body::from_stream(archive)).into_response())
+}
+
+/// Trouble with this machine's own disk.
+fn local(error: &io::Error) -> Problem {
+    tracing::warn!(
+        error = bus::drive::error_chain(error),
+        "adapter cannot pass through a file"
+    );
+    Problem::new(
+        Kind::Unavailable,
+        "this service has no room for the adapter on its disk: an operator looks at its temporary folder",
+    )
+}
+
+/// The archive and its length. The same adapter gives the same bytes.
+fn archive(
+    config: Bytes,
+    adapter_bytes: u64,
+    adapter: File,
+) -> io::Result<(u64, impl Stream<Item = io::Result<Bytes>> + use<>)> {
+    let config_bytes = config.len() as u64;
+    let length = [config_bytes, adapter_bytes].map(|bytes| BLOCK + bytes.next_multiple_of(BLOCK));
+    let before = [
+        header_of("adapter_config.json", config_bytes)?,
+        config,
+        zeros(padding(config_bytes)),
+        header_of("adapter_model.safetensors", adapter_bytes)?,
+    ];
+    let after = [zeros(padding(adapter_bytes)), zeros(2 * BLOCK)];
+    let content = ReaderStream::with_capacity(adapter, CHUNK_BYTES);
+    let archive = stream::iter(before.map(Ok))
+        .chain(content)
+        .chain(stream::iter(after.map(Ok)));
+    Ok((length.iter().sum::<u64>() + 2 * BLOCK, archive))
+}
+
+fn header_of(name: &str, bytes: u64) -> io::Result<Bytes> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name)?;
+    header.set_size(bytes);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_cksum();
+    Ok(Bytes::copy_from_slice(header.as_bytes()))
+}
+
+const fn padding(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK) - bytes
+}
+
+fn zeros(bytes: u64) -> Bytes {
+    // Invariant: at most two blocks.
+    vec![0; usize::try_from(bytes).unwrap_or_default()].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::TryStreamExt;
+    use std::io::{Read, Write};
+
+    async fn check(config: &[u8], adapter: &[u8]) {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(adapter).expect("written");
+        io::Seek::rewind(&mut file).expect("rewound");
+        let bytes = Bytes::copy_from_slice(config);
+        let (length, stream) =
+            archive(bytes, adapter.len() as u64, File::from_std(file)).expect("an archive");
+        let parts: Vec<Bytes> = stream.try_collect().await.expect("reads");
+        let whole = parts.concat();
+        assert_eq!(whole.len() as u64, length);
+        let mut archive = tar::Archive::new(whole.as_slice());
+        let mut found = Vec::new();
+        for entry in archive.entries().expect("entries") {
+            let mut entry = entry.expect("an entry");
+            let name = entry.path().expect("a path").display().to_string();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).expect("content");
+            found.push((name, content));
+        }
+        assert_eq!(
+            found,
+            [
+                ("adapter_config.json".to_owned(), config.to_vec()),
+                ("adapter_model.safetensors".to_owned(), adapter.to_vec()),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_archive_unpacks_into_both_files_whatever_their_lengths() {
+        check(b"{}", &[7; 100_000]).await;
+        check(&[b'x'; 512], &[7; 1024]).await;
+        check(b"", b"").await;
+    }
+}

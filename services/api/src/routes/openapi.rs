@@ -1,0 +1,89 @@
+//! `GET /openapi.json`: the API in OpenAPI 3.1, made from the routes themselves.
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+use super::health;
+use crate::problem::Problem;
+use crate::view::fleet::ProgressEvent;
+use crate::view::spec::JobFile;
+
+/// What no route says itself.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "fedpipe",
+        description = "Fine-tunes one language model on data that may not leave the places where it lies. Every error is a problem document (RFC 9457); times are RFC 3339; a number that is not finite is null.",
+    ),
+    paths(health::healthz, health::readyz, health::metrics),
+    components(schemas(JobFile, ProgressEvent)),
+    security(("token" = [])),
+    tags(
+        (name = "jobs", description = "Submit jobs, look at them, take their results"),
+        (name = "control", description = "Cancel, pause, resume"),
+        (name = "models", description = "Models in storage"),
+        (name = "workers", description = "The fleet"),
+        (name = "health", description = "About this process"),
+        (name = "documentation", description = "About this API"),
+    ),
+    modifiers(&Token),
+)]
+pub struct Document;
+
+/// The token that `/v1` asks for where one is configured.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("Asked for below `/v1` where the service has a token configured; without one it serves loopback only"))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+    }
+}
+
+/// Refusals that every route below `/v1` may answer with.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "a description of answers")]
+pub enum Refusals {
+    /// A token is configured and was not shown.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(#[to_schema] Problem),
+    /// No token is configured and the request comes from another site's page.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(#[to_schema] Problem),
+    /// A defect; the log has the cause.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(#[to_schema] Problem),
+    /// NATS or object storage does not answer, or not in time: try again.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(#[to_schema] Problem),
+}
+
+/// The document of all routes.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, document) = super::described().split_for_parts();
+    document
+}
+
+/// The OpenAPI document as it is committed: pretty, and the same for the same program.
+#[must_use]
+pub fn openapi_json() -> String {
+    // Invariant: the document is plain data; a test writes it.
+    let mut text = document().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "documentation",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+)]
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}

@@ -1,0 +1,238 @@
+//! Committed rounds and their scores as the API shows them.
+//!
+//! They are read more leniently than they are written: a figure that was not finite when it was
+//! stored stands there as `null`, and must not hide the round.
+
+use domain::artifact::ArtifactRef;
+use domain::round::Score;
+use domain::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::job::{AdapterView, TroubleView};
+use super::{finite, rfc3339};
+
+/// [`domain::round::Summary`] as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredRound {
+    round: u32,
+    global: ArtifactRef,
+    opened_at: UnixMillis,
+    committed_at: UnixMillis,
+    seconds: Option<f64>,
+    overhead_seconds: Option<f64>,
+    dropped_energy: Option<f64>,
+    workers: Vec<WorkerRoundView>,
+    missing: Vec<TroubleView>,
+}
+
+/// [`domain::round::Evaluated`] as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredScore {
+    score: StoredCounts,
+    complete: bool,
+    seconds: Option<f64>,
+    missing: Vec<TroubleView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredCounts {
+    records: u64,
+    loss_sum: Option<f64>,
+    labelled_tokens: u64,
+    confusion: Vec<Vec<u64>>,
+}
+
+/// A committed round.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RoundView {
+    /// Counted from 1; 0 is the untrained adapter.
+    pub round: u32,
+    /// The merged adapter.
+    pub adapter: AdapterView,
+    /// When it opened (RFC 3339).
+    pub opened_at: String,
+    /// When its merged adapter was stored (RFC 3339).
+    pub committed_at: String,
+    /// Seconds from opening to commit, evaluation not counted.
+    pub seconds: Option<f64>,
+    /// `seconds` minus the slowest worker's compute.
+    pub overhead_seconds: Option<f64>,
+    /// Share of the merged change's energy that the kept rank does not hold.
+    pub dropped_energy: Option<f64>,
+    /// Who contributed what.
+    pub workers: Vec<WorkerRoundView>,
+    /// Whose update did not count, and why.
+    pub missing: Vec<TroubleView>,
+    /// The fleet's score of the merged adapter; absent while there is none.
+    pub evaluation: Option<EvaluationView>,
+}
+
+/// What one worker did in a round.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WorkerRoundView {
+    /// Whose.
+    pub worker: String,
+    /// Highest rank it trained.
+    pub rank: u16,
+    /// Records per step.
+    pub batch: u16,
+    /// Its share of the merge.
+    pub weight: Option<f64>,
+    /// Its figures.
+    pub metrics: MetricsView,
+}
+
+/// Figures of a worker's round.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetricsView {
+    /// Records trained on.
+    pub records: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Mean loss over the round's steps.
+    pub loss: Option<f64>,
+    /// Optimizer steps.
+    pub steps: u32,
+    /// Seconds of training.
+    pub compute_seconds: Option<f64>,
+    /// Tokens a second while training.
+    pub tokens_per_second: Option<f64>,
+    /// Peak of the worker's heap, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Bytes sent to object storage.
+    pub bytes_up: u64,
+    /// Bytes fetched from object storage.
+    pub bytes_down: u64,
+    /// Bytes sent on the message bus.
+    pub control_bytes_up: u64,
+}
+
+/// The fleet's score of a round.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvaluationView {
+    /// Held-out records scored.
+    pub records: u64,
+    /// Mean loss per labelled token.
+    pub loss: Option<f64>,
+    /// Mean over the classes of the share answered right.
+    pub balanced_accuracy: Option<f64>,
+    /// `confusion[truth][answer]`, indexed as the job's choices.
+    pub confusion: Vec<Vec<u64>>,
+    /// Whether all held-out records were scored, or the job's sample.
+    pub complete: bool,
+    /// Seconds from asking to having it.
+    pub seconds: Option<f64>,
+    /// Sites that did not answer, and why.
+    pub missing: Vec<TroubleView>,
+}
+
+impl RoundView {
+    /// A round with its score.
+    pub fn new(round: StoredRound, score: Option<StoredScore>) -> Self {
+        Self {
+            round: round.round,
+            adapter: AdapterView {
+                sha256: round.global.sha256.to_string(),
+                bytes: round.global.bytes,
+            },
+            opened_at: rfc3339(round.opened_at),
+            committed_at: rfc3339(round.committed_at),
+            seconds: round.seconds,
+            overhead_seconds: round.overhead_seconds,
+            dropped_energy: round.dropped_energy,
+            workers: round.workers,
+            missing: round.missing,
+            evaluation: score.map(EvaluationView::from),
+        }
+    }
+}
+
+impl From<StoredScore> for EvaluationView {
+    fn from(stored: StoredScore) -> Self {
+        let score = Score {
+            records: stored.score.records,
+            loss_sum: stored.score.loss_sum.unwrap_or(f64::NAN),
+            labelled_tokens: stored.score.labelled_tokens,
+            confusion: stored.score.confusion,
+            seconds: 0.0,
+        };
+        Self {
+            records: score.records,
+            loss: score.loss().and_then(finite),
+            balanced_accuracy: score.balanced_accuracy().and_then(finite),
+            confusion: score.confusion,
+            complete: stored.complete,
+            seconds: stored.seconds,
+            missing: stored.missing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::fixture::artifact;
+    use domain::round::{Evaluated, Summary, UpdateMetrics, WorkerRound};
+    use serde_json::Value;
+
+    fn summary() -> Summary {
+        let metrics = UpdateMetrics {
+            records: 8,
+            tokens: 100,
+            loss: f64::NAN,
+            steps: 2,
+            compute_seconds: 1.5,
+            tokens_per_second: f64::INFINITY,
+            peak_memory_bytes: 1,
+            bytes_up: 2,
+            bytes_down: 3,
+            control_bytes_up: 4,
+        };
+        Summary {
+            round: 1,
+            global: artifact(),
+            opened_at: UnixMillis(1000),
+            committed_at: UnixMillis(3000),
+            seconds: 2.0,
+            overhead_seconds: 0.5,
+            dropped_energy: f64::NAN,
+            workers: vec![WorkerRound {
+                worker: "a".parse().expect("legal"),
+                rank: 4,
+                batch: 2,
+                weight: 1.0,
+                update: artifact(),
+                metrics,
+            }],
+            missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_stored_round_with_figures_that_are_not_finite_is_still_shown() {
+        let stored = serde_json::to_string(&summary()).expect("serializes");
+        let read: StoredRound = serde_json::from_str(&stored).expect("reads");
+        let score = Evaluated {
+            round: 1,
+            score: Score {
+                records: 4,
+                loss_sum: f64::NAN,
+                labelled_tokens: 4,
+                confusion: vec![vec![2, 0], vec![1, 1]],
+                seconds: 0.1,
+            },
+            complete: true,
+            seconds: 0.2,
+            missing: Vec::new(),
+        };
+        let stored = serde_json::to_string(&score).expect("serializes");
+        let score: StoredScore = serde_json::from_str(&stored).expect("reads");
+        let view = serde_json::to_value(RoundView::new(read, Some(score))).expect("serializes");
+        assert!(view["workers"][0]["metrics"]["loss"].is_null());
+        assert!(view["dropped_energy"].is_null());
+        assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
+        assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
+        assert_eq!(view["evaluation"]["loss"], Value::Null);
+    }
+}

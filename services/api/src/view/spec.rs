@@ -1,0 +1,130 @@
+//! The job file's schema in the OpenAPI document, by hand: the domain knows nothing of OpenAPI.
+
+use serde_json::json;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// The sections of a job file; what each says is in the example and in the documentation of
+/// `domain::job::Spec`.
+const SECTIONS: [(&str, &str); 10] = [
+    (
+        "model",
+        "exactly one of `digest` (from `fedpipe model push`) and `source` (`file:///…`, for one machine)",
+    ),
+    (
+        "data",
+        "`dataset`: the name that each site maps to its own files; `sites`: only these workers (empty: every worker that has it)",
+    ),
+    (
+        "adapter",
+        "`targets` (auto, or a list of q, k, v, o, gate, up, down), `rank` (auto, or 1 to `rank_max`), `rank_max` (1 to 256), `alpha`; the scale is alpha / rank_max for the whole job",
+    ),
+    (
+        "training",
+        "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `order` (shuffle, balanced, file), `seed`",
+    ),
+    ("precision", "`base`: auto, source or f32"),
+    (
+        "rounds",
+        "`count`, `quorum` (auto: all sites), `deadline` in seconds (auto: from the plan's prediction)",
+    ),
+    (
+        "aggregation",
+        "`strategy`: product; `weights`: samples, tokens or equal",
+    ),
+    (
+        "evaluation",
+        "`every` so many rounds, `sample` records per site, `choices`: candidate completions; absent: no scoring",
+    ),
+    ("retention", "`keep_updates`: keep every site's updates"),
+    (
+        "plan_from",
+        "id of a job whose plans are replayed with the same sites",
+    ),
+];
+
+/// The job file ([`domain::job::Spec`]): unknown fields are refused, absent sections take defaults.
+#[derive(Debug)]
+pub struct JobFile;
+
+impl PartialSchema for JobFile {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+        let mut object = ObjectBuilder::new()
+            .description(Some(
+                "A job file. Unknown fields are refused; absent sections take their defaults.",
+            ))
+            .property(
+                "name",
+                text().description(Some("1 to 100 printable characters")),
+            )
+            .required("name")
+            .required("model")
+            .required("data");
+        for (name, says) in SECTIONS {
+            let section = match name {
+                "plan_from" => text(),
+                _ => ObjectBuilder::new(),
+            };
+            object = object.property(name, section.description(Some(says)));
+        }
+        let deadline = ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::Integer))
+            .description(Some(
+                "seconds from submission to the end at the latest; a day if absent",
+            ));
+        object
+            .property("deadline_seconds", deadline)
+            .examples([example()])
+            .into()
+    }
+}
+
+impl ToSchema for JobFile {}
+
+/// A job that the API accepts once its model is pushed.
+pub fn example() -> serde_json::Value {
+    json!({
+        "name": "spam-filter",
+        "model": { "digest": "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" },
+        "data": { "dataset": "mail" },
+        "adapter": { "targets": ["q", "k", "v", "o"], "rank": "auto", "rank_max": 16, "alpha": 32 },
+        "training": { "optimizer": "adamw", "local_steps": 8, "batch": "auto", "sequence_length": 128, "learning_rate": 1e-3, "seed": 7 },
+        "precision": { "base": "auto" },
+        "rounds": { "count": 3, "quorum": 2, "deadline": "auto" },
+        "aggregation": { "strategy": "product" },
+        "evaluation": { "choices": [" yes", " no"], "every": 1, "sample": 16 },
+        "deadline_seconds": 86400,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::job::Spec;
+
+    #[test]
+    fn the_example_is_a_job_that_is_accepted() {
+        let spec: Spec = serde_json::from_value(example()).expect("reads");
+        assert_eq!(spec.check(), Ok(()));
+    }
+
+    #[test]
+    fn every_field_of_a_job_file_is_in_the_schema_and_nothing_else() {
+        let spec: Spec = serde_json::from_value(example()).expect("reads");
+        let fields = serde_json::to_value(&spec).expect("serializes");
+        let schema = serde_json::to_value(JobFile::schema()).expect("serializes");
+        let names = |value: &serde_json::Value| -> Vec<String> {
+            let mut names: Vec<String> = value
+                .as_object()
+                .expect("an object")
+                .keys()
+                .cloned()
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&schema["properties"]), names(&fields));
+    }
+}
