@@ -320,6 +320,7 @@ fn an_observation_is_read_from_a_rounds_figures() {
         peak_memory_bytes: 5,
         bytes_up: 0,
         bytes_down: 0,
+        control_bytes_up: 0,
     };
     let seen = Observation::of(&metrics, M, 512.0).expect("made steps");
     assert_eq!((seen.tokens, seen.step_seconds), (400.0, 2.0));

@@ -294,3 +294,10 @@ proptest! {
         prop_assert!(difference(&dense(&merged, weight, 12), &expected) < 1e-5);
     }
 }
+
+#[test]
+fn a_stack_of_more_than_half_the_smaller_width_is_accumulated_densely() {
+    assert!(matches!(Change::new(64, 80, 32), Change::Stack { .. }));
+    assert!(matches!(Change::new(64, 80, 33), Change::Dense(_)));
+    assert!(matches!(Change::new(80, 64, 33), Change::Dense(_)));
+}
