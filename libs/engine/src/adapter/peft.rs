@@ -74,6 +74,12 @@ struct Read {
     layers_to_transform: Option<serde_json::Value>,
     #[serde(default)]
     exclude_modules: Option<serde_json::Value>,
+    #[serde(default)]
+    layer_replication: Option<serde_json::Value>,
+    #[serde(default)]
+    trainable_token_indices: Option<serde_json::Value>,
+    #[serde(default)]
+    target_parameters: Option<serde_json::Value>,
 }
 
 /// PEFT writes a list, or one pattern.
@@ -243,6 +249,12 @@ impl Read {
             ),
             (self.layers_to_transform.is_some(), "layers_to_transform"),
             (self.exclude_modules.is_some(), "exclude_modules"),
+            (self.layer_replication.is_some(), "layer_replication"),
+            (
+                self.trainable_token_indices.is_some(),
+                "trainable_token_indices",
+            ),
+            (self.target_parameters.is_some(), "target_parameters"),
         ];
         match refused.iter().find(|(refused, _)| *refused) {
             Some((_, what)) => Err(Error::Unsupported {

@@ -1,0 +1,21 @@
+//! The engine against PyTorch, against damage, and against itself.
+//!
+//! Reference values are made by `tests/reference/make_reference.py`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod adapters;
+mod cancel;
+mod damage;
+mod generation;
+mod repeatable;
+mod scoring;
+mod smollm2;
+mod support;
+mod torch;

@@ -1,0 +1,108 @@
+//! SmolLM2-135M-Instruct itself. Skipped, with a notice, unless `FEDPIPE_SMOLLM2` names its GGUF
+//! file or the folder that holds it.
+
+use std::path::PathBuf;
+
+use domain::adapter::{Projection, RankTable, WeightShape};
+use engine::adapter::{Adapter, Factors};
+use engine::evaluate::Evaluator;
+use engine::generate::{Request, greedy};
+use engine::model::{Base, Model};
+use engine::train::{Options, Trainer};
+use serde::Deserialize;
+
+use crate::support::{ReferenceRow, Training, batch, close, control, options, read};
+
+#[derive(Deserialize)]
+struct Reference {
+    prompt: Vec<u32>,
+    /// After each token of the prompt, the first 16 logits.
+    first_logits: Vec<Vec<f32>>,
+    normalizers: Vec<f64>,
+    greedy: Vec<u32>,
+    batches: Vec<Vec<ReferenceRow>>,
+    training: Training,
+}
+
+fn path() -> Option<PathBuf> {
+    let path = std::env::var_os("FEDPIPE_SMOLLM2").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("skipped: FEDPIPE_SMOLLM2 does not name the model");
+    }
+    path
+}
+
+#[test]
+fn logits_and_generation_equal_transformers() {
+    let Some(path) = path() else { return };
+    let want: Reference = read("smollm2.json");
+    let model = Model::load(&path, &options(Base::Source, 2)).unwrap();
+    let logits = Evaluator::new(&model, None)
+        .unwrap()
+        .logits(&want.prompt, &control())
+        .unwrap();
+    for (position, row) in logits.chunks(49152).enumerate() {
+        close(&row[..16], &want.first_logits[position], 5e-5);
+        let normalizer = row.iter().map(|v| f64::from(*v).exp()).sum::<f64>().ln();
+        assert!(
+            (normalizer - want.normalizers[position]).abs() < 1e-3,
+            "{normalizer}"
+        );
+    }
+    let request = Request {
+        prompt: &want.prompt,
+        limit: want.greedy.len(),
+        stop: &[],
+    };
+    assert_eq!(
+        greedy(&model, None, request, &control(), |_| ()).unwrap(),
+        want.greedy
+    );
+}
+
+/// The start is given by a formula, so that it needs no file.
+fn formula(shape: &WeightShape) -> Factors {
+    let wave = |len: usize, f: fn(f64) -> f64| {
+        (0..len)
+            .map(|i| (0.02 * f(0.37 * i as f64)) as f32)
+            .collect()
+    };
+    Factors::new(
+        *shape,
+        8,
+        wave(8 * shape.inp, f64::sin),
+        wave(8 * shape.out, f64::cos),
+    )
+    .unwrap()
+}
+
+#[test]
+fn three_training_steps_equal_pytorch() {
+    let Some(path) = path() else { return };
+    let want: Reference = read("smollm2.json");
+    let model = Model::load(&path, &options(Base::F32, 2)).unwrap();
+    let adapter = Adapter::new(2.0, model.weights().iter().map(formula)).unwrap();
+    let mut trainer = Trainer::new(&model, &adapter, Options::default()).unwrap();
+    for (rows, loss) in want.batches.iter().zip(&want.training.losses) {
+        let step = trainer
+            .step(&batch(rows), want.training.rate, &control())
+            .unwrap();
+        assert!(
+            (step.loss - loss).abs() <= 1e-3 * loss,
+            "loss {}, PyTorch {loss}",
+            step.loss
+        );
+    }
+}
+
+#[test]
+fn every_weight_of_the_model_can_carry_an_adapter() {
+    let Some(path) = path() else { return };
+    let model = Model::load(&path, &options(Base::Source, 1)).unwrap();
+    let weights = model.weights();
+    assert_eq!(weights.len(), 210);
+    let ranks = RankTable::uniform(&Projection::ALL, 30, 16);
+    let adapter = Adapter::initialize(&weights, &ranks, 2.0, 7).unwrap();
+    assert_eq!(adapter.parameters(), 4_884_480);
+    assert!(model.base_bytes() < 100 << 20, "{}", model.base_bytes());
+}
