@@ -1,1 +1,55 @@
 //! Trains beside the private data what its plan says, and uploads only adapters.
+//!
+//! Promises: records and tokens never leave this process, and every number that does is listed in
+//! `docs/privacy.md`; a task that comes twice has one result; a task that kills the process is
+//! reported with its cause; beats and orders go on whatever is being computed; the same plan, model,
+//! data and seed give the same update, byte for byte.
+//!
+//! Does not: choose anything a plan says, read another service's state, or take part in the merge.
+
+mod app;
+mod config;
+mod error;
+
+mod handlers;
+
+mod probe;
+mod train;
+
+mod evaluate;
+
+mod site;
+
+mod beats;
+mod register;
+mod status;
+
+mod policy;
+
+mod hours;
+mod size;
+
+mod running;
+mod stop;
+
+mod failure;
+mod trouble;
+
+mod fetch;
+
+mod adapter_file;
+mod compute;
+mod data;
+
+mod journal;
+mod report;
+mod sealed;
+
+mod durable;
+mod floors;
+
+pub use app::run;
+pub use config::{Config, Files, Policy};
+pub use error::Error;
+pub use hours::Hours;
+pub use size::Size;

@@ -1,0 +1,175 @@
+//! The wiring: what is opened, in which order, and what runs beside what.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use artifacts::{ModelCache, Store};
+use bus::{Bus, Connect, Serve};
+use chassis::memory;
+use chassis::service::Frame;
+use chassis::{clock, health};
+use contract::permission::Role;
+use domain::fleet::Stage;
+
+use crate::compute::Compute;
+use crate::data::Data;
+use crate::floors::Floors;
+use crate::journal::{Casualty, Journal};
+use crate::sealed::Sealed;
+use crate::site::Site;
+use crate::status::Status;
+use crate::{Config, Error, beats, handlers, register};
+
+/// Deliveries after which a task is given up without being looked at.
+const MAX_DELIVERIES: u64 = 5;
+
+const BUS: &str = "nats";
+const REGISTERED: &str = "registered";
+
+/// Runs a worker until it is told to stop.
+///
+/// # Errors
+/// If the configuration or this machine cannot be used, or the compute thread dies.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let name = config.check()?;
+    let frame = Frame::start(
+        "worker",
+        &config.telemetry,
+        &config.health,
+        &[BUS, REGISTERED],
+    )
+    .await?;
+    let started_at = clock::now();
+    let (memory_limit_bytes, exhaustion) = limits(&config)?;
+    let threads = config.compute_threads();
+    let bus = connect(&config, &name).await?;
+    let state = |path: &str| config.state_dir.join(path);
+    let sealed = Sealed::open(&state("sealed")).map_err(unusable(&state("sealed")))?;
+    let journal = Journal::at(&state("running"));
+    let inherited = journal.inherit(&name, exhaustion, memory_limit_bytes);
+    let casualty = inherited.map_err(unusable(&state("running")))?;
+    let site = Arc::new(Site {
+        name,
+        memory_limit_bytes,
+        threads,
+        bus,
+        store: Store::open(&config.storage)?,
+        cache: ModelCache::open(&state("models"), config.cache_bytes.0)?,
+        compute: Compute::start()?,
+        status: Status::default(),
+        sealed,
+        journal,
+        data: Data::new(config.datasets.clone()),
+        floors: Floors::default(),
+        token: frame.token.clone(),
+        current: Mutex::default(),
+        config,
+    });
+    serve(&site, &frame.readiness, started_at, casualty).await?;
+    let gone = site.compute.is_gone();
+    frame.stop().await;
+    if gone {
+        Err(Error::ComputeGone)
+    } else {
+        Ok(())
+    }
+}
+
+async fn serve(
+    site: &Arc<Site>,
+    readiness: &health::Readiness,
+    started_at: domain::time::UnixMillis,
+    casualty: Option<Casualty>,
+) -> Result<(), Error> {
+    readiness.set(REGISTERED, false, "not registered yet");
+    let beats = tokio::spawn(beats::run(Arc::clone(site)));
+    let orders = tokio::spawn(handlers::order::listen(Arc::clone(site)));
+    let ready = tokio::spawn(watch_bus(Arc::clone(site), readiness.clone()));
+    let counted = Arc::clone(site);
+    let registration = tokio::task::spawn_blocking(move || {
+        if let Err(error) = counted.sealed.prune(clock::now()) {
+            tracing::warn!(%error, "old results remain");
+        }
+        register::registration(&counted, started_at)
+    });
+    if let Some(casualty) = casualty {
+        let last_words = handlers::bury(site, casualty);
+        let path = site.config.state_dir.join("running");
+        if let Some(report) = last_words.map_err(unusable(&path))? {
+            // Said at once: the task itself may come again only after a whole idle interval.
+            let site = Arc::clone(site);
+            tokio::spawn(async move { handlers::say(&site, &report, &site.token).await });
+        }
+    }
+    let Ok(registration) = registration.await else {
+        return Err(Error::ComputeGone);
+    };
+    if register::register(site, &registration).await {
+        readiness.set(REGISTERED, true, "");
+        let options = Serve {
+            worker: site.name.clone(),
+            ack_wait: Duration::from_millis(site.config.liveness.ack_wait_ms()),
+            max_deliveries: MAX_DELIVERIES,
+        };
+        let token = &site.token;
+        site.bus
+            .serve(&options, token, |delivery| handlers::handle(site, delivery))
+            .await;
+    }
+    site.token.cancel();
+    site.status.stage(Stage::Stopping, 0);
+    beats::say(site).await;
+    // A task that panicked has logged it; stopping goes on.
+    let _ = futures::join!(beats, orders, ready);
+    let _ = site.bus.round_trip().await;
+    Ok(())
+}
+
+/// What the predecessor left, then this process's own limit and marker.
+fn limits(config: &Config) -> Result<(u64, Option<memory::Exhaustion>), Error> {
+    let dir = &config.state_dir;
+    std::fs::create_dir_all(dir).map_err(unusable(dir))?;
+    let marker = dir.join("exhausted");
+    let exhaustion = memory::take_exhaustion(&marker)?;
+    memory::report_exhaustion_to(&marker)?;
+    let limit = match config.memory_limit {
+        Some(limit) => {
+            memory::set_limit(limit.0)?;
+            limit.0
+        }
+        None => memory::limit_bytes(Path::new("/"))?,
+    };
+    Ok((limit, exhaustion))
+}
+
+async fn connect(config: &Config, name: &domain::id::WorkerName) -> Result<Bus, Error> {
+    let nats = &config.nats;
+    let connect = Connect {
+        url: nats.url.clone(),
+        user: nats.user.clone(),
+        password: nats
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        credentials_file: nats.credentials_file.clone(),
+    };
+    Ok(Bus::connect(&connect, &Role::Worker(name.clone())).await?)
+}
+
+/// Keeps the readiness page true about the bus.
+async fn watch_bus(site: Arc<Site>, readiness: health::Readiness) {
+    let interval = Duration::from_millis(site.config.liveness.beat_ms());
+    loop {
+        readiness.set(BUS, site.bus.is_connected(), "not connected");
+        let wait = tokio::time::sleep(interval);
+        if site.token.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::State { path, source }
+}

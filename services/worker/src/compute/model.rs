@@ -1,0 +1,126 @@
+//! The loaded model: kept between tasks and rounds, dropped before another is loaded.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use artifacts::CachedModel;
+use chassis::failpoint::{self, Failpoint};
+use chassis::memory;
+use contract::message::task::ModelRef;
+use domain::cause::Trouble;
+use domain::job::spec::Base;
+use engine::model::{LoadOptions, Model};
+
+use super::Bench;
+use crate::failure::Failure;
+
+/// What a loaded model was loaded from and for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Which model.
+    pub model: ModelRef,
+    /// Precision of the frozen base; never `auto`.
+    pub base: Base,
+    /// Compute threads.
+    pub threads: u16,
+}
+
+/// A model's files on this machine.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    path: PathBuf,
+    /// Keeps the files in the cache while they are used.
+    _cached: Option<CachedModel>,
+}
+
+impl ModelFiles {
+    /// A file or folder of the site's own.
+    #[must_use]
+    pub const fn own(path: PathBuf) -> Self {
+        let _cached = None;
+        Self { path, _cached }
+    }
+}
+
+impl From<CachedModel> for ModelFiles {
+    fn from(cached: CachedModel) -> Self {
+        Self {
+            path: cached.path().to_owned(),
+            _cached: Some(cached),
+        }
+    }
+}
+
+/// A model in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    key: Key,
+    model: Model,
+    base_memory_bytes: u64,
+    /// The engine may read the files as long as the model lives.
+    _files: ModelFiles,
+}
+
+impl Loaded {
+    /// The model.
+    #[must_use]
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Heap in use when it was loaded and nothing computed yet, in bytes.
+    #[must_use]
+    pub const fn base_memory_bytes(&self) -> u64 {
+        self.base_memory_bytes
+    }
+}
+
+impl Bench {
+    /// Whether this model is in memory already.
+    #[must_use]
+    pub fn holds(&self, key: &Key) -> bool {
+        self.loaded
+            .as_ref()
+            .is_some_and(|loaded| loaded.key == *key)
+    }
+
+    /// The model, loaded unless it is there.
+    ///
+    /// # Errors
+    /// If its files cannot be used, or the plan asks for a precision or threads that are not there.
+    pub fn model(&mut self, key: &Key, files: &ModelFiles) -> Result<&Loaded, Failure> {
+        if !self.holds(key) {
+            // Two models at once would need memory that no plan counts.
+            self.loaded = None;
+            self.loaded = Some(load(key, files)?);
+        }
+        let missing = || Failure::new(Trouble::Internal, "the loaded model is gone");
+        self.loaded.as_ref().ok_or_else(missing)
+    }
+}
+
+fn load(key: &Key, files: &ModelFiles) -> Result<Loaded, Failure> {
+    let unsupported = |detail| Failure::new(Trouble::PlanUnsupported, detail);
+    let base = match key.base {
+        Base::Source => engine::model::Base::Source,
+        Base::F32 => engine::model::Base::F32,
+        other => return Err(unsupported(format!("a base in {other:?} is not available"))),
+    };
+    let threads = NonZeroUsize::new(usize::from(key.threads))
+        .ok_or_else(|| unsupported("0 threads".to_owned()))?;
+    failpoint::hit(Failpoint::WorkerModelWhileLoading);
+    tracing::info!(path = %files.path.display(), ?base, threads, "loading the model");
+    let loaded = Model::load(&files.path, &LoadOptions { base, threads });
+    let model = loaded.map_err(|error| match error {
+        engine::model::Error::Precision(_) => Failure::of(Trouble::PlanUnsupported, &error),
+        _ => Failure::of(Trouble::ModelUnusable, &error),
+    })?;
+    let base_memory_bytes = memory::current_bytes();
+    tracing::info!(base_memory_bytes, "model loaded");
+    Ok(Loaded {
+        key: key.clone(),
+        model,
+        base_memory_bytes,
+        _files: files.clone(),
+    })
+}

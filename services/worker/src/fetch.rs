@@ -1,0 +1,93 @@
+//! Bringing what a task names to this machine: models and merged adapters.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chassis::failpoint::{self, Failpoint};
+use chassis::telemetry::{self, Metric};
+use contract::message::task::ModelRef;
+use domain::artifact::ArtifactRef;
+use domain::cause::Trouble;
+use domain::fleet::Stage;
+
+use crate::compute::ModelFiles;
+use crate::failure::Failure;
+use crate::running::Running;
+
+/// The model's files: where the site says they are, or from storage through the cache.
+///
+/// # Errors
+/// If the policy does not admit the path, or storage does not have the model.
+pub async fn model(running: &Running) -> Result<ModelFiles, Failure> {
+    let site = &running.site;
+    match &running.head.model {
+        ModelRef::Path(source) => {
+            let admitted = site.config.policy.admit_path(source);
+            let path = admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+            Ok(ModelFiles::own(path))
+        }
+        ModelRef::Digest(digest) => {
+            if let Some(path) = site.config.models.get(digest) {
+                return Ok(ModelFiles::own(path.clone()));
+            }
+            running.stage(Stage::Downloading, 0);
+            let transfer = running.transfer();
+            let fetched = running.patiently(Trouble::ModelUnusable, || {
+                site.cache.fetch(&site.store, digest, &transfer)
+            });
+            let cached = fetched.await?;
+            telemetry::count(
+                Metric::TransferBytes,
+                transfer.moved(),
+                &[("direction", "down")],
+            );
+            failpoint::hit(Failpoint::WorkerModelAfterFetch);
+            Ok(cached.into())
+        }
+    }
+}
+
+/// A merged adapter as a local file, and how many bytes were moved for it. The one of the last task
+/// is kept: scoring and the next round name the same.
+///
+/// # Errors
+/// If storage does not give it.
+pub async fn adapter(running: &Running, global: &ArtifactRef) -> Result<(PathBuf, u64), Failure> {
+    let site = &running.site;
+    let folder = site.config.state_dir.join("global");
+    let name = format!("{}.safetensors", global.sha256.hex());
+    let path = folder.join(&name);
+    running
+        .aside(move |_| {
+            keep_only(&folder, &name).map_err(|error| Failure::of(Trouble::DiskFull, &error))
+        })
+        .await?;
+    // A file has its name only after it was verified.
+    if path.exists() {
+        return Ok((path, 0));
+    }
+    running.stage(Stage::Downloading, global.bytes);
+    let (transfer, limit) = (running.transfer(), site.config.adapter_bytes.0);
+    let fetched = running.patiently(Trouble::StorageUnavailable, || {
+        site.store.get_file(global, &path, limit, &transfer)
+    });
+    fetched.await?;
+    telemetry::count(
+        Metric::TransferBytes,
+        transfer.moved(),
+        &[("direction", "down")],
+    );
+    Ok((path, transfer.moved()))
+}
+
+/// Removes every file of the folder but those that begin with `name`.
+fn keep_only(folder: &Path, name: &str) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(name) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

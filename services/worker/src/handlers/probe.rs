@@ -1,0 +1,110 @@
+//! `probe`: measure this site for a job.
+
+use std::num::NonZeroU64;
+
+use contract::message::report::{Head, Probed};
+use contract::message::task::{ModelRef, Probe};
+use domain::cause::Trouble;
+use domain::fleet::Stage;
+use domain::job::spec::Base;
+use domain::profile::Measurement;
+
+use crate::compute::{KERNEL, Key};
+use crate::failure::Failure;
+use crate::fetch;
+use crate::probe::Examination;
+use crate::report::Report;
+use crate::running::Running;
+
+/// Bytes of the bandwidth probe on a link of unknown speed, in each direction.
+const PROBE_BYTES: u64 = 2 << 20;
+/// Least bytes, on a link that is held slow.
+const SMALLEST_PROBE_BYTES: u64 = 64 << 10;
+
+/// Measures everything, the link first: nothing else uses it then.
+pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Failure> {
+    let site = &running.site;
+    let (name, policy) = (task.head.dataset.clone(), site.config.policy.clone());
+    let data = running.aside(move |site| site.data.reopen(&name)).await?;
+    let summary = data.summary();
+    let admitted = policy.admit_count("the length of records", summary.records);
+    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+
+    let key = key(site.threads, task);
+    let files = fetch::model(running).await?;
+    running.stage(Stage::Probing, 0);
+    let link = bandwidth(running, task).await?;
+    let round_trip = site.bus.round_trip().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the bus is away, its round trip is not measured");
+        std::time::Duration::ZERO
+    });
+    let examination = Examination {
+        task: task.clone(),
+        key,
+        files,
+        data,
+    };
+    let examined = running
+        .compute(move |bench, running| examination.examine(bench, running))
+        .await?;
+
+    let measurement = Measurement {
+        model: digest(&task.head.model),
+        kernel: KERNEL.to_owned(),
+        weights: examined.weights,
+        layers: examined.layers,
+        base_memory_bytes: examined.base_memory_bytes,
+        memory_limit_bytes: examined.memory_limit_bytes,
+        threads: site.threads,
+        samples: examined.samples,
+        forward_tokens_per_second: examined.forward_tokens_per_second,
+        upload_bytes_per_second: link.up_bytes_per_second,
+        download_bytes_per_second: link.down_bytes_per_second,
+        round_trip_ms: round_trip.as_secs_f64() * 1000.0,
+        records: summary.records,
+        held_out: summary.held_out,
+        skipped: summary.skipped,
+        mean_tokens: examined.mean_tokens,
+    };
+    let head = Head {
+        worker: site.name.clone(),
+        job: task.head.job.clone(),
+        epoch: task.head.epoch,
+    };
+    Ok(Report::Probed(Box::new(Probed { head, measurement })))
+}
+
+/// The model as measured is the model as trained: the worker's best where the job leaves it open.
+fn key(threads: u16, task: &Probe) -> Key {
+    let base = match task.base {
+        // As it came: the least memory, and decoded to the same numbers.
+        Base::Auto => Base::Source,
+        fixed => fixed,
+    };
+    Key {
+        model: task.head.model.clone(),
+        base,
+        threads,
+    }
+}
+
+fn digest(model: &ModelRef) -> Option<domain::artifact::Digest> {
+    match model {
+        ModelRef::Digest(digest) => Some(digest.clone()),
+        ModelRef::Path(_) => None,
+    }
+}
+
+async fn bandwidth(running: &Running, task: &Probe) -> Result<artifacts::Bandwidth, Failure> {
+    let site = &running.site;
+    // About a second on a slow link.
+    let bytes = site.config.bandwidth().map_or(PROBE_BYTES, |rate| {
+        rate.get().clamp(SMALLEST_PROBE_BYTES, PROBE_BYTES)
+    });
+    let bytes = NonZeroU64::new(bytes).unwrap_or(NonZeroU64::MIN);
+    let (transfer, seed) = (running.transfer(), task.head.epoch.0);
+    let probe = running.patiently(Trouble::StorageUnavailable, || {
+        site.store.probe(&task.prefix, bytes, seed, &transfer)
+    });
+    probe.await
+}

@@ -1,0 +1,124 @@
+//! `train`: one round of local training, its update stored before it is reported.
+
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::pin;
+
+use chassis::failpoint::{self, Failpoint};
+use chassis::telemetry::{self, Metric};
+use contract::message::report::{Head, Updated};
+use contract::message::task::Train;
+use domain::artifact::ArtifactRef;
+use domain::cause::Trouble;
+use domain::fleet::Stage;
+use domain::round::{Update, UpdateMetrics};
+
+use super::honour;
+use crate::failure::Failure;
+use crate::fetch;
+use crate::report::Report;
+use crate::running::Running;
+use crate::train::{Lesson, Pending, Trained};
+
+/// Trains, or takes up an update that was trained before the process died, and stores it.
+pub(super) async fn handle(running: &Running, task: &Train) -> Result<Report, Failure> {
+    let site = &running.site;
+    let pending = Pending::of(&site.work_dir(), &running.address);
+    let found = pending.clone();
+    let trained = running
+        .aside(move |_| found.find().map_err(|e| disk(&e)))
+        .await?;
+    let mut metrics = match trained {
+        Some(metrics) => metrics,
+        None => train(running, task, &pending).await?,
+    };
+    failpoint::hit(Failpoint::WorkerTrainBeforeUpload);
+
+    let (adapter, bytes_up) = upload(running, &task.prefix, &pending.file()).await?;
+    metrics.bytes_up = bytes_up;
+    metrics.control_bytes_up = site.bus.bytes_sent().saturating_sub(running.sent_before);
+    let head = Head {
+        worker: site.name.clone(),
+        job: task.head.job.clone(),
+        epoch: task.head.epoch,
+    };
+    Ok(Report::Updated(Box::new(Updated {
+        head,
+        round: task.round,
+        update: Update { adapter, metrics },
+    })))
+}
+
+async fn train(
+    running: &Running,
+    task: &Train,
+    pending: &Pending,
+) -> Result<UpdateMetrics, Failure> {
+    let site = &running.site;
+    let key = honour(site, &task.head.model, &task.plan)?;
+    let name = task.head.dataset.clone();
+    let data = running.aside(move |site| site.data.get(&name)).await?;
+    let steps = u64::from(task.plan.batch) * u64::from(task.plan.local_steps);
+    let averaged = steps.min(data.summary().records);
+    let admitted = site.config.policy.admit_count("the loss", averaged);
+    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+
+    let files = fetch::model(running).await?;
+    let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
+    failpoint::hit(Failpoint::WorkerTrainAfterGlobal);
+    let task = task.clone();
+    let lesson = Lesson {
+        task,
+        key,
+        files,
+        global,
+        data,
+    };
+    let trained = running
+        .compute(move |bench, running| lesson.train(bench, running))
+        .await?;
+    let Trained {
+        update,
+        mut metrics,
+    } = trained;
+    metrics.bytes_down = bytes_down;
+    let (pending, kept) = (pending.clone(), metrics.clone());
+    let keep = move |_: &_| pending.keep(&update, &kept).map_err(|error| disk(&error));
+    running.aside(keep).await?;
+    Ok(metrics)
+}
+
+/// Stores the update; returns where, and how many bytes were sent.
+async fn upload(
+    running: &Running,
+    prefix: &str,
+    file: &Path,
+) -> Result<(ArtifactRef, u64), Failure> {
+    let bytes = std::fs::metadata(file).map_or(0, |about| about.len());
+    running.stage(Stage::Uploading, bytes);
+    let (site, transfer) = (&running.site, running.transfer());
+    let put = running.patiently(Trouble::StorageUnavailable, || {
+        site.store.put_file(prefix, file, &transfer)
+    });
+    let mut put = pin!(put);
+    // Between two parts, or between the last part and the manifest.
+    let artifact = poll_fn(|context| {
+        let polled = put.as_mut().poll(context);
+        if transfer.moved() > 0 {
+            failpoint::hit(Failpoint::WorkerTrainWhileUploading);
+        }
+        polled
+    });
+    let artifact = artifact.await?;
+    let moved = transfer.moved();
+    telemetry::count(Metric::TransferBytes, moved, &[("direction", "up")]);
+    Ok((artifact, moved))
+}
+
+fn disk(error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Trouble::DiskFull,
+        _ => Trouble::Internal,
+    };
+    Failure::of(kind, error)
+}

@@ -1,0 +1,9 @@
+//! Measuring this site on its own data: speed, memory, link. Real steps, bounded in memory and time.
+//!
+//! It fits nothing and plans nothing; the profiler does.
+
+mod configurations;
+mod examination;
+mod headroom;
+
+pub use examination::Examination;

@@ -1,0 +1,234 @@
+//! The steps of one round, on the compute thread.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chassis::clock::Stopwatch;
+use chassis::failpoint::{self, Failpoint};
+use chassis::memory;
+use chassis::telemetry::{self, Metric};
+use contract::message::task::Train;
+use domain::fleet::Stage;
+use domain::job::spec::{Order, Training};
+use domain::round::UpdateMetrics;
+use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
+use engine::train::{Options, Step, Trainer};
+
+use crate::adapter_file;
+use crate::compute::{Bench, Key, ModelFiles};
+use crate::data::Opened;
+use crate::failure::Failure;
+use crate::running::Running;
+use crate::train::SharedLoss;
+
+/// Everything a round's training needs.
+#[derive(Debug)]
+pub struct Lesson {
+    /// What is asked.
+    pub task: Train,
+    /// Which model, how.
+    pub key: Key,
+    /// Its files.
+    pub files: ModelFiles,
+    /// The merged adapter's file.
+    pub global: PathBuf,
+    /// The data.
+    pub data: Arc<Opened>,
+}
+
+/// A trained update.
+#[derive(Debug)]
+pub struct Trained {
+    /// A safetensors file with PEFT's keys.
+    pub update: Vec<u8>,
+    /// Its figures; transfers are not counted yet.
+    pub metrics: UpdateMetrics,
+}
+
+/// Sums over the steps of a round.
+#[derive(Debug, Default)]
+struct Sums {
+    records: u64,
+    tokens: u64,
+    loss: f64,
+    steps: u32,
+}
+
+impl Lesson {
+    /// Trains the round.
+    ///
+    /// # Errors
+    /// What keeps the site from it; [`Failure::Stopped`] within one block of being stopped.
+    pub fn train(&self, bench: &mut Bench, running: &Running) -> Result<Trained, Failure> {
+        let Self { task, key, .. } = self;
+        let plan = &task.plan;
+        if !bench.holds(key) {
+            running.stage(Stage::Loading, 0);
+        }
+        let runtime = bench.runtime().clone();
+        let model = bench.model(key, &self.files)?.model();
+        running.stage(Stage::Training, u64::from(plan.local_steps));
+        memory::reset_peak();
+        let shapes = model.weights();
+        let start = adapter_file::leading(&self.global, &shapes, &plan.ranks, task.scale)?;
+        let options = options(&task.training, plan.checkpoint);
+        let mut trainer = Trainer::new(model, &start, options)?;
+        drop(start);
+        let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
+        let sampler = self.sampler(running)?;
+        let loader = Loader::new(&self.data.train, &encoder, &sampler);
+        let rate = task.training.learning_rate as f32;
+        let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
+        let pace = running.site.pace();
+
+        let whole = Stopwatch::start();
+        let mut sums = Sums::default();
+        let planned = u64::from(plan.batch) * u64::from(plan.local_steps);
+        let consent = running.site.config.policy.share_small_counts;
+        let mut shared = SharedLoss::new(planned, consent);
+        for number in 0..plan.local_steps {
+            running.stop.check()?;
+            let watch = Stopwatch::start();
+            let loaded = loader.batch(first + u64::from(number));
+            let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
+            let step = trainer.step(&loaded.batch, rate, running.stop.control())?;
+            let seconds = watch.seconds();
+            pace.wait(&runtime, &running.stop, step.tokens, seconds, || {
+                running.advance()
+            })?;
+            sums.add(loaded.batch.rows.len(), &step);
+            let loss = shared.add(loaded.batch.rows.len() as u64, step.loss);
+            tell(
+                running,
+                &step,
+                &watch,
+                loss,
+                sums.tokens as f64 / whole.seconds(),
+            );
+            if number == 0 {
+                failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
+            }
+        }
+        let metrics = sums.metrics(whole.seconds());
+        let update = trainer
+            .adapter()
+            .map_err(|error| Failure::internal(&error))?;
+        let update = update
+            .to_safetensors()
+            .map_err(|error| Failure::internal(&error))?;
+        Ok(Trained { update, metrics })
+    }
+
+    /// Steps are counted through all rounds, so that every record is seen before any comes twice.
+    fn sampler(&self, running: &Running) -> Result<Sampler, Failure> {
+        let (plan, training) = (&self.task.plan, &self.task.training);
+        sampler(&self.data, usize::from(plan.batch), training, running)
+    }
+}
+
+/// The stream of batches of this worker in this job: a function of seed, worker and step.
+///
+/// # Errors
+/// If the data set has nothing to draw, or no classes to balance.
+pub fn sampler(
+    data: &Opened,
+    batch: usize,
+    training: &Training,
+    running: &Running,
+) -> Result<Sampler, Failure> {
+    let (order, balance) = match training.order {
+        Order::Shuffle => (data::Order::Shuffled, Balance::None),
+        Order::Balanced => (data::Order::Shuffled, Balance::Label),
+        Order::File => (data::Order::File, Balance::None),
+    };
+    let options = SamplerOptions {
+        batch,
+        order,
+        balance,
+    };
+    let seed = Seed {
+        seed: training.seed,
+        round: 0,
+        worker: running.site.name.to_string(),
+    };
+    Sampler::new(&data.train, None, options, &seed).map_err(|error| data.trouble(&error))
+}
+
+/// How the engine trains under a job's settings.
+#[must_use]
+pub fn options(training: &Training, checkpoint: bool) -> Options {
+    Options {
+        weight_decay: training.weight_decay as f32,
+        clip_norm: training.clip_norm as f32,
+        checkpoint,
+        ..Options::default()
+    }
+}
+
+fn tell(running: &Running, step: &Step, watch: &Stopwatch, loss: Option<f64>, speed: f64) {
+    running.advance();
+    telemetry::count(Metric::TrainingTokens, step.tokens as u64, &[]);
+    telemetry::observe(Metric::TrainingStepSeconds, watch.seconds(), &[]);
+    telemetry::set(Metric::TrainingLoss, step.loss, &[]);
+    running.site.status.update(|progress| {
+        progress.done += 1;
+        progress.loss = loss;
+        progress.tokens_per_second = speed.is_finite().then_some(speed);
+    });
+}
+
+impl Sums {
+    fn add(&mut self, records: usize, step: &Step) {
+        self.records += records as u64;
+        self.tokens += step.tokens as u64;
+        self.loss += step.loss;
+        self.steps += 1;
+    }
+
+    fn metrics(&self, seconds: f64) -> UpdateMetrics {
+        UpdateMetrics {
+            records: self.records,
+            tokens: self.tokens,
+            loss: self.loss / f64::from(self.steps.max(1)),
+            steps: self.steps,
+            compute_seconds: seconds,
+            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
+            peak_memory_bytes: memory::peak_bytes(),
+            bytes_up: 0,
+            bytes_down: 0,
+            control_bytes_up: 0,
+        }
+    }
+}
+
+/// The mean number of tokens of a record as the model sees it, over all records that have a row.
+///
+/// # Errors
+/// If no record has one, or the task is stopped.
+pub fn mean_tokens(data: &Opened, encoder: &Encoder, running: &Running) -> Result<f64, Failure> {
+    let (mut tokens, mut rows) = (0u64, 0u64);
+    let stride = data.train.len().div_ceil(MEAN_RECORDS).max(1);
+    for number in (0..data.train.len()).step_by(stride) {
+        running.stop.check()?;
+        let record = data
+            .train
+            .record(number)
+            .map_err(|error| data.trouble(&error))?;
+        match encoder.row(number, &record) {
+            Ok(row) => {
+                tokens += row.tokens.len() as u64;
+                rows += 1;
+            }
+            Err(refusal) if refusal.is_of_this_record() => {}
+            Err(refusal) => return Err(data.trouble(&refusal.into())),
+        }
+        running.advance();
+    }
+    if rows == 0 {
+        return Err(data.trouble(&data::Refusal::NothingToLearn.into()));
+    }
+    Ok(tokens as f64 / rows as f64)
+}
+
+/// Records that are encoded to know their mean length, evenly over the file.
+const MEAN_RECORDS: usize = 4096;

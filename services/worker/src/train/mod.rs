@@ -1,0 +1,12 @@
+//! One round of local training: from the merged adapter's leading slices to this site's update.
+//!
+//! The result follows from plan, model, data, seed, round and worker alone: no clock and no job id
+//! goes into it. It does not choose anything: the plan does.
+
+mod lesson;
+mod loss;
+mod pending;
+
+pub use lesson::{Lesson, Trained, mean_tokens, options, sampler};
+pub use loss::SharedLoss;
+pub use pending::Pending;

@@ -1,0 +1,127 @@
+//! A trained update that is not stored yet: kept on disk, so that a restart uploads it instead of
+//! training again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use contract::subject::Address;
+use domain::round::UpdateMetrics;
+
+use crate::durable;
+
+/// The one pending update of a worker: it has one task at a time.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Pending {
+    /// Of this task.
+    #[must_use]
+    pub fn of(work_dir: &Path, task: &Address) -> Self {
+        Self {
+            folder: work_dir.to_owned(),
+            name: format!("{}.{}", task.job, task.epoch),
+        }
+    }
+
+    /// The update's file.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(format!("{}.safetensors", self.name))
+    }
+
+    // Written last: where it is, the update is whole.
+    fn figures(&self) -> PathBuf {
+        self.folder.join(format!("{}.json", self.name))
+    }
+
+    /// The figures of the update that was trained before, if one was.
+    ///
+    /// # Errors
+    /// If the files cannot be read.
+    pub fn find(&self) -> io::Result<Option<UpdateMetrics>> {
+        let figures = durable::read(&self.figures())?;
+        let figures = figures.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(figures.filter(|_| self.file().exists()))
+    }
+
+    /// Keeps an update; whatever another task left goes.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn keep(&self, update: &[u8], metrics: &UpdateMetrics) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        for entry in fs::read_dir(&self.folder)? {
+            durable::remove(&entry?.path())?;
+        }
+        durable::write(&self.file(), update)?;
+        durable::write(&self.figures(), &serde_json::to_vec(metrics)?)
+    }
+
+    /// Forgets the update: it is stored and sealed.
+    ///
+    /// # Errors
+    /// If the files cannot be removed.
+    pub fn forget(&self) -> io::Result<()> {
+        durable::remove(&self.figures())?;
+        durable::remove(&self.file())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::id::{Epoch, JobId};
+
+    use super::*;
+
+    fn metrics() -> UpdateMetrics {
+        UpdateMetrics {
+            records: 8,
+            tokens: 100,
+            loss: 1.5,
+            steps: 2,
+            compute_seconds: 0.1,
+            tokens_per_second: 1000.0,
+            peak_memory_bytes: 5,
+            bytes_up: 0,
+            bytes_down: 7,
+            control_bytes_up: 3,
+        }
+    }
+
+    fn task(epoch: u64) -> Address {
+        Address {
+            worker: "w".parse().unwrap(),
+            job: JobId::from_bits(1),
+            epoch: Epoch(epoch),
+            kind: "train".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_update_is_found_by_its_own_task_only_and_another_replaces_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = [1, 2].map(|epoch| Pending::of(folder.path(), &task(epoch)));
+        assert_eq!(first.find().unwrap(), None);
+        first.keep(b"one", &metrics()).unwrap();
+        assert_eq!(first.find().unwrap(), Some(metrics()));
+        assert_eq!(second.find().unwrap(), None);
+        second.keep(b"two", &metrics()).unwrap();
+        assert_eq!(first.find().unwrap(), None);
+        second.forget().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_update_without_its_figures_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let pending = Pending::of(folder.path(), &task(1));
+        fs::write(pending.file(), b"half").unwrap();
+        assert_eq!(pending.find().unwrap(), None);
+        fs::write(pending.figures(), b"{").unwrap();
+        assert_eq!(pending.find().unwrap(), None);
+    }
+}
