@@ -93,7 +93,12 @@ fn control_permissions(role: &Role) -> Permissions {
     ];
     publish.extend([kv(Bucket::Jobs), JOBS.filter(), DEAD.filter()]);
     match role {
-        Role::Api => publish.push(format!("{PREFIX}.ctl.*")),
+        // Plans and profiles only to delete them with their job.
+        Role::Api => publish.extend([
+            kv(Bucket::Plans),
+            kv(Bucket::Profiles),
+            format!("{PREFIX}.ctl.*"),
+        ]),
         Role::Profiler => publish.extend([
             kv(Bucket::Profiles),
             kv(Bucket::Workers),
