@@ -1,6 +1,6 @@
 //! Fail-points of builds with debug assertions.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -10,7 +10,8 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::{FOLDER_VARIABLE, Failpoint, NAME_VARIABLE};
 
 struct Armed {
-    name: String,
+    /// The one that is armed from the start, if any.
+    name: Option<String>,
     folder: PathBuf,
 }
 
@@ -18,7 +19,7 @@ fn armed() -> Option<&'static Armed> {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     ARMED
         .get_or_init(|| {
-            let name = std::env::var(NAME_VARIABLE).ok()?;
+            let name = std::env::var(NAME_VARIABLE).ok();
             let folder = std::env::var_os(FOLDER_VARIABLE)?.into();
             Some(Armed { name, folder })
         })
@@ -26,17 +27,25 @@ fn armed() -> Option<&'static Armed> {
 }
 
 pub(super) fn hit(failpoint: Failpoint) {
-    if let Some(armed) = armed()
-        && armed.name == failpoint.name()
-        && is_first(armed)
-    {
-        // Nothing is flushed and nothing unwinds: that is the point.
+    let Some(armed) = armed() else { return };
+    let named = armed.name.as_deref() == Some(failpoint.name());
+    // Nothing is flushed and nothing unwinds: that is the point.
+    if (named && is_first(armed, failpoint)) || takes(armed, failpoint, "kill") {
         let _ = kill_process(getpid(), Signal::KILL);
+    }
+    if takes(armed, failpoint, "stop") {
+        let _ = kill_process(getpid(), Signal::STOP);
     }
 }
 
-fn is_first(armed: &Armed) -> bool {
-    let mark = armed.folder.join(&armed.name);
+/// Whether a file asks for this; of several processes that come here one finds it.
+fn takes(armed: &Armed, failpoint: Failpoint, what: &str) -> bool {
+    let order = armed.folder.join(format!("{}.{what}", failpoint.name()));
+    fs::remove_file(order).is_ok()
+}
+
+fn is_first(armed: &Armed, failpoint: Failpoint) -> bool {
+    let mark = armed.folder.join(failpoint.name());
     match OpenOptions::new().write(true).create_new(true).open(&mark) {
         Ok(_) => true,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
@@ -49,15 +58,12 @@ fn is_first(armed: &Armed) -> bool {
 }
 
 pub(super) fn announce() {
-    match armed() {
-        Some(armed)
-            if Failpoint::ALL
-                .iter()
-                .any(|known| known.name() == armed.name) =>
-        {
-            tracing::warn!(name = armed.name, "fail-point armed");
+    match armed().map(|armed| &armed.name) {
+        Some(Some(name)) if Failpoint::ALL.iter().any(|known| known.name() == name) => {
+            tracing::warn!(name, "fail-point armed");
         }
-        Some(armed) => tracing::error!(name = armed.name, "no such fail-point"),
+        Some(Some(name)) => tracing::error!(name, "no such fail-point"),
+        Some(None) => tracing::warn!("fail-points are armed by files"),
         None if std::env::var_os(NAME_VARIABLE).is_some() => {
             tracing::error!("{FOLDER_VARIABLE} is missing, so the fail-point is not armed");
         }

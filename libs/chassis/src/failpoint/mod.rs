@@ -2,7 +2,9 @@
 //!
 //! A test starts a process with `FEDPIPE_FAILPOINT=<name>` and `FEDPIPE_FAILPOINT_DIR=<folder>`. The
 //! process kills itself (SIGKILL) the first time it comes there and leaves a file of that name in
-//! the folder; whoever finds the file goes on, so the restarted process does. A name is
+//! the folder; whoever finds the file goes on, so the restarted process does. With the folder alone,
+//! files arm: `<name>.kill` kills the process that comes there first and removes it, `<name>.stop`
+//! halts it (SIGSTOP) until it is told to go on or killed. So one fleet serves many cases. A name is
 //! `service.verb.place`. Builds without debug assertions contain none of this.
 
 #[cfg(not(debug_assertions))]

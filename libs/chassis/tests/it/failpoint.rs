@@ -47,3 +47,28 @@ fn a_fail_point_kills_once_and_the_restarted_process_goes_on() {
     let unknown = run("worker.no.such", folder.path());
     assert!(unknown.status.success(), "{unknown:?}");
 }
+
+#[test]
+fn a_file_in_the_folder_arms_a_fail_point_once() {
+    const TEST: &str = "failpoint::a_file_in_the_folder_arms_a_fail_point_once";
+    if child::role().is_some() {
+        hit(Failpoint::WorkerTrainAfterSeal);
+        println!("past this");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let order = folder.path().join("worker.train.after_seal.kill");
+    std::fs::write(&order, "").unwrap();
+    let run = || {
+        let mut command = child::command(TEST, "victim");
+        command.env(FOLDER_VARIABLE, folder.path());
+        command.output().unwrap()
+    };
+
+    let killed = run();
+    assert_eq!(killed.status.signal(), Some(9), "{killed:?}");
+    assert!(!order.exists());
+
+    let restarted = run();
+    assert!(says(&restarted, "past this"), "{restarted:?}");
+}

@@ -121,11 +121,11 @@ fn worker_plan(spec: &Spec, site: &Site<'_>, chosen: &Candidate, fleet_seconds: 
     }
 }
 
-/// Precision of the frozen base. Workers are measured with the base dequantized to 32 bits, so that is
-/// what `auto` means; a version that measures others chooses here.
+/// Precision of the frozen base. Workers are measured with the base as it came, so that is what `auto`
+/// means; a version that measures others chooses here.
 const fn base(spec: &Spec) -> Base {
     match spec.precision.base {
-        Base::Auto => Base::F32,
+        Base::Auto => Base::Source,
         fixed => fixed,
     }
 }
