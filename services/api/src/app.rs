@@ -16,6 +16,7 @@ use domain::fleet::Registration;
 use domain::job::Job;
 use futures::StreamExt;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::state::App;
@@ -35,17 +36,34 @@ const MEND: Duration = Duration::from_millis(200);
 /// How long open requests may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves the API until the process is told to stop.
+/// Serves the API as a process of its own, until the process is told to stop.
+///
+/// # Errors
+/// As [`serve`], and if telemetry, signals or health cannot start.
+pub async fn run(config: Config) -> Result<(), Error> {
+    config.check()?;
+    let conditions = [NATS, STORAGE];
+    let frame = Frame::start("api", &config.telemetry, &config.health, &conditions).await?;
+    let served = serve(&config, &frame.readiness, &frame.token).await;
+    frame.stop().await;
+    served
+}
+
+/// Serves the API until the token is cancelled, without anything that a process has only once.
 ///
 /// # Errors
 /// [`Error`]: a configuration that cannot be used, or an address that is taken. A bus or a storage
 /// that is away is waited for, and `/readyz` says so.
-pub async fn run(config: Config) -> Result<(), Error> {
+pub async fn serve(
+    config: &Config,
+    readiness: &Readiness,
+    token: &CancellationToken,
+) -> Result<(), Error> {
     config.check()?;
-    let frame = Frame::start("api", &config.telemetry, &config.health, &[NATS, STORAGE]).await?;
-    let bus = Bus::connect(&connect(&config), &Role::Api).await?;
+    let bus = Bus::connect(&connect(config), &Role::Api).await?;
     let objects = Objects::open(&config.storage)?;
-    let app = App::new(bus, objects, &config, frame.token.clone());
+    let stop = token.child_token();
+    let app = App::new(bus, objects, config, stop.clone());
 
     let tasks = TaskTracker::new();
     tasks.spawn(until_stopped(app.clone(), follow_jobs(app.clone())));
@@ -53,18 +71,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tasks.spawn(until_stopped(app.clone(), follow_beats(app.clone())));
     tasks.spawn(until_stopped(
         app.clone(),
-        look_at_bus(app.clone(), frame.readiness.clone()),
+        look_at_bus(app.clone(), readiness.clone()),
     ));
     tasks.spawn(until_stopped(
         app.clone(),
-        look_at_storage(app.clone(), frame.readiness.clone()),
+        look_at_storage(app.clone(), readiness.clone()),
     ));
     tasks.close();
 
-    let served = serve(&config, &app, frame.readiness.clone()).await;
-    frame.token.cancel();
+    let served = answer(config, app, readiness.clone()).await;
+    stop.cancel();
     tasks.wait().await;
-    frame.stop().await;
     served
 }
 
@@ -81,7 +98,7 @@ fn connect(config: &Config) -> Connect {
     }
 }
 
-async fn serve(config: &Config, app: &App, readiness: Readiness) -> Result<(), Error> {
+async fn answer(config: &Config, app: App, readiness: Readiness) -> Result<(), Error> {
     let unusable = |source| Error::Listen {
         address: config.listen,
         source,
@@ -96,7 +113,7 @@ async fn serve(config: &Config, app: &App, readiness: Readiness) -> Result<(), E
     }
     tracing::info!(%address, token = config.token.is_some(), "api is served");
     let stop = app.stop().clone();
-    let server = axum::serve(listener, routes::router(app.clone(), readiness))
+    let server = axum::serve(listener, routes::router(app, readiness))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         served = server => served.map_err(Error::Serve),
@@ -162,6 +179,8 @@ async fn look_at_bus(app: App, readiness: Readiness) {
     let mut created = false;
     loop {
         if !app.bus().is_connected() {
+            // A server may come back empty.
+            created = false;
             readiness.set(NATS, false, "not connected");
         } else if created {
             readiness.set(NATS, true, "");

@@ -23,7 +23,7 @@ mod state;
 mod view;
 mod watch;
 
-pub use app::run;
+pub use app::{run, serve};
 pub use config::{Config, Limits};
 pub use error::Error;
 pub use routes::openapi::openapi_json;

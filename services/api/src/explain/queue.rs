@@ -102,7 +102,7 @@ fn reason(job: &Job, sites: &[Hindrance]) -> String {
             list(sites)
         );
     }
-    format!("{free} of {} sites are free: {}", sites.len(), list(sites))
+    format!("{free} of {} sites free; {}", sites.len(), list(sites))
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
@@ -114,8 +114,8 @@ fn list(sites: &[Hindrance]) -> String {
     let (hindered, free): (Vec<_>, Vec<_>) = sites.iter().partition(|(_, why)| why.is_some());
     let all = hindered.into_iter().chain(free);
     let words = all.take(NAMED).map(|(site, why)| match why {
-        Some(why) => format!("{site} {why}"),
-        None => format!("{site} is free"),
+        Some(why) => format!("{site}: {why}"),
+        None => format!("{site}: free"),
     });
     let mut text = words.collect::<Vec<_>>().join("; ");
     if sites.len() > NAMED {
@@ -169,7 +169,12 @@ mod tests {
             &watch,
             &job(2, &[]),
             1,
-            &["a busy with", holder.id.as_str(), "b is free", "1 of 2"],
+            &[
+                "a: busy with",
+                holder.id.as_str(),
+                "b: free",
+                "1 of 2 sites free",
+            ],
         );
     }
 
@@ -197,10 +202,10 @@ mod tests {
             &job,
             1,
             &[
-                "gone no worker of this name has registered",
-                "other has no data set `mail`",
-                "quiet unreachable: no sign of life",
-                "a is free",
+                "gone: no worker of this name has registered",
+                "other: has no data set `mail`",
+                "quiet: unreachable: no sign of life",
+                "a: free",
             ],
         );
     }
