@@ -5,21 +5,22 @@
 //! step. A lost wake-up costs one sweep, never a job; a crash between two effects is repaired by the
 //! next step, because a step looks at what is there and does what is missing.
 
-use std::collections::HashMap;
+mod driven;
+mod one;
+mod pace;
+
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use contract::message::job::{Event, JobEvent, implied};
 use contract::topology::Bucket;
 use domain::cause::{Cause, SiteTrouble};
-use domain::id::{Epoch, InstanceId, JobId};
+use domain::id::InstanceId;
 use domain::job::{Job, Phase, Role};
 use domain::time::UnixMillis;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::driven::Driven;
 use crate::{Bus, Error, Retry, Revision, Store};
 
 /// Which jobs to drive, and how patiently.
@@ -196,184 +197,22 @@ impl Drive {
         let jobs: Store<Job> = bus.store(Bucket::Jobs).await?;
         let mut changes = bus.changes::<Job>(Bucket::Jobs);
         let mut reports = bus.report_feed();
-        let mut wakers: HashMap<JobId, Arc<Notify>> = HashMap::new();
-        let mut tasks: JoinSet<JobId> = JoinSet::new();
-        loop {
+        let mut driven = Driven::new(self, bus, jobs, driver, token);
+        while !token.is_cancelled() {
             tokio::select! {
-                () = token.cancelled() => break,
-                Some(change) = changes.recv() => {
-                    let Some(job) = change.value.filter(|job| self.concerns(job)) else { continue };
-                    if let Some(waker) = wakers.get(&job.id) {
-                        waker.notify_one();
-                        continue;
-                    }
-                    let waker = Arc::new(Notify::new());
-                    wakers.insert(job.id.clone(), Arc::clone(&waker));
-                    let one = One { drive: self.clone(), bus: bus.clone(), jobs: jobs.clone(), waker };
-                    tasks.spawn(one.run(job.id, Arc::clone(&driver), token.clone()));
-                }
-                Some(address) = reports.recv() => {
-                    if let Some(waker) = wakers.get(&address.job) {
-                        waker.notify_one();
-                    }
-                }
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                    if let Ok(job) = ended {
-                        wakers.remove(&job);
-                        // It may have come back while its task was ending.
-                        if let Ok(Some((stored, _))) = jobs.get(job.as_str()).await
-                            && self.concerns(&stored)
-                        {
-                            let waker = Arc::new(Notify::new());
-                            wakers.insert(job.clone(), Arc::clone(&waker));
-                            let one = One { drive: self.clone(), bus: bus.clone(), jobs: jobs.clone(), waker };
-                            tasks.spawn(one.run(job, Arc::clone(&driver), token.clone()));
-                        }
-                    }
-                }
+                () = token.cancelled() => {}
+                Some(change) = changes.recv() => driven.hear(change),
+                Some(address) = reports.recv() => driven.wake(&address.job),
+                Some(ended) = driven.next_ended(), if !driven.is_empty() => driven.collect(ended),
             }
         }
-        tasks.join_all().await;
+        driven.finish().await;
         Ok(())
     }
 
     fn concerns(&self, job: &Job) -> bool {
         job.phase.role() == self.role && !(job.phase.is_terminal() && job.settled)
     }
-}
-
-/// The driving of one job.
-struct One {
-    drive: Drive,
-    bus: Bus,
-    jobs: Store<Job>,
-    waker: Arc<Notify>,
-}
-
-impl One {
-    async fn run<D: Driver>(self, id: JobId, driver: Arc<D>, token: CancellationToken) -> JobId {
-        let mut failures = 0_u32;
-        let mut announced = None;
-        loop {
-            let mut woken_by_time = false;
-            let wait = match self.once(&id, driver.as_ref(), &mut announced).await {
-                Ok(None) => return id,
-                Ok(Some(Next::Again)) => {
-                    failures = 0;
-                    continue;
-                }
-                Ok(Some(Next::Wait(until))) => {
-                    failures = 0;
-                    let due =
-                        until.map_or(self.drive.sweep_ms, |at| at.since((self.drive.clock)()));
-                    Duration::from_millis(due.clamp(1, self.drive.sweep_ms))
-                }
-                Err(Retry::Reread) => Duration::from_millis(1),
-                Err(_) => {
-                    failures = failures.saturating_add(1);
-                    let slow = 100_u64 << failures.min(5);
-                    Duration::from_millis(slow.min(self.drive.sweep_ms.max(500)))
-                }
-            };
-            tokio::select! {
-                () = token.cancelled() => return id,
-                () = self.waker.notified() => {}
-                () = tokio::time::sleep(wait) => woken_by_time = true,
-            }
-            if woken_by_time {
-                // What was said may have been lost on the way; say it again.
-                announced = None;
-            }
-        }
-    }
-
-    async fn once<D: Driver>(
-        &self,
-        id: &JobId,
-        driver: &D,
-        announced: &mut Option<Epoch>,
-    ) -> Result<Option<Next>, Retry> {
-        let log = |error: &Error| tracing::warn!(job = %id, %error, cause = error_chain(error), "step interrupted");
-        let mut owned = match self.claim(id).await {
-            Ok(Claim::Owned(owned)) => owned,
-            Ok(Claim::Held(until)) => return Ok(Some(Next::Wait(Some(until)))),
-            Ok(Claim::NotOurs) => return Ok(None),
-            Err(error) => {
-                log(&error);
-                return Err(error.retry());
-            }
-        };
-        if *announced != Some(owned.job.epoch) {
-            owned.announce().await.map_err(|error| {
-                log(&error);
-                error.retry()
-            })?;
-            *announced = Some(owned.job.epoch);
-        }
-        let error = match driver.step(&mut owned).await {
-            Ok(next) => return Ok(Some(next)),
-            Err(error) => error,
-        };
-        let retry = driver.retry(&error);
-        match retry {
-            Retry::Reread => {
-                tracing::debug!(job = %id, cause = error_chain(&error), "step overtaken")
-            }
-            Retry::Later => {
-                tracing::warn!(job = %id, cause = error_chain(&error), "step postponed")
-            }
-            Retry::Never => {
-                tracing::error!(job = %id, cause = error_chain(&error), "step impossible");
-                driver
-                    .give_up(&mut owned, &error)
-                    .await
-                    .map_err(|error| error.retry())?;
-                return Ok(Some(Next::Again));
-            }
-        }
-        Err(retry)
-    }
-
-    async fn claim(&self, id: &JobId) -> Result<Claim, Error> {
-        let Some((mut job, mut revision)) = self.jobs.get(id.as_str()).await? else {
-            return Ok(Claim::NotOurs);
-        };
-        if !self.drive.concerns(&job) {
-            return Ok(Claim::NotOurs);
-        }
-        let now = (self.drive.clock)();
-        let fresh = |job: &Job| {
-            let owner = job
-                .owner
-                .as_ref()
-                .filter(|owner| owner.holder == self.drive.instance);
-            owner.is_some_and(|owner| owner.expires_at.since(now) > self.drive.lease_ms / 2)
-        };
-        if !fresh(&job) {
-            let held_until = job.owner.as_ref().map(|owner| owner.expires_at);
-            if job
-                .claim(&self.drive.instance, now, now.plus(self.drive.lease_ms))
-                .is_none()
-            {
-                return Ok(Claim::Held(held_until.unwrap_or(now)));
-            }
-            revision = self.jobs.update(id.as_str(), &job, revision).await?;
-        }
-        let owned = Owned {
-            bus: self.bus.clone(),
-            jobs: self.jobs.clone(),
-            job,
-            revision,
-            drive: self.drive.clone(),
-        };
-        Ok(Claim::Owned(Box::new(owned)))
-    }
-}
-
-enum Claim {
-    Owned(Box<Owned>),
-    Held(UnixMillis),
-    NotOurs,
 }
 
 /// An error and its sources in one line, for the log at the edge.

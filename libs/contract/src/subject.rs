@@ -75,10 +75,11 @@ pub fn dead(service: &str, subject: &str) -> String {
     format!("{PREFIX}.dead.{service}.{inner}")
 }
 
-/// The inbox prefix of one worker: it can read no other worker's replies.
+/// The inbox prefix of one worker: it can read no other worker's replies, nor, if it is named like a
+/// control service, that service's.
 #[must_use]
 pub fn inbox(worker: &WorkerName) -> String {
-    format!("_INBOX_{worker}")
+    format!("_INBOX_worker-{worker}")
 }
 
 /// Who and what a task's or report's subject is about.

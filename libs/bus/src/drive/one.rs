@@ -1,0 +1,188 @@
+//! The driving of one job, from the first look until it is another role's.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use domain::cause::{Cause, CauseKind};
+use domain::id::{Epoch, JobId};
+use domain::job::Job;
+use domain::time::UnixMillis;
+use futures::FutureExt;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::pace::{Looked, Pace};
+use super::{Drive, Driver, Next, Owned, error_chain};
+use crate::{Bus, Error, Retry, Store};
+
+/// Panics in a row after which a job ends: one may have had a passing reason, three are a defect.
+const PANIC_LIMIT: u32 = 3;
+
+/// One job and what its driving needs.
+pub(super) struct One {
+    pub(super) drive: Drive,
+    pub(super) bus: Bus,
+    pub(super) jobs: Store<Job>,
+    pub(super) id: JobId,
+    pub(super) waker: Arc<Notify>,
+}
+
+/// What a claim came to.
+enum Claim {
+    Owned(Box<Owned>),
+    Held(UnixMillis),
+    NotOurs,
+}
+
+impl One {
+    /// Drives the job until it is not this role's any more, or the token is cancelled.
+    pub(super) async fn run<D: Driver>(self, driver: Arc<D>, token: CancellationToken) {
+        let mut pace = Pace::default();
+        let mut announced = None;
+        let mut panics = 0;
+        while !token.is_cancelled() {
+            let look = AssertUnwindSafe(self.look(driver.as_ref(), &mut announced, panics));
+            let looked = match look.catch_unwind().await {
+                Ok(None) => return,
+                Ok(Some(looked)) => {
+                    panics = 0;
+                    looked
+                }
+                Err(_) => {
+                    panics += 1;
+                    tracing::error!(job = %self.id, panics, "a step panicked");
+                    Looked::Failed(Retry::Later)
+                }
+            };
+            let rest = pace.rest(looked, (self.drive.clock)(), self.drive.sweep_ms);
+            if rest.is_zero() {
+                continue;
+            }
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = self.waker.notified() => {}
+                () = tokio::time::sleep(rest) => {
+                    if matches!(looked, Looked::Next(_)) {
+                        // What was said may have been lost on the way; say it again.
+                        announced = None;
+                    }
+                }
+            }
+        }
+        self.release().await;
+    }
+
+    /// Reads, claims, announces, steps; `None` if the job is not this role's.
+    async fn look<D: Driver>(
+        &self,
+        driver: &D,
+        announced: &mut Option<Epoch>,
+        panics: u32,
+    ) -> Option<Looked> {
+        match self.step(driver, announced, panics).await {
+            Ok(next) => next.map(Looked::Next),
+            Err(retry) => Some(Looked::Failed(retry)),
+        }
+    }
+
+    async fn step<D: Driver>(
+        &self,
+        driver: &D,
+        announced: &mut Option<Epoch>,
+        panics: u32,
+    ) -> Result<Option<Next>, Retry> {
+        let interrupted = |error: Error| {
+            tracing::warn!(job = %self.id, cause = error_chain(&error), "step interrupted");
+            error.retry()
+        };
+        let mut owned = match self.claim().await.map_err(interrupted)? {
+            Claim::Owned(owned) => owned,
+            Claim::Held(until) => return Ok(Some(Next::Wait(Some(until)))),
+            Claim::NotOurs => return Ok(None),
+        };
+        if panics >= PANIC_LIMIT && !owned.job().phase.is_terminal() {
+            owned.fail(defect()).await.map_err(interrupted)?;
+            return Ok(Some(Next::Again));
+        }
+        if *announced != Some(owned.job().epoch) {
+            owned.announce().await.map_err(interrupted)?;
+            *announced = Some(owned.job().epoch);
+        }
+        let error = match driver.step(&mut owned).await {
+            Ok(next) => return Ok(Some(next)),
+            Err(error) => error,
+        };
+        let (job, cause) = (&self.id, error_chain(&error));
+        let retry = driver.retry(&error);
+        match retry {
+            Retry::Reread => tracing::debug!(%job, cause, "step overtaken"),
+            Retry::Later => tracing::warn!(%job, cause, "step postponed"),
+            Retry::Never => {
+                tracing::error!(%job, cause, "step impossible");
+                let given_up = driver.give_up(&mut owned, &error).await;
+                given_up.map_err(interrupted)?;
+                return Ok(Some(Next::Again));
+            }
+        }
+        Err(retry)
+    }
+
+    async fn claim(&self) -> Result<Claim, Error> {
+        let Some((mut job, mut revision)) = self.jobs.get(self.id.as_str()).await? else {
+            return Ok(Claim::NotOurs);
+        };
+        if !self.drive.concerns(&job) {
+            return Ok(Claim::NotOurs);
+        }
+        let now = (self.drive.clock)();
+        let owner = job.owner.as_ref();
+        let held_until = owner.map_or(now, |owner| owner.expires_at);
+        let fresh = self.holds(&job) && held_until.since(now) > self.drive.lease_ms / 2;
+        if !fresh {
+            let expires_at = now.plus(self.drive.lease_ms);
+            if job.claim(&self.drive.instance, now, expires_at).is_none() {
+                return Ok(Claim::Held(held_until));
+            }
+            revision = self.jobs.update(self.id.as_str(), &job, revision).await?;
+        }
+        Ok(Claim::Owned(Box::new(Owned {
+            bus: self.bus.clone(),
+            jobs: self.jobs.clone(),
+            job,
+            revision,
+            drive: self.drive.clone(),
+        })))
+    }
+
+    /// Lets the lease end now, so that another process takes over at once. If this fails the lease
+    /// runs out by itself.
+    async fn release(&self) {
+        let Ok(Some((mut job, revision))) = self.jobs.get(self.id.as_str()).await else {
+            return;
+        };
+        if !self.holds(&job) {
+            return;
+        }
+        if let Some(owner) = &mut job.owner {
+            owner.expires_at = (self.drive.clock)();
+        }
+        if let Err(error) = self.jobs.update(self.id.as_str(), &job, revision).await {
+            tracing::debug!(job = %self.id, %error, "lease not given back");
+        }
+    }
+
+    fn holds(&self, job: &Job) -> bool {
+        let owner = job.owner.as_ref();
+        owner.is_some_and(|owner| owner.holder == self.drive.instance)
+    }
+}
+
+fn defect() -> Cause {
+    Cause {
+        kind: CauseKind::Internal,
+        message: format!(
+            "the job's next step panicked {PANIC_LIMIT} times; the log of the service that drives it says where"
+        ),
+        sites: Vec::new(),
+    }
+}
