@@ -1,0 +1,29 @@
+//! Prints what is committed under `docs/` and checked for drift by `./run check`.
+
+use contract::permission::Role;
+use contract::server::{Listen, User, configuration};
+
+use crate::output;
+
+/// `docs/openapi.json`.
+pub fn openapi() -> anyhow::Result<()> {
+    output::line(api::openapi_json().trim_end())
+}
+
+/// `docs/messages.md`.
+pub fn messages() -> anyhow::Result<()> {
+    output::line(contract::table::markdown().trim_end())
+}
+
+/// `docs/nats-permissions.conf`: the configuration of a server with one worker named `site`.
+pub fn nats_permissions() -> anyhow::Result<()> {
+    let listen = Listen {
+        address: "127.0.0.1:4222".to_owned(),
+        store_dir: "/var/lib/nats".to_owned(),
+        ports_file_dir: "/run/nats".to_owned(),
+        disk_bytes: 4 << 30,
+    };
+    let roles = [Role::Api, Role::Profiler, Role::Planner, Role::Aggregator, Role::Worker("site".parse()?)];
+    let user = |role: Role| User { password: format!("<password of {}>", role.user()), role };
+    output::line(configuration(&listen, &roles.map(user)).trim_end())
+}

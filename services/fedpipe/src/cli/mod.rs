@@ -1,0 +1,82 @@
+//! The commands: one file each. This one is the table of contents.
+
+mod exec_child;
+mod generated;
+mod service;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// Fine-tune one language model on data that stays where it lies.
+#[derive(Debug, Parser)]
+#[command(name = "fedpipe", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  fedpipe up --workers 3                        everything on this machine
+  fedpipe model push model.gguf                 store a model, print its digest
+  fedpipe job submit -f job.yaml --watch        train, and see it happen
+  fedpipe job adapter job_0123456789abcdef -o adapter    fetch the result
+
+Exit code: 0 success, 1 failure, 2 wrong usage.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: NATS, storage, all services, workers
+    Up(up::Args),
+    /// Run the service that takes jobs over HTTP
+    Api(service::ApiArgs),
+    /// Run the service that measures workers and admits jobs
+    Profiler(service::Args),
+    /// Run the service that plans what each worker trains
+    Planner(service::Args),
+    /// Run the service that drives rounds and merges updates
+    Aggregator(service::Args),
+    /// Run a worker beside a site's data
+    Worker(service::WorkerArgs),
+    /// Replace this process by another program that ends with its parent
+    #[command(hide = true)]
+    ExecChild(exec_child::Args),
+    /// Print the OpenAPI document of docs/openapi.json
+    #[command(hide = true)]
+    Openapi,
+    /// Print the message tables of docs/messages.md
+    #[command(hide = true)]
+    Messages,
+    /// Print the NATS configuration that the permissions are generated into, with example users
+    #[command(hide = true)]
+    NatsPermissions,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, for the terminal.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Up(args) => args.run(),
+            Command::Api(args) => args.common.run(&args.flags(), api::run),
+            Command::Profiler(args) => args.run(&args.flags(), profiler::run),
+            Command::Planner(args) => args.run(&args.flags(), planner::run),
+            Command::Aggregator(args) => args.run(&args.flags(), aggregator::run),
+            Command::Worker(args) => args.common.run(&args.flags(), worker::run),
+            Command::ExecChild(args) => args.run(),
+            Command::Openapi => generated::openapi(),
+            Command::Messages => generated::messages(),
+            Command::NatsPermissions => generated::nats_permissions(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

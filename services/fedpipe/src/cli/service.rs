@@ -1,0 +1,159 @@
+//! `fedpipe api|profiler|planner|aggregator|worker`: one service as this process.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as Arguments;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{output, units};
+
+/// What every service is told alike. Layers: defaults < file < environment (`FEDPIPE_NATS__URL`) < flag.
+#[derive(Debug, Arguments)]
+#[command(after_help = "Examples:
+  fedpipe profiler --config profiler.toml
+  FEDPIPE_NATS__URL=nats://10.0.0.5:4222 fedpipe profiler --dump-config
+
+Configuration: defaults < file < environment (FEDPIPE_NATS__URL is nats.url) < flags. Unknown keys are refused.")]
+pub struct Args {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the resulting configuration, secrets as ***, and stop
+    #[arg(long)]
+    dump_config: bool,
+    /// Where NATS is, such as nats://127.0.0.1:4222
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    /// Address of /healthz, /readyz and /metrics; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    health_listen: Option<SocketAddr>,
+    /// What is logged: info, debug, info,bus=debug
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// The idle knob: how long without progress is noticed, such as 60s
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    idle: Option<Duration>,
+}
+
+impl Args {
+    /// The flags as a layer of configuration; what is null was not given.
+    pub fn flags(&self) -> Value {
+        json!({
+            "nats": { "url": self.nats_url },
+            "health": { "listen": self.health_listen },
+            "telemetry": { "log": self.log },
+            "liveness": { "idle_ms": self.idle.map(units::milliseconds) },
+        })
+    }
+
+    /// Runs a service until it is told to stop.
+    pub fn run<C, E, F>(&self, flags: &Value, service: impl FnOnce(C) -> F) -> anyhow::Result<()>
+    where
+        C: Serialize + DeserializeOwned + Default,
+        E: std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>>,
+    {
+        let config: C = chassis::config::load(self.config.as_deref(), flags)?;
+        if self.dump_config {
+            return output::line(chassis::config::dump(&config)?.trim_end());
+        }
+        // Two threads serve a control service of any size; what computes has its own.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(service(config))?)
+    }
+}
+
+/// Flags of `fedpipe api`.
+#[derive(Debug, Arguments)]
+pub struct ApiArgs {
+    /// What every service is told alike
+    #[command(flatten)]
+    pub common: Args,
+    /// Address to listen on; port 0 takes a free one; beyond loopback only with a token (FEDPIPE_TOKEN)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where objects lie: file:///folder or s3://bucket/prefix
+    #[arg(long, value_name = "URL")]
+    storage_url: Option<String>,
+}
+
+impl ApiArgs {
+    /// The flags as a layer of configuration.
+    pub fn flags(&self) -> Value {
+        let mut flags = self.common.flags();
+        merge(&mut flags, json!({ "listen": self.listen, "storage": { "url": self.storage_url } }));
+        flags
+    }
+}
+
+/// Flags of `fedpipe worker`.
+#[derive(Debug, Arguments)]
+pub struct WorkerArgs {
+    /// What every service is told alike
+    #[command(flatten)]
+    pub common: Args,
+    /// The worker's name, unique in the fleet
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Compute threads; 0 for as many as this process may use
+    #[arg(long, value_name = "N")]
+    threads: Option<u16>,
+    /// Memory the process may use, such as 4GiB
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
+    /// Folder for results, journal and the model cache
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl WorkerArgs {
+    /// The flags as a layer of configuration.
+    pub fn flags(&self) -> Value {
+        let mut flags = self.common.flags();
+        merge(
+            &mut flags,
+            json!({
+                "name": self.name,
+                "threads": self.threads,
+                "memory_limit": self.memory_limit,
+                "state_dir": self.state_dir,
+            }),
+        );
+        flags
+    }
+}
+
+fn merge(into: &mut Value, other: Value) {
+    if let (Value::Object(into), Value::Object(other)) = (into, other) {
+        into.extend(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: WorkerArgs,
+    }
+
+    #[test]
+    fn flags_that_are_not_given_leave_the_file_as_it_is() {
+        let line = Line::parse_from(["x", "--idle", "2s", "--name", "a"]);
+        let config: worker::Config = chassis::config::load_from(None, [], &line.args.flags()).unwrap();
+        assert_eq!(config.liveness.idle_ms, 2000);
+        assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("a"));
+        assert_eq!(config.nats, chassis::config::Nats::default());
+    }
+}
