@@ -72,7 +72,7 @@ impl Sealed {
         fs::create_dir_all(&folder)?;
         durable::write(&path, &bytes)?;
         let mut all = epochs(&folder)?;
-        all.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        all.sort_unstable_by_key(|(epoch, _)| std::cmp::Reverse(*epoch));
         all.into_iter()
             .skip(KEPT_PER_JOB)
             .try_for_each(|(_, path)| durable::remove(&path))

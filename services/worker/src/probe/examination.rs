@@ -18,6 +18,7 @@ use engine::train::Trainer;
 
 use super::configurations::{Configuration, NEEDED, Need, configurations, predicted};
 use super::headroom::usable_bytes;
+use super::sized::sized;
 use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
@@ -74,6 +75,7 @@ struct Room<'a> {
     weights: &'a [WeightShape],
     layers: u16,
     encoder: Encoder,
+    mean_tokens: f64,
     base_memory_bytes: u64,
     memory_limit_bytes: u64,
 }
@@ -92,6 +94,9 @@ impl Examination {
         let model = loaded.model();
         let weights = model.weights();
         let limit = running.site.memory_limit_bytes;
+        let sequence_length = self.task.training.sequence_length;
+        let encoder = self.data.encoder(model.tokenizer(), sequence_length)?;
+        let mean_tokens = train::mean_tokens(&self.data, &encoder, running)?;
         let room = Room {
             running,
             task: &self.task,
@@ -99,15 +104,13 @@ impl Examination {
             model,
             weights: &weights,
             layers: u16::try_from(model.config().layers).unwrap_or(u16::MAX),
-            encoder: self
-                .data
-                .encoder(model.tokenizer(), self.task.training.sequence_length)?,
+            encoder,
+            mean_tokens,
             base_memory_bytes: loaded.base_memory_bytes(),
             memory_limit_bytes: usable_bytes(Path::new("/"), limit, memory::current_bytes()),
         };
         let samples = room.samples()?;
         let forward_tokens_per_second = room.forward()?;
-        let mean_tokens = train::mean_tokens(&self.data, &room.encoder, running)?;
         let Room {
             layers,
             base_memory_bytes,
@@ -136,20 +139,20 @@ impl Room<'_> {
             if enough && whole.seconds() > ENOUGH_SECONDS {
                 break;
             }
-            let batch = self.batch(usize::from(configuration.batch), 0)?;
+            let batch = self.batch(usize::from(configuration.batch), self.mean_length())?;
             if let Some(bytes) = self.beyond(&samples, configuration, &batch) {
                 too_large = Some(bytes);
                 continue;
             }
             samples.push(self.measure(configuration, &batch)?);
         }
-        // Where memory ends early, other records make steps of other lengths.
-        for step in 1..16 {
+        // Where memory ends early, shorter rows make more samples.
+        let smallest = Configuration { batch: 1, rank: 1 };
+        for part in 1..=NEEDED {
             if samples.len() >= NEEDED {
                 break;
             }
-            let smallest = Configuration { batch: 1, rank: 1 };
-            let batch = self.batch(1, step)?;
+            let batch = self.batch(1, self.mean_length() / part)?;
             if self.beyond(&samples, smallest, &batch).is_none() {
                 samples.push(self.measure(smallest, &batch)?);
             }
@@ -209,7 +212,7 @@ impl Room<'_> {
     }
 
     fn forward(&self) -> Result<f64, Failure> {
-        let batch = self.batch(2, 0)?;
+        let batch = self.batch(2, self.mean_length())?;
         let mut evaluator = Evaluator::new(self.model, None)?;
         let seconds = self.timed(|| {
             evaluator.loss(&batch, self.running.stop.control())?;
@@ -247,14 +250,17 @@ impl Room<'_> {
         RankTable::uniform(&self.task.targets, self.layers, rank)
     }
 
-    fn batch(&self, records: usize, step: u64) -> Result<Batch, Failure> {
+    /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
+    fn mean_length(&self) -> usize {
+        self.mean_tokens.round() as usize
+    }
+
+    fn batch(&self, records: usize, length: usize) -> Result<Batch, Failure> {
         let training = &self.task.training;
         let sampler: Sampler = train::sampler(self.data, records, training, self.running)?;
         let loader = Loader::new(&self.data.train, &self.encoder, &sampler);
-        let loaded = loader
-            .batch(step)
-            .map_err(|error| self.data.trouble(&error))?;
-        Ok(loaded.batch)
+        let loaded = loader.batch(0).map_err(|error| self.data.trouble(&error))?;
+        Ok(sized(loaded.batch, length))
     }
 }
 

@@ -5,5 +5,6 @@
 mod configurations;
 mod examination;
 mod headroom;
+mod sized;
 
 pub use examination::Examination;

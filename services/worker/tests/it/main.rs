@@ -1,0 +1,182 @@
+//! A whole worker on a real bus and real storage, spoken to as the control services speak to it.
+//!
+//! One test: a process has one frame (telemetry, signals), so one worker.
+
+mod model;
+mod site;
+
+use std::time::Duration;
+
+use contract::message::report::{Evaluated, Failed, Probed, Updated};
+use contract::message::task::{Evaluate, Probe, Train};
+use domain::adapter::{Projection, RankTable};
+use domain::cause::Trouble;
+use domain::fleet::Stage;
+use domain::id::Epoch;
+use domain::job::spec::{Base, Training};
+use futures::StreamExt;
+use rustix::process::{Signal, getpid, kill_process};
+use site::{RANK_MAX, SCALE, Site, TARGETS};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
+    let site = Site::start().await;
+    let mut beats = site.bus.beats().await.unwrap();
+    let worker = tokio::spawn(worker::run(site.config()));
+
+    let measured = probe(&site).await;
+    train(&site, &measured).await;
+    evaluate(&site, &measured).await;
+    refuse(&site, &measured).await;
+
+    let mut stages = Vec::new();
+    kill_process(getpid(), Signal::TERM).unwrap();
+    let ended = testkit::wait::in_time("the worker stops", Duration::from_secs(20), worker);
+    ended.await.unwrap().unwrap();
+    while stages.last() != Some(&Stage::Stopping) {
+        let beat = testkit::wait::in_time("a last beat", Duration::from_secs(10), beats.next());
+        let beat = beat.await.unwrap();
+        assert!(beat.worker == site.worker && beat.memory_bytes > 0);
+        stages.push(beat.stage);
+    }
+    for stage in [Stage::Probing, Stage::Training, Stage::Evaluating] {
+        assert!(
+            stages.contains(&stage),
+            "{stage:?} was never said: {stages:?}"
+        );
+    }
+}
+
+async fn probe(site: &Site) -> Probed {
+    let task = Probe {
+        head: site.head(1, 1),
+        targets: TARGETS.to_vec(),
+        rank_max: RANK_MAX,
+        training: Training::default(),
+        base: Base::Auto,
+        choices: Vec::new(),
+        prefix: "jobs/one/probes/site".to_owned(),
+    };
+    let probed: Probed = site.ask(&task, 1, Epoch(1)).await;
+    let measured = &probed.measurement;
+    assert_eq!((measured.layers, measured.weights.len()), (2, 14));
+    assert_eq!(
+        (measured.records, measured.held_out, measured.skipped),
+        (40, 16, 1)
+    );
+    assert!(measured.samples.len() >= 3, "{:?}", measured.samples);
+    for sample in &measured.samples {
+        assert!(sample.step_seconds > 0.0 && sample.tokens > 1 && sample.parameters > 0);
+        // The site plays a machine of 2000 tokens a second.
+        let speed = f64::from(sample.tokens) / sample.step_seconds;
+        assert!(speed < 2000.1, "{sample:?}");
+        assert!(
+            sample.peak_memory_bytes > measured.base_memory_bytes,
+            "{measured:?}"
+        );
+    }
+    assert!(measured.upload_bytes_per_second > 0.0 && measured.download_bytes_per_second > 0.0);
+    assert!(measured.forward_tokens_per_second > 0.0 && measured.mean_tokens > 2.0);
+    probed
+}
+
+async fn train(site: &Site, measured: &Probed) {
+    let ranks = RankTable::uniform(&TARGETS, 2, 2);
+    let task = |job| Train {
+        head: site.head(job, 2),
+        round: 1,
+        global: site.global.clone(),
+        scale: SCALE,
+        plan: site::plan(measured, ranks.clone()),
+        training: Training::default(),
+        prefix: format!("jobs/{job}/updates/site"),
+    };
+    let first: Updated = site.ask(&task(1), 1, Epoch(2)).await;
+    let update = site.adapter(&first.update.adapter, &ranks).await;
+    let start = site
+        .adapter(&site.global, &RankTable::uniform(&TARGETS, 2, RANK_MAX))
+        .await;
+    let start = start.leading(&ranks).unwrap();
+    assert_eq!(update.parameters(), start.parameters());
+    assert!(update.is_finite() && update != start);
+    let metrics = &first.update.metrics;
+    assert_eq!((metrics.steps, metrics.records), (3, 12));
+    assert!(
+        metrics.loss > 0.0 && metrics.illegal().is_none(),
+        "{metrics:?}"
+    );
+    assert!(metrics.tokens_per_second < 2000.1, "{metrics:?}");
+    assert!(metrics.bytes_up >= first.update.adapter.bytes && metrics.bytes_down > 0);
+    assert!(metrics.control_bytes_up > 0);
+
+    // Neither the job's name nor the clock goes into the result.
+    let second: Updated = site.ask(&task(2), 2, Epoch(2)).await;
+    assert_eq!(second.update.adapter.sha256, first.update.adapter.sha256);
+    assert_eq!(second.update.metrics.loss, metrics.loss);
+}
+
+async fn evaluate(site: &Site, measured: &Probed) {
+    let task = |epoch, sample, choices: &[&str]| Evaluate {
+        head: site.head(1, epoch),
+        round: 1,
+        global: site.global.clone(),
+        scale: SCALE,
+        sample,
+        choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
+        plan: site::plan(measured, RankTable::uniform(&TARGETS, 2, 2)),
+    };
+    let all = task(3, None, &[" yes", " no"]);
+    let Evaluated { score, .. } = site.ask(&all, 1, Epoch(3)).await;
+    assert_eq!(
+        (score.records, score.confusion.iter().flatten().sum::<u64>()),
+        (16, 16)
+    );
+    assert_eq!(score.labelled_tokens, 8 * 4 + 8 * 3);
+    assert!(score.loss().is_some_and(|loss| loss > 0.0));
+    let sample = task(4, Some(9), &[]);
+    let Evaluated { score, .. } = site.ask(&sample, 1, Epoch(4)).await;
+    assert_eq!((score.records, score.confusion.len()), (9, 0));
+    let few: Failed = site.ask(&task(5, Some(7), &[]), 1, Epoch(5)).await;
+    assert_eq!(few.trouble, Trouble::PolicyRefused);
+}
+
+async fn refuse(site: &Site, measured: &Probed) {
+    let task = |epoch| Train {
+        head: site.head(1, epoch),
+        round: 1,
+        global: site.global.clone(),
+        scale: SCALE,
+        plan: site::plan(
+            measured,
+            RankTable::uniform(&[Projection::Q], 2, RANK_MAX + 1),
+        ),
+        training: Training::default(),
+        prefix: "jobs/one/updates/site".to_owned(),
+    };
+    let failed = async |task: &Train| -> Failed { site.ask(task, 1, task.head.epoch).await };
+    let rank = failed(&task(6)).await;
+    assert_eq!(rank.trouble, Trouble::PlanUnsupported);
+    assert!(rank.detail.contains("q_proj"), "{}", rank.detail);
+
+    let mut stranger = task(7);
+    stranger.head.submitter = "mallory".parse().unwrap();
+    assert_eq!(failed(&stranger).await.trouble, Trouble::PolicyRefused);
+
+    let mut kernel = task(8);
+    kernel.plan.kernel = "another".to_owned();
+    assert_eq!(failed(&kernel).await.trouble, Trouble::PlanUnsupported);
+
+    let mut dataset = task(9);
+    dataset.head.dataset = "unknown".parse().unwrap();
+    assert_eq!(failed(&dataset).await.trouble, Trouble::DataUnusable);
+
+    let mut model = task(10);
+    model.head.model = contract::message::task::ModelRef::Digest(site::no_digest());
+    let missing = failed(&model).await;
+    assert_eq!(
+        missing.trouble,
+        Trouble::ModelUnusable,
+        "{}",
+        missing.detail
+    );
+}
