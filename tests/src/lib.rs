@@ -1,1 +1,31 @@
-//! Black-box tests: whole processes on real servers.
+//! Black-box tests: a whole fleet of processes, driven as people drive it.
+//!
+//! Here is what the cases share: a fleet under `fedpipe up`, its API, its processes and how they are
+//! killed or halted at an exact point, small jobs with their model and data. It imports no service:
+//! what it knows of them it knows through the binary, the API and the files of the state folder.
+
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test whose fleet does not behave has failed, and says where"
+)]
+
+pub mod api;
+pub mod archive;
+pub mod data;
+pub mod fleet;
+pub mod job;
+pub mod model;
+pub mod points;
+pub mod procs;
+
+pub use api::Api;
+pub use fleet::{Fleet, Setup, Site};
+pub use job::job;
+
+/// Whether the long cases run too (`./run test --full`).
+#[must_use]
+pub fn full() -> bool {
+    std::env::var_os("FEDPIPE_TEST_FULL").is_some()
+}

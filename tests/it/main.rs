@@ -1,0 +1,3 @@
+//! Whole fleets under test.
+
+mod e2e;

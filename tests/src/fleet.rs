@@ -1,0 +1,363 @@
+//! A fleet under `fedpipe up`: started, watched, killed in parts, ended whole.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::wait;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::points::Points;
+use crate::{Api, data, model, procs};
+
+/// How long a fleet may take until all of it is ready.
+const READY: Duration = Duration::from_secs(60);
+
+/// How long a process may take to come back.
+const BACK: Duration = Duration::from_secs(20);
+
+/// Records of a site unless it says otherwise.
+const TRAIN: usize = 24;
+const HELD_OUT: usize = 8;
+
+/// One site of a fleet.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its worker's name.
+    pub name: String,
+    /// More lines of its `[[workers]]` table, before its data set.
+    pub lines: String,
+    /// Its training records, if not made up.
+    pub train: Option<PathBuf>,
+}
+
+impl Site {
+    /// A site of the usual kind.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            lines: String::new(),
+            train: None,
+        }
+    }
+
+    /// With a line of its table, such as `throttle_tokens_per_second = 100`.
+    #[must_use]
+    pub fn line(mut self, line: &str) -> Self {
+        self.lines.push_str(line);
+        self.lines.push('\n');
+        self
+    }
+}
+
+/// What a fleet is started with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// The idle knob.
+    pub idle: Duration,
+    /// More arguments of `fedpipe up`.
+    pub arguments: Vec<String>,
+}
+
+impl Setup {
+    /// Sites `a`, `b`, … of the usual kind.
+    #[must_use]
+    pub fn sites(count: u8) -> Self {
+        let names = (b'a'..).take(usize::from(count)).map(char::from);
+        Self {
+            sites: names.map(|name| Site::new(&name.to_string())).collect(),
+            idle: Duration::from_secs(2),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// A running fleet. Everything of it is killed when the value is dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    folder: TempDir,
+    up: Child,
+    pid: u32,
+    api: Api,
+    points: Points,
+    notices: Arc<Mutex<Vec<Value>>>,
+}
+
+/// The program under test.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("FEDPIPE_BIN") {
+        return path.into();
+    }
+    // Beside this test's own binary.
+    let own = std::env::current_exe().expect("this test has a path");
+    let target = own.ancestors().nth(2).expect("a target folder");
+    let path = target.join("fedpipe");
+    assert!(
+        path.is_file(),
+        "{} is missing: cargo build --package fedpipe, or set FEDPIPE_BIN",
+        path.display()
+    );
+    path
+}
+
+impl Fleet {
+    /// Starts a fleet with a tiny model and tiny data, and waits until all of it is ready.
+    pub async fn start(setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the fleet");
+        model::write(&folder.path().join("model"));
+        let fleet = fleet_file(folder.path(), setup);
+        std::fs::write(folder.path().join("fleet.toml"), fleet).expect("a fleet file");
+        let points = Points::at(&folder.path().join("points"));
+        let notices: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (up, pid) = spawn(folder.path(), setup, &notices);
+        let api = Api::of(&folder.path().join("state"));
+        let fleet = Self {
+            folder,
+            up,
+            pid,
+            api,
+            points,
+            notices,
+        };
+        let said = fleet.notice("ready", READY).await;
+        let troubled: Vec<&Value> = said["children"]
+            .as_array()
+            .expect("children")
+            .iter()
+            .filter(|child| child["ready"] != true)
+            .collect();
+        assert!(
+            troubled.is_empty(),
+            "not ready: {troubled:?}\n{}",
+            fleet.logs()
+        );
+        fleet
+    }
+
+    /// The client.
+    #[must_use]
+    pub const fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Its fail-points.
+    #[must_use]
+    pub const fn points(&self) -> &Points {
+        &self.points
+    }
+
+    /// The tiny model's folder.
+    #[must_use]
+    pub fn model(&self) -> PathBuf {
+        self.folder.path().join("model")
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// A folder for what a case needs beside.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The processes that run now, by name: `api`, `profiler`, `worker-a`, `nats`, …
+    #[must_use]
+    pub fn processes(&self) -> BTreeMap<String, u32> {
+        procs::children(self.pid)
+    }
+
+    /// The process of this name.
+    ///
+    /// # Panics
+    /// If there is none now.
+    #[must_use]
+    pub fn pid(&self, name: &str) -> u32 {
+        let all = self.processes();
+        let found = all.get(name).copied();
+        found.unwrap_or_else(|| panic!("no process {name} among {all:?}"))
+    }
+
+    /// SIGKILL; `up` starts it again.
+    pub fn kill(&self, name: &str) -> u32 {
+        let pid = self.pid(name);
+        procs::signal(pid, Signal::KILL);
+        pid
+    }
+
+    /// SIGSTOP: it is there and does nothing.
+    pub fn halt(&self, name: &str) {
+        procs::signal(self.pid(name), Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self, name: &str) {
+        procs::signal(self.pid(name), Signal::CONT);
+    }
+
+    /// SIGCONT to everybody, whoever was halted.
+    pub fn all_go_on(&self) {
+        for pid in self.processes().values() {
+            procs::signal(*pid, Signal::CONT);
+        }
+    }
+
+    /// Waits until the process has another pid than this one.
+    pub async fn back(&self, name: &str, old: u32) {
+        let what = format!("{name} is started again");
+        wait::until(&what, BACK, async || {
+            self.processes().get(name).is_some_and(|pid| *pid != old)
+        })
+        .await;
+    }
+
+    /// Waits until `up` has printed an event of this kind; returns the first.
+    pub async fn notice(&self, event: &str, within: Duration) -> Value {
+        let find = async || {
+            let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+            notices
+                .iter()
+                .find(|notice| notice["event"] == event)
+                .cloned()
+        };
+        let what = format!("up says {event}");
+        match tokio::time::timeout(within, wait::some(&what, within + BACK, find)).await {
+            Ok(notice) => notice,
+            Err(_) => panic!("{what}: not within {within:?}\n{}", self.logs()),
+        }
+    }
+
+    /// How often a process has died so far.
+    #[must_use]
+    pub fn deaths(&self, name: &str) -> usize {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let died = |notice: &&Value| notice["event"] == "died" && notice["name"] == name;
+        notices.iter().filter(died).count()
+    }
+
+    /// The password of a role's NATS user, such as `worker-a`.
+    #[must_use]
+    pub fn password(&self, user: &str) -> String {
+        let text = std::fs::read_to_string(self.state().join("passwords.json"));
+        let all: Value = serde_json::from_str(&text.expect("passwords")).expect("JSON");
+        all[user].as_str().expect("a known user").to_owned()
+    }
+
+    /// Where NATS listens.
+    #[must_use]
+    pub fn nats_url(&self) -> String {
+        let port = std::fs::read_to_string(self.state().join("nats.port"));
+        format!("nats://127.0.0.1:{}", port.expect("a port").trim())
+    }
+
+    /// The end of every log, for a failure's message.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let folder = self.state().join("logs");
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(12);
+            let name = entry.file_name();
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "--- {}", name.display());
+            for line in &lines[from..] {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The case has failed; what the processes said last is worth more than quiet.
+            eprintln!("{}", self.logs());
+            if std::env::var_os("FEDPIPE_TEST_KEEP").is_some() {
+                self.folder.disable_cleanup(true);
+                eprintln!("kept: {}", self.folder.path().display());
+            }
+        }
+        let children = self.processes();
+        // First whoever would start them again.
+        procs::signal(self.pid, Signal::KILL);
+        for pid in children.values() {
+            procs::signal(*pid, Signal::KILL);
+        }
+        // It is dead or will be; nothing is left to do with it.
+        let _ = self.up.start_kill();
+    }
+}
+
+fn spawn(folder: &Path, setup: &Setup, notices: &Arc<Mutex<Vec<Value>>>) -> (Child, u32) {
+    let log = std::fs::File::create(folder.join("up.log")).expect("a log");
+    let mut command = Command::new(binary());
+    command
+        .args(["up", "--json", "--listen", "127.0.0.1:0", "--fleet"])
+        .arg(folder.join("fleet.toml"))
+        .arg("--state")
+        .arg(folder.join("state"))
+        .arg("--idle")
+        .arg(format!("{}ms", setup.idle.as_millis()))
+        .arg("--nats-server")
+        .arg(testkit::tool::path("nats-server"))
+        .args(&setup.arguments)
+        .env(chassis::failpoint::FOLDER_VARIABLE, folder.join("points"))
+        .env(
+            chassis::signals::PARENT_VARIABLE,
+            std::process::id().to_string(),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    let mut child = command.spawn().expect("fedpipe up is started");
+    let pid = child.id().expect("it has just been started");
+    let output = child.stdout.take().expect("its output is piped");
+    let notices = Arc::clone(notices);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Ok(notice) = serde_json::from_str(&line) {
+                let mut all = notices.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push(notice);
+            }
+        }
+    });
+    (child, pid)
+}
+
+fn fleet_file(folder: &Path, setup: &Setup) -> String {
+    let mut text = String::new();
+    for (number, site) in (1_u64..).zip(&setup.sites) {
+        let made_up = folder.join(format!("{}.train.jsonl", site.name));
+        let held_out = folder.join(format!("{}.held.jsonl", site.name));
+        data::write(&made_up, number, TRAIN);
+        data::write(&held_out, 1000 + number, HELD_OUT);
+        let train = site.train.as_ref().unwrap_or(&made_up);
+        let (name, lines) = (&site.name, &site.lines);
+        let (train, held_out) = (train.display(), held_out.display());
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "[[workers]]\nname = \"{name}\"\nthreads = 1\n{lines}\n[workers.datasets.mail]\ntrain = \"{train}\"\nheld_out = \"{held_out}\"\n\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,37 @@
+//! The small job that the cases vary.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// Two rounds of two steps on every site, unscored.
+#[must_use]
+pub fn job(model: &Path) -> Value {
+    json!({
+        "name": "tiny",
+        "model": {"source": format!("file://{}", model.display())},
+        "data": {"dataset": "mail"},
+        "adapter": {"targets": ["q", "v", "down"], "rank": "auto", "rank_max": 8, "alpha": 16.0},
+        "training": {"optimizer": "adamw", "local_steps": 2, "batch": 4, "sequence_length": 32,
+                     "learning_rate": 1e-2, "seed": 7},
+        "rounds": {"count": 2},
+        "deadline_seconds": 120,
+    })
+}
+
+/// The same, its adapter scored before, between and after.
+#[must_use]
+pub fn scored(model: &Path) -> Value {
+    with(
+        job(model),
+        "evaluation",
+        json!({"choices": [" yes", " no"]}),
+    )
+}
+
+/// The same job with one top-level field replaced.
+#[must_use]
+pub fn with(mut job: Value, field: &str, value: Value) -> Value {
+    job[field] = value;
+    job
+}
