@@ -3,28 +3,93 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::job::{scored, with};
-use tests::{Fleet, Setup, archive};
+use tests::{Fleet, Setup, Site, archive};
 
 const END: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_job_trains_through_all_processes_and_its_plan_replays_to_the_same_adapter() {
-    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let mut setup = Setup::sites(3);
+    setup.sites[2] = Site::new("c").line("throttle_tokens_per_second = 800");
+    let fleet = Fleet::start(&setup).await;
     let api = fleet.api();
     let id = api.submit(&scored(&fleet.model())).await;
     let digest = api.succeeded(&id, END).await;
 
+    let names: Vec<String> = api.events(&id).await.into_iter().map(|e| e.name).collect();
+    let round = ["opened", "closed", "merged", "evaluated"];
+    let expected = [
+        &[
+            "submitted",
+            "admitted",
+            "profiled",
+            "planned",
+            "merged",
+            "evaluated",
+        ][..],
+        &round,
+        &round,
+        &["finished"],
+    ];
+    assert_eq!(names, expected.concat());
+
+    check_rounds(&api.rounds(&id).await);
+    check_report(&api.report(&id).await, &digest);
+    check_archive(&fleet, &id, &digest).await;
+
+    let replayed = with(scored(&fleet.model()), "plan_from", json!(id));
+    let again = api.submit(&replayed).await;
+    assert_eq!(api.succeeded(&again, END).await, digest);
+}
+
+fn check_rounds(rounds: &[Value]) {
+    let numbers: Vec<u64> = rounds.iter().filter_map(|r| r["round"].as_u64()).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    for round in rounds {
+        let evaluation = &round["evaluation"];
+        assert_eq!(evaluation["records"], 24, "{round:#}");
+        assert!(evaluation["balanced_accuracy"].is_number(), "{round:#}");
+        assert_eq!(round["missing"], json!([]));
+    }
+    for round in &rounds[1..] {
+        let workers = round["workers"].as_array().unwrap();
+        assert_eq!(workers.len(), 3);
+        for worker in workers {
+            let metrics = &worker["metrics"];
+            assert_eq!(
+                (&metrics["records"], &metrics["steps"]),
+                (&json!(8), &json!(2))
+            );
+            assert!(metrics["bytes_up"].as_u64().unwrap() > 0, "{worker:#}");
+        }
+    }
+}
+
+fn check_report(report: &Value, digest: &str) {
+    assert_eq!(report["adapter"]["sha256"], digest);
+    assert_eq!(report["rounds"].as_array().unwrap().len(), 3);
+    assert_eq!(report["evaluations"].as_array().unwrap().len(), 3);
+    let plans = report["plan"]["workers"].as_object().unwrap();
+    for plan in plans.values() {
+        assert!(!plan["why"]["text"].as_str().unwrap().is_empty());
+    }
+}
+
+async fn check_archive(fleet: &Fleet, id: &str, digest: &str) {
     let path = format!("/v1/jobs/{id}/adapter");
-    let (status, bytes) = api.bytes(Method::GET, &path, None).await.unwrap();
+    let got = fleet.api().bytes(Method::GET, &path, None).await;
+    let (status, bytes) = got.unwrap();
     assert!(status.is_success(), "{status}");
     let files = archive::files(&bytes);
     let names: Vec<&String> = files.keys().collect();
     assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors"]);
-
-    let again = api
-        .submit(&with(scored(&fleet.model()), "plan_from", json!(id)))
-        .await;
-    assert_eq!(api.succeeded(&again, END).await, digest);
+    let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"]),
+        (&json!(8), &json!(16.0))
+    );
+    let found = archive::digest(&files["adapter_model.safetensors"]);
+    assert_eq!(found, digest);
 }

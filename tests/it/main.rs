@@ -1,3 +1,4 @@
 //! Whole fleets under test.
 
 mod e2e;
+mod kills;

@@ -18,3 +18,10 @@ pub fn files(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
         })
         .collect()
 }
+
+/// The digest of some bytes, as the API writes it.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)))
+}

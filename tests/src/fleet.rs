@@ -10,12 +10,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::wait;
+use testkit::{data, wait};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::points::Points;
-use crate::{Api, data, model, procs};
+use crate::{Api, procs};
 
 /// How long a fleet may take until all of it is ready.
 const READY: Duration = Duration::from_secs(60);
@@ -25,7 +25,6 @@ const BACK: Duration = Duration::from_secs(20);
 
 /// Records of a site unless it says otherwise.
 const TRAIN: usize = 24;
-const HELD_OUT: usize = 8;
 
 /// One site of a fleet.
 #[derive(Debug, Clone)]
@@ -115,7 +114,7 @@ impl Fleet {
     /// Starts a fleet with a tiny model and tiny data, and waits until all of it is ready.
     pub async fn start(setup: &Setup) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the fleet");
-        model::write(&folder.path().join("model"));
+        testkit::model::tiny(&folder.path().join("model"), 1).expect("a model");
         let fleet = fleet_file(folder.path(), setup);
         std::fs::write(folder.path().join("fleet.toml"), fleet).expect("a fleet file");
         let points = Points::at(&folder.path().join("points"));
@@ -345,12 +344,10 @@ fn spawn(folder: &Path, setup: &Setup, notices: &Arc<Mutex<Vec<Value>>>) -> (Chi
 
 fn fleet_file(folder: &Path, setup: &Setup) -> String {
     let mut text = String::new();
-    for (number, site) in (1_u64..).zip(&setup.sites) {
-        let made_up = folder.join(format!("{}.train.jsonl", site.name));
-        let held_out = folder.join(format!("{}.held.jsonl", site.name));
-        data::write(&made_up, number, TRAIN);
-        data::write(&held_out, 1000 + number, HELD_OUT);
-        let train = site.train.as_ref().unwrap_or(&made_up);
+    for site in &setup.sites {
+        let mails = data::mails(folder, &site.name, TRAIN, 1).expect("data");
+        let train = site.train.as_ref().unwrap_or(&mails.train);
+        let held_out = &mails.held_out;
         let (name, lines) = (&site.name, &site.lines);
         let (train, held_out) = (train.display(), held_out.display());
         // Writing to a string does not fail.

@@ -12,7 +12,7 @@ pub fn job(model: &Path) -> Value {
         "model": {"source": format!("file://{}", model.display())},
         "data": {"dataset": "mail"},
         "adapter": {"targets": ["q", "v", "down"], "rank": "auto", "rank_max": 8, "alpha": 16.0},
-        "training": {"optimizer": "adamw", "local_steps": 2, "batch": 4, "sequence_length": 32,
+        "training": {"optimizer": "adamw", "local_steps": 2, "batch": 4, "sequence_length": 96,
                      "learning_rate": 1e-2, "seed": 7},
         "rounds": {"count": 2},
         "deadline_seconds": 120,

@@ -13,12 +13,11 @@
 
 pub mod api;
 pub mod archive;
-pub mod data;
 pub mod fleet;
 pub mod job;
-pub mod model;
 pub mod points;
 pub mod procs;
+pub mod replay;
 
 pub use api::Api;
 pub use fleet::{Fleet, Setup, Site};

@@ -1,0 +1,201 @@
+//! Any process may be killed at any moment: the job ends with the adapter of an undisturbed run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use chassis::failpoint::Failpoint;
+use testkit::wait;
+use tests::job::{job, scored};
+use tests::points::Fate;
+use tests::replay::{Disturbed, Replay};
+use tests::{Setup, full, procs};
+
+/// How long a process may take to come to a point.
+const REACHED: Duration = Duration::from_secs(20);
+
+/// Every process of a fleet of three sites.
+const PROCESSES: [&str; 8] = [
+    "api",
+    "profiler",
+    "planner",
+    "aggregator",
+    "worker-a",
+    "worker-b",
+    "worker-c",
+    "nats",
+];
+
+/// A phase of a job, held still by halting whoever drives it at this point.
+const PHASES: [(&str, Failpoint); 6] = [
+    ("profiling", Failpoint::WorkerProbeBeforeReport),
+    ("planning", Failpoint::PlannerPlanAfterPlanStored),
+    ("training", Failpoint::WorkerTrainAfterFirstStep),
+    ("uploading", Failpoint::WorkerTrainWhileUploading),
+    (
+        "all updates stored",
+        Failpoint::AggregatorCloseAfterDecision,
+    ),
+    ("finalizing", Failpoint::AggregatorFinalizeAfterAdapter),
+];
+
+#[tokio::test]
+async fn every_process_may_be_killed_in_every_phase() {
+    let replay = Replay::prepare(&Setup::sites(3), |fleet| job(&fleet.model())).await;
+    let mut failures = Vec::new();
+    for (turn, victim) in PROCESSES.iter().enumerate() {
+        for (place, (phase, point)) in PHASES.iter().enumerate() {
+            // Two phases of each process, every phase at least twice.
+            if !full() && (turn + place) % PHASES.len() > 1 {
+                continue;
+            }
+            let case = format!("{victim} killed while {phase}");
+            match kill_in_phase(&replay, victim, *point).await {
+                Ok(took) => eprintln!("{case}: {:.1} s", took.as_secs_f64()),
+                Err(error) => failures.push(format!("{case}: {error}")),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+async fn kill_in_phase(
+    replay: &Replay,
+    victim: &str,
+    point: Failpoint,
+) -> Result<Duration, String> {
+    let Replay { fleet, .. } = replay;
+    let disturbed = if victim.starts_with("worker") && point.name().starts_with("worker") {
+        hold_worker(replay, victim, point).await
+    } else {
+        fleet.points().arm(point, Fate::Halted);
+        let disturbed = replay.begin().await;
+        fleet.points().reached(point, Fate::Halted, REACHED).await;
+        disturbed
+    };
+    let old = fleet.kill(victim);
+    fleet.all_go_on();
+    let ended = replay.end(&disturbed).await;
+    fleet.back(victim, old).await;
+    ended
+}
+
+/// Runs a job until this worker, and no other, is halted at the point.
+async fn hold_worker(replay: &Replay, victim: &str, point: Failpoint) -> Disturbed {
+    let Replay { fleet, .. } = replay;
+    let hold = Failpoint::PlannerPlanAfterPlanStored;
+    let others = PROCESSES
+        .iter()
+        .filter(|name| name.starts_with("worker") && **name != victim);
+    if point != Failpoint::WorkerProbeBeforeReport {
+        // The others stand still before any of them trains.
+        fleet.points().arm(hold, Fate::Halted);
+        let disturbed = replay.begin().await;
+        fleet.points().reached(hold, Fate::Halted, REACHED).await;
+        others.for_each(|name| fleet.halt(name));
+        fleet.points().arm(point, Fate::Halted);
+        fleet.go_on("planner");
+        fleet.points().reached(point, Fate::Halted, REACHED).await;
+        return disturbed;
+    }
+    // Workers of one machine measure themselves one after the other.
+    fleet.points().arm(point, Fate::Halted);
+    let disturbed = replay.begin().await;
+    loop {
+        fleet.points().reached(point, Fate::Halted, REACHED).await;
+        let halted = wait::some("somebody is halted", REACHED, async || {
+            let all = fleet.processes();
+            all.into_iter().find(|(_, pid)| procs::is_stopped(*pid))
+        });
+        let (name, pid) = halted.await;
+        if name == victim {
+            return disturbed;
+        }
+        fleet.points().arm(point, Fate::Halted);
+        procs::signal(pid, rustix::process::Signal::CONT);
+    }
+}
+
+#[tokio::test]
+async fn every_fail_point_may_strike() {
+    let replay = Replay::prepare(&Setup::sites(3), |fleet| scored(&fleet.model())).await;
+    let mut failures = Vec::new();
+    for point in in_turn(points()) {
+        match strike(&replay, point).await {
+            Ok(took) => eprintln!("{}: {:.1} s", point.name(), took.as_secs_f64()),
+            Err(error) => failures.push(format!("{}: {error}", point.name())),
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// The points of this run: all, or one of each verb.
+fn points() -> Vec<Failpoint> {
+    let by_hand = |point: &&Failpoint| {
+        let name = point.name();
+        name.starts_with("api.") && !name.starts_with("api.submit")
+    };
+    let all = Failpoint::ALL.iter().filter(|point| !by_hand(point));
+    if full() {
+        return all.copied().collect();
+    }
+    vec![
+        Failpoint::ApiSubmitAfterState,
+        Failpoint::ProfilerAdmitAfterState,
+        Failpoint::ProfilerProfiledAfterState,
+        Failpoint::PlannerPlanAfterState,
+        Failpoint::AggregatorStartAfterState,
+        Failpoint::AggregatorCloseAfterPublish,
+        Failpoint::AggregatorFoldAfterArtifact,
+        Failpoint::AggregatorFinalizeAfterState,
+        Failpoint::WorkerModelWhileLoading,
+        Failpoint::WorkerTrainAfterFirstStep,
+        Failpoint::WorkerTrainAfterReport,
+        Failpoint::WorkerEvaluateBeforeReport,
+    ]
+}
+
+/// Whoever dies often stays down longer each time, so one service's points do not follow each other.
+fn in_turn(points: Vec<Failpoint>) -> Vec<Failpoint> {
+    let mut services: BTreeMap<&str, VecDeque<Failpoint>> = BTreeMap::new();
+    for point in points {
+        let service = point.name().split('.').next().unwrap_or_default();
+        services.entry(service).or_default().push_back(point);
+    }
+    let mut order: Vec<Failpoint> = Vec::new();
+    let mut last = "";
+    loop {
+        let left = services.iter_mut().filter(|(_, points)| !points.is_empty());
+        let best = left.max_by_key(|(service, points)| (**service != last, points.len()));
+        let Some((service, points)) = best else {
+            return order;
+        };
+        last = service;
+        order.extend(points.pop_front());
+    }
+}
+
+async fn strike(replay: &Replay, point: Failpoint) -> Result<Duration, String> {
+    let Replay { fleet, .. } = replay;
+    if point.name().starts_with("worker.model") {
+        // A worker that has just started has no model yet.
+        let old = fleet.kill("worker-a");
+        fleet.back("worker-a", old).await;
+    }
+    let before = fleet.processes();
+    fleet.points().arm(point, Fate::Killed);
+    let disturbed = replay.begin().await;
+    let ended = replay.end(&disturbed).await;
+    if point.name().contains(".settle.") || point.name().contains("finalize.after_publish") {
+        // These come after the end that the API shows.
+        fleet.points().reached(point, Fate::Killed, REACHED).await;
+    }
+    if fleet.points().disarm(point, Fate::Killed) {
+        return Err("nobody came there".to_owned());
+    }
+    wait::until("everybody is back", REACHED, async || {
+        let now = fleet.processes();
+        now.len() == before.len() && now.values().all(|pid| procs::is_alive(*pid))
+    })
+    .await;
+    ended
+}
