@@ -199,7 +199,9 @@ async fn change(
             app.bus().publish(&event, None).await?;
         }
         app.watch().job(job.clone());
-        if job.epoch != stored.epoch {
+        // Also the second time: whoever decided first may have died before telling them.
+        let stops = matches!(job.phase, Phase::Paused { .. } | Phase::Cancelled);
+        if stops || job.epoch != stored.epoch {
             order_workers(app, &job);
         }
         return Ok((job, effect));

@@ -29,12 +29,12 @@ pub async fn docs() -> Response {
 
 // Writing to a String cannot fail, so what `write!` returns is dropped throughout.
 fn page(document: &Value) -> String {
-    let title = text(&document["info"]["title"]);
+    let title = text(at(document, "/info/title"));
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title} API</title><style>{STYLE}</style>\
          <h1>{title} {}</h1><p>{}</p><p>Machine-readable: <a href=\"/openapi.json\">/openapi.json</a></p>",
-        text(&document["info"]["version"]),
-        text(&document["info"]["description"]),
+        text(at(document, "/info/version")),
+        text(at(document, "/info/description")),
     );
     for tag in items(&document["tags"]) {
         let _ = write!(
@@ -52,7 +52,7 @@ fn page(document: &Value) -> String {
         }
     }
     html.push_str("<h2>What is sent and answered</h2>");
-    for (name, schema) in fields(&document["components"]["schemas"]) {
+    for (name, schema) in fields(at(document, "/components/schemas")) {
         write_schema(&mut html, name, schema);
     }
     html.push_str("</html>\n");
@@ -75,7 +75,7 @@ fn write_operation(html: &mut String, path: &str, method: &str, operation: &Valu
         let says = text(&parameter["description"]);
         let _ = write!(html, "<tr><td><code>{name}</code> ({place})<td>{says}");
     }
-    for (kind, body) in fields(&operation["requestBody"]["content"]) {
+    for (kind, body) in fields(at(operation, "/requestBody/content")) {
         let _ = write!(
             html,
             "<tr><td>body<td><code>{}</code> {}",
@@ -141,6 +141,11 @@ fn link(schema: &Value) -> String {
     name.map_or_else(String::new, |name| {
         format!("<a href=\"#{name}\">{name}</a>")
     })
+}
+
+/// A value inside another; null if there is none.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {

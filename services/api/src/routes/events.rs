@@ -143,6 +143,8 @@ struct Follow {
     tick: Interval,
     quiet_ticks: u32,
     began: bool,
+    /// Whether this process has heard of the job: only then can it notice that it was deleted.
+    heard_of: bool,
     over: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -164,6 +166,7 @@ impl Follow {
             tick,
             quiet_ticks: 0,
             began: after > 0,
+            heard_of: false,
             over: false,
             _permit: permit,
         }
@@ -211,7 +214,7 @@ impl Follow {
         self.over = ends(&event.event) || (!self.follow && newest);
     }
 
-    fn has_no_more(&self) -> bool {
+    fn has_no_more(&mut self) -> bool {
         let patience = if self.began { QUIET_TICKS } else { FIRST_TICKS };
         if self.quiet_ticks < patience {
             return false;
@@ -219,7 +222,8 @@ impl Follow {
         // The last event may have been seen before this stream, or the job was deleted meanwhile.
         let known = self.app.watch().read();
         let job = known.jobs.get(&self.job);
-        !self.follow || job.is_none_or(|job| job.phase.is_terminal() && job.settled)
+        self.heard_of |= job.is_some();
+        !self.follow || job.map_or(self.heard_of, |job| job.phase.is_terminal() && job.settled)
     }
 
     fn progress(&mut self, heard: &Heard) -> Option<SseEvent> {

@@ -1,6 +1,7 @@
 //! `POST /v1/jobs`: a job is stored, then said; under one key it is one job.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -30,6 +31,8 @@ const KEY_BYTES: usize = 255;
 const SUBMITTER: &str = "fedpipe-submitter";
 /// Who submits if nobody says.
 const LOCAL: &str = "local";
+/// How long object storage may take to find a model: a person waits.
+const STORAGE_WAIT: Duration = Duration::from_secs(5);
 /// Random ids that are tried before giving up.
 const ID_ATTEMPTS: usize = 4;
 
@@ -195,7 +198,14 @@ async fn check_references(app: &App, spec: &Spec) -> Result<(), Problem> {
         });
     };
     if let Some(digest) = &spec.model.digest {
-        match app.objects().model_manifest(digest).await {
+        let asked = tokio::time::timeout(STORAGE_WAIT, app.objects().model_manifest(digest)).await;
+        let found = asked.map_err(|_| {
+            Problem::new(
+                Kind::Unavailable,
+                "object storage does not answer, so the model cannot be looked up: submit again",
+            )
+        })?;
+        match found {
             Ok(_) => {}
             Err(artifacts::Error::NotFound { .. }) => refuse(
                 "model.digest",

@@ -42,6 +42,32 @@ impl Service {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let service = Self::begin(change).await;
+        service.wait_until_ready().await;
+        service
+    }
+
+    /// Starts with an S3 storage that nobody serves, and waits until the bus is ready.
+    pub async fn start_without_storage() -> Self {
+        let service = Self::begin(|config| {
+            config.storage = artifacts::Config {
+                url: "s3://nowhere".to_owned(),
+                endpoint: Some("http://127.0.0.1:1".to_owned()),
+                access_key: Some("id".to_owned()),
+                secret_key: Some("secret".to_owned().into()),
+                allow_http: true,
+                ..artifacts::Config::default()
+            };
+        });
+        let service = service.await;
+        wait::until("the bus is ready", SOON, async || {
+            !service.readiness.reasons().contains_key("nats")
+        })
+        .await;
+        service
+    }
+
+    async fn begin(change: impl FnOnce(&mut Config)) -> Self {
         let nats = NatsServer::start(&roles(&["a", "b"]));
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = Config::default();
@@ -58,7 +84,7 @@ impl Service {
         let (base, readiness, stop) = serve(&config).await;
         // What a process does once, before its first client.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let service = Self {
+        Self {
             nats,
             objects,
             readiness,
@@ -67,9 +93,7 @@ impl Service {
             config,
             folder,
             _stop: stop,
-        };
-        service.wait_until_ready().await;
-        service
+        }
     }
 
     /// A second process of the same service.

@@ -118,6 +118,20 @@ async fn a_model_that_was_not_pushed_is_refused_and_a_pushed_one_is_taken() {
 }
 
 #[tokio::test]
+async fn a_storage_that_is_away_is_a_503_and_jobs_without_a_pushed_model_are_taken() {
+    let service = Service::start_without_storage().await;
+    let mut body = spec();
+    body["model"] = json!({ "digest": format!("sha256:{}", "ab".repeat(32)) });
+    let (status, problem) = submit(&service, "k", &body).await;
+    assert_eq!(
+        (status, &problem["type"]),
+        (503, &json!("urn:fedpipe:problem:unavailable"))
+    );
+    assert!(service.readiness.reasons().contains_key("storage"));
+    assert_eq!(submit(&service, "k", &spec()).await.0, 201);
+}
+
+#[tokio::test]
 async fn plans_are_replayed_only_from_a_job_that_has_some() {
     let service = Service::start().await;
     let planned = service.submit().await;
