@@ -5,9 +5,11 @@
 //! anything about a job: services do, and the engine computes.
 
 mod cli;
+mod client;
 mod output;
 mod units;
 mod up;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -61,12 +61,17 @@ pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let text = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths);
-        let padded: Vec<String> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     rows.iter().map(text).collect::<Vec<_>>().join("\n")
@@ -79,7 +84,11 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect();
-        let text = table(&[row(&["name", "pid"]), row(&["a-long-name", "1"]), row(&["b", "22"])]);
+        let text = table(&[
+            row(&["name", "pid"]),
+            row(&["a-long-name", "1"]),
+            row(&["b", "22"]),
+        ]);
         assert_eq!(text, "name         pid\na-long-name  1\nb            22");
     }
 }

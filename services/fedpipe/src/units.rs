@@ -8,7 +8,9 @@ use std::time::Duration;
 /// A sentence that says what would be right.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration: write 500ms, 60s, 2m or 1h");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let factor = match unit {
@@ -18,7 +20,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wrong)
+    number
+        .checked_mul(factor)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 /// A duration in whole milliseconds.
@@ -34,7 +39,11 @@ pub fn bytes(count: u64) -> String {
     let mut amount = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if amount < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{amount:.1} {unit}") };
+            return if unit == "B" {
+                format!("{count} B")
+            } else {
+                format!("{amount:.1} {unit}")
+            };
         }
         amount /= 1024.0;
     }
@@ -47,17 +56,37 @@ mod tests {
 
     #[test]
     fn durations_are_read_in_every_unit() {
-        for (text, ms) in [("500ms", 500), ("60s", 60_000), ("2m", 120_000), ("1h", 3_600_000), ("5", 5000)] {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("60s", 60_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("5", 5000),
+        ] {
             assert_eq!(duration(text).map(milliseconds), Ok(ms), "{text}");
         }
-        for text in ["", "s", "-1s", "1.5s", "3 s", "99999999999999999999h", "18446744073709551615h"] {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1.5s",
+            "3 s",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn bytes_are_written_in_the_largest_unit_that_fits() {
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (4 << 30, "4.0 GiB"), (1 << 41, "2.0 TiB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (4 << 30, "4.0 GiB"),
+            (1 << 41, "2.0 TiB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
     }

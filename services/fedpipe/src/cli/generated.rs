@@ -23,7 +23,16 @@ pub fn nats_permissions() -> anyhow::Result<()> {
         ports_file_dir: "/run/nats".to_owned(),
         disk_bytes: 4 << 30,
     };
-    let roles = [Role::Api, Role::Profiler, Role::Planner, Role::Aggregator, Role::Worker("site".parse()?)];
-    let user = |role: Role| User { password: format!("<password of {}>", role.user()), role };
+    let roles = [
+        Role::Api,
+        Role::Profiler,
+        Role::Planner,
+        Role::Aggregator,
+        Role::Worker("site".parse()?),
+    ];
+    let user = |role: Role| User {
+        password: format!("<password of {}>", role.user()),
+        role,
+    };
     output::line(configuration(&listen, &roles.map(user)).trim_end())
 }

@@ -1,15 +1,26 @@
 //! The commands: one file each. This one is the table of contents.
 
+mod doctor;
 mod exec_child;
+mod fleet;
 mod generated;
+mod job;
+mod model;
+mod offline;
 mod service;
+mod storage;
 mod up;
 
 use clap::{Parser, Subcommand};
 
 /// Fine-tune one language model on data that stays where it lies.
 #[derive(Debug, Parser)]
-#[command(name = "fedpipe", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "fedpipe",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Examples:
   fedpipe up --workers 3                        everything on this machine
   fedpipe model push model.gguf                 store a model, print its digest
@@ -26,6 +37,25 @@ pub struct Cli {
 enum Command {
     /// Run everything on this machine: NATS, storage, all services, workers
     Up(up::Args),
+    /// Store models, and list them
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Submit, show and stop jobs
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Show the workers: memory, speed, data sets, last beat, policy
+    Fleet(fleet::Args),
+    /// Train an adapter on this machine, without services
+    Train(offline::train::Args),
+    /// Loss, perplexity and balanced accuracy of a model on records
+    Eval(offline::eval::Args),
+    /// Continue a prompt
+    Generate(offline::generate::Args),
+    /// Measure this machine: speed and memory
+    #[command(subcommand)]
+    Bench(offline::bench::Command),
+    /// Is this site ready: NATS, storage, memory, model, data
+    Doctor(doctor::Args),
     /// Run the service that takes jobs over HTTP
     Api(service::ApiArgs),
     /// Run the service that measures workers and admits jobs
@@ -58,6 +88,14 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Up(args) => args.run(),
+            Command::Model(command) => command.run(),
+            Command::Job(command) => command.run(),
+            Command::Fleet(args) => args.run(),
+            Command::Train(args) => args.run(),
+            Command::Eval(args) => args.run(),
+            Command::Generate(args) => args.run(),
+            Command::Bench(command) => command.run(),
+            Command::Doctor(args) => args.run(),
             Command::Api(args) => args.common.run(&args.flags(), api::run),
             Command::Profiler(args) => args.run(&args.flags(), profiler::run),
             Command::Planner(args) => args.run(&args.flags(), planner::run),
@@ -69,6 +107,14 @@ impl Cli {
             Command::NatsPermissions => generated::nats_permissions(),
         }
     }
+}
+
+/// Runs a command that waits for others. One thread is enough for it.
+pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
 }
 
 #[cfg(test)]

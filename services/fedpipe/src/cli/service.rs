@@ -89,7 +89,10 @@ impl ApiArgs {
     /// The flags as a layer of configuration.
     pub fn flags(&self) -> Value {
         let mut flags = self.common.flags();
-        merge(&mut flags, json!({ "listen": self.listen, "storage": { "url": self.storage_url } }));
+        merge(
+            &mut flags,
+            json!({ "listen": self.listen, "storage": { "url": self.storage_url } }),
+        );
         flags
     }
 }
@@ -151,9 +154,13 @@ mod tests {
     #[test]
     fn flags_that_are_not_given_leave_the_file_as_it_is() {
         let line = Line::parse_from(["x", "--idle", "2s", "--name", "a"]);
-        let config: worker::Config = chassis::config::load_from(None, [], &line.args.flags()).unwrap();
+        let config: worker::Config =
+            chassis::config::load_from(None, [], &line.args.flags()).unwrap();
         assert_eq!(config.liveness.idle_ms, 2000);
-        assert_eq!(config.name.map(|name| name.to_string()).as_deref(), Some("a"));
+        assert_eq!(
+            config.name.map(|name| name.to_string()).as_deref(),
+            Some("a")
+        );
         assert_eq!(config.nats, chassis::config::Nats::default());
     }
 }

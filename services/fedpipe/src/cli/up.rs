@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args as Arguments;
 
-use crate::up::{self, Fleet, Options};
 use crate::units;
+use crate::up::{self, Fleet, Options};
 
 /// Flags of `fedpipe up`.
 #[derive(Debug, Arguments)]
@@ -73,7 +73,9 @@ impl Args {
             json: self.json,
         };
         // One thread: the kernel ties a child's life to the thread that started it.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(up::run(options))
     }
 }

@@ -48,7 +48,13 @@ pub struct Board {
 impl Board {
     /// In words, or as lines of JSON.
     pub fn new(json: bool, state: &State, nats_url: String) -> Self {
-        Self { json, state: state.path(""), nats_url, pids: BTreeMap::new(), died: BTreeSet::new() }
+        Self {
+            json,
+            state: state.path(""),
+            nats_url,
+            pids: BTreeMap::new(),
+            died: BTreeSet::new(),
+        }
     }
 
     /// Shows what happened.
@@ -57,14 +63,22 @@ impl Board {
             Notice::Started { name, pid } => {
                 if self.died.remove(&name) {
                     if self.json {
-                        output::json_line(&json!({ "event": "restarted", "name": name, "pid": pid }))?;
+                        output::json_line(
+                            &json!({ "event": "restarted", "name": name, "pid": pid }),
+                        )?;
                     } else {
                         output::line(format!("{name} was started again with pid {pid}"))?;
                     }
                 }
                 self.pids.insert(name, pid);
             }
-            Notice::Died { name, pid, status, pause, lines } => {
+            Notice::Died {
+                name,
+                pid,
+                status,
+                pause,
+                lines,
+            } => {
                 let pause_ms = crate::units::milliseconds(pause);
                 if self.json {
                     output::json_line(&json!({
@@ -72,8 +86,12 @@ impl Board {
                         "restart_in_ms": pause_ms, "last_lines": lines,
                     }))?;
                 } else {
-                    output::note(format!("{name} ended: {status}; it is started again in {pause_ms} ms. Its last lines:"));
-                    lines.iter().for_each(|line| output::note(format!("    {line}")));
+                    output::note(format!(
+                        "{name} ended: {status}; it is started again in {pause_ms} ms. Its last lines:"
+                    ));
+                    lines
+                        .iter()
+                        .for_each(|line| output::note(format!("    {line}")));
                 }
                 self.died.insert(name);
             }
@@ -99,7 +117,11 @@ impl Board {
                 "event": "ready", "api": api, "nats": self.nats_url, "state": self.state, "children": children,
             }));
         }
-        let mut rows = vec![["name", "pid", "health", "state"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["name", "pid", "health", "state"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for (name, pid) in &self.pids {
             let known = health(name);
             let address = match known.and_then(|known| known.address.as_ref()) {
@@ -108,18 +130,33 @@ impl Board {
                 None => "-".to_owned(),
             };
             let trouble = known.and_then(|known| known.trouble.clone());
-            rows.push(vec![name.clone(), pid.to_string(), address, trouble.unwrap_or_else(|| "ready".to_owned())]);
+            rows.push(vec![
+                name.clone(),
+                pid.to_string(),
+                address,
+                trouble.unwrap_or_else(|| "ready".to_owned()),
+            ]);
         }
         output::line(output::table(&rows))?;
         let logs = self.state.join("logs");
         match api {
-            Some(api) => output::line(format!("\nfedpipe is up: {api} (its pages: {api}/docs), logs in {}", logs.display())),
-            None => output::line(format!("\nthe api does not answer yet: look into {}", logs.display())),
+            Some(api) => output::line(format!(
+                "\nfedpipe is up: {api} (its pages: {api}/docs), logs in {}",
+                logs.display()
+            )),
+            None => output::line(format!(
+                "\nthe api does not answer yet: look into {}",
+                logs.display()
+            )),
         }
     }
 
     /// Says that the end begins.
     pub fn stopped(&self) -> anyhow::Result<()> {
-        if self.json { output::json_line(&json!({ "event": "stopping" })) } else { output::line("stopping") }
+        if self.json {
+            output::json_line(&json!({ "event": "stopping" }))
+        } else {
+            output::line("stopping")
+        }
     }
 }

@@ -32,7 +32,11 @@ pub const API_ADDRESS: &str = "run/api.address";
 
 /// Every service and every worker, their configurations written.
 pub fn all(options: &Options, state: &mut State, nats_url: &str) -> anyhow::Result<Vec<Child>> {
-    let mut write = Writer { options, state, nats_url };
+    let mut write = Writer {
+        options,
+        state,
+        nats_url,
+    };
     let mut children = vec![write.api()?];
     for role in [Role::Profiler, Role::Planner, Role::Aggregator] {
         children.push(write.control(&role)?);
@@ -53,7 +57,11 @@ impl Writer<'_> {
     fn api(&mut self) -> anyhow::Result<Child> {
         let mut config = self.common(&Role::Api)?;
         insert(&mut config, "listen", self.options.listen.to_string());
-        insert(&mut config, "address_file", self.state.path(API_ADDRESS).display().to_string());
+        insert(
+            &mut config,
+            "address_file",
+            self.state.path(API_ADDRESS).display().to_string(),
+        );
         config.insert("storage".to_owned(), Value::Table(self.state.storage()?));
         if let Some(token) = &self.options.token {
             insert(&mut config, "token", token.clone());
@@ -68,7 +76,11 @@ impl Writer<'_> {
         insert(&mut config, "instance", format!("{service}-up"));
         if *role == Role::Aggregator {
             config.insert("storage".to_owned(), Value::Table(self.state.storage()?));
-            insert(&mut config, "work_dir", self.state.path("aggregator").display().to_string());
+            insert(
+                &mut config,
+                "work_dir",
+                self.state.path("aggregator").display().to_string(),
+            );
         }
         self.child(&service, role, &config)
     }
@@ -81,9 +93,13 @@ impl Writer<'_> {
         let folder = self.state.path("workers").join(site.name.as_str());
         insert(&mut config, "state_dir", folder.display().to_string());
         // On one machine a job may name a model by path; a site's own policy comes first.
-        let policy = config.entry("policy").or_insert_with(|| Value::Table(Table::new()));
+        let policy = config
+            .entry("policy")
+            .or_insert_with(|| Value::Table(Table::new()));
         if let Value::Table(policy) = policy {
-            policy.entry("allow_paths").or_insert_with(|| Value::Array(vec!["/".into()]));
+            policy
+                .entry("allow_paths")
+                .or_insert_with(|| Value::Array(vec!["/".into()]));
         }
         self.child("worker", &role, &config)
     }
@@ -93,7 +109,9 @@ impl Writer<'_> {
         let health = self.health(&user).display().to_string();
         let idle_ms = i64::try_from(self.options.idle.as_millis())?;
         let table = |entries: &[(&str, Value)]| {
-            let owned = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+            let owned = entries
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), value.clone()));
             Value::Table(owned.collect())
         };
         let sections = [
@@ -105,16 +123,30 @@ impl Writer<'_> {
                     ("password", password.into()),
                 ]),
             ),
-            ("health", table(&[("listen", "127.0.0.1:0".into()), ("address_file", health.into())])),
-            ("telemetry", table(&[("log", self.options.log.as_str().into())])),
+            (
+                "health",
+                table(&[
+                    ("listen", "127.0.0.1:0".into()),
+                    ("address_file", health.into()),
+                ]),
+            ),
+            (
+                "telemetry",
+                table(&[("log", self.options.log.as_str().into())]),
+            ),
             ("liveness", table(&[("idle_ms", idle_ms.into())])),
         ];
-        Ok(sections.into_iter().map(|(key, section)| (key.to_owned(), section)).collect())
+        Ok(sections
+            .into_iter()
+            .map(|(key, section)| (key.to_owned(), section))
+            .collect())
     }
 
     fn child(&mut self, command: &str, role: &Role, config: &Table) -> anyhow::Result<Child> {
         let name = role.user();
-        let file = self.state.write(&format!("config/{name}.toml"), &toml::to_string(config)?)?;
+        let file = self
+            .state
+            .write(&format!("config/{name}.toml"), &toml::to_string(config)?)?;
         Ok(Child {
             program: std::env::current_exe()?,
             arguments: vec![command.into(), "--config".into(), file.into()],

@@ -60,25 +60,35 @@ impl Fleet {
             let config = Table::from_iter([("name".to_owned(), Value::String(name.to_string()))]);
             Ok(Site { name, config })
         };
-        Ok(Self { workers: (1..=count).map(site).collect::<Result<_, _>>()? })
+        Ok(Self {
+            workers: (1..=count).map(site).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Reads a fleet file.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the fleet file {shown}"))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the fleet file {shown}"))?;
         Self::parse(&text).with_context(|| format!("the fleet file {shown} is refused"))
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let file: File = toml::from_str(text)?;
         ensure!(!file.workers.is_empty(), "it has no [[workers]] table");
-        ensure!(file.workers.len() <= LIMIT, "it has more than {LIMIT} workers");
+        ensure!(
+            file.workers.len() <= LIMIT,
+            "it has more than {LIMIT} workers"
+        );
         let sites = file.workers.into_iter().enumerate();
-        let workers: Vec<Site> =
-            sites.map(|(index, table)| Site::new(index, table)).collect::<anyhow::Result<_>>()?;
+        let workers: Vec<Site> = sites
+            .map(|(index, table)| Site::new(index, table))
+            .collect::<anyhow::Result<_>>()?;
         let names: BTreeSet<&WorkerName> = workers.iter().map(|site| &site.name).collect();
-        ensure!(names.len() == workers.len(), "two workers have the same name");
+        ensure!(
+            names.len() == workers.len(),
+            "two workers have the same name"
+        );
         Ok(Self { workers })
     }
 }
@@ -90,7 +100,10 @@ impl Site {
         };
         let name: WorkerName = name.parse()?;
         if let Some(key) = config.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            bail!("worker {name}: no such key: {key}; known are {}", KEYS.join(", "));
+            bail!(
+                "worker {name}: no such key: {key}; known are {}",
+                KEYS.join(", ")
+            );
         }
         let read: Result<worker::Config, _> = config.clone().try_into();
         read.map_err(|error| anyhow::anyhow!("{}", error.message().trim_end()))
@@ -107,7 +120,11 @@ mod tests {
         let read = Fleet::parse(text).map_err(|error| format!("{error:#}"));
         match (read, expected) {
             (Ok(fleet), Ok(names)) => {
-                let found: Vec<&str> = fleet.workers.iter().map(|site| site.name.as_str()).collect();
+                let found: Vec<&str> = fleet
+                    .workers
+                    .iter()
+                    .map(|site| site.name.as_str())
+                    .collect();
                 assert_eq!(found, names);
             }
             (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
@@ -117,20 +134,38 @@ mod tests {
 
     #[test]
     fn a_fleet_file_names_its_workers_once() {
-        check("[[workers]]\nname = \"a\"\n[[workers]]\nname = \"b\"\nthreads = 1", Ok(&["a", "b"]));
+        check(
+            "[[workers]]\nname = \"a\"\n[[workers]]\nname = \"b\"\nthreads = 1",
+            Ok(&["a", "b"]),
+        );
         check("", Err("no [[workers]]"));
         check("[[workers]]\nthreads = 1", Err("number 1 has no name"));
-        check("[[workers]]\nname = \"a\"\n[[workers]]\nname = \"a\"", Err("same name"));
+        check(
+            "[[workers]]\nname = \"a\"\n[[workers]]\nname = \"a\"",
+            Err("same name"),
+        );
         check("[[workers]]\nname = \"A b\"", Err("worker name"));
         check("[[worker]]\nname = \"a\"", Err("unknown field `worker`"));
     }
 
     #[test]
     fn a_key_that_a_worker_does_not_have_is_refused_with_the_worker() {
-        check("[[workers]]\nname = \"a\"\nthreds = 1", Err("worker a: no such key: threds"));
-        check("[[workers]]\nname = \"a\"\n[workers.nats]\nurl = \"x\"", Err("no such key: nats"));
-        check("[[workers]]\nname = \"a\"\n[workers.policy]\nhour = \"1\"", Err("worker a: unknown field `hour`"));
-        check("[[workers]]\nname = \"a\"\nmemory_limit = \"much\"", Err("worker a:"));
+        check(
+            "[[workers]]\nname = \"a\"\nthreds = 1",
+            Err("worker a: no such key: threds"),
+        );
+        check(
+            "[[workers]]\nname = \"a\"\n[workers.nats]\nurl = \"x\"",
+            Err("no such key: nats"),
+        );
+        check(
+            "[[workers]]\nname = \"a\"\n[workers.policy]\nhour = \"1\"",
+            Err("worker a: unknown field `hour`"),
+        );
+        check(
+            "[[workers]]\nname = \"a\"\nmemory_limit = \"much\"",
+            Err("worker a:"),
+        );
     }
 
     #[test]
@@ -142,7 +177,11 @@ mod tests {
     #[test]
     fn workers_without_a_file_are_numbered() {
         let fleet = Fleet::unnamed(2).unwrap();
-        let names: Vec<&str> = fleet.workers.iter().map(|site| site.name.as_str()).collect();
+        let names: Vec<&str> = fleet
+            .workers
+            .iter()
+            .map(|site| site.name.as_str())
+            .collect();
         assert_eq!(names, ["site-1", "site-2"]);
     }
 }

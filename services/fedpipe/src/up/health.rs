@@ -46,14 +46,27 @@ struct Answer {
 
 /// Waits until every child is ready, but no longer than anybody likes to wait.
 pub async fn wait(children: &[Child], state: &State) -> Report {
-    let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build().unwrap_or_default();
-    let asked: FuturesUnordered<_> = children.iter().map(|child| wait_for(&client, child)).collect();
+    let client = reqwest::Client::builder()
+        .timeout(ANSWER)
+        .no_proxy()
+        .build()
+        .unwrap_or_default();
+    let asked: FuturesUnordered<_> = children
+        .iter()
+        .map(|child| wait_for(&client, child))
+        .collect();
     let health = asked.collect().await;
-    Report { api: read(&state.path(API_ADDRESS)), health }
+    Report {
+        api: read(&state.path(API_ADDRESS)),
+        health,
+    }
 }
 
 async fn wait_for(client: &reqwest::Client, child: &Child) -> (String, Health) {
-    let mut last = Health { address: None, trouble: Some("it does not say where its health is served".to_owned()) };
+    let mut last = Health {
+        address: None,
+        trouble: Some("it does not say where its health is served".to_owned()),
+    };
     let ready = async {
         loop {
             if let Some(address) = child.health.as_deref().and_then(read) {
@@ -71,16 +84,29 @@ async fn wait_for(client: &reqwest::Client, child: &Child) -> (String, Health) {
 }
 
 async fn ask(client: &reqwest::Client, address: String) -> Health {
-    let answer = async { client.get(format!("http://{address}/readyz")).send().await?.json::<Answer>().await };
+    let answer = async {
+        client
+            .get(format!("http://{address}/readyz"))
+            .send()
+            .await?
+            .json::<Answer>()
+            .await
+    };
     let trouble = match answer.await {
         Ok(Answer { ready: true, .. }) => None,
         Ok(Answer { reasons, .. }) => {
-            let words: Vec<String> = reasons.iter().map(|(what, why)| format!("{what}: {why}")).collect();
+            let words: Vec<String> = reasons
+                .iter()
+                .map(|(what, why)| format!("{what}: {why}"))
+                .collect();
             Some(words.join("; "))
         }
         Err(_) => Some("its health does not answer".to_owned()),
     };
-    Health { address: Some(address), trouble }
+    Health {
+        address: Some(address),
+        trouble,
+    }
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -18,7 +18,11 @@ const TAIL_BYTES: u64 = 8 << 10;
 /// Opens a log for appending, after putting it away if it is too large.
 pub fn open(path: &Path) -> io::Result<File> {
     rotate(path, LIMIT_BYTES)?;
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Puts a log away if it is too large.

@@ -11,6 +11,7 @@ mod fleet;
 mod health;
 mod log;
 mod nats;
+mod port;
 mod state;
 mod supervise;
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use fleet::Fleet;
-pub use state::{DEFAULT as DEFAULT_STATE, storage_of};
+pub use state::{DEFAULT as DEFAULT_STATE, storage_file, storage_of};
 
 use board::{Board, Notice};
 use state::State;
@@ -55,19 +56,27 @@ pub struct Options {
 }
 
 /// Runs until it is told to stop.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(mut options: Options) -> anyhow::Result<()> {
     let stop = chassis::signals::stop_on_signals()?;
     chassis::signals::follow_parent()?;
     let program = nats::find(options.nats_server.as_deref())?;
     let mut state = State::open(&options.state).await?;
     state.keep_storage(options.storage.as_deref())?;
+    if options.listen.port() == 0 {
+        // Chosen once, so that the API comes back where its clients look for it.
+        options.listen.set_port(port::keep(&state, "api")?);
+    }
     let (notices, inbox) = mpsc::channel(NOTICES);
     let supervisor = Supervisor::new(&state, notices)?;
 
     let (after, nats_tracker) = (CancellationToken::new(), TaskTracker::new());
     let server = nats::start(&mut state, &program, &options.fleet, &supervisor).await?;
     let url = server.url.clone();
-    nats_tracker.spawn(supervisor.clone().keep(server.child, Some(server.process), after.clone()));
+    nats_tracker.spawn(
+        supervisor
+            .clone()
+            .keep(server.child, Some(server.process), after.clone()),
+    );
 
     let children = children::all(&options, &mut state, &url)?;
     let tracker = TaskTracker::new();

@@ -1,10 +1,6 @@
 //! The nats-server child: found, configured with every user's permissions, and always on one port.
-//!
-//! The port lies below the range from which the kernel takes ports for outgoing connections, because
-//! a client that reconnects could otherwise be given the very port that the server is about to take.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,14 +12,11 @@ use tokio::process::Child as Process;
 use super::children::Child;
 use super::fleet::Fleet;
 use super::state::State;
-use super::log;
 use super::supervise::{NATS, Supervisor};
+use super::{log, port};
 
-/// Ports to choose from.
-const PORTS: std::ops::Range<u64> = 20_000..32_000;
-
-/// Ports that are tried.
-const ATTEMPTS: u32 = 20;
+/// Starts on different ports that are tried.
+const ATTEMPTS: u32 = 5;
 
 /// How long the server may take to listen; a large store is read first.
 const START: Duration = Duration::from_secs(30);
@@ -52,8 +45,13 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
     let tools = std::env::var_os("FEDPIPE_TOOLS").map(|tools| PathBuf::from(tools).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = tools.into_iter().chain([PathBuf::from(".tools/bin")]).chain(std::env::split_paths(&path));
-    let found = folders.map(|folder| folder.join("nats-server")).find(|program| program.is_file());
+    let folders = tools
+        .into_iter()
+        .chain([PathBuf::from(".tools/bin")])
+        .chain(std::env::split_paths(&path));
+    let found = folders
+        .map(|folder| folder.join("nats-server"))
+        .find(|program| program.is_file());
     match found.map(|program| program.canonicalize()) {
         Some(program) => Ok(program?),
         None => bail!(
@@ -63,19 +61,24 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Starts the server and waits until it listens.
-pub async fn start(state: &mut State, program: &Path, fleet: &Fleet, supervisor: &Supervisor) -> anyhow::Result<Server> {
+pub async fn start(
+    state: &mut State,
+    program: &Path,
+    fleet: &Fleet,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Server> {
     let users = users(state, fleet)?;
     let child = child(state, program)?;
-    let mut preferred = std::fs::read_to_string(state.path("nats.port")).ok().and_then(|text| text.trim().parse().ok());
     for _ in 0..ATTEMPTS {
-        let Some(port) = preferred.take().or_else(random_port).filter(|&port| is_free(port)) else {
-            continue;
-        };
+        let port = port::keep(state, NATS)?;
         write_configuration(state, &users, port)?;
         let mut process = supervisor.spawn(&child).await?;
         if listens(state, &mut process).await? {
-            state.write("nats.port", &port.to_string())?;
-            return Ok(Server { url: format!("nats://127.0.0.1:{port}"), child, process });
+            return Ok(Server {
+                url: format!("nats://127.0.0.1:{port}"),
+                child,
+                process,
+            });
         }
         let last = log::tail(&child.log, 3).join("\n");
         // Somebody else may have been given the port in between; every other trouble stays.
@@ -88,15 +91,27 @@ pub async fn start(state: &mut State, program: &Path, fleet: &Fleet, supervisor:
 
 fn users(state: &mut State, fleet: &Fleet) -> anyhow::Result<Vec<User>> {
     let control = [Role::Api, Role::Profiler, Role::Planner, Role::Aggregator].into_iter();
-    let workers = fleet.workers.iter().map(|site| Role::Worker(site.name.clone()));
-    let user = |role: Role| Ok(User { password: state.password(&role)?, role });
+    let workers = fleet
+        .workers
+        .iter()
+        .map(|site| Role::Worker(site.name.clone()));
+    let user = |role: Role| {
+        Ok(User {
+            password: state.password(&role)?,
+            role,
+        })
+    };
     control.chain(workers).map(user).collect()
 }
 
 fn child(state: &State, program: &Path) -> anyhow::Result<Child> {
     let itself = std::env::current_exe()?;
     let mut arguments: Vec<OsString> = ["exec-child", "--"].map(OsString::from).into();
-    arguments.extend([program.into(), "-c".into(), state.path("config/nats.conf").into()]);
+    arguments.extend([
+        program.into(),
+        "-c".into(),
+        state.path("config/nats.conf").into(),
+    ]);
     Ok(Child {
         name: NATS.to_owned(),
         program: itself,
@@ -120,15 +135,6 @@ fn write_configuration(state: &State, users: &[User], port: u16) -> anyhow::Resu
     };
     state.write("config/nats.conf", &configuration(&listen, users))?;
     Ok(())
-}
-
-fn random_port() -> Option<u16> {
-    let span = PORTS.end - PORTS.start;
-    u16::try_from(PORTS.start + chassis::clock::random_bits() % span).ok()
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// Waits for the file the server writes once it listens; false if the process ended before.
@@ -156,13 +162,9 @@ mod tests {
     #[test]
     fn a_program_that_is_named_and_missing_is_named_in_the_error() {
         let error = find(Some(Path::new("/nowhere/nats-server"))).unwrap_err();
-        assert!(error.to_string().contains("/nowhere/nats-server"), "{error}");
-    }
-
-    #[test]
-    fn ports_are_chosen_where_no_outgoing_connection_takes_them() {
-        for _ in 0..100 {
-            assert!(random_port().is_some_and(|port| (20_000..32_000).contains(&port)));
-        }
+        assert!(
+            error.to_string().contains("/nowhere/nats-server"),
+            "{error}"
+        );
     }
 }

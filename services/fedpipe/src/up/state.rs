@@ -36,21 +36,32 @@ impl State {
     pub async fn open(folder: &Path) -> anyhow::Result<Self> {
         let shown = folder.display();
         let made = || -> std::io::Result<PathBuf> {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
             let folder = folder.canonicalize()?;
             for name in ["config", "logs", "run", "nats", "objects", "workers"] {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder.join(name))?;
             }
             Ok(folder)
         };
         let folder = made().with_context(|| format!("cannot use the state folder {shown}"))?;
         let lock = lock(&folder).await?;
         let passwords = match fs::read(folder.join("passwords.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).context("STATE/passwords.json cannot be read; delete it to make new ones")?,
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .context("STATE/passwords.json cannot be read; delete it to make new ones")?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).context("STATE/passwords.json cannot be read"),
         };
-        Ok(Self { folder, lock, passwords })
+        Ok(Self {
+            folder,
+            lock,
+            passwords,
+        })
     }
 
     /// A path inside the folder.
@@ -76,7 +87,12 @@ impl State {
         let aside = path.with_extension("new");
         let written = || -> std::io::Result<()> {
             let mut options = OpenOptions::new();
-            let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+            let mut file = options
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&aside)?;
             file.write_all(text.as_bytes())?;
             fs::rename(&aside, &path)
         };
@@ -127,7 +143,12 @@ pub fn storage_file(path: &Path) -> anyhow::Result<Table> {
 
 async fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
     let watch = chassis::clock::Stopwatch::start();
     loop {
         match file.try_lock() {
@@ -160,7 +181,10 @@ mod tests {
         let mut state = open(folder.path()).await;
         assert_eq!(state.password(&Role::Api).unwrap(), password);
         assert_ne!(state.password(&Role::Planner).unwrap(), password);
-        let mode = fs::metadata(state.path("passwords.json")).unwrap().permissions().mode();
+        let mode = fs::metadata(state.path("passwords.json"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -171,7 +195,10 @@ mod tests {
         assert!(storage_of(folder.path()).is_err());
         state.keep_storage(None).unwrap();
         let url = storage_of(folder.path()).unwrap().url;
-        assert!(url.starts_with("file:///") && url.ends_with("/objects"), "{url}");
+        assert!(
+            url.starts_with("file:///") && url.ends_with("/objects"),
+            "{url}"
+        );
         let file = folder.path().join("s3.toml");
         fs::write(&file, "url = \"s3://b\"\nendpoint = \"http://127.0.0.1:1\"\nallow_http = true\naccess_key = \"a\"\nsecret_key = \"s\"").unwrap();
         state.keep_storage(Some(&file)).unwrap();

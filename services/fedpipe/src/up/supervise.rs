@@ -31,7 +31,11 @@ const LAST_LINES: usize = 5;
 pub const NATS: &str = "nats";
 
 /// Variables of ours that children inherit; every other would be taken for their configuration.
-const INHERITED: [&str; 3] = ["FEDPIPE_TOOLS", chassis::failpoint::NAME_VARIABLE, chassis::failpoint::FOLDER_VARIABLE];
+const INHERITED: [&str; 3] = [
+    "FEDPIPE_TOOLS",
+    chassis::failpoint::NAME_VARIABLE,
+    chassis::failpoint::FOLDER_VARIABLE,
+];
 
 /// What every child's keeper needs. Clones share it.
 #[derive(Clone)]
@@ -53,12 +57,16 @@ impl Supervisor {
             // What an earlier process left there is no longer true.
             let _ = std::fs::remove_file(health);
         }
-        let output = log::open(&child.log).with_context(|| format!("cannot open {}", child.log.display()))?;
+        let output = log::open(&child.log)
+            .with_context(|| format!("cannot open {}", child.log.display()))?;
         let mut command = Command::new(&child.program);
         command
             .args(&child.arguments)
             .envs(child.environment.iter().map(|(name, value)| (name, value)))
-            .env(chassis::signals::PARENT_VARIABLE, std::process::id().to_string())
+            .env(
+                chassis::signals::PARENT_VARIABLE,
+                std::process::id().to_string(),
+            )
             // The lock is held until the last child is gone, whoever reads from it: nobody does.
             .stdin(Stdio::from(self.lock.try_clone()?))
             .stdout(Stdio::from(output.try_clone()?))
@@ -68,13 +76,22 @@ impl Supervisor {
             .kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("FEDPIPE_") && !INHERITED.contains(&&*text) && text != chassis::signals::PARENT_VARIABLE {
+            if text.starts_with("FEDPIPE_")
+                && !INHERITED.contains(&&*text)
+                && text != chassis::signals::PARENT_VARIABLE
+            {
                 command.env_remove(name);
             }
         }
-        let process = command.spawn().with_context(|| format!("cannot start {}", child.name))?;
+        let process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", child.name))?;
         let pid = process.id().unwrap_or_default();
-        self.say(Notice::Started { name: child.name.clone(), pid }).await;
+        self.say(Notice::Started {
+            name: child.name.clone(),
+            pid,
+        })
+        .await;
         Ok(process)
     }
 
@@ -94,7 +111,14 @@ impl Supervisor {
             let Some(status) = status else { return };
             let pause = backoff.after(Duration::from_millis(watch.elapsed_ms()));
             let lines = log::tail(&child.log, LAST_LINES);
-            self.say(Notice::Died { name: child.name.clone(), pid, status, pause, lines }).await;
+            self.say(Notice::Died {
+                name: child.name.clone(),
+                pid,
+                status,
+                pause,
+                lines,
+            })
+            .await;
             let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
@@ -106,7 +130,11 @@ impl Supervisor {
 }
 
 /// How the child ended by itself; `None` if it was stopped.
-async fn watch_over(child: &Child, process: &mut Process, stop: &CancellationToken) -> Option<String> {
+async fn watch_over(
+    child: &Child,
+    process: &mut Process,
+    stop: &CancellationToken,
+) -> Option<String> {
     loop {
         tokio::select! {
             ended = process.wait() => return Some(words(ended)),
@@ -117,7 +145,10 @@ async fn watch_over(child: &Child, process: &mut Process, stop: &CancellationTok
             }
         }
     }
-    if let Some(pid) = process.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+    if let Some(pid) = process
+        .id()
+        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+    {
         // It may have ended meanwhile, which is what is wanted.
         let _ = kill_process(pid, Signal::TERM);
     }
@@ -170,14 +201,26 @@ mod tests {
         }
         stop.cancel();
         keeper.await.unwrap();
-        assert!(matches!((&seen[0], &seen[2]), (Notice::Started { .. }, Notice::Started { .. })), "{seen:?}");
-        let Notice::Died { status, lines, .. } = &seen[1] else { panic!("{seen:?}") };
-        assert_eq!((status.as_str(), lines.as_slice()), ("exit code 3", ["farewell".to_owned()].as_slice()));
+        assert!(
+            matches!(
+                (&seen[0], &seen[2]),
+                (Notice::Started { .. }, Notice::Started { .. })
+            ),
+            "{seen:?}"
+        );
+        let Notice::Died { status, lines, .. } = &seen[1] else {
+            panic!("{seen:?}")
+        };
+        assert_eq!(
+            (status.as_str(), lines.as_slice()),
+            ("exit code 3", ["farewell".to_owned()].as_slice())
+        );
     }
 
     #[tokio::test]
     async fn a_child_is_stopped_by_signal() {
-        let (_folder, child, supervisor, mut inbox) = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do read x; done").await;
+        let (_folder, child, supervisor, mut inbox) =
+            shell("trap 'echo bye; exit 0' TERM; echo up; while :; do read x; done").await;
         let (log, stop) = (child.log.clone(), CancellationToken::new());
         let keeper = tokio::spawn(supervisor.keep(child, None, stop.clone()));
         assert!(matches!(inbox.recv().await, Some(Notice::Started { .. })));

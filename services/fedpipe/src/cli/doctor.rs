@@ -1,0 +1,236 @@
+//! `fedpipe doctor`: whether this site is ready, a line for each thing it needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bus::{Bus, Connect};
+use clap::Args as Arguments;
+use contract::permission::Role;
+use serde::Serialize;
+
+use crate::output::{self, Said};
+use crate::{cli, units};
+
+/// How long NATS may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Less than this is not enough for any model.
+const LEAST_MEMORY: u64 = 256 << 20;
+
+/// Flags of `fedpipe doctor`.
+#[derive(Debug, Arguments)]
+#[command(after_help = "Examples:
+  fedpipe doctor --config site.toml
+  fedpipe doctor --config site.toml --model model.gguf --json
+
+Exit code 1 if anything is not ready.")]
+pub struct Args {
+    /// The site's site.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A model that this site is to train
+    #[arg(long, value_name = "DIR|FILE")]
+    model: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    ok: bool,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'static str>,
+}
+
+impl Finding {
+    fn of(what: impl Into<String>, found: anyhow::Result<String>, next: &'static str) -> Self {
+        let (ok, detail) = match found {
+            Ok(detail) => (true, detail),
+            Err(error) => (false, format!("{error:#}")),
+        };
+        Self {
+            what: what.into(),
+            ok,
+            detail,
+            next: (!ok).then_some(next),
+        }
+    }
+}
+
+impl Args {
+    /// Looks at everything, and fails if anything is not ready.
+    pub fn run(self) -> anyhow::Result<()> {
+        let findings = cli::block_on(self.findings())?;
+        if self.json {
+            output::json(&findings)?;
+        } else {
+            for finding in &findings {
+                let word = if finding.ok { "ok    " } else { "not ok" };
+                output::line(format!("{word}  {}: {}", finding.what, finding.detail))?;
+                if let Some(next) = finding.next {
+                    output::line(format!("        next: {next}"))?;
+                }
+            }
+        }
+        let wrong = findings.iter().filter(|finding| !finding.ok).count();
+        if wrong > 0 {
+            return Err(Said(format!("{wrong} of {} are not ready", findings.len())).into());
+        }
+        Ok(())
+    }
+
+    async fn findings(&self) -> anyhow::Result<Vec<Finding>> {
+        let read: Result<worker::Config, _> = chassis::config::load(self.config.as_deref(), &());
+        let config = match read {
+            Ok(config) => config,
+            Err(error) => {
+                let next = "put right what it names; every key is in docs and in `fedpipe worker --dump-config`";
+                return Ok(vec![Finding::of("configuration", Err(error.into()), next)]);
+            }
+        };
+        let name = config.check();
+        let mut findings = vec![Finding::of(
+            "configuration",
+            name.as_ref()
+                .map(ToString::to_string)
+                .map_err(|error| anyhow::anyhow!("{error}")),
+            "give the site its own name in site.toml",
+        )];
+        if let Ok(name) = name {
+            let next = "start NATS, or correct [nats] url, user and password in site.toml";
+            findings.push(Finding::of(
+                "nats",
+                nats(&config, Role::Worker(name)).await,
+                next,
+            ));
+        }
+        findings.push(Finding::of(
+            "storage",
+            storage(&config).await,
+            "correct [storage] in site.toml, or start the storage",
+        ));
+        findings.push(Finding::of(
+            "memory",
+            memory(&config),
+            "raise memory_limit or the limit of the container",
+        ));
+        findings.extend(data(&config));
+        if let Some(model) = &self.model {
+            findings.push(Finding::of(
+                "model",
+                load(model),
+                "fetch the model again, or convert it to GGUF or safetensors",
+            ));
+        }
+        Ok(findings)
+    }
+}
+
+async fn nats(config: &worker::Config, role: Role) -> anyhow::Result<String> {
+    let connect = Connect {
+        url: config.nats.url.clone(),
+        user: config.nats.user.clone(),
+        password: config
+            .nats
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+        credentials_file: config.nats.credentials_file.clone(),
+    };
+    let bus = Bus::connect(&connect, &role).await?;
+    let connected = async {
+        while !bus.is_connected() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let answered = tokio::time::timeout(ANSWER, connected).await;
+    anyhow::ensure!(
+        answered.is_ok(),
+        "{} does not answer, or refuses the user",
+        config.nats.url
+    );
+    let seconds = bus.round_trip().await?.as_secs_f64();
+    Ok(format!(
+        "{} answers in {:.1} ms",
+        config.nats.url,
+        seconds * 1000.0
+    ))
+}
+
+async fn storage(config: &worker::Config) -> anyhow::Result<String> {
+    anyhow::ensure!(!config.storage.url.is_empty(), "no storage is configured");
+    artifacts::Store::open(&config.storage)?.ready().await?;
+    Ok(format!("{} answers", config.storage.url))
+}
+
+fn memory(config: &worker::Config) -> anyhow::Result<String> {
+    let allowed = chassis::memory::limit_bytes(std::path::Path::new("/"))?;
+    let limit = config.memory_limit.map_or(allowed, |limit| limit.0);
+    anyhow::ensure!(
+        limit <= allowed,
+        "memory_limit is {}, but only {} are allowed here",
+        units::bytes(limit),
+        units::bytes(allowed)
+    );
+    anyhow::ensure!(
+        limit >= LEAST_MEMORY,
+        "{} are too little",
+        units::bytes(limit)
+    );
+    Ok(format!(
+        "{} and {} threads",
+        units::bytes(limit),
+        config.compute_threads()
+    ))
+}
+
+fn data(config: &worker::Config) -> Vec<Finding> {
+    let next = "correct the path, the format or the records";
+    let mut findings = Vec::new();
+    for (name, files) in &config.datasets {
+        for path in [Some(&files.train), files.held_out.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let found =
+                engine::data::Dataset::open(path, files.format).map_err(anyhow::Error::from);
+            let found = found.map(|data| {
+                let skipped = data.skipped();
+                let skipped = if skipped.total() > 0 {
+                    format!(", skipped {skipped}")
+                } else {
+                    String::new()
+                };
+                format!("{}: {} records{skipped}", path.display(), data.len())
+            });
+            findings.push(Finding::of(format!("data set {name}"), found, next));
+        }
+    }
+    if findings.is_empty() {
+        let none = Err(anyhow::anyhow!("this site has no data set"));
+        findings.push(Finding::of(
+            "data",
+            none,
+            "add [datasets.NAME] with train = \"…\" to site.toml",
+        ));
+    }
+    findings
+}
+
+fn load(path: &std::path::Path) -> anyhow::Result<String> {
+    let options = engine::model::LoadOptions {
+        base: engine::model::Base::Source,
+        threads: std::num::NonZeroUsize::MIN,
+    };
+    let model = engine::model::Model::load(path, &options)?;
+    let config = model.config();
+    Ok(format!(
+        "{} blocks of width {}, {} in memory",
+        config.layers,
+        config.hidden,
+        units::bytes(model.base_bytes())
+    ))
+}

@@ -1,0 +1,293 @@
+//! Jobs, plans, rounds and reports as tables.
+
+use domain::plan::Plan;
+use serde_json::Value;
+
+use crate::client::view::Job;
+use crate::output::table;
+use crate::units::bytes;
+use crate::watch::words;
+
+/// A job in a few lines.
+pub fn job(value: &Value) -> anyhow::Result<String> {
+    let job: Job = serde_json::from_value(value.clone())?;
+    let round = job
+        .round
+        .map(|round| format!(", round {round} of {}", job.rounds_total))
+        .unwrap_or_default();
+    let mut lines = vec![format!("{}  {}  {}{round}", job.id, job.name, job.phase)];
+    let waiting = job.waiting();
+    if !waiting.is_empty() {
+        lines.push(format!("waiting for {waiting}"));
+    }
+    for site in &job.sites {
+        let doing = match (&site.lost, &site.stage) {
+            (Some(lost), _) => format!("given up: {}: {}", lost.trouble, lost.detail),
+            (None, Some(stage)) => words::progress(stage, site.progress.as_ref()),
+            (None, None) => "not heard of yet".to_owned(),
+        };
+        lines.push(format!("  {:16} {doing}", site.worker));
+    }
+    if let Some(cause) = &job.cause {
+        lines.push(format!("{}: {}", cause.kind, cause.message));
+        lines.extend(
+            cause
+                .sites
+                .iter()
+                .map(|site| format!("  {}: {}: {}", site.worker, site.trouble, site.detail)),
+        );
+    }
+    if let Some(adapter) = &job.adapter {
+        lines.push(format!(
+            "adapter {} ({})",
+            adapter.sha256,
+            bytes(adapter.bytes)
+        ));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Jobs as a table.
+pub fn jobs(value: &Value) -> anyhow::Result<String> {
+    let mut rows = vec![heading(&[
+        "id",
+        "name",
+        "phase",
+        "round",
+        "submitted",
+        "submitter",
+    ])];
+    for item in items(value) {
+        let round = match item.get("round").and_then(Value::as_u64) {
+            Some(round) => format!("{round}/{}", text(item, "rounds_total")),
+            None => "-".to_owned(),
+        };
+        rows.push(vec![
+            text(item, "id"),
+            text(item, "name"),
+            text(item, "phase"),
+            round,
+            text(item, "submitted_at"),
+            text(item, "submitter"),
+        ]);
+    }
+    Ok(table(&rows))
+}
+
+/// A plan: a line for each worker, and why below it.
+pub fn plan(value: &Value) -> anyhow::Result<String> {
+    let plan: Plan = serde_json::from_value(value.clone())?;
+    let mut lines = vec![format!("plan {} of {}", plan.version.0, plan.job)];
+    for (name, worker) in &plan.workers {
+        let ranks: std::collections::BTreeSet<u16> =
+            worker.ranks.trained().map(|(_, rank)| rank).collect();
+        let ranks: Vec<String> = ranks.iter().map(u16::to_string).collect();
+        lines.push(format!(
+            "{name}: rank {}, batch {}, {} steps, {} thread(s); {:.2} s a step, {:.1} s a round, {} peak, {} up",
+            ranks.join("/"),
+            worker.batch,
+            worker.local_steps,
+            worker.threads,
+            worker.predicted.step_seconds,
+            worker.predicted.round_seconds,
+            bytes(worker.predicted.peak_memory_bytes),
+            bytes(worker.predicted.upload_bytes),
+        ));
+        lines.push(format!("  {}", worker.why.text));
+    }
+    for site in &plan.excluded {
+        lines.push(format!("{}: left out: {}", site.worker, site.detail));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Rounds as a table, a row for each worker in each.
+pub fn rounds(value: &Value) -> anyhow::Result<String> {
+    let mut rows = vec![heading(&[
+        "round",
+        "worker",
+        "rank",
+        "batch",
+        "loss",
+        "tokens/s",
+        "peak memory",
+        "seconds",
+        "overhead",
+        "accuracy",
+    ])];
+    for round in items(value) {
+        let evaluation = round.get("evaluation");
+        let accuracy = figure(evaluation, "balanced_accuracy", 3);
+        let mut summary = vec![text(round, "round"), "all".to_owned()];
+        summary.extend(std::iter::repeat_n(String::new(), 5));
+        summary.extend([
+            figure(Some(round), "seconds", 1),
+            figure(Some(round), "overhead_seconds", 2),
+            accuracy,
+        ]);
+        rows.push(summary);
+        for worker in round.get("workers").map(items).unwrap_or_default() {
+            let metrics = worker.get("metrics");
+            let peak = metrics
+                .and_then(|metrics| metrics.get("peak_memory_bytes"))
+                .and_then(Value::as_u64);
+            rows.push(vec![
+                String::new(),
+                text(worker, "worker"),
+                text(worker, "rank"),
+                text(worker, "batch"),
+                figure(metrics, "loss", 4),
+                figure(metrics, "tokens_per_second", 1),
+                peak.map(bytes).unwrap_or_default(),
+                figure(metrics, "compute_seconds", 1),
+            ]);
+        }
+    }
+    Ok(table(&rows))
+}
+
+/// A report: its rounds, and what it says of the whole job.
+pub fn report(value: &Value) -> anyhow::Result<String> {
+    let empty = Value::Array(Vec::new());
+    let mut lines = vec![rounds(value.get("rounds").unwrap_or(&empty))?];
+    for score in value.get("evaluations").map(items).unwrap_or_default() {
+        lines.push(format!(
+            "after round {}: balanced accuracy {}, loss {} on {} held-out records",
+            text(score, "round"),
+            figure(Some(score), "balanced_accuracy", 3),
+            figure(Some(score), "loss", 4),
+            text(score, "records"),
+        ));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Workers as a table.
+pub fn fleet(value: &Value) -> anyhow::Result<String> {
+    let mut rows = vec![heading(&[
+        "worker",
+        "state",
+        "memory",
+        "threads",
+        "speed",
+        "data sets",
+        "last beat",
+        "policy",
+    ])];
+    for worker in items(value) {
+        let limit = worker
+            .get("memory_limit_bytes")
+            .and_then(Value::as_u64)
+            .map(bytes);
+        let state = match (
+            text(worker, "liveness").as_str(),
+            worker.get("stage").and_then(Value::as_str),
+        ) {
+            ("alive", Some(stage)) => stage.to_owned(),
+            (liveness, _) => liveness.to_owned(),
+        };
+        let speed = figure(worker.get("progress"), "tokens_per_second", 0);
+        rows.push(vec![
+            text(worker, "worker"),
+            state,
+            limit.unwrap_or_default(),
+            text(worker, "threads"),
+            if speed == "-" {
+                speed
+            } else {
+                format!("{speed} tokens/s")
+            },
+            datasets(worker.get("datasets")),
+            words::clock(&text(worker, "last_beat_at")).to_owned(),
+            text(worker, "policy"),
+        ]);
+    }
+    Ok(table(&rows))
+}
+
+fn datasets(value: Option<&Value>) -> String {
+    let Some(Value::Object(datasets)) = value else {
+        return "-".to_owned();
+    };
+    let words = datasets.iter().map(|(name, summary)| {
+        let skipped = summary
+            .get("skipped")
+            .and_then(Value::as_u64)
+            .filter(|&count| count > 0);
+        let skipped = skipped
+            .map(|count| format!(", {count} unreadable"))
+            .unwrap_or_default();
+        format!(
+            "{name} ({} + {} held out{skipped})",
+            text(summary, "records"),
+            text(summary, "held_out")
+        )
+    });
+    let text = words.collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
+}
+
+fn heading(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn figure(value: Option<&Value>, key: &str, digits: usize) -> String {
+    let number = value
+        .and_then(|value| value.get(key))
+        .and_then(Value::as_f64);
+    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_job_that_failed_shows_its_cause_and_its_sites() {
+        let shown = job(&json!({
+            "id": "job_1", "name": "x", "phase": "failed", "round": null, "rounds_total": 3,
+            "sites": [{ "worker": "a", "stage": "idle", "progress": null, "lost": null }],
+            "cause": { "kind": "quorum_lost", "message": "1 of 2 sites is left",
+                "sites": [{ "worker": "b", "trouble": "crashed", "detail": "died three times" }] },
+        }));
+        let shown = shown.unwrap();
+        for part in [
+            "failed",
+            "quorum_lost: 1 of 2 sites is left",
+            "b: crashed: died three times",
+            "a                idle",
+        ] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_shows_data_sets_with_what_could_not_be_read() {
+        let shown = fleet(&json!([{
+            "worker": "a", "liveness": "alive", "stage": "idle", "memory_limit_bytes": 4_294_967_296_u64, "threads": 1,
+            "datasets": { "mail": { "records": 10, "held_out": 2, "skipped": 1 } }, "last_beat_at": null, "policy": "all",
+        }]));
+        let shown = shown.unwrap();
+        assert!(
+            shown.contains("mail (10 + 2 held out, 1 unreadable)") && shown.contains("4.0 GiB"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! `fedpipe eval`: loss, perplexity, and balanced accuracy among choices.
+
+use std::path::PathBuf;
+
+use clap::Args as Arguments;
+use engine::control::Control;
+use engine::data::{Batch, Dataset, Encoder};
+use engine::evaluate::{Choice, Confusion, Evaluator, Loss, best};
+use serde_json::{Value, json};
+
+use super::{DataArgs, ModelArgs};
+use crate::output;
+
+/// Records computed together.
+const CHUNK: usize = 8;
+
+/// Flags of `fedpipe eval`.
+#[derive(Debug, Arguments)]
+#[command(after_help = "Examples:
+  fedpipe eval --model model.gguf --data heldout.jsonl
+  fedpipe eval --model model.gguf --adapter adapter --data heldout.jsonl --choice ' yes' --choice ' no' --json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Adapter folder
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// A completion among which the likeliest is the answer; give two or more
+    #[arg(long = "choice", value_name = "TEXT")]
+    choices: Vec<String>,
+    /// Only the first so many records
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a pass over the records found.
+#[derive(Default)]
+struct Found {
+    records: u64,
+    refused: u64,
+    figures: serde_json::Map<String, Value>,
+}
+
+impl Args {
+    /// Evaluates.
+    pub fn run(self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.choices.len() != 1,
+            "one --choice is no choice: give two or more"
+        );
+        let dataset = self.data.open()?;
+        let model = self.model.load()?;
+        let encoder = self.data.encoder(&model)?;
+        let adapter = super::adapter(self.adapter.as_deref(), &model)?;
+        let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
+        let found = if self.choices.is_empty() {
+            self.loss(&mut evaluator, &dataset, &encoder)?
+        } else {
+            self.accuracy(&mut evaluator, &dataset, &encoder)?
+        };
+        if self.json {
+            let mut all = found.figures;
+            all.insert("records".to_owned(), found.records.into());
+            all.insert("refused".to_owned(), found.refused.into());
+            return output::json(&all);
+        }
+        let figure =
+            |(name, value): (&String, &Value)| format!("{}: {value}", name.replace('_', " "));
+        let lines: Vec<String> = found.figures.iter().map(figure).collect();
+        output::line(format!(
+            "{}\nrecords: {} ({} refused)",
+            lines.join("\n"),
+            found.records,
+            found.refused
+        ))
+    }
+
+    fn count(&self, dataset: &Dataset) -> usize {
+        self.limit.unwrap_or(usize::MAX).min(dataset.len())
+    }
+
+    fn loss(
+        &self,
+        evaluator: &mut Evaluator<'_>,
+        dataset: &Dataset,
+        encoder: &Encoder,
+    ) -> anyhow::Result<Found> {
+        let (mut found, mut total) = (Found::default(), None::<Loss>);
+        let mut batch = Batch::default();
+        let count = self.count(dataset);
+        for number in 0..count {
+            match encoder.windows(number, &dataset.record(number)?) {
+                Ok(rows) => {
+                    found.records += 1;
+                    batch.rows.extend(rows);
+                }
+                Err(refusal) if refusal.is_of_this_record() => found.refused += 1,
+                Err(refusal) => return Err(refusal.into()),
+            }
+            if batch.rows.len() >= CHUNK || number + 1 == count {
+                for rows in batch.rows.chunks(CHUNK) {
+                    let loss = evaluator.loss(
+                        &Batch {
+                            rows: rows.to_vec(),
+                        },
+                        &Control::new(),
+                    )?;
+                    total = Some(match total {
+                        Some(sum) => sum.merge(loss),
+                        None => loss,
+                    });
+                }
+                batch.rows.clear();
+            }
+        }
+        found.figures.insert(
+            "loss".to_owned(),
+            json!(total.as_ref().and_then(Loss::mean)),
+        );
+        found.figures.insert(
+            "perplexity".to_owned(),
+            json!(total.as_ref().and_then(Loss::perplexity)),
+        );
+        Ok(found)
+    }
+
+    fn accuracy(
+        &self,
+        evaluator: &mut Evaluator<'_>,
+        dataset: &Dataset,
+        encoder: &Encoder,
+    ) -> anyhow::Result<Found> {
+        let mut found = Found::default();
+        let mut confusion = Confusion::new(self.choices.len());
+        let mut waiting: Vec<(Choice, usize)> = Vec::new();
+        let count = self.count(dataset);
+        for number in 0..count {
+            match question(encoder, number, dataset, &self.choices)? {
+                Some(question) => waiting.push(question),
+                None => found.refused += 1,
+            }
+            if waiting.len() >= CHUNK || number + 1 == count {
+                let (asked, answers): (Vec<Choice>, Vec<usize>) = waiting.drain(..).unzip();
+                let scores = evaluator.choices(&asked, &Control::new())?;
+                for (scores, answer) in scores.iter().zip(answers) {
+                    found.records += 1;
+                    if let Some(guess) = best(scores) {
+                        confusion.add(answer, guess);
+                    }
+                }
+            }
+        }
+        let right: u64 = confusion
+            .counts()
+            .iter()
+            .enumerate()
+            .filter_map(|(truth, row)| row.get(truth))
+            .sum();
+        let accuracy = (found.records > 0).then(|| right as f64 / found.records as f64);
+        found.figures.insert(
+            "balanced_accuracy".to_owned(),
+            json!(confusion.balanced_accuracy()),
+        );
+        found.figures.insert("accuracy".to_owned(), json!(accuracy));
+        found
+            .figures
+            .insert("confusion".to_owned(), json!(confusion.counts()));
+        Ok(found)
+    }
+}
+
+/// A record's prompt, the choices' tokens, and the right one; `None` if the record answers none of them.
+fn question(
+    encoder: &Encoder,
+    number: usize,
+    dataset: &Dataset,
+    choices: &[String],
+) -> anyhow::Result<Option<(Choice, usize)>> {
+    let asked = match encoder.choices(number, &dataset.record(number)?, choices) {
+        Ok(asked) => asked,
+        Err(refusal) if refusal.is_of_this_record() => return Ok(None),
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let (Some(answer), Some(first)) = (asked.answer, asked.rows.first()) else {
+        return Ok(None);
+    };
+    let start = first
+        .labelled
+        .iter()
+        .position(|labelled| *labelled)
+        .unwrap_or(first.tokens.len());
+    let prompt = first.tokens.get(..start).unwrap_or_default().to_vec();
+    let candidate = |row: &engine::data::Row| row.tokens.get(start..).unwrap_or_default().to_vec();
+    let candidates = asked.rows.iter().map(candidate).collect();
+    Ok(Some((Choice { prompt, candidates }, answer)))
+}

@@ -1,0 +1,178 @@
+//! Commands that use the engine on this machine, without services.
+
+pub mod bench;
+pub mod eval;
+pub mod generate;
+pub mod train;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args as Arguments, ValueEnum};
+use domain::adapter::Projection;
+use engine::data::{Dataset, EncodeOptions, Encoder, Format};
+use engine::model::{Base, LoadOptions, Model};
+
+use crate::output;
+
+/// The model, and how it is held.
+#[derive(Debug, Arguments)]
+pub struct ModelArgs {
+    /// GGUF file or Hugging Face folder
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: PathBuf,
+    /// Precision of the frozen base
+    #[arg(long, value_name = "BASE", default_value = "source")]
+    pub base: BaseName,
+    /// Compute threads; otherwise as many as this process may use
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// Names of precisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BaseName {
+    /// As the file stores it
+    Source,
+    /// 32-bit floating point
+    F32,
+    /// Brain floating point
+    Bf16,
+    /// 8-bit integers
+    Int8,
+    /// 4-bit NormalFloat
+    Nf4,
+}
+
+impl ModelArgs {
+    /// Loads it.
+    pub fn load(&self) -> anyhow::Result<Model> {
+        let base = match self.base {
+            BaseName::Source => Base::Source,
+            BaseName::F32 => Base::F32,
+            BaseName::Bf16 => Base::Bf16,
+            BaseName::Int8 => Base::Int8,
+            BaseName::Nf4 => Base::Nf4,
+        };
+        let threads = self
+            .threads
+            .or_else(|| NonZeroUsize::new(chassis::memory::threads()))
+            .unwrap_or(NonZeroUsize::MIN);
+        let loaded = Model::load(&self.model, &LoadOptions { base, threads });
+        loaded.with_context(|| format!("cannot use the model {}", self.model.display()))
+    }
+}
+
+/// The records, and how they become tokens.
+#[derive(Debug, Arguments)]
+pub struct DataArgs {
+    /// JSONL of text, prompt/completion, messages or text/label; or plain text
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// What the file holds: auto, jsonl, text, completion, messages, label or plain
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = format)]
+    pub format: Format,
+    /// Tokens of a record at most
+    #[arg(long, value_name = "L", default_value_t = 128)]
+    pub sequence_length: usize,
+}
+
+impl DataArgs {
+    /// Opens the file; what was skipped is said.
+    pub fn open(&self) -> anyhow::Result<Dataset> {
+        let dataset = Dataset::open(&self.data, self.format)?;
+        if dataset.skipped().total() > 0 {
+            output::note(format!(
+                "{}: skipped {}",
+                self.data.display(),
+                dataset.skipped()
+            ));
+        }
+        Ok(dataset)
+    }
+
+    /// An encoder for this model.
+    pub fn encoder(&self, model: &Model) -> anyhow::Result<Encoder> {
+        Ok(Encoder::new(
+            model.tokenizer().clone(),
+            EncodeOptions::new(self.sequence_length),
+        )?)
+    }
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
+}
+
+/// Reads `q,k,v,o`, `attention` or `all-linear`.
+pub fn targets(text: &str) -> Result<Targets, String> {
+    match text {
+        "all-linear" | "all" => return Ok(Targets(Projection::ALL.to_vec())),
+        "attention" => {
+            return Ok(Targets(vec![
+                Projection::Q,
+                Projection::K,
+                Projection::V,
+                Projection::O,
+            ]));
+        }
+        _ => {}
+    }
+    let one = |name: &str| {
+        serde_json::from_value(serde_json::Value::from(name.trim())).map_err(|_| {
+            format!(
+                "{name:?} is no projection: use q, k, v, o, gate, up, down, attention or all-linear"
+            )
+        })
+    };
+    let mut list: Vec<Projection> = text.split(',').map(one).collect::<Result<_, _>>()?;
+    list.sort_unstable();
+    list.dedup();
+    Ok(Targets(list))
+}
+
+/// Which projections carry an adapter.
+#[derive(Debug, Clone)]
+pub struct Targets(pub Vec<Projection>);
+
+/// Loads an adapter if one is named.
+pub fn adapter(
+    folder: Option<&Path>,
+    model: &Model,
+) -> anyhow::Result<Option<engine::adapter::Adapter>> {
+    let Some(folder) = folder else {
+        return Ok(None);
+    };
+    let loaded = engine::adapter::Adapter::load(folder, &model.weights());
+    loaded
+        .map(Some)
+        .with_context(|| format!("cannot use the adapter {}", folder.display()))
+}
+
+/// Blocks of a model as adapters count them.
+pub fn layers(model: &Model) -> anyhow::Result<u16> {
+    match u16::try_from(model.config().layers) {
+        Ok(layers) => Ok(layers),
+        Err(_) => bail!("the model has more blocks than an adapter can name"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_named_one_by_one_or_together() {
+        assert_eq!(targets("v,q").unwrap().0, [Projection::Q, Projection::V]);
+        assert_eq!(targets("attention").unwrap().0.len(), 4);
+        assert_eq!(targets("all-linear").unwrap().0.len(), 7);
+        assert!(targets("q,x").unwrap_err().contains("\"x\""));
+    }
+
+    #[test]
+    fn formats_are_named_as_in_a_site_file() {
+        assert_eq!(format("completion"), Ok(Format::Completion));
+        assert!(format("xml").is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! `fedpipe train`: trains an adapter on this machine.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use chassis::clock::Stopwatch;
+use clap::{Args as Arguments, ValueEnum};
+use domain::adapter::RankTable;
+use engine::adapter::{Adapter, Export};
+use engine::control::Control;
+use engine::data::{self, Balance, Dataset, Loader, Sampler, SamplerOptions, Seed};
+use engine::model::Model;
+use engine::train::{Options, Step, Trainer};
+use serde_json::json;
+
+use super::{DataArgs, ModelArgs, Targets};
+use crate::output;
+
+/// Flags of `fedpipe train`.
+#[derive(Debug, Arguments)]
+#[command(after_help = "Examples:
+  fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 100 --rank 8
+  fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
+    --order file --clip-norm 0 --metrics steps.jsonl
+
+The adapter folder loads in Hugging Face PEFT.")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Folder for the trained adapter
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Adapter to start from; its shape wins over --rank, --targets and --alpha
+    #[arg(long, value_name = "DIR")]
+    init_adapter: Option<PathBuf>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N")]
+    steps: u64,
+    /// Learning rate
+    #[arg(long, value_name = "X", default_value_t = 1e-3)]
+    learning_rate: f32,
+    /// Records of a step
+    #[arg(long, value_name = "B", default_value_t = 4)]
+    batch: usize,
+    /// Order of the records
+    #[arg(long, value_enum, default_value = "shuffle")]
+    order: Order,
+    /// How the learning rate changes
+    #[arg(long, value_enum, default_value = "constant")]
+    schedule: Schedule,
+    /// Largest norm of the gradient; 0 leaves it alone
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    clip_norm: f32,
+    /// AdamW's decoupled weight decay
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    weight_decay: f32,
+    /// Rank of the adapter
+    #[arg(long, value_name = "R", default_value_t = 8)]
+    rank: u16,
+    /// Projections that carry it: q,k,v,o,gate,up,down, attention or all-linear
+    #[arg(long, value_name = "LIST", default_value = "attention", value_parser = super::targets)]
+    targets: Targets,
+    /// LoRA's alpha: the scale is alpha / rank
+    #[arg(long, value_name = "A", default_value_t = 16.0)]
+    alpha: f32,
+    /// Seed of the adapter's beginning and of the order
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Compute each block again in the backward pass: less memory, more time
+    #[arg(long)]
+    checkpoint: bool,
+    /// A line of JSON for each step
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Orders of the records.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    /// As they stand in the file
+    File,
+    /// Shuffled anew in each pass
+    Shuffle,
+    /// As shuffle, with equal shares of the distinct completions in each step
+    Balanced,
+}
+
+/// Schedules of the learning rate.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Schedule {
+    /// The same in each step
+    Constant,
+    /// Falling to 0 in a straight line
+    Linear,
+}
+
+impl Args {
+    /// Trains.
+    pub fn run(self) -> anyhow::Result<()> {
+        let dataset = self.data.open()?;
+        let model = self.model.load()?;
+        let encoder = self.data.encoder(&model)?;
+        let sampler = self.sampler(&dataset)?;
+        let loader = Loader::new(&dataset, &encoder, &sampler);
+        let start = self.start(&model)?;
+        let options = Options {
+            weight_decay: self.weight_decay,
+            clip_norm: self.clip_norm,
+            checkpoint: self.checkpoint,
+            ..Options::default()
+        };
+        let mut trainer = Trainer::new(&model, &start, options)?;
+        let mut metrics = match &self.metrics {
+            Some(path) => Some(
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let (whole, mut tokens, mut last) = (Stopwatch::start(), 0, None);
+        for number in 0..self.steps {
+            let watch = Stopwatch::start();
+            let loaded = loader.batch(number)?;
+            for refused in &loaded.refused {
+                output::note(format!("record {}: {}", refused.record, refused.refusal));
+            }
+            let step = trainer.step(&loaded.batch, self.rate(number), &Control::new())?;
+            tokens += step.tokens;
+            self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
+            last = Some(step.loss);
+        }
+        let base_model = self.model.model.display().to_string();
+        let export = Export {
+            base_model: &base_model,
+            layers: model.config().layers,
+        };
+        trainer.adapter()?.save(&self.out, &export)?;
+        let (seconds, sha256) = (
+            whole.seconds(),
+            crate::client::archive::digest(&self.out.join("adapter_model.safetensors"))?,
+        );
+        if self.json {
+            return output::json(&json!({
+                "adapter": self.out, "sha256": sha256, "steps": self.steps, "loss": last,
+                "tokens_per_second": tokens as f64 / seconds, "seconds": seconds,
+                "peak_memory_bytes": chassis::memory::peak_bytes(),
+            }));
+        }
+        output::line(format!("{}: adapter {sha256}", self.out.display()))
+    }
+
+    fn rate(&self, step: u64) -> f32 {
+        match self.schedule {
+            Schedule::Constant => self.learning_rate,
+            // Invariant: steps are far below 2^24, where f32 is exact.
+            Schedule::Linear => self.learning_rate * (self.steps - step) as f32 / self.steps as f32,
+        }
+    }
+
+    fn start(&self, model: &Model) -> anyhow::Result<Adapter> {
+        if let Some(adapter) = super::adapter(self.init_adapter.as_deref(), model)? {
+            return Ok(adapter);
+        }
+        let ranks = RankTable::uniform(&self.targets.0, super::layers(model)?, self.rank);
+        let scale = self.alpha / f32::from(self.rank.max(1));
+        Ok(Adapter::initialize(
+            &model.weights(),
+            &ranks,
+            scale,
+            self.seed,
+        )?)
+    }
+
+    fn sampler(&self, dataset: &Dataset) -> anyhow::Result<Sampler> {
+        let (order, balance) = match self.order {
+            Order::File => (data::Order::File, Balance::None),
+            Order::Shuffle => (data::Order::Shuffled, Balance::None),
+            Order::Balanced => (data::Order::Shuffled, Balance::Label),
+        };
+        let options = SamplerOptions {
+            batch: self.batch,
+            order,
+            balance,
+        };
+        let seed = Seed {
+            seed: self.seed,
+            round: 0,
+            worker: "train".to_owned(),
+        };
+        Ok(Sampler::new(dataset, None, options, &seed)?)
+    }
+
+    fn tell(
+        &self,
+        number: u64,
+        step: &Step,
+        seconds: f64,
+        metrics: Option<&mut File>,
+    ) -> anyhow::Result<()> {
+        let speed = step.tokens as f64 / seconds;
+        if let Some(file) = metrics {
+            let line = json!({
+                "step": number, "loss": step.loss, "tokens": step.tokens, "labelled_tokens": step.labelled_tokens,
+                "gradient_norm": step.gradient_norm, "seconds": seconds, "tokens_per_second": speed,
+            });
+            writeln!(file, "{line}").context("the metrics cannot be written")?;
+        }
+        if !self.json {
+            output::line(format!(
+                "step {}/{}  loss {:.4}  {speed:.0} tokens/s",
+                number + 1,
+                self.steps,
+                step.loss
+            ))?;
+        }
+        Ok(())
+    }
+}

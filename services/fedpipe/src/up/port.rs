@@ -1,0 +1,57 @@
+//! Ports that stay the same over restarts.
+//!
+//! They lie below the range from which the kernel takes ports for outgoing connections, because a
+//! client that reconnects could otherwise be given the very port that a server is about to take again.
+
+use std::net::TcpListener;
+
+use anyhow::bail;
+
+use super::state::State;
+
+/// Ports to choose from.
+const PORTS: std::ops::Range<u64> = 20_000..32_000;
+
+/// Ports that are tried.
+const ATTEMPTS: u32 = 100;
+
+/// The port that this server had before, if it is free; otherwise a free one, which is kept.
+pub fn keep(state: &State, server: &str) -> anyhow::Result<u16> {
+    let file = format!("run/{server}.port");
+    let before = std::fs::read_to_string(state.path(&file))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let random = (0..ATTEMPTS).filter_map(|_| random());
+    let Some(port) = before.into_iter().chain(random).find(|&port| is_free(port)) else {
+        bail!("no port is free on 127.0.0.1");
+    };
+    state.write(&file, &port.to_string())?;
+    Ok(port)
+}
+
+fn random() -> Option<u16> {
+    let span = PORTS.end - PORTS.start;
+    u16::try_from(PORTS.start + chassis::clock::random_bits() % span).ok()
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_kept_until_somebody_else_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).await.unwrap();
+        let port = keep(&state, "x").unwrap();
+        assert_eq!(keep(&state, "x").unwrap(), port);
+        let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let other = keep(&state, "x").unwrap();
+        assert_ne!(other, port);
+        assert!(PORTS.contains(&other.into()));
+        drop(taken);
+    }
+}

@@ -1,0 +1,225 @@
+//! Events and progress in words.
+
+use serde_json::{Map, Value};
+
+use crate::client::events::Event;
+use crate::client::view::Progress;
+
+/// An event in a sentence.
+pub fn event(event: &Event) -> String {
+    let detail = &event.detail;
+    let round = number(detail, "round");
+    match event.event.as_str() {
+        "submitted" => "submitted".to_owned(),
+        "admitted" => format!("admitted: {} measure themselves", sites(detail, "sites")),
+        "profiled" => format!("profiled: {}", sites(detail, "sites")),
+        "planned" => format!("planned: version {} of the plan", number(detail, "version")),
+        "opened" => format!("round {round} opened"),
+        "closed" => closed(detail, &round),
+        "merged" if round == "0" => "the untrained adapter is stored".to_owned(),
+        "merged" => format!("round {round} merged"),
+        "evaluated" => evaluated(detail, &round),
+        "refused" => format!("refused: {}", site(detail.get("site"))),
+        "lost" => format!("given up: {}", site(detail.get("site"))),
+        "drifted" => format!(
+            "{} left its profile: a new plan is made",
+            text(detail.get("site"))
+        ),
+        "failed" => format!(
+            "failed: {}",
+            text(detail.get("cause").and_then(|cause| cause.get("message")))
+        ),
+        "finished" => format!(
+            "finished: adapter {}",
+            text(
+                detail
+                    .get("adapter")
+                    .and_then(|adapter| adapter.get("sha256"))
+            )
+        ),
+        other => other.to_owned(),
+    }
+}
+
+fn closed(detail: &Map<String, Value>, round: &str) -> String {
+    let missing: Vec<String> = list(detail, "missing")
+        .iter()
+        .map(|one| site(Some(one)))
+        .collect();
+    let count = list(detail, "sites").len();
+    let updates = if count == 1 { "update" } else { "updates" };
+    match missing.as_slice() {
+        [] => format!("round {round} closed with {count} {updates}"),
+        missing => format!(
+            "round {round} closed with {count} {updates}, without {}",
+            missing.join("; ")
+        ),
+    }
+}
+
+fn evaluated(detail: &Map<String, Value>, round: &str) -> String {
+    let figure = |key: &str| detail.get(key).and_then(Value::as_f64);
+    let when = if round == "0" {
+        "before training".to_owned()
+    } else {
+        format!("round {round}")
+    };
+    let accuracy = figure("balanced_accuracy").map(|value| format!("balanced accuracy {value:.3}"));
+    let loss = figure("loss").map(|value| format!("loss {value:.4}"));
+    let words: Vec<String> = accuracy.into_iter().chain(loss).collect();
+    format!(
+        "{when}: {} on {} held-out records",
+        words.join(", "),
+        number(detail, "records")
+    )
+}
+
+/// Progress of a worker in a few words.
+pub fn progress(stage: &str, progress: Option<&Progress>) -> String {
+    let Some(progress) = progress else {
+        return stage.to_owned();
+    };
+    let mut words = stage.to_owned();
+    // Downloads and uploads count bytes, everything else steps or records.
+    let in_bytes = matches!(stage, "downloading" | "uploading");
+    let count = |number: u64| {
+        if in_bytes {
+            crate::units::bytes(number)
+        } else {
+            number.to_string()
+        }
+    };
+    if progress.total > 0 {
+        words.push_str(&format!(
+            " {}/{}",
+            count(progress.done),
+            count(progress.total)
+        ));
+    } else if progress.done > 0 {
+        words.push_str(&format!(" {}", count(progress.done)));
+    }
+    words.push_str(&figures(progress));
+    words
+}
+
+/// Loss and speed, each after a comma; empty if neither is known.
+pub fn figures(progress: &Progress) -> String {
+    let loss = progress
+        .loss
+        .map(|loss| format!(", loss {loss:.4}"))
+        .unwrap_or_default();
+    let speed = progress
+        .tokens_per_second
+        .map(|speed| format!(", {speed:.0} tokens/s"))
+        .unwrap_or_default();
+    loss + &speed
+}
+
+/// The time of day of an RFC 3339 time stamp.
+pub fn clock(at: &str) -> &str {
+    at.get(11..19).unwrap_or(at)
+}
+
+fn list<'a>(detail: &'a Map<String, Value>, key: &str) -> &'a [Value] {
+    detail
+        .get(key)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+}
+
+fn sites(detail: &Map<String, Value>, key: &str) -> String {
+    let names: Vec<&str> = list(detail, key).iter().filter_map(Value::as_str).collect();
+    names.join(", ")
+}
+
+fn site(site: Option<&Value>) -> String {
+    let part = |key: &str| text(site.and_then(|site| site.get(key)));
+    format!(
+        "{} ({}: {})",
+        part("worker"),
+        part("trouble"),
+        part("detail")
+    )
+}
+
+fn number(detail: &Map<String, Value>, key: &str) -> String {
+    detail
+        .get(key)
+        .and_then(Value::as_u64)
+        .map_or_else(|| "?".to_owned(), |number| number.to_string())
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::as_str).unwrap_or("?").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(name: &str, detail: Value, expected: &str) {
+        let Value::Object(detail) = detail else {
+            panic!("{detail}")
+        };
+        let given = Event {
+            at: String::new(),
+            event: name.to_owned(),
+            detail,
+        };
+        assert_eq!(event(&given), expected);
+    }
+
+    #[test]
+    fn events_are_told_in_sentences_that_name_the_site() {
+        let trouble =
+            json!({ "worker": "c", "trouble": "out_of_memory", "detail": "asked for 9 bytes" });
+        check("opened", json!({ "round": 2 }), "round 2 opened");
+        check(
+            "closed",
+            json!({ "round": 1, "sites": ["a", "b"], "missing": [] }),
+            "round 1 closed with 2 updates",
+        );
+        check(
+            "closed",
+            json!({ "round": 1, "sites": ["a"], "missing": [trouble] }),
+            "round 1 closed with 1 update, without c (out_of_memory: asked for 9 bytes)",
+        );
+        check(
+            "evaluated",
+            json!({ "round": 0, "records": 240, "loss": 0.51234, "balanced_accuracy": 0.41 }),
+            "before training: balanced accuracy 0.410, loss 0.5123 on 240 held-out records",
+        );
+        check(
+            "lost",
+            json!({ "site": trouble }),
+            "given up: c (out_of_memory: asked for 9 bytes)",
+        );
+        check("resumed", json!({}), "resumed");
+    }
+
+    #[test]
+    fn progress_names_what_is_known() {
+        let known = Progress {
+            job: String::new(),
+            done: 3,
+            total: 8,
+            loss: Some(0.5),
+            tokens_per_second: Some(61.4),
+        };
+        assert_eq!(
+            progress("training", Some(&known)),
+            "training 3/8, loss 0.5000, 61 tokens/s"
+        );
+        let bytes = Progress {
+            total: 0,
+            done: 2048,
+            loss: None,
+            tokens_per_second: None,
+            ..known
+        };
+        assert_eq!(progress("uploading", Some(&bytes)), "uploading 2.0 KiB");
+        assert_eq!(progress("idle", None), "idle");
+    }
+}
