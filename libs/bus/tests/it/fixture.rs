@@ -1,0 +1,161 @@
+//! A server, connections in every role, and messages to send.
+
+use std::time::Duration;
+
+use bus::{Bus, Connect};
+use contract::Message;
+use contract::message::job::{Event, JobEvent};
+use contract::message::report::{self, Failed};
+use contract::message::task::{Evaluate, Head, ModelRef, Probe};
+use contract::permission::Role;
+use domain::adapter::Projection;
+use domain::artifact::Digest;
+use domain::cause::Trouble;
+use domain::id::{Epoch, JobId, WorkerName};
+use domain::job::spec::{Base, Spec, Training};
+use domain::job::{Job, Phase};
+use domain::time::UnixMillis;
+use testkit::nats::{NatsServer, roles};
+use testkit::wait;
+use tokio_util::sync::CancellationToken;
+
+/// Far beyond what anything here takes.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// The idle knob of these tests.
+pub const ACK_WAIT: Duration = Duration::from_secs(1);
+
+/// A server that knows the control services and two workers, with everything created.
+pub struct Site {
+    pub server: NatsServer,
+    pub api: Bus,
+    pub aggregator: Bus,
+    pub worker: Bus,
+}
+
+impl Site {
+    pub async fn open() -> Self {
+        let server = NatsServer::start(&roles(&["site-a", "site-b"]));
+        let api = connect(&server, &Role::Api).await;
+        wait::in_time(
+            "the streams exist",
+            SOON,
+            api.ready(&CancellationToken::new()),
+        )
+        .await;
+        let aggregator = connect(&server, &Role::Aggregator).await;
+        for worker in [site_a(), site_b()] {
+            aggregator.ensure_worker(&worker, ACK_WAIT).await.unwrap();
+        }
+        let worker = connect(&server, &Role::Worker(site_a())).await;
+        Self {
+            server,
+            api,
+            aggregator,
+            worker,
+        }
+    }
+}
+
+pub async fn connect(server: &NatsServer, role: &Role) -> Bus {
+    let login = server.login(role);
+    let connect = Connect {
+        url: server.url(),
+        user: Some(login.user),
+        password: Some(login.password),
+        credentials_file: None,
+    };
+    let bus = Bus::connect(&connect, role).await.unwrap();
+    wait::until("the bus is connected", SOON, async || bus.is_connected()).await;
+    bus
+}
+
+pub fn site_a() -> WorkerName {
+    "site-a".parse().unwrap()
+}
+
+pub fn site_b() -> WorkerName {
+    "site-b".parse().unwrap()
+}
+
+pub fn job_id(number: u64) -> JobId {
+    JobId::from_bits(number)
+}
+
+pub fn submitted(job: u64, epoch: u64) -> JobEvent {
+    JobEvent {
+        job: job_id(job),
+        epoch: Epoch(epoch),
+        at: UnixMillis(1),
+        event: Event::Submitted,
+    }
+}
+
+pub fn failed(worker: &WorkerName, job: u64, epoch: u64) -> Failed {
+    Failed {
+        head: report::Head {
+            worker: worker.clone(),
+            job: job_id(job),
+            epoch: Epoch(epoch),
+        },
+        task: "probe".to_owned(),
+        trouble: Trouble::DiskFull,
+        detail: "full".to_owned(),
+    }
+}
+
+pub fn probe(worker: &WorkerName, job: u64, epoch: u64) -> Probe {
+    Probe {
+        head: Head {
+            worker: worker.clone(),
+            job: job_id(job),
+            epoch: Epoch(epoch),
+            submitter: "local".parse().unwrap(),
+            model: ModelRef::Path("/models/tiny".to_owned()),
+            dataset: "mail".parse().unwrap(),
+            expires_at: UnixMillis(u64::MAX),
+        },
+        targets: vec![Projection::Q],
+        rank_max: 8,
+        training: Training::default(),
+        base: Base::Auto,
+        choices: Vec::new(),
+        prefix: "probes".to_owned(),
+    }
+}
+
+/// A task whose bytes are no task at all, on the subject of one.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Garbage {
+    pub subject: String,
+}
+
+impl Message for Garbage {
+    const KIND: &'static str = Evaluate::KIND;
+    const VERSION: u16 = 1;
+
+    fn subject(&self) -> String {
+        self.subject.clone()
+    }
+}
+
+pub fn queued(number: u64) -> Job {
+    let spec: Spec = serde_json::from_str(
+        r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"}}"#,
+    )
+    .unwrap();
+    let submission = Digest::from_bytes(&[0; 32]);
+    let submitter = "local".parse().unwrap();
+    Job::submitted(job_id(number), spec, submission, submitter, UnixMillis(1))
+}
+
+/// A job that waits for its plan: the planner's.
+pub fn planning(number: u64) -> Job {
+    let mut job = queued(number);
+    let profiling = Phase::Profiling {
+        deadline: UnixMillis(u64::MAX),
+    };
+    job.advance(profiling, UnixMillis(2)).unwrap();
+    job.advance(Phase::Planning, UnixMillis(3)).unwrap();
+    job
+}

@@ -1,0 +1,12 @@
+//! The bus on a real NATS server with permissions on.
+
+mod configuration;
+mod denied;
+mod drive;
+mod feeds;
+mod fixture;
+mod orders;
+mod publish;
+mod restart;
+mod store;
+mod tasks;

@@ -1,0 +1,108 @@
+//! Released messages are frozen: today's program reads yesterday's bytes, and writes them.
+//!
+//! `golden/<kind>.v<version>[.<variant>].msgpack` holds the bytes, `.json` beside it the same for
+//! people. A missing file is written only with `UPDATE_GOLDEN=1`; one that differs is never written:
+//! a change of the layout is a new version.
+
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use contract::Message;
+
+use crate::samples;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+/// Where this message's bytes lie, without the ending.
+fn stem<M: Message>(variant: &str) -> String {
+    let dot = if variant.is_empty() { "" } else { "." };
+    format!("{}.v{}{dot}{variant}", M::KIND, M::VERSION)
+}
+
+/// The file's content; with `UPDATE_GOLDEN=1` a missing one is written first.
+fn golden(name: &str, now: &[u8]) -> Vec<u8> {
+    let path = folder().join(name);
+    if !path.exists() && std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
+        fs::write(&path, now).unwrap();
+    }
+    fs::read(&path).unwrap_or_else(|error| {
+        panic!("{name}: {error}; a new kind or version is written with UPDATE_GOLDEN=1")
+    })
+}
+
+fn check<M: Message + PartialEq + Debug>(message: &M, variant: &str) {
+    let stem = stem::<M>(variant);
+    let bytes = contract::encode(message).unwrap();
+    let json = format!("{}\n", serde_json::to_string_pretty(message).unwrap());
+    let released = golden(&format!("{stem}.msgpack"), &bytes);
+    let readable = golden(&format!("{stem}.json"), json.as_bytes());
+
+    let version = M::VERSION.to_string();
+    let read: M = contract::decode(Some(M::KIND), Some(&version), &released).unwrap();
+    assert_eq!(&read, message, "{stem}: old bytes mean something else now");
+    assert_eq!(
+        bytes, released,
+        "{stem}: today's bytes differ from the released ones"
+    );
+    let read: M = serde_json::from_slice(&readable).unwrap();
+    assert_eq!(&read, message, "{stem}.json is not the same message");
+}
+
+#[test]
+fn events_are_as_released() {
+    for event in samples::events() {
+        check(&event, event.event.name());
+    }
+}
+
+#[test]
+fn tasks_are_as_released() {
+    let [full, automatic] = samples::probes();
+    check(&full, "");
+    check(&automatic, "automatic");
+    check(&samples::train(), "");
+    check(&samples::evaluate(), "");
+}
+
+#[test]
+fn reports_are_as_released() {
+    check(&samples::probed(), "");
+    check(&samples::updated(), "");
+    check(&samples::evaluated(), "");
+    check(&samples::failed(), "");
+}
+
+#[test]
+fn orders_beats_and_dead_letters_are_as_released() {
+    let [cancel, ping] = samples::controls();
+    check(&cancel, "cancel");
+    check(&ping, "ping");
+    check(&samples::reply(), "");
+    let [working, idle] = samples::beats();
+    check(&working, "working");
+    check(&idle, "idle");
+    check(&samples::dead_letter(), "");
+}
+
+#[test]
+fn every_kind_of_the_table_has_a_golden_file_and_no_file_is_left_over() {
+    let mut files: Vec<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    for (kind, version) in contract::table::kinds() {
+        let stem = format!("{kind}.v{version}.");
+        let (of_kind, others) = files.into_iter().partition(|file| file.starts_with(&stem));
+        let of_kind: Vec<String> = of_kind;
+        assert!(
+            !of_kind.is_empty(),
+            "{kind} version {version} has no golden file"
+        );
+        files = others;
+    }
+    assert_eq!(files, Vec::<String>::new(), "of no kind");
+}
