@@ -288,10 +288,10 @@ impl Drop for Fleet {
         if std::thread::panicking() {
             // The case has failed; what the processes said last is worth more than quiet.
             eprintln!("{}", self.logs());
-            if std::env::var_os("FEDPIPE_TEST_KEEP").is_some() {
-                self.folder.disable_cleanup(true);
-                eprintln!("kept: {}", self.folder.path().display());
-            }
+        }
+        if std::env::var_os("FEDPIPE_TEST_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+            eprintln!("kept: {}", self.folder.path().display());
         }
         let children = self.processes();
         // First whoever would start them again.

@@ -1,11 +1,13 @@
 //! One connection of one process.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event};
 use contract::permission::Role;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -31,6 +33,8 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Bus {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
+    /// Raised at each connect: what was asked of the server before is forgotten there.
+    pub(crate) connects: watch::Receiver<u64>,
 }
 
 impl Bus {
@@ -53,6 +57,7 @@ impl Bus {
         if let (Some(user), Some(password)) = (&connect.user, &connect.password) {
             options = options.user_and_password(user.clone(), password.clone());
         }
+        let (connected, connects) = watch::channel(0);
         let options = options
             .name(format!("fedpipe-{}", role.user()))
             .custom_inbox_prefix(role.inbox())
@@ -64,20 +69,39 @@ impl Bus {
                 Duration::from_millis(50 * step)
             })
             .retry_on_initial_connect()
-            .event_callback(report);
+            .event_callback(move |event| {
+                if matches!(event, Event::Connected) {
+                    connected.send_modify(|count| *count += 1);
+                }
+                report(event)
+            });
         let client = options
             .connect(&connect.url)
             .await
             .map_err(|error| refused(Box::new(error)))?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
-        Ok(Self { client, jetstream })
+        Ok(Self {
+            client,
+            jetstream,
+            connects,
+        })
     }
 
     /// Whether the connection stands at this moment.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Waits for the next connect after this call.
+    pub(crate) fn reconnected(&self) -> impl Future<Output = ()> + use<> {
+        let mut connects = self.connects.clone();
+        connects.mark_unchanged();
+        async move {
+            // Invariant: the sender lives as long as the client, which this connection holds.
+            let _ = connects.changed().await;
+        }
     }
 
     /// Bytes this connection has sent so far.

@@ -1,6 +1,7 @@
 //! Listening: jobs, reports, events, beats, orders. A feed is a wake-up and an information; whoever
 //! acts on it reads the truth first. Feeds mend themselves when the server restarts.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
@@ -88,6 +89,7 @@ impl Bus {
         sender: &mpsc::Sender<Change<T>>,
     ) -> Result<(), Error> {
         let broken = |error| Error::unavailable("watch a bucket")(error);
+        let mut again = pin!(self.reconnected());
         let store = self
             .jetstream
             .get_key_value(bucket.name())
@@ -100,6 +102,8 @@ impl Bus {
         loop {
             let next = tokio::select! {
                 next = watch.next() => next,
+                // The server has forgotten this watch: open it again rather than wait for its silence.
+                () = &mut again => return Ok(()),
                 () = sender.closed() => return Ok(()),
             };
             let Some(entry) = next else { return Ok(()) };
@@ -127,28 +131,53 @@ impl Bus {
         }
     }
 
-    /// Who reported on what, from now on.
+    /// Who reported on what, from now on; what is reported while the server or the network is away is
+    /// told afterwards.
     pub fn report_feed(&self) -> mpsc::Receiver<Address> {
         let (sender, receiver) = mpsc::channel(BUFFER);
         let bus = self.clone();
         tokio::spawn(async move {
+            let mut position = None;
             while !sender.is_closed() {
-                let config = pull::OrderedConfig {
-                    filter_subject: REPORTS.filter(),
-                    deliver_policy: DeliverPolicy::New,
-                    headers_only: true,
-                    ..pull::OrderedConfig::default()
-                };
-                let done = bus.pump(REPORTS.name, config, &sender, |message| {
-                    subject::parse_address(message.subject.as_str())
-                });
-                if let Err(error) = done.await {
+                if let Err(error) = bus.pump_reports(&mut position, &sender).await {
                     tracing::debug!(%error, "report feed broken, opening it again");
                 }
                 tokio::time::sleep(MEND).await;
             }
         });
         receiver
+    }
+
+    async fn pump_reports(
+        &self,
+        position: &mut Option<u64>,
+        sender: &mpsc::Sender<Address>,
+    ) -> Result<(), Error> {
+        let last = match *position {
+            Some(last) => last,
+            None => self.last_position(REPORTS.name).await?,
+        };
+        *position = Some(last);
+        let config = pull::OrderedConfig {
+            filter_subject: REPORTS.filter(),
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: last + 1,
+            },
+            headers_only: true,
+            ..pull::OrderedConfig::default()
+        };
+        self.pump(REPORTS.name, config, sender, |message| {
+            *position = Some(message.info().ok()?.stream_sequence);
+            subject::parse_address(message.subject.as_str())
+        })
+        .await
+    }
+
+    async fn last_position(&self, stream: &str) -> Result<u64, Error> {
+        let stream = self.jetstream.get_stream(stream).await;
+        let stream =
+            stream.map_err(|error| Error::unavailable("find a stream")(Box::new(error)))?;
+        Ok(stream.cached_info().state.last_sequence)
     }
 
     /// The events of one job or of all, after a position; each with its own position.
@@ -188,6 +217,7 @@ impl Bus {
         mut read: impl FnMut(&async_nats::jetstream::Message) -> Option<T>,
     ) -> Result<(), Error> {
         let broken = |error| Error::unavailable("listen")(error);
+        let mut again = pin!(self.reconnected());
         let consumer = self.stream(stream).await?.create_consumer(config).await;
         let consumer = consumer.map_err(|error| broken(Box::new(error)))?;
         let mut messages = consumer
@@ -197,6 +227,8 @@ impl Bus {
         loop {
             let next = tokio::select! {
                 next = messages.next() => next,
+                // A server that was away has forgotten this consumer; the library finds out late.
+                () = &mut again => return Ok(()),
                 () = sender.closed() => return Ok(()),
             };
             let Some(message) = next else { return Ok(()) };

@@ -1,7 +1,9 @@
 //! The fleet as one process sees it: who registered, who beats, who makes progress.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use contract::topology::Bucket;
 use domain::cause::{SiteTrouble, Trouble};
@@ -11,6 +13,13 @@ use domain::time::UnixMillis;
 use futures::StreamExt;
 
 use crate::Bus;
+
+/// How often the observer makes sure that it would hear a beat, and how long that may take.
+const LISTEN: Duration = Duration::from_secs(1);
+
+/// An observer that was not sure for so long, in milliseconds, was deaf: its network was gone, or the
+/// process stood still.
+const DEAF_MS: u64 = 2500;
 
 /// What is known of one worker. Times are the observer's.
 #[derive(Debug, Clone)]
@@ -45,7 +54,10 @@ impl Member {
 #[derive(Debug, Clone)]
 pub struct Fleet {
     members: Arc<RwLock<BTreeMap<WorkerName, Member>>>,
-    since: UnixMillis,
+    /// Since when the observer has been listening without a gap.
+    since: Arc<AtomicU64>,
+    /// When it was last sure of that.
+    sure_at: Arc<AtomicU64>,
     clock: fn() -> UnixMillis,
 }
 
@@ -55,11 +67,13 @@ impl Fleet {
     pub fn watch(bus: &Bus, clock: fn() -> UnixMillis) -> Self {
         let fleet = Self {
             members: Arc::default(),
-            since: clock(),
+            since: Arc::new(AtomicU64::new(clock().0)),
+            sure_at: Arc::new(AtomicU64::new(clock().0)),
             clock,
         };
         tokio::spawn(fleet.clone().follow_registrations(bus.clone()));
         tokio::spawn(fleet.clone().follow_beats(bus.clone()));
+        tokio::spawn(fleet.clone().listen(bus.clone()));
         fleet
     }
 
@@ -90,7 +104,8 @@ impl Fleet {
     }
 
     /// Judges a worker that owes a result since `asked_at`: `None` while it may still deliver, the
-    /// trouble once it has been silent or without progress for longer than `give_up_ms`.
+    /// trouble once it has been silent or without progress for longer than `give_up_ms`. An observer
+    /// that was deaf gives nobody up, and everybody the same time again.
     #[must_use]
     pub fn gave_out(
         &self,
@@ -99,8 +114,11 @@ impl Fleet {
         give_up_ms: u64,
     ) -> Option<SiteTrouble> {
         let now = (self.clock)();
+        if now.since(UnixMillis(self.sure_at.load(Ordering::Relaxed))) > DEAF_MS {
+            return None;
+        }
         // A process that has just started has heard nobody yet; it gives everybody the same time.
-        let asked_at = asked_at.max(self.since);
+        let asked_at = asked_at.max(UnixMillis(self.since.load(Ordering::Relaxed)));
         let trouble = |trouble, detail| SiteTrouble {
             worker: worker.clone(),
             trouble,
@@ -164,6 +182,23 @@ impl Fleet {
                 }
             }
             tokio::time::sleep(crate::feed::MEND).await;
+        }
+    }
+
+    /// Keeps sure that beats would be heard.
+    async fn listen(self, bus: Bus) {
+        loop {
+            let answered = tokio::time::timeout(LISTEN, bus.jetstream.query_account());
+            if matches!(answered.await, Ok(Ok(_))) {
+                let now = (self.clock)();
+                let before = self.sure_at.load(Ordering::Relaxed);
+                if now.since(UnixMillis(before)) > DEAF_MS {
+                    tracing::warn!("heard nobody for a while, which was not their fault");
+                    self.since.store(now.0, Ordering::Relaxed);
+                }
+                self.sure_at.store(now.0, Ordering::Relaxed);
+            }
+            tokio::time::sleep(LISTEN).await;
         }
     }
 

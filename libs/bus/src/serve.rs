@@ -91,6 +91,7 @@ impl Bus {
 
     async fn next_task(&self, worker: &WorkerName) -> Result<Option<Message>, Error> {
         let away = |error| Error::unavailable("ask for a task")(error);
+        let again = self.reconnected();
         let name = topology::consumer(worker);
         let consumer: Consumer<pull::Config> = self
             .jetstream
@@ -104,7 +105,12 @@ impl Bus {
             .messages()
             .await;
         let mut batch = batch.map_err(|error| away(Box::new(error)))?;
-        match batch.next().await {
+        let next = tokio::select! {
+            next = batch.next() => next,
+            // A server that was started again has forgotten the request.
+            () = again => return Ok(None),
+        };
+        match next {
             Some(Ok(message)) => Ok(Some(message)),
             Some(Err(error)) => Err(Error::Unavailable {
                 doing: "ask for a task",

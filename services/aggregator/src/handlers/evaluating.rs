@@ -67,6 +67,7 @@ pub async fn handle(
         .await?;
     hit(Failpoint::AggregatorEvaluateAfterState);
     job.announce().await?;
+    hit(Failpoint::AggregatorOpenAfterPublish);
     Ok(Next::Again)
 }
 

@@ -80,6 +80,7 @@ pub async fn handle(
     .await?;
     hit(Failpoint::AggregatorFoldAfterState);
     job.announce().await?;
+    hit(Failpoint::AggregatorOpenAfterPublish);
     clean(aggregator, job.job(), decided).await;
     Ok(Next::Again)
 }

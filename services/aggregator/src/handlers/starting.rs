@@ -62,6 +62,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     job.advance(next, |_| {}).await?;
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
+    hit(Failpoint::AggregatorOpenAfterPublish);
     Ok(Next::Again)
 }
 

@@ -7,19 +7,24 @@
 //! the products instead would shrink the slices that only large workers hold, round after round.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::adapter::{RankTable, WeightShape};
 use domain::id::WorkerName;
 
 use super::change::{Change, Factors};
 use super::check::{Refused, read, shapes};
-use super::refactor::refactor;
+use super::refactor::{Refactored, refactor};
 use super::source::{Sink, Source};
 use super::stream::{Purpose, Stream};
 use super::{Error, ordered};
 
 /// How far from 1 the sum of the shares may be.
 const SHARES_TOLERANCE: f64 = 1e-9;
+
+/// Weights that are merged before they are written: two blocks' worth, so that memory stays flat.
+const WAVE: usize = 14;
 
 /// One worker's update, checked before (see [`super::check()`]).
 pub struct Input<'a> {
@@ -70,26 +75,45 @@ impl Merge<'_> {
             .map(|weight| (weight.name, weight))
             .collect();
         let (mut energy, mut dropped) = (0.0, 0.0);
-        for (weight, keep) in ordered(self.ranks) {
-            let shape = widths.get(&weight).ok_or(Error::UnknownWeight { weight })?;
-            let loaded = factors(self.global, shape, keep).map_err(global)?;
-            let change = self.change(shape, &loaded)?;
-            let failed = || Error::Decomposition { weight };
-            let keep = usize::from(keep);
-            let spectrum = change.spectrum(keep).ok_or_else(failed)?;
-            let mut stream = Stream::new(self.seed, Purpose::Restart, weight);
-            let result = refactor(&spectrum, keep, self.scale, loaded.a, &mut stream);
-            let mut values = result.a.iter().chain(&result.b);
-            if !values.all(|value| value.is_finite()) {
-                return Err(failed());
+        let weights = ordered(self.ranks);
+        for wave in weights.chunks(WAVE) {
+            let merged = in_parallel(wave, |(weight, keep)| {
+                let weight = *weight;
+                let shape = widths.get(&weight).ok_or(Error::UnknownWeight { weight })?;
+                self.merge(shape, *keep)
+            });
+            // Written in order, whoever was faster: the bytes do not depend on the threads.
+            for ((weight, keep), result) in wave.iter().zip(merged) {
+                let shape = widths
+                    .get(weight)
+                    .ok_or(Error::UnknownWeight { weight: *weight })?;
+                let (result, keep) = (result?, usize::from(*keep));
+                energy += result.energy;
+                dropped += result.dropped;
+                put(out, weight.peft_a(), [keep, shape.inp], result.a)?;
+                put(out, weight.peft_b(), [shape.out, keep], result.b)?;
             }
-            energy += result.energy;
-            dropped += result.dropped;
-            put(out, weight.peft_a(), [keep, shape.inp], result.a)?;
-            put(out, weight.peft_b(), [shape.out, keep], result.b)?;
         }
         let dropped_energy = if energy > 0.0 { dropped / energy } else { 0.0 };
         Ok(Folded { dropped_energy })
+    }
+
+    /// Merges one weight.
+    fn merge(&self, shape: &WeightShape, keep: u16) -> Result<Refactored, Error> {
+        let weight = shape.name;
+        let loaded =
+            factors(self.global, shape, keep).map_err(|source| Error::Global { source })?;
+        let change = self.change(shape, &loaded)?;
+        let failed = || Error::Decomposition { weight };
+        let keep = usize::from(keep);
+        let spectrum = change.spectrum(keep).ok_or_else(failed)?;
+        let mut stream = Stream::new(self.seed, Purpose::Restart, weight);
+        let result = refactor(&spectrum, keep, self.scale, loaded.a, &mut stream);
+        let mut values = result.a.iter().chain(&result.b);
+        if !values.all(|value| value.is_finite()) {
+            return Err(failed());
+        }
+        Ok(result)
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -146,6 +170,35 @@ impl Merge<'_> {
         }
         Ok(change)
     }
+}
+
+/// Applies `work` to every item on all cores; results stand in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let take = || {
+        let mut done = Vec::new();
+        while let Some((index, item)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            items.get(index).map(|item| (index, item))
+        } {
+            done.push((index, work(item)));
+        }
+        done
+    };
+    let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads.min(items.len()))
+            .map(|_| scope.spawn(take))
+            .collect();
+        let own = take();
+        let joined = helpers.into_iter().map(|helper| match helper.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        own.into_iter().chain(joined.flatten()).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn factors(source: &dyn Source, shape: &WeightShape, rank: u16) -> Result<Factors, Refused> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub type Below = Box<dyn std::error::Error + Send + Sync>;
 
 /// One adapter, read tensor by tensor.
-pub trait Source {
+pub trait Source: Sync {
     /// Every key.
     fn keys(&self) -> Vec<String>;
 
