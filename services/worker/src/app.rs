@@ -21,8 +21,9 @@ use crate::site::Site;
 use crate::status::Status;
 use crate::{Config, Error, beats, handlers, register};
 
-/// Deliveries after which a task is given up without being looked at.
-const MAX_DELIVERIES: u64 = 5;
+/// Deliveries after which a task is given up without being looked at. Deaths are counted by the
+/// journal, and end a task sooner; orderly restarts deliver again too and must not end one.
+const MAX_DELIVERIES: u64 = 10;
 
 const BUS: &str = "nats";
 const REGISTERED: &str = "registered";

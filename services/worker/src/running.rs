@@ -8,6 +8,7 @@ use std::time::Duration;
 use artifacts::{Retry, Transfer};
 use chassis::clock;
 use chassis::telemetry::{self, Metric};
+use contract::message::report;
 use contract::message::task::Head;
 use contract::subject::Address;
 use domain::cause::Trouble;
@@ -52,6 +53,16 @@ impl Running {
     /// One more unit of work is done.
     pub fn advance(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Who reports, on which job, in which epoch.
+    #[must_use]
+    pub fn report_head(&self) -> report::Head {
+        report::Head {
+            worker: self.address.worker.clone(),
+            job: self.address.job.clone(),
+            epoch: self.address.epoch,
+        }
     }
 
     /// A transfer of this task: counted, stopped with it, held to the site's bandwidth.

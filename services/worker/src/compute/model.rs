@@ -112,7 +112,9 @@ fn load(key: &Key, files: &ModelFiles) -> Result<Loaded, Failure> {
     tracing::info!(path = %files.path.display(), ?base, threads, "loading the model");
     let loaded = Model::load(&files.path, &LoadOptions { base, threads });
     let model = loaded.map_err(|error| match error {
-        engine::model::Error::Precision(_) => Failure::of(Trouble::PlanUnsupported, &error),
+        engine::model::Error::Precision(_) | engine::model::Error::Threads(_) => {
+            Failure::of(Trouble::PlanUnsupported, &error)
+        }
         _ => Failure::of(Trouble::ModelUnusable, &error),
     })?;
     let base_memory_bytes = memory::current_bytes();

@@ -1,6 +1,6 @@
 //! `evaluate`: score a merged adapter on the site's held-out records.
 
-use contract::message::report::{Evaluated, Head};
+use contract::message::report::Evaluated;
 use contract::message::task::Evaluate;
 use domain::cause::Trouble;
 
@@ -40,11 +40,7 @@ pub(super) async fn handle(running: &Running, task: &Evaluate) -> Result<Report,
     // Records without an answer among the choices are left out; too few may be left.
     let admitted = site.config.policy.admit_count("the score", score.records);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
-    let head = Head {
-        worker: site.name.clone(),
-        job: running.head.job.clone(),
-        epoch: running.head.epoch,
-    };
+    let head = running.report_head();
     Ok(Report::Evaluated(Box::new(Evaluated {
         head,
         round,

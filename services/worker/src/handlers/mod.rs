@@ -129,7 +129,10 @@ async fn run(running: &Running, task: Task) -> Outcome {
 
     site.set_current(None);
     site.status.end();
-    if let Err(error) = site.journal.end() {
+    // A compute thread that died of a defect is a death like any other: the next process counts it.
+    if !site.compute.is_gone()
+        && let Err(error) = site.journal.end()
+    {
         tracing::warn!(%error, "the journal cannot be removed");
     }
     outcome

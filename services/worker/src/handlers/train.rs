@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, Metric};
-use contract::message::report::{Head, Updated};
+use contract::message::report::Updated;
 use contract::message::task::Train;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
@@ -37,11 +37,7 @@ pub(super) async fn handle(running: &Running, task: &Train) -> Result<Report, Fa
     let (adapter, bytes_up) = upload(running, &task.prefix, &pending.file()).await?;
     metrics.bytes_up = bytes_up;
     metrics.control_bytes_up = site.bus.bytes_sent().saturating_sub(running.sent_before);
-    let head = Head {
-        worker: site.name.clone(),
-        job: task.head.job.clone(),
-        epoch: task.head.epoch,
-    };
+    let head = running.report_head();
     Ok(Report::Updated(Box::new(Updated {
         head,
         round: task.round,

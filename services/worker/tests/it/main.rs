@@ -18,6 +18,10 @@ use futures::StreamExt;
 use rustix::process::{Signal, getpid, kill_process};
 use site::{RANK_MAX, SCALE, Site, TARGETS};
 
+// As in the binary: heap is counted.
+#[global_allocator]
+static HEAP: chassis::memory::Allocator = chassis::memory::Allocator;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
     let site = Site::start().await;
@@ -76,6 +80,7 @@ async fn probe(site: &Site) -> Probed {
         );
     }
     assert!(measured.upload_bytes_per_second > 0.0 && measured.download_bytes_per_second > 0.0);
+    assert!(measured.round_trip_ms > 0.0, "{measured:?}");
     assert!(measured.forward_tokens_per_second > 0.0 && measured.mean_tokens > 2.0);
     probed
 }
