@@ -18,10 +18,12 @@ pub mod job;
 pub mod points;
 pub mod procs;
 pub mod replay;
+pub mod wire;
 
 pub use api::Api;
 pub use fleet::{Fleet, Setup, Site};
 pub use job::job;
+pub use wire::Wire;
 
 /// Whether the long cases run too (`./run test --full`).
 #[must_use]

@@ -1,0 +1,166 @@
+//! Messages that come twice, and messages that are lost.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use chassis::failpoint::Failpoint;
+use futures::StreamExt;
+use testkit::wait;
+use tests::fleet::binary;
+use tests::job::{job, scored};
+use tests::points::Fate;
+use tests::replay::{Disturbed, Replay};
+use tests::{Setup, Wire};
+
+const REACHED: Duration = Duration::from_secs(20);
+const TASKS: &str = "FEDPIPE_TASKS";
+const REPORTS: &str = "FEDPIPE_REPORTS";
+const JOBS: &str = "FEDPIPE_JOBS";
+/// Marks what was said before.
+const AGAIN: &str = "Again";
+
+#[tokio::test]
+async fn every_message_may_come_twice() {
+    let replay = Replay::prepare(&Setup::sites(3), |fleet| scored(&fleet.model())).await;
+    let wire = Wire::tap(&replay.fleet).await;
+    let heard = wire.hear("fedpipe.v1.>").await;
+    let disturbed = replay.begin().await;
+    let echo = tokio::spawn(echo(wire, heard));
+    replay.end(&disturbed).await.unwrap();
+    echo.abort();
+    let repeated = replay.fleet.api().events(&disturbed.id).await;
+    assert_eq!(repeated.last().unwrap().name, "finished");
+}
+
+/// Says everything a second time: what a stream still holds is taken out first, and a task comes
+/// again after it was answered, when the queue has forgotten it.
+async fn echo(wire: Wire, mut heard: async_nats::Subscriber) {
+    let mut tasks: BTreeMap<String, async_nats::Message> = BTreeMap::new();
+    while let Some(message) = heard.next().await {
+        let mut headers = message.headers.clone().unwrap_or_default();
+        if headers.get(AGAIN).is_some() {
+            continue;
+        }
+        headers.insert(AGAIN, "yes");
+        headers.insert("Nats-Msg-Id", chassis::clock::random_token().as_str());
+        let subject = message.subject.to_string();
+        let tokens: Vec<&str> = subject.split('.').collect();
+        match tokens.as_slice() {
+            [_, _, "task", worker, job, epoch, _] => {
+                let identity = [*worker, *job, *epoch].join(".");
+                tasks.insert(identity, message.clone());
+            }
+            [_, _, "report", worker, job, epoch, _] => {
+                if let Some(task) = tasks.get(&[*worker, *job, *epoch].join(".")) {
+                    let mut again = headers.clone();
+                    for name in ["Fedpipe-Kind", "Fedpipe-Version"] {
+                        let original = task.headers.as_ref().and_then(|headers| headers.get(name));
+                        again.insert(name, original.unwrap().as_str());
+                    }
+                    wire.say(&task.subject, again, task.payload.to_vec()).await;
+                }
+                wire.lose(REPORTS, &subject).await;
+                wire.say(&subject, headers, message.payload.to_vec()).await;
+            }
+            [_, _, "job", ..] => {
+                wire.lose(JOBS, &subject).await;
+                wire.say(&subject, headers, message.payload.to_vec()).await;
+            }
+            [_, _, "beat" | "ctl", ..] => {
+                wire.say(&subject, headers, message.payload.to_vec()).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_one_message_may_be_lost() {
+    let replay = Replay::prepare(&Setup::sites(3), |fleet| job(&fleet.model())).await;
+    let wire = Wire::tap(&replay.fleet).await;
+    lose_task(&replay, &wire).await.unwrap();
+    lose_report(&replay, &wire).await.unwrap();
+    lose_event(&replay, &wire).await.unwrap();
+}
+
+async fn held_after_planning(replay: &Replay, point: Failpoint) -> Disturbed {
+    replay.fleet.points().arm(point, Fate::Halted);
+    let disturbed = replay.begin().await;
+    let points = replay.fleet.points();
+    points.reached(point, Fate::Halted, REACHED).await;
+    disturbed
+}
+
+/// The task leaves the queue and the process that was about to take it.
+async fn lose_task(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
+    let Replay { fleet, .. } = replay;
+    let disturbed = held_after_planning(replay, Failpoint::PlannerPlanAfterPlanStored).await;
+    fleet.halt("worker-c");
+    fleet.go_on("planner");
+    let subject = format!("fedpipe.v1.task.c.{}.>", disturbed.id);
+    wait::until("the task is given", REACHED, async || {
+        wire.held(TASKS, &subject).await > 0
+    })
+    .await;
+    assert_eq!(wire.lose(TASKS, &subject).await, 1);
+    fleet.kill("worker-c");
+    replay.end(&disturbed).await
+}
+
+/// The report is acknowledged by the server and gone before anybody reads it.
+async fn lose_report(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
+    let Replay { fleet, .. } = replay;
+    let disturbed = held_after_planning(replay, Failpoint::AggregatorOpenAfterTasks).await;
+    let subject = format!("fedpipe.v1.report.c.{}.*.updated", disturbed.id);
+    wait::until("the report is there", REACHED, async || {
+        wire.held(REPORTS, &subject).await > 0
+    })
+    .await;
+    assert_eq!(wire.lose(REPORTS, &subject).await, 1);
+    fleet.all_go_on();
+    replay.end(&disturbed).await
+}
+
+/// Nobody hears that there is a plan, and who could say it again is dead.
+async fn lose_event(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
+    let Replay { fleet, .. } = replay;
+    fleet.halt("aggregator");
+    let disturbed = held_after_planning(replay, Failpoint::PlannerPlanAfterPublish).await;
+    let subject = format!("fedpipe.v1.job.{}.*.planned", disturbed.id);
+    assert_eq!(wire.lose(JOBS, &subject).await, 1);
+    fleet.kill("planner");
+    fleet.all_go_on();
+    replay.end(&disturbed).await
+}
+
+#[tokio::test]
+async fn two_aggregators_that_both_believe_they_own_the_job_merge_the_same() {
+    let replay = Replay::prepare(&Setup::sites(2), |fleet| scored(&fleet.model())).await;
+    let state = replay.fleet.state();
+    let text = std::fs::read_to_string(state.join("config/aggregator.toml")).unwrap();
+    let mut config: toml::Table = toml::from_str(&text).unwrap();
+    // The same lease holder, in a folder of its own.
+    let work_dir = replay.fleet.folder().join("twin").display().to_string();
+    config.insert("work_dir".to_owned(), work_dir.into());
+    let health = config["health"].as_table_mut().unwrap();
+    health.remove("address_file");
+    let file = replay.fleet.folder().join("twin.toml");
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    let _twin = tokio::process::Command::new(binary())
+        .args(["aggregator", "--config"])
+        .arg(&file)
+        .env(
+            chassis::signals::PARENT_VARIABLE,
+            std::process::id().to_string(),
+        )
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    for _ in 0..4 {
+        let disturbed = replay.begin().await;
+        replay.end(&disturbed).await.unwrap();
+    }
+}
