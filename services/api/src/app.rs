@@ -31,7 +31,7 @@ const STORAGE: &str = "storage";
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks between two questions to object storage that answered.
 const STORAGE_LOOKS: u32 = 15;
-/// Pause before a broken subscription is opened again.
+/// Pause before a broken subscription is opened again, and before a bus that is away is looked at again.
 const MEND: Duration = Duration::from_millis(200);
 /// How long open requests may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -194,7 +194,8 @@ async fn look_at_bus(app: App, readiness: Readiness) {
             }
         }
         count_jobs(&app);
-        tokio::time::sleep(LOOK).await;
+        // A process that starts is ready as soon as it can be.
+        tokio::time::sleep(if created { LOOK } else { MEND }).await;
     }
 }
 
