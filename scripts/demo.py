@@ -109,7 +109,7 @@ def demonstrate(fedpipe: str, tools: pathlib.Path, out: pathlib.Path) -> None:
         raise DemoError("the mail could not be dealt")
     model = next((tools / "models/smollm2-135m-instruct").glob("*.gguf"))
     with running(fedpipe, out / "state") as api:
-        call(fedpipe, "model", "push", str(model))
+        call(fedpipe, "model", "push", str(model), "--state", str(out / "state"))
         heading("the fleet")
         call(fedpipe, "fleet")
         heading("the job")
