@@ -9,7 +9,8 @@ from typing import Any
 def figures(report: dict[str, Any], adapter_sha256: str) -> dict[str, Any]:
     """What out/demo/report.json holds. Accuracies are balanced; seconds are wall time; bytes are of all sites together."""
     scores = {score["round"]: score for score in report["evaluations"]}
-    rounds = report["rounds"]
+    # Round 0 is the untrained adapter: it has a score, and nobody worked in it.
+    rounds = [entry for entry in report["rounds"] if entry["round"] > 0]
     first, last = scores[0], scores[rounds[-1]["round"]]
     return {
         "accuracy_before": first["balanced_accuracy"],
@@ -32,7 +33,7 @@ def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[s
         "overhead_seconds": entry["overhead_seconds"],
         "bytes_up": sum(worker["metrics"]["bytes_up"] for worker in workers),
         "bytes_down": sum(worker["metrics"]["bytes_down"] for worker in workers),
-        "control_bytes_up": entry["control_bytes_up"],
+        "control_bytes_up": sum(worker["metrics"]["control_bytes_up"] for worker in workers),
         "workers": [
             {
                 "worker": worker["worker"],

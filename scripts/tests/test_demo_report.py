@@ -9,7 +9,8 @@ import demo_report  # noqa: E402
 
 
 def worker(name: str, up: int) -> dict:
-    metrics = {"bytes_up": up, "bytes_down": 2 * up, "tokens_per_second": 50.0, "peak_memory_bytes": 3 << 30, "loss": 0.5}
+    figures = {"tokens_per_second": 50.0, "peak_memory_bytes": 3 << 30, "loss": 0.5}
+    metrics = {"bytes_up": up, "bytes_down": 2 * up, "control_bytes_up": 450, **figures}
     return {"worker": name, "rank": 8, "batch": 4, "metrics": metrics}
 
 
@@ -19,8 +20,9 @@ REPORT = {
         {"round": 1, "balanced_accuracy": 0.70, "records": 48},
         {"round": 3, "balanced_accuracy": 0.88, "records": 240},
     ],
-    "rounds": [
-        {"round": number, "seconds": 60.0, "overhead_seconds": 0.4, "control_bytes_up": 900, "workers": [worker("a", 100), worker("b", 50)]}
+    "rounds": [{"round": 0, "seconds": 0.1, "overhead_seconds": 0.1, "workers": []}]
+    + [
+        {"round": number, "seconds": 60.0, "overhead_seconds": 0.4, "workers": [worker("a", 100), worker("b", 50)]}
         for number in (1, 2, 3)
     ],
 }
@@ -36,7 +38,8 @@ class Figures(unittest.TestCase):
 
     def test_bytes_are_those_of_all_sites(self):
         self.assertEqual([entry["bytes_up"] for entry in self.figures["rounds"]], [150, 150, 150])
-        self.assertEqual(self.figures["rounds"][0]["bytes_down"], 300)
+        first = self.figures["rounds"][0]
+        self.assertEqual((first["round"], first["bytes_down"], first["control_bytes_up"]), (1, 300, 900))
 
     def test_a_round_that_was_not_scored_has_no_accuracy(self):
         self.assertEqual([entry["accuracy"] for entry in self.figures["rounds"]], [0.70, None, 0.88])
