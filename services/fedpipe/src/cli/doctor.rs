@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::{Bus, Connect};
+use chassis::clock::Stopwatch;
 use clap::Args as Arguments;
 use contract::permission::Role;
+use domain::id::WorkerName;
 use serde::Serialize;
 
 use crate::output::{self, Said};
@@ -101,11 +103,7 @@ impl Args {
         )];
         if let Ok(name) = name {
             let next = "start NATS, or correct [nats] url, user and password in site.toml";
-            findings.push(Finding::of(
-                "nats",
-                nats(&config, Role::Worker(name)).await,
-                next,
-            ));
+            findings.push(Finding::of("nats", nats(&config, &name).await, next));
         }
         findings.push(Finding::of(
             "storage",
@@ -129,7 +127,7 @@ impl Args {
     }
 }
 
-async fn nats(config: &worker::Config, role: Role) -> anyhow::Result<String> {
+async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<String> {
     let connect = Connect {
         url: config.nats.url.clone(),
         user: config.nats.user.clone(),
@@ -140,7 +138,7 @@ async fn nats(config: &worker::Config, role: Role) -> anyhow::Result<String> {
             .map(|password| password.expose().to_owned()),
         credentials_file: config.nats.credentials_file.clone(),
     };
-    let bus = Bus::connect(&connect, &role).await?;
+    let bus = Bus::connect(&connect, &Role::Worker(name.clone())).await?;
     let connected = async {
         while !bus.is_connected() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -152,11 +150,17 @@ async fn nats(config: &worker::Config, role: Role) -> anyhow::Result<String> {
         "{} does not answer, or refuses the user",
         config.nats.url
     );
-    let seconds = bus.round_trip().await?.as_secs_f64();
+    let watch = Stopwatch::start();
+    let known = bus.worker_is_known(name).await;
+    let ms = watch.seconds() * 1000.0;
+    let queue = if known {
+        "this site has a queue"
+    } else {
+        "this site has no queue yet: it gets one when its worker starts"
+    };
     Ok(format!(
-        "{} answers in {:.1} ms",
-        config.nats.url,
-        seconds * 1000.0
+        "{} answers in {ms:.1} ms; {queue}",
+        config.nats.url
     ))
 }
 

@@ -7,6 +7,7 @@ mod generated;
 mod job;
 mod model;
 mod offline;
+mod plan;
 mod service;
 mod storage;
 mod up;
@@ -45,6 +46,8 @@ enum Command {
     Job(job::Command),
     /// Show the workers: memory, speed, data sets, last beat, policy
     Fleet(fleet::Args),
+    /// Show the plan a job would get, and why, without training
+    Plan(plan::Args),
     /// Train an adapter on this machine, without services
     Train(offline::train::Args),
     /// Loss, perplexity and balanced accuracy of a model on records
@@ -91,6 +94,7 @@ impl Cli {
             Command::Model(command) => command.run(),
             Command::Job(command) => command.run(),
             Command::Fleet(args) => args.run(),
+            Command::Plan(args) => args.run(),
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Generate(args) => args.run(),

@@ -50,20 +50,8 @@ pub struct Connection {
 impl Connection {
     /// A client of this API.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE);
-        if matches!(
-            self.api.host_str(),
-            Some("localhost" | "127.0.0.1" | "[::1]")
-        ) {
-            builder = builder.no_proxy();
-        }
-        Ok(Client {
-            http: builder.build()?,
-            base: self.api.clone(),
-            token: self.token.clone(),
-        })
+        let token = self.token.clone();
+        Client::at(self.api.clone()).map(|client| Client { token, ..client })
     }
 }
 
@@ -76,6 +64,23 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client of the API at this address, without a token.
+    pub fn at(base: Url) -> anyhow::Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE);
+        // A proxy reaches no address of this machine.
+        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build()?;
+        Ok(Self {
+            http,
+            base,
+            token: None,
+        })
+    }
+
     /// A request to a path of the API.
     pub fn request(&self, method: Method, path: &str) -> anyhow::Result<RequestBuilder> {
         let url = self

@@ -127,11 +127,11 @@ impl Job {
             Some(worker) => format!("{worker}: {}", waiting.why),
             None => waiting.why.clone(),
         };
-        self.waiting_for
-            .iter()
-            .map(words)
-            .collect::<Vec<_>>()
-            .join("; ")
+        let words: Vec<String> = self.waiting_for.iter().map(words).collect();
+        if words.is_empty() {
+            return String::new();
+        }
+        format!("waiting for {}", words.join("; "))
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
             "waiting_for": [{ "worker": "a", "why": "it trains" }, { "worker": null, "why": "nobody owns it" }],
         }))
         .unwrap();
-        assert_eq!(job.waiting(), "a: it trains; nobody owns it");
+        assert_eq!(job.waiting(), "waiting for a: it trains; nobody owns it");
         let queue = Some(Queue {
             place: 2,
             reason: "a is taken".to_owned(),

@@ -84,7 +84,7 @@ impl Bars {
         let words = if waiting.is_empty() {
             job.phase.clone()
         } else {
-            format!("{}, waiting for {waiting}", job.phase)
+            format!("{}: {waiting}", job.phase)
         };
         self.rounds.set_message(words);
     }

@@ -66,7 +66,7 @@ impl Plain {
         {
             return Ok(());
         }
-        output::line(format!("  {}: waiting for {waiting}", job.phase))?;
+        output::line(format!("  {}: {waiting}", job.phase))?;
         self.waiting = (waiting, Stopwatch::start());
         Ok(())
     }

@@ -18,7 +18,7 @@ pub fn job(value: &Value) -> anyhow::Result<String> {
     let mut lines = vec![format!("{}  {}  {}{round}", job.id, job.name, job.phase)];
     let waiting = job.waiting();
     if !waiting.is_empty() {
-        lines.push(format!("waiting for {waiting}"));
+        lines.push(waiting);
     }
     for site in &job.sites {
         let doing = match (&site.lost, &site.stage) {
