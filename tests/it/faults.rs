@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
@@ -22,20 +23,35 @@ const AGAIN: &str = "Again";
 
 #[tokio::test]
 async fn every_message_may_come_twice() {
-    let replay = Replay::prepare(&Setup::sites(3), |fleet| scored(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| scored(&fleet.model())).await;
     let wire = Wire::tap(&replay.fleet).await;
     let heard = wire.hear("fedpipe.v1.>").await;
     let disturbed = replay.begin().await;
-    let echo = tokio::spawn(echo(wire, heard));
+    let counts: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
+    let echo = tokio::spawn(echo(wire, heard, Arc::clone(&counts)));
     replay.end(&disturbed).await.unwrap();
     echo.abort();
+    // A task that is still in its queue is not stored twice; most are.
+    let counts = counts.lock().unwrap();
+    for (kind, least) in [("task", 6), ("report", 15), ("job", 10)] {
+        let said = counts.get(kind).copied().unwrap_or(0);
+        assert!(said >= least, "{kind}: {said} said again: {counts:?}");
+    }
+    drop(counts);
     let repeated = replay.fleet.api().events(&disturbed.id).await;
     assert_eq!(repeated.last().unwrap().name, "finished");
 }
 
 /// Says everything a second time: what a stream still holds is taken out first, and a task comes
 /// again after it was answered, when the queue has forgotten it.
-async fn echo(wire: Wire, mut heard: async_nats::Subscriber) {
+async fn echo(
+    wire: Wire,
+    mut heard: async_nats::Subscriber,
+    counts: Arc<Mutex<BTreeMap<String, usize>>>,
+) {
+    let count = |kind: &str, stored: bool| {
+        *counts.lock().unwrap().entry(kind.to_owned()).or_default() += usize::from(stored);
+    };
     let mut tasks: BTreeMap<String, async_nats::Message> = BTreeMap::new();
     while let Some(message) = heard.next().await {
         let mut headers = message.headers.clone().unwrap_or_default();
@@ -58,17 +74,25 @@ async fn echo(wire: Wire, mut heard: async_nats::Subscriber) {
                         let original = task.headers.as_ref().and_then(|headers| headers.get(name));
                         again.insert(name, original.unwrap().as_str());
                     }
-                    wire.say(&task.subject, again, task.payload.to_vec()).await;
+                    let stored = wire.say(&task.subject, again, task.payload.to_vec()).await;
+                    count("task", stored);
                 }
                 wire.lose(REPORTS, &subject).await;
-                wire.say(&subject, headers, message.payload.to_vec()).await;
+                count(
+                    "report",
+                    wire.say(&subject, headers, message.payload.to_vec()).await,
+                );
             }
             [_, _, "job", ..] => {
                 wire.lose(JOBS, &subject).await;
-                wire.say(&subject, headers, message.payload.to_vec()).await;
+                count(
+                    "job",
+                    wire.say(&subject, headers, message.payload.to_vec()).await,
+                );
             }
             [_, _, "beat" | "ctl", ..] => {
-                wire.say(&subject, headers, message.payload.to_vec()).await;
+                wire.shout(&subject, headers, message.payload.to_vec())
+                    .await;
             }
             _ => {}
         }
@@ -77,7 +101,7 @@ async fn echo(wire: Wire, mut heard: async_nats::Subscriber) {
 
 #[tokio::test]
 async fn any_one_message_may_be_lost() {
-    let replay = Replay::prepare(&Setup::sites(3), |fleet| job(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| job(&fleet.model())).await;
     let wire = Wire::tap(&replay.fleet).await;
     lose_task(&replay, &wire).await.unwrap();
     lose_report(&replay, &wire).await.unwrap();
@@ -136,7 +160,7 @@ async fn lose_event(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
 
 #[tokio::test]
 async fn two_aggregators_that_both_believe_they_own_the_job_merge_the_same() {
-    let replay = Replay::prepare(&Setup::sites(2), |fleet| scored(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(2), async |fleet| scored(&fleet.model())).await;
     let state = replay.fleet.state();
     let text = std::fs::read_to_string(state.join("config/aggregator.toml")).unwrap();
     let mut config: toml::Table = toml::from_str(&text).unwrap();

@@ -127,7 +127,7 @@ async fn unreadable_records_are_skipped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let mails = testkit::data::mails(folder.path(), "b", 24, 3).unwrap();
     let mut text = std::fs::read_to_string(&mails.train).unwrap();
-    text.push_str("{\"prompt\": \"cut\n\nnot json\n{\"other\": 1}\n");
+    text.push_str("{\"prompt\": \"cut\nnot json\n{\"other\": 1}\n");
     std::fs::write(&mails.train, text).unwrap();
     let mut setup = Setup::sites(2);
     setup.sites[1] = Site {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
+use serde_json::json;
 use testkit::wait;
-use tests::job::{job, scored};
+use tests::job::{job, scored, with};
 use tests::points::Fate;
 use tests::replay::{Disturbed, Replay};
 use tests::{Setup, full, procs};
@@ -40,7 +41,7 @@ const PHASES: [(&str, Failpoint); 6] = [
 
 #[tokio::test]
 async fn every_process_may_be_killed_in_every_phase() {
-    let replay = Replay::prepare(&Setup::sites(3), |fleet| job(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| job(&fleet.model())).await;
     let mut failures = Vec::new();
     for (turn, victim) in PROCESSES.iter().enumerate() {
         for (place, (phase, point)) in PHASES.iter().enumerate() {
@@ -118,7 +119,11 @@ async fn hold_worker(replay: &Replay, victim: &str, point: Failpoint) -> Disturb
 
 #[tokio::test]
 async fn every_fail_point_may_strike() {
-    let replay = Replay::prepare(&Setup::sites(3), |fleet| scored(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
+        let digest = fleet.push_model().await;
+        with(scored(&fleet.model()), "model", json!({"digest": digest}))
+    })
+    .await;
     let mut failures = Vec::new();
     let points = points().into_iter().filter(|point| chosen(point.name()));
     for point in in_turn(points.collect()) {

@@ -1,5 +1,12 @@
 //! Whole fleets under test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod e2e;
 mod emulation;
 mod faults;
@@ -7,4 +14,5 @@ mod forged;
 mod inputs;
 mod kills;
 mod ranks;
+mod storage;
 mod wedge;

@@ -114,7 +114,7 @@ async fn fewer_sites_than_the_quorum_are_said_and_the_job_ends_by_its_deadline()
 
 #[tokio::test]
 async fn a_network_that_is_gone_for_longer_than_an_upload_changes_nothing() {
-    let replay = Replay::prepare(&impatient(3), |fleet| job(&fleet.model())).await;
+    let replay = Replay::prepare(&impatient(3), async |fleet| job(&fleet.model())).await;
     let Replay { fleet, .. } = &replay;
     let point = Failpoint::WorkerTrainWhileUploading;
     fleet.points().arm(point, Fate::Halted);
@@ -137,7 +137,7 @@ async fn a_network_that_is_gone_for_longer_than_an_upload_changes_nothing() {
 
 #[tokio::test]
 async fn pauses_come_twice_and_at_any_moment() {
-    let replay = Replay::prepare(&Setup::sites(2), |fleet| {
+    let replay = Replay::prepare(&Setup::sites(2), async |fleet| {
         with(job(&fleet.model()), "rounds", json!({"count": 3}))
     })
     .await;
@@ -170,7 +170,7 @@ async fn pauses_come_twice_and_at_any_moment() {
 
 #[tokio::test]
 async fn killing_the_api_in_an_order_loses_no_order() {
-    let replay = Replay::prepare(&Setup::sites(2), |fleet| job(&fleet.model())).await;
+    let replay = Replay::prepare(&Setup::sites(2), async |fleet| job(&fleet.model())).await;
     let Replay { fleet, .. } = &replay;
     let hold = Failpoint::WorkerTrainAfterFirstStep;
     fleet.points().arm(hold, Fate::Halted);

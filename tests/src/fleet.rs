@@ -162,6 +162,19 @@ impl Fleet {
         self.folder.path().join("model")
     }
 
+    /// Stores the tiny model as `fedpipe model push` does; returns its digest.
+    pub async fn push_model(&self) -> String {
+        let config = artifacts::Config {
+            url: format!("file://{}", self.state().join("objects").display()),
+            ..artifacts::Config::default()
+        };
+        let store = artifacts::Store::open(&config).expect("the fleet's storage");
+        let pushed = store
+            .push_model(&self.model(), &artifacts::Transfer::default())
+            .await;
+        pushed.expect("the model is stored").digest.to_string()
+    }
+
     /// The state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -259,8 +272,10 @@ impl Fleet {
     /// Where NATS listens.
     #[must_use]
     pub fn nats_url(&self) -> String {
-        let port = std::fs::read_to_string(self.state().join("nats.port"));
-        format!("nats://127.0.0.1:{}", port.expect("a port").trim())
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = notices.iter().find(|notice| notice["event"] == "ready");
+        let url = ready.and_then(|ready| ready["nats"].as_str());
+        url.expect("up has said where").to_owned()
     }
 
     /// The end of every log, for a failure's message.

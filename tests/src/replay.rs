@@ -1,7 +1,8 @@
 //! One job whose end is known, and the same job again under adverse conditions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use chassis::clock::Stopwatch;
 use serde_json::{Value, json};
 
 use crate::job::with;
@@ -26,14 +27,14 @@ pub struct Replay {
 pub struct Disturbed {
     /// Its id.
     pub id: String,
-    began: Instant,
+    watch: Stopwatch,
 }
 
 impl Replay {
     /// Starts a fleet and runs the job once.
-    pub async fn prepare(setup: &Setup, job: impl FnOnce(&Fleet) -> Value) -> Self {
+    pub async fn prepare(setup: &Setup, job: impl AsyncFnOnce(&Fleet) -> Value) -> Self {
         let fleet = Fleet::start(setup).await;
-        let job = job(&fleet);
+        let job = job(&fleet).await;
         let id = fleet.api().submit(&job).await;
         let digest = fleet.api().succeeded(&id, END).await;
         let job = with(job, "plan_from", json!(id));
@@ -41,11 +42,10 @@ impl Replay {
     }
 
     /// Submits the job again.
-    #[expect(clippy::disallowed_methods, reason = "a case says how long it took")]
     pub async fn begin(&self) -> Disturbed {
-        let began = Instant::now();
+        let watch = Stopwatch::start();
         let id = self.fleet.api().submit(&self.job).await;
-        Disturbed { id, began }
+        Disturbed { id, watch }
     }
 
     /// Waits for the end, which must be the undisturbed one; returns how long the job took.
@@ -53,9 +53,9 @@ impl Replay {
     /// # Errors
     /// What is different, for a list of cases.
     pub async fn end(&self, disturbed: &Disturbed) -> Result<Duration, String> {
-        let Disturbed { id, began } = disturbed;
+        let Disturbed { id, watch } = disturbed;
         let job = self.fleet.api().ended(id, END).await;
-        let took = began.elapsed();
+        let took = Duration::from_millis(watch.elapsed_ms());
         if job["phase"] != "succeeded" {
             return Err(format!("{}: {}", job["phase"], job["cause"]));
         }

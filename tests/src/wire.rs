@@ -63,6 +63,15 @@ impl Wire {
         }
     }
 
+    /// Says what no stream keeps.
+    pub async fn shout(&self, subject: &str, headers: HeaderMap, payload: Vec<u8>) {
+        let sent = self
+            .client
+            .publish_with_headers(subject.to_owned(), headers, payload.into())
+            .await;
+        sent.expect("the server answers");
+    }
+
     /// Removes messages from a stream; returns how many.
     pub async fn lose(&self, stream: &str, subject: &str) -> u64 {
         let stream = self.jetstream.get_stream(stream).await.expect("the stream");
