@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use chassis::clock::Stopwatch;
 use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::wait;
 use tests::job::{scored, with};
-use tests::{Fleet, Setup, Site, archive};
+use tests::{Fleet, Setup, Site, archive, procs};
 
 const END: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,11 @@ async fn a_job_trains_through_all_processes_and_its_plan_replays_to_the_same_ada
     check_rounds(&api.rounds(&id).await);
     check_report(&api.report(&id).await, &digest);
     check_archive(&fleet, &id, &digest).await;
+
+    for round in &api.rounds(&id).await[1..] {
+        let overhead = round["overhead_seconds"].as_f64().unwrap();
+        assert!(overhead < 1.0, "{round:#}");
+    }
 
     let replayed = with(scored(&fleet.model()), "plan_from", json!(id));
     let again = api.submit(&replayed).await;
@@ -92,4 +99,45 @@ async fn check_archive(fleet: &Fleet, id: &str, digest: &str) {
     );
     let found = archive::digest(&files["adapter_model.safetensors"]);
     assert_eq!(found, digest);
+}
+
+#[tokio::test]
+async fn a_deleted_job_leaves_nothing_behind() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let api = fleet.api();
+    let id = api.submit(&scored(&fleet.model())).await;
+    api.succeeded(&id, END).await;
+    let objects = fleet.state().join("objects/jobs").join(&id);
+    assert!(objects.exists());
+    let path = format!("/v1/jobs/{id}");
+    let deleted = api.ask(Method::DELETE, &path, None).await.unwrap();
+    assert_eq!(deleted.status.as_u16(), 204, "{deleted:?}");
+    assert_eq!(api.get(&path).await.status.as_u16(), 404);
+    wait::until("its objects are gone", END, async || !objects.exists()).await;
+}
+
+#[tokio::test]
+async fn three_idle_workers_cost_next_to_nothing() {
+    let mut setup = Setup::sites(3);
+    setup.idle = Duration::from_secs(60);
+    let fleet = Fleet::start(&setup).await;
+    let used = || {
+        fleet
+            .processes()
+            .values()
+            .map(|pid| procs::cpu_seconds(*pid))
+            .sum::<f64>()
+    };
+    let (watch, before) = (Stopwatch::start(), used());
+    let rest = Duration::from_secs(6);
+    wait::never("somebody dies of idleness", rest, async {
+        wait::until("one is missing", END, async || fleet.processes().len() < 8).await;
+    })
+    .await;
+    let share = (used() - before) / watch.seconds();
+    assert!(share < 0.02, "{share} of a core");
+    for (name, pid) in fleet.processes() {
+        let bytes = procs::resident_bytes(pid);
+        assert!(bytes < 150 << 20, "{name} holds {bytes} bytes");
+    }
 }

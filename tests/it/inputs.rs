@@ -149,3 +149,18 @@ async fn unreadable_records_are_skipped_and_counted() {
         (&json!(24), &json!(3))
     );
 }
+
+#[tokio::test]
+async fn a_site_that_refuses_the_submitter_says_so_at_once() {
+    let mut setup = Setup::sites(2);
+    setup.sites[1] = Site::new("b").line("[workers.policy]\nallow_submitters = [\"alice\"]");
+    let fleet = Fleet::start(&setup).await;
+    let id = fleet.api().submit(&job(&fleet.model())).await;
+    let ended = fleet.api().ended(&id, Duration::from_secs(10)).await;
+    assert_eq!(ended["phase"], "failed", "{ended:#}");
+    let site = &ended["cause"]["sites"][0];
+    assert_eq!(
+        (&site["worker"], &site["trouble"]),
+        (&json!("b"), &json!("policy_refused"))
+    );
+}

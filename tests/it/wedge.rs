@@ -8,7 +8,7 @@ use testkit::wait;
 use tests::job::{job, with};
 use tests::points::Fate;
 use tests::replay::Replay;
-use tests::{Fleet, Setup, Site, full, procs};
+use tests::{Fleet, Setup, Site, procs};
 
 const END: Duration = Duration::from_secs(40);
 /// Within this time the API says which site and why.
@@ -231,10 +231,8 @@ async fn three_jobs_on_two_sites_run_in_the_order_of_their_submission() {
 }
 
 #[tokio::test]
+#[ignore = "a minute and several GB; `./run test --full`"]
 async fn many_workers_start_at_once_and_one_job_takes_them_all() {
-    if !full() {
-        return;
-    }
     let sites: Vec<Site> = (0..144)
         .map(|number| Site::new(&format!("w{number}")))
         .collect();
