@@ -267,6 +267,10 @@ impl Pass<'_> {
     }
 
     /// The gradient of a stack's input.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a product of the backward pass names every buffer that it reads and writes"
+    )]
     fn input_backward(
         &mut self,
         at: Place<'_>,

@@ -200,3 +200,103 @@ fn norm(gradient: &Changes) -> f64 {
     };
     gradient.slices().map(squares).sum::<f64>().sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::Path;
+
+    use domain::adapter::Projection;
+
+    use super::*;
+    use crate::adapter::Factors;
+    use crate::data::Row;
+    use crate::model::{Base, LoadOptions};
+
+    fn tiny() -> Model {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
+        let threads = NonZeroUsize::new(2).unwrap();
+        Model::load(
+            &path,
+            &LoadOptions {
+                base: Base::F32,
+                threads,
+            },
+        )
+        .unwrap()
+    }
+
+    fn batch() -> Batch {
+        let row = |seed: u32, len: usize| Row {
+            tokens: (0..len as u32).map(|i| (i * 7 + seed) % 63).collect(),
+            labelled: (0..len).map(|i| i % 3 == 1).collect(),
+            record: 0,
+        };
+        Batch {
+            rows: vec![row(1, 9), row(5, 2), row(11, 13)],
+        }
+    }
+
+    /// Ranks that differ, a frozen weight in each stack, and nothing on the lowest block if asked.
+    fn adapter(model: &Model, lowest: u16) -> Adapter {
+        let wave = |len: usize, at: f32| (0..len).map(|i| 0.3 * (at + i as f32).sin()).collect();
+        let adapted = model.weights().into_iter().filter(|shape| {
+            let frozen = [Projection::K, Projection::Up];
+            shape.name.layer() >= lowest && !frozen.contains(&shape.name.projection())
+        });
+        let factors = adapted
+            .zip([1u16, 3, 2].into_iter().cycle())
+            .map(|(shape, rank)| {
+                let width = usize::from(rank);
+                let (a, b) = (wave(width * shape.inp, 0.0), wave(width * shape.out, 1.0));
+                Factors::new(shape, rank, a, b).unwrap()
+            });
+        Adapter::new(0.4, factors).unwrap()
+    }
+
+    /// Central differences in f32 are good to about 1 %; a wrong term would be off by far more.
+    #[test]
+    fn the_gradient_of_the_whole_model_is_the_derivative_of_its_loss() {
+        let model = tiny();
+        for (lowest, checkpoint) in [(0, false), (1, true)] {
+            let adapter = adapter(&model, lowest);
+            let options = Options {
+                checkpoint,
+                ..Options::default()
+            };
+            let mut trainer = Trainer::new(&model, &adapter, options).unwrap();
+            let control = Control::new();
+            trainer.gradient(&batch(), &control).unwrap();
+            let gradient: Vec<Vec<f32>> = trainer.gradient.slices().map(<[f32]>::to_vec).collect();
+            let scale = norm(&trainer.gradient)
+                / (gradient.iter().map(Vec::len).sum::<usize>() as f64).sqrt();
+            for (index, values) in gradient
+                .iter()
+                .enumerate()
+                .filter(|(_, values)| !values.is_empty())
+            {
+                for at in [0, values.len() / 2, values.len() - 1] {
+                    let mut loss = |by: f32| {
+                        let place = |trainer: &mut Trainer<'_>, value: Option<f32>| {
+                            let slice = trainer.changes.slices_mut().nth(index).unwrap();
+                            let before = slice[at];
+                            slice[at] = value.unwrap_or(before + by);
+                            before
+                        };
+                        let before = place(&mut trainer, None);
+                        let loss = trainer.gradient(&batch(), &control).unwrap().loss;
+                        place(&mut trainer, Some(before));
+                        loss
+                    };
+                    let step = 1e-2;
+                    let want = (loss(step) - loss(-step)) / f64::from(2.0 * step);
+                    let got = f64::from(values[at]);
+                    assert!(
+                        (got - want).abs() < 0.02 * scale.max(want.abs()),
+                        "slice {index} at {at}: {got}, {want}"
+                    );
+                }
+            }
+        }
+    }
+}
