@@ -12,7 +12,7 @@ use contract::permission::Role;
 use contract::subject;
 use contract::topology::{self, Bucket, TASKS};
 use domain::fleet::{Beat, Stage};
-use domain::id::Epoch;
+use domain::id::{Epoch, WorkerName};
 use domain::time::UnixMillis;
 use futures::StreamExt;
 use testkit::nats::NatsServer;
@@ -33,7 +33,14 @@ async fn raw(server: &NatsServer, role: &Role) -> Client {
         .unwrap()
 }
 
-/// Sends bytes; returns when the server has seen them.
+/// Returns when the server has judged everything that was sent before.
+async fn judged(client: &Client, worker: &WorkerName) {
+    let (tasks, consumer) = (TASKS.name, topology::consumer(worker));
+    let info = format!("$JS.API.CONSUMER.INFO.{tasks}.{consumer}");
+    client.request(info, "".into()).await.unwrap();
+}
+
+/// Sends bytes as site-a; returns when the server has judged them.
 async fn send<M: Message>(client: &Client, message: &M) {
     let payload = contract::encode(message).unwrap();
     let mut headers = async_nats::HeaderMap::new();
@@ -41,7 +48,7 @@ async fn send<M: Message>(client: &Client, message: &M) {
     headers.insert("Fedpipe-Version", M::VERSION.to_string());
     let sent = client.publish_with_headers(message.subject(), headers, payload.into());
     sent.await.unwrap();
-    client.flush().await.unwrap();
+    judged(client, &site_a()).await;
 }
 
 /// Whether the request is answered with something else than an error.
@@ -69,15 +76,14 @@ async fn to_speak_for_another_worker() {
 
     send(&intruder, &failed(&site_b(), 1, 1)).await;
     send(&intruder, &failed(&site_a(), 1, 1)).await;
-    let read = |worker| {
-        let bus = &site.aggregator;
-        async move {
-            bus.report::<Failed>(&worker, &job_id(1), Epoch(1))
-                .await
-                .unwrap()
-        }
+    let read = async |worker| {
+        let read = site
+            .aggregator
+            .report::<Failed>(&worker, &job_id(1), Epoch(1));
+        read.await.unwrap()
     };
-    assert!(read(site_a()).await.is_some(), "its own report is heard");
+    let heard = async || read(site_a()).await.is_some();
+    wait::until("its own report is heard", SOON, heard).await;
     assert_eq!(read(site_b()).await, None);
 
     for worker in [site_b(), site_a()] {
@@ -98,9 +104,13 @@ async fn to_speak_for_another_worker() {
         let subject = topology::registration_subject(&worker);
         intruder.publish(subject, "1".into()).await.unwrap();
     }
-    intruder.flush().await.unwrap();
+    judged(&intruder, &site_a()).await;
     let registered: Store<u32> = site.api.store(Bucket::Workers).await.unwrap();
-    assert_eq!(registered.keys().await.unwrap(), ["site-a"]);
+    let keys = wait::some("its own registration is stored", SOON, async || {
+        let keys = registered.keys().await.unwrap();
+        (!keys.is_empty()).then_some(keys)
+    });
+    assert_eq!(keys.await, ["site-a"]);
 }
 
 #[tokio::test]
@@ -147,7 +157,7 @@ async fn to_speak_for_the_control_services() {
         .publish("$KV.fedpipe_jobs.k", "1".into())
         .await
         .unwrap();
-    intruder.flush().await.unwrap();
+    judged(&intruder, &site_a()).await;
     assert_eq!(jobs.get("k").await.unwrap(), None);
 }
 
@@ -230,7 +240,7 @@ async fn to_listen_to_others() {
     ] {
         overheard.push(intruder.subscribe(subject).await.unwrap());
     }
-    intruder.flush().await.unwrap();
+    judged(&intruder, &site_a()).await;
 
     let jobs: Store<u32> = site.api.store(Bucket::Jobs).await.unwrap();
     jobs.put("k", &1).await.unwrap();
@@ -251,7 +261,7 @@ async fn to_listen_to_others() {
         orders.next().await.unwrap().answer(&reply).await.unwrap();
     });
     assert_eq!(answer.unwrap(), reply);
-    intruder.flush().await.unwrap();
+    judged(&intruder, &site_a()).await;
     wait::never("a worker overhears others", MOMENT, overheard.next()).await;
 }
 
@@ -259,14 +269,15 @@ async fn to_listen_to_others() {
 async fn to_listen_to_a_control_service_by_taking_its_name() {
     let workers = testkit::nats::roles(&["api"]);
     let server = NatsServer::start(&workers);
-    let role = Role::Worker("api".parse().unwrap());
+    let named: WorkerName = "api".parse().unwrap();
+    let role = Role::Worker(named.clone());
     assert_ne!(server.login(&role), server.login(&Role::Api));
     let intruder = raw(&server, &role).await;
     let inbox = format!("{}.>", Role::Api.inbox());
     let mut overheard = intruder.subscribe(inbox).await.unwrap();
-    intruder.flush().await.unwrap();
     let api = connect(&server, &Role::Api).await;
     api.ensure_topology().await.unwrap();
-    intruder.flush().await.unwrap();
+    judged(&intruder, &named).await;
+    api.ensure_topology().await.unwrap();
     wait::never("a worker overhears the api", MOMENT, overheard.next()).await;
 }

@@ -2,6 +2,9 @@
 //!
 //! One test: a process has one frame (telemetry, signals), so one worker.
 
+// Clippy then knows that helper modules are tests, too.
+#![cfg(test)]
+
 mod model;
 mod site;
 
