@@ -72,7 +72,7 @@ def wrong(name: str, used: str, kind: str | None, ours: set[str]) -> str | None:
             return f"arrows point down only; {name} may use {allowed}"
     for pattern, keepers in GATEKEEPERS.items():
         if matches(used, pattern) and name not in keepers:
-            return f"only {', '.join(sorted(keepers))} touches it"
+            return f"only {' and '.join(sorted(keepers))} may name it"
     if name in PURE and used in IMPURE and kind != "dev":
         return f"{name} is synchronous and pure"
     return None
