@@ -33,7 +33,7 @@ class Layering(unittest.TestCase):
 
     def test_an_outside_system_has_one_gatekeeper(self):
         self.assertIn("only bus and tests may name it", self.found(api=[("async-nats", None)])[0])
-        self.assertIn("only engine touches it", self.found(worker=[("candle-nn", "dev")])[0])
+        self.assertIn("only engine may name it", self.found(worker=[("candle-nn", "dev")])[0])
 
     def test_testkit_is_for_tests(self):
         self.assertEqual(self.found(testkit=[], bus=[("testkit", "dev")], tests=[("testkit", None)]), [])

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event};
 use contract::permission::Role;
+use contract::topology;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub struct Bus {
     pub(crate) jetstream: jetstream::Context,
     /// Raised at each connect: what was asked of the server before is forgotten there.
     pub(crate) connects: watch::Receiver<u64>,
+    /// A subject on which the server itself answers this role.
+    echo: String,
 }
 
 impl Bus {
@@ -85,6 +88,7 @@ impl Bus {
             client,
             jetstream,
             connects,
+            echo: echo(role),
         })
     }
 
@@ -127,7 +131,7 @@ impl Bus {
         }
     }
 
-    /// Seconds for a message to the server and back.
+    /// How long a message to the server and its answer take. What was sent before has arrived then.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -137,11 +141,23 @@ impl Bus {
     )]
     pub async fn round_trip(&self) -> Result<Duration, Error> {
         let start = Instant::now();
-        let flush = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
-        flush
-            .map_err(|error| Error::unavailable("flush")(Box::new(error)))?
-            .map_err(|error| Error::unavailable("flush")(Box::new(error)))?;
+        let asked = self.client.request(self.echo.clone(), Vec::new().into());
+        let answered = tokio::time::timeout(REQUEST_TIMEOUT, asked).await;
+        // A flush would only empty this side's buffer.
+        answered
+            .map_err(|error| Error::unavailable("answer")(Box::new(error)))?
+            .map_err(|error| Error::unavailable("answer")(Box::new(error)))?;
         Ok(start.elapsed())
+    }
+}
+
+fn echo(role: &Role) -> String {
+    match role {
+        Role::Worker(worker) => {
+            let (tasks, consumer) = (topology::TASKS.name, topology::consumer(worker));
+            format!("$JS.API.CONSUMER.INFO.{tasks}.{consumer}")
+        }
+        _ => "$JS.API.INFO".to_owned(),
     }
 }
 

@@ -77,9 +77,8 @@ async fn to_speak_for_another_worker() {
     send(&intruder, &failed(&site_b(), 1, 1)).await;
     send(&intruder, &failed(&site_a(), 1, 1)).await;
     let read = async |worker| {
-        let read = site
-            .aggregator
-            .report::<Failed>(&worker, &job_id(1), Epoch(1));
+        let job = job_id(1);
+        let read = site.aggregator.report::<Failed>(&worker, &job, Epoch(1));
         read.await.unwrap()
     };
     let heard = async || read(site_a()).await.is_some();
