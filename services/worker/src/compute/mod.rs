@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
 
-pub use kernel::KERNEL;
+pub use kernel::kernel;
 pub use model::{Key, Loaded, ModelFiles};
 pub use pace::Pace;
 

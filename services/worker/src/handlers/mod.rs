@@ -24,7 +24,7 @@ use domain::fleet::{Progress, Stage};
 use domain::job::spec::{Base, Optimizer};
 use domain::plan::WorkerPlan;
 
-use crate::compute::{KERNEL, Key};
+use crate::compute::{Key, kernel};
 use crate::failure::Failure;
 use crate::report::Report;
 use crate::running::Running;
@@ -206,10 +206,11 @@ fn kind(text: &str) -> &'static str {
 /// What the plan asks that is not here; a plan leaves no choice, so nothing is replaced.
 fn honour(site: &Site, model: &ModelRef, plan: &WorkerPlan) -> Result<Key, Failure> {
     let refuse = |detail: String| Err(Failure::new(Trouble::PlanUnsupported, detail));
-    if plan.kernel != KERNEL {
+    if plan.kernel != kernel() {
         return refuse(format!(
-            "the plan asks for kernel {}, this is {KERNEL}",
-            plan.kernel
+            "the plan asks for kernel {}, this is {}",
+            plan.kernel,
+            kernel()
         ));
     }
     if plan.threads == 0 || plan.threads > site.threads {

@@ -10,7 +10,7 @@ use domain::fleet::Stage;
 use domain::job::spec::Base;
 use domain::profile::Measurement;
 
-use crate::compute::{KERNEL, Key};
+use crate::compute::{Key, kernel};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::probe::Examination;
@@ -52,7 +52,7 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
 
     let measurement = Measurement {
         model: digest(&task.head.model),
-        kernel: KERNEL.to_owned(),
+        kernel: kernel().to_owned(),
         weights: examined.weights,
         layers: examined.layers,
         base_memory_bytes: examined.base_memory_bytes,
