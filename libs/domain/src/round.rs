@@ -141,13 +141,17 @@ pub fn judge(
             at: now,
         });
     }
-    if contributions.len() + waiting.len() < quorum || past {
+    if past {
         let late = |worker: WorkerName| SiteTrouble {
             worker,
             trouble: Trouble::TooLate,
             detail: String::new(),
         };
         missing.extend(waiting.into_iter().map(late));
+        return Verdict::QuorumLost(missing);
+    }
+    if contributions.len() + waiting.len() < quorum {
+        // Those still at work are not to blame.
         return Verdict::QuorumLost(missing);
     }
     Verdict::Wait(waiting)
@@ -331,6 +335,21 @@ mod tests {
         check("ssl", 3, false, "lost");
         check("sll", 2, false, "lost");
         check("wwl", 2, false, "wait");
+    }
+
+    #[test]
+    fn a_site_still_at_work_is_not_blamed_for_a_quorum_that_others_lost() {
+        let worker = |index: u8| -> WorkerName { format!("w{index}").parse().expect("legal") };
+        let standings = BTreeMap::from([
+            (worker(0), Standing::Waiting),
+            (worker(1), lost(&worker(1))),
+            (worker(2), lost(&worker(2))),
+        ]);
+        let Verdict::QuorumLost(sites) = judge(&standings, 2, UnixMillis(10), UnixMillis(5)) else {
+            panic!("two of three are lost");
+        };
+        let blamed: Vec<_> = sites.into_iter().map(|site| site.worker).collect();
+        assert_eq!(blamed, [worker(1), worker(2)]);
     }
 
     #[test]

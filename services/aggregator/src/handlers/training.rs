@@ -36,7 +36,11 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned, open: &Open) -> Re
     let standings = collect(aggregator, job, &plan, open).await?;
     match judge(&standings, job.job().quorum(), open.deadline, job.now()) {
         Verdict::Wait(_) => Ok(Next::Wait(Some(open.deadline))),
-        Verdict::QuorumLost(sites) => {
+        Verdict::QuorumLost(lost) => {
+            // Sites that never got as far as this round are part of why it is short of sites.
+            let earlier = job.job().lost.iter();
+            let earlier = earlier.filter(|site| lost.iter().all(|one| one.worker != site.worker));
+            let sites: Vec<SiteTrouble> = earlier.chain(&lost).cloned().collect();
             let message = format!(
                 "round {} cannot reach its quorum of {}: {}",
                 open.round,
