@@ -31,6 +31,7 @@ def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[s
         "accuracy_on": score and score["records"],
         "seconds": entry["seconds"],
         "overhead_seconds": entry["overhead_seconds"],
+        "evaluation_seconds": score and score.get("detail", {}).get("seconds"),
         "bytes_up": sum(worker["metrics"]["bytes_up"] for worker in workers),
         "bytes_down": sum(worker["metrics"]["bytes_down"] for worker in workers),
         "control_bytes_up": sum(worker["metrics"]["control_bytes_up"] for worker in workers),

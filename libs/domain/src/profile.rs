@@ -58,7 +58,7 @@ pub struct Measurement {
     pub mean_tokens: f64,
 }
 
-/// Linear cost of one training step, fitted per worker (ALGORITHMS 1.2).
+/// Linear cost of one training step, fitted per worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CostModel {
     /// Seconds of a step whatever its size.

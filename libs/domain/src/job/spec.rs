@@ -221,7 +221,7 @@ impl Default for Rounds {
     }
 }
 
-/// The rule that merges updates (ALGORITHMS: "Merging adapters of different ranks").
+/// The rule that merges updates of different rank.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {

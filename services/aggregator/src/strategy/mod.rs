@@ -1,4 +1,4 @@
-//! How the updates of a round become one adapter: the **product** rule (ALGORITHMS 1.4).
+//! How the updates of a round become one adapter: the **product** rule.
 //!
 //! It promises: what is merged is the *change* that each worker made to what it had loaded, so a
 //! slice of the global that nobody touched stays as it is; workers may train different ranks and

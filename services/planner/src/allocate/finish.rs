@@ -14,7 +14,7 @@
 use super::site::Site;
 
 /// Noise scale of the gradient in records: the batch whose noise is as large as its signal.
-/// \[own\] An assumption until profiles carry a measured one (ALGORITHMS 1.2, ψ). With a fixed batch in
+/// \[own\] An assumption until profiles carry a measured one. With a fixed batch in
 /// the job it does not matter.
 pub const BATCH_NOISE: f64 = 8.0;
 
@@ -26,7 +26,7 @@ const TIMES: usize = 512;
 /// \[own\] `ψ(b) = b/(b + B)`: the expected decrease of the loss by a step with b records, relative to a
 /// noiseless one (McCandlish et al., eq. 2.7). `φ(r) = log(1+r)/log(1+rank_max)`: what the first r
 /// directions of an update hold if the energy of the j-th falls like 1/j; importance measured per weight
-/// (ALGORITHMS 1.1) takes its place when profiles carry it.
+/// takes its place when profiles carry it.
 #[must_use]
 pub fn gain(rank: u16, rank_max: u16, batch: u16) -> f64 {
     let (rank, most, batch) = (f64::from(rank), f64::from(rank_max), f64::from(batch));

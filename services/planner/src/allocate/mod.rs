@@ -2,9 +2,9 @@
 //! memory and let the fleet finish a round together, and the reason for each choice in words.
 //!
 //! It promises: what the job fixes is never changed; no worker is predicted to pass its memory or the
-//! round; every number in a plan follows from measurements; the same input gives the same bytes; a plan
-//! that is returned has passed its own linter; and where no plan exists, the refusal names which site
-//! lacks what, and by how much.
+//! round; every cost in a plan follows from measurements (what a round is worth rests on assumptions
+//! that `finish` names); the same input gives the same bytes; a plan that is returned has passed its own
+//! linter; and where no plan exists, the refusal names which site lacks what, and by how much.
 //!
 //! It does not choose per weight (all target weights of a worker have one rank), knows no other
 //! optimizer than AdamW and no other base than the one that was measured, and never plans activation

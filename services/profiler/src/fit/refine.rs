@@ -1,4 +1,5 @@
-//! Keeps a fitted model true: each undisturbed round's observation scales it.
+//! Keeps a fitted model true: each undisturbed round's observation scales it. Nothing calls it yet:
+//! plans of a running job do not change in this version.
 
 use domain::profile::{CostModel, Profile};
 use domain::round::UpdateMetrics;

@@ -103,7 +103,7 @@ pub(super) fn dense(adapter: &Memory, weight: WeightShape, rank: usize) -> Mat<f
     result
 }
 
-/// The formula of ALGORITHMS 1.4 as it stands there.
+/// The dense formula itself: `ΔW + Σ p·(s·B·A − S)`.
 pub(super) fn reference(
     global: &Memory,
     updates: &[(f64, RankTable, Memory)],
