@@ -6,6 +6,7 @@
 //!
 //! Does not: read clocks, download, log progress, or choose a configuration.
 
+pub mod kernel;
 pub mod threads;
 
 pub mod model;

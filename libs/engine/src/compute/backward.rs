@@ -6,7 +6,7 @@ use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
 use crate::ops::heads::{Cut, Layout, cut_backward};
-use crate::ops::lora_linear::{self, Factors, Frozen};
+use crate::ops::lora_linear::{self, Factors};
 use crate::ops::{Table, attention, rms_norm, swiglu};
 
 /// Overwrites `gradient` by that of `changes`, given `d_hidden` `[tokens, hidden]`, the gradient of
@@ -280,16 +280,10 @@ impl Pass<'_> {
         d_low: Vec<f32>,
         stack: &Stack,
     ) -> Result<(), Error> {
-        let mut decoded = self.decoding_buffer(stack);
-        let (inputs, outputs) = (stack.matrix.width(), stack.matrix.count());
-        let frozen = Frozen {
-            weight: stack.matrix.all(&mut decoded)?,
-            inputs,
-            outputs,
-        };
         let change = self.changes.and_then(|changes| changes.of(at.index, place));
-        lora_linear::backward_input(dx, dy, &d_low, frozen, change);
-        self.workspace.give(decoded);
+        let frozen = self.model.frozen(&stack.matrix);
+        let scratch = &mut self.workspace.ops.products;
+        lora_linear::backward_input(dx, dy, &d_low, frozen, change, scratch)?;
         self.workspace.give(d_low);
         Ok(())
     }

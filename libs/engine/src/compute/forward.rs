@@ -5,7 +5,7 @@ use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
 use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
-use crate::ops::lora_linear::{self, Frozen};
+use crate::ops::lora_linear;
 use crate::ops::{Table, attention, embedding, rms_norm, swiglu};
 
 /// What all blocks of a pass share.
@@ -266,20 +266,10 @@ impl<'a> Pass<'a> {
         let mut low = self
             .workspace
             .take(tokens * change.map_or(0, |change| change.factors.rank()));
-        let mut decoded = self.decoding_buffer(stack);
-        let frozen = Frozen {
-            weight: stack.matrix.all(&mut decoded)?,
-            inputs,
-            outputs,
-        };
-        lora_linear::forward(&mut y, &mut low, x, frozen, change);
-        self.workspace.give(decoded);
+        let frozen = self.model.frozen(&stack.matrix);
+        let scratch = &mut self.workspace.ops.products;
+        lora_linear::forward(&mut y, &mut low, x, frozen, change, scratch)?;
         Ok((y, low))
-    }
-
-    /// A buffer to decode `stack` into; empty when there is nothing to decode.
-    pub(super) fn decoding_buffer(&mut self, stack: &Stack) -> Vec<f32> {
-        self.workspace.take(stack.matrix.decoded_len())
     }
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn log_probabilities(
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
     rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
-    let scores = cross_entropy::log_probabilities(&normed, model.output(), wanted)?;
+    let scores =
+        cross_entropy::log_probabilities(&normed, model.output(), wanted, &mut workspace.ops)?;
     workspace.give(x);
     workspace.give(normed);
     Ok(scores)
@@ -49,7 +50,7 @@ pub(crate) fn logits(
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
     rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
-    let logits = cross_entropy::logits(&normed, model.output())?;
+    let logits = cross_entropy::logits(&normed, model.output(), &mut workspace.ops)?;
     workspace.give(x);
     workspace.give(normed);
     Ok(logits)

@@ -2,10 +2,14 @@
 //!
 //! A step takes and gives hundreds of large buffers; fresh ones would cost a page fault per page.
 
+use crate::ops::cross_entropy;
+
 /// A store of free buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     free: Vec<Vec<f32>>,
+    /// Those of the products with frozen weights, and of the output layer.
+    pub(crate) ops: cross_entropy::Scratch,
 }
 
 impl Workspace {

@@ -39,6 +39,7 @@ impl Model {
         Ok(Self {
             tokenizer,
             threads,
+            kernel: options.kernel,
             embedding,
             blocks,
             final_norm,

@@ -23,6 +23,8 @@ pub use error::Error;
 pub(crate) use block::Block;
 pub(crate) use weights::{Matrix, Stack, StackPart};
 
+use crate::kernel::{Compute, Kernel};
+use crate::ops::frozen::Frozen;
 use crate::ops::heads::Layout;
 use crate::text::Tokenizer;
 use crate::threads::Threads;
@@ -49,8 +51,21 @@ pub enum Base {
 pub struct LoadOptions {
     /// Precision of the frozen base.
     pub base: Base,
+    /// Arithmetic of the products with it.
+    pub kernel: Kernel,
     /// Number of compute threads.
     pub threads: NonZeroUsize,
+}
+
+impl Default for LoadOptions {
+    /// The base as it lies in the file, computed in `f32` on one thread.
+    fn default() -> Self {
+        Self {
+            base: Base::default(),
+            kernel: Kernel::best(Compute::default()),
+            threads: NonZeroUsize::MIN,
+        }
+    }
 }
 
 /// A loaded model. Immutable; share it by reference or `Arc`.
@@ -58,6 +73,7 @@ pub struct Model {
     config: Config,
     tokenizer: Tokenizer,
     threads: Threads,
+    kernel: Kernel,
     embedding: Matrix,
     blocks: Vec<Block>,
     final_norm: Vec<f32>,
@@ -76,6 +92,12 @@ impl Model {
     #[must_use]
     pub const fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The arithmetic of products with the frozen base.
+    #[must_use]
+    pub const fn kernel(&self) -> Kernel {
+        self.kernel
     }
 
     /// The compute threads.
@@ -107,8 +129,16 @@ impl Model {
         &self.embedding
     }
 
-    pub(crate) fn output(&self) -> &Matrix {
-        self.output.as_ref().unwrap_or(&self.embedding)
+    pub(crate) fn output(&self) -> Frozen<'_, Matrix> {
+        self.frozen(self.output.as_ref().unwrap_or(&self.embedding))
+    }
+
+    /// `matrix` with the arithmetic of this model.
+    pub(crate) const fn frozen<'a>(&self, weight: &'a Matrix) -> Frozen<'a, Matrix> {
+        Frozen {
+            weight,
+            kernel: self.kernel,
+        }
     }
 
     pub(crate) fn final_norm(&self) -> &[f32] {

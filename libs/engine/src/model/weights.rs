@@ -51,22 +51,6 @@ impl Matrix {
         Ok(Self::Dense { data, cols })
     }
 
-    /// All rows, `[rows, cols]`.
-    pub(crate) fn all<'a>(
-        &'a self,
-        scratch: &'a mut Vec<f32>,
-    ) -> Result<&'a [f32], candle_core::Error> {
-        self.rows(0..self.count(), scratch)
-    }
-
-    /// Values that [`Matrix::all`] decodes; 0 when there is nothing to decode.
-    pub(crate) const fn decoded_len(&self) -> usize {
-        match self {
-            Self::Dense { .. } => 0,
-            Self::Source { rows, cols, .. } => *rows * *cols,
-        }
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Dense { data, .. } => size_of_val(data.as_slice()),

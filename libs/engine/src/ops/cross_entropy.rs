@@ -11,7 +11,8 @@
 use rayon::prelude::*;
 
 use super::Table;
-use super::product::{Into, View, ViewMut, multiply};
+use super::frozen::{self, Frozen};
+use super::product::{Into, View, ViewMut};
 use super::simd::{exp, max, sum, wide};
 
 /// Positions whose logits exist together.
@@ -19,6 +20,15 @@ pub const BLOCK: usize = 128;
 
 /// Rows of the output layer that are decoded together.
 const SLICE: usize = 8192;
+
+/// Buffers that are used again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// `[positions of the block, vocabulary]`
+    logits: Vec<f32>,
+    /// Those of the products.
+    pub products: frozen::Scratch,
+}
 
 /// The logarithm of the probability of each wanted id after each position.
 ///
@@ -31,12 +41,12 @@ const SLICE: usize = 8192;
 /// The slices' lengths do not match, or an id lies beyond the vocabulary.
 pub fn log_probabilities<T: Table>(
     x: &[f32],
-    output: &T,
+    output: Frozen<'_, T>,
     wanted: &[&[u32]],
+    scratch: &mut Scratch,
 ) -> Result<Vec<Vec<f32>>, T::Error> {
-    let (width, vocabulary) = (output.width(), output.count());
+    let (width, vocabulary) = (output.weight.width(), output.weight.count());
     assert!(x.len() == wanted.len() * width, "one row per position");
-    let mut scratch = Scratch::default();
     let mut out = Vec::with_capacity(wanted.len());
     for (x, wanted) in x.chunks(BLOCK * width).zip(wanted.chunks(BLOCK)) {
         scratch.logits(x, output)?;
@@ -63,16 +73,16 @@ pub fn log_probabilities<T: Table>(
 pub fn losses_and_gradient<T: Table>(
     dx: &mut [f32],
     x: &[f32],
-    output: &T,
+    output: Frozen<'_, T>,
     targets: &[u32],
     scale: f32,
+    scratch: &mut Scratch,
 ) -> Result<Vec<f32>, T::Error> {
-    let (width, vocabulary) = (output.width(), output.count());
+    let (width, vocabulary) = (output.weight.width(), output.weight.count());
     assert!(
         x.len() == targets.len() * width && dx.len() == x.len(),
         "one row per position"
     );
-    let mut scratch = Scratch::default();
     let mut losses = Vec::with_capacity(targets.len());
     let blocks = x.chunks(BLOCK * width).zip(dx.chunks_mut(BLOCK * width));
     for ((x, dx), targets) in blocks.zip(targets.chunks(BLOCK)) {
@@ -99,59 +109,48 @@ pub fn losses_and_gradient<T: Table>(
 ///
 /// # Errors
 /// The output layer cannot be decoded.
-pub fn logits<T: Table>(x: &[f32], output: &T) -> Result<Vec<f32>, T::Error> {
-    let mut scratch = Scratch::default();
+pub fn logits<T: Table>(
+    x: &[f32],
+    output: Frozen<'_, T>,
+    scratch: &mut Scratch,
+) -> Result<Vec<f32>, T::Error> {
     scratch.logits(x, output)?;
-    Ok(scratch.logits)
-}
-
-#[derive(Default)]
-struct Scratch {
-    /// `[positions of the block, vocabulary]`
-    logits: Vec<f32>,
-    decoded: Vec<f32>,
+    Ok(std::mem::take(&mut scratch.logits))
 }
 
 impl Scratch {
-    fn logits<T: Table>(&mut self, x: &[f32], output: &T) -> Result<(), T::Error> {
-        let (width, vocabulary) = (output.width(), output.count());
+    fn logits<T: Table>(&mut self, x: &[f32], output: Frozen<'_, T>) -> Result<(), T::Error> {
+        let (width, vocabulary) = (output.weight.width(), output.weight.count());
         let positions = x.len() / width;
         self.logits.resize(positions * vocabulary, 0.0);
         for first in (0..vocabulary).step_by(SLICE) {
             let count = SLICE.min(vocabulary - first);
-            let rows = output.rows(first..first + count, &mut self.decoded)?;
             let logits = ViewMut::strided(&mut self.logits[first..], positions, count, vocabulary);
-            multiply(
-                logits,
-                View::new(x, positions, width),
-                View::new(rows, count, width).t(),
-                1.0,
-                Into::Overwrite,
-            );
+            let x = View::new(x, positions, width);
+            frozen::forward(logits, x, output, first..first + count, &mut self.products)?;
         }
         Ok(())
     }
 
     /// `dx ← logits' gradient · output`; the logits hold their gradient by now.
-    fn input_gradient<T: Table>(&mut self, dx: &mut [f32], output: &T) -> Result<(), T::Error> {
-        let (width, vocabulary) = (output.width(), output.count());
+    fn input_gradient<T: Table>(
+        &mut self,
+        dx: &mut [f32],
+        output: Frozen<'_, T>,
+    ) -> Result<(), T::Error> {
+        let (width, vocabulary) = (output.weight.width(), output.weight.count());
         let positions = dx.len() / width;
         for first in (0..vocabulary).step_by(SLICE) {
             let count = SLICE.min(vocabulary - first);
-            let rows = output.rows(first..first + count, &mut self.decoded)?;
             let gradient = View::strided(&self.logits[first..], positions, count, vocabulary);
             let into = if first == 0 {
                 Into::Overwrite
             } else {
                 Into::Add
             };
-            multiply(
-                ViewMut::new(dx, positions, width),
-                gradient,
-                View::new(rows, count, width),
-                1.0,
-                into,
-            );
+            let dx = ViewMut::new(dx, positions, width);
+            let range = first..first + count;
+            frozen::backward(dx, gradient, output, range, into, &mut self.products)?;
         }
         Ok(())
     }
@@ -168,6 +167,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::kernel::{Compute, Kernel};
     use crate::ops::Dense;
     use crate::ops::check::{close, plain, random};
 
@@ -193,17 +193,22 @@ mod tests {
                 let targets = Tensor::from_slice(&targets, (positions, 1), &Device::Cpu)?;
                 normalizer - logits.gather(&targets, 1)?
             });
-            let output = Dense {
-                data: &table,
-                width,
+            let output = Frozen {
+                weight: &Dense {
+                    data: &table,
+                    width,
+                },
+                kernel: Kernel::best(Compute::F32),
             };
+            let mut scratch = Scratch::default();
             let mut dx = vec![9.0; x.len()];
-            let losses = losses_and_gradient(&mut dx, &x, &output, &targets, scale).unwrap();
+            let losses =
+                losses_and_gradient(&mut dx, &x, output, &targets, scale, &mut scratch).unwrap();
             close(&losses, &want, 1e-5);
             close(&dx, &want_dx, 1e-5);
 
             let wanted: Vec<&[u32]> = targets.chunks(1).collect();
-            let scores = log_probabilities(&x, &output, &wanted).unwrap();
+            let scores = log_probabilities(&x, output, &wanted, &mut scratch).unwrap();
             let scores: Vec<f32> = scores.iter().map(|s| -s[0]).collect();
             assert_eq!(scores, losses);
         }

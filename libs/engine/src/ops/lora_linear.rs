@@ -5,6 +5,8 @@
 //! that each product is done once. Backward gives the gradients of `x`, `A` and `B` only; there is
 //! no code here that could make one for `W`.
 
+use super::Table;
+use super::frozen::{self, Frozen, Scratch};
 use super::product::{Into, View, ViewMut, multiply};
 
 /// The low-rank factors of the weights in one stack.
@@ -52,17 +54,6 @@ impl Factors {
     }
 }
 
-/// The frozen stack.
-#[derive(Debug, Clone, Copy)]
-pub struct Frozen<'a> {
-    /// `[outputs, inputs]`
-    pub weight: &'a [f32],
-    /// Width of the input.
-    pub inputs: usize,
-    /// Width of the output.
-    pub outputs: usize,
-}
-
 /// The widths of a stack, where its weight is not needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Widths {
@@ -83,31 +74,26 @@ pub struct Change<'a> {
 
 /// `x` `[tokens, inputs]` → `y` `[tokens, outputs]`; `low` `[tokens, Σ rank]` receives `x·Aᵀ`.
 ///
+/// # Errors
+/// The frozen weight cannot be decoded.
+///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn forward(
+pub fn forward<T: Table>(
     y: &mut [f32],
     low: &mut [f32],
     x: &[f32],
-    frozen: Frozen<'_>,
+    frozen: Frozen<'_, T>,
     change: Option<Change<'_>>,
-) {
-    let Frozen {
-        weight,
-        inputs,
-        outputs,
-    } = frozen;
+    scratch: &mut Scratch,
+) -> Result<(), T::Error> {
+    let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = x.len() / inputs;
     let x = View::new(x, tokens, inputs);
-    multiply(
-        ViewMut::new(y, tokens, outputs),
-        x,
-        View::new(weight, outputs, inputs).t(),
-        1.0,
-        Into::Overwrite,
-    );
+    let whole = ViewMut::new(y, tokens, outputs);
+    frozen::forward(whole, x, frozen, 0..outputs, scratch)?;
     let Some(Change { factors, scale }) = change else {
-        return;
+        return Ok(());
     };
     let rank = factors.rank();
     multiply(
@@ -138,6 +124,7 @@ pub fn forward(
             Into::Add,
         );
     }
+    Ok(())
 }
 
 /// What backward reads besides the frozen weight.
@@ -216,29 +203,24 @@ pub fn backward_factors(
 
 /// The gradient of the input: `dx ← dy·W + d_low·A`.
 ///
+/// # Errors
+/// The frozen weight cannot be decoded.
+///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn backward_input(
+pub fn backward_input<T: Table>(
     dx: &mut [f32],
     dy: &[f32],
     d_low: &[f32],
-    frozen: Frozen<'_>,
+    frozen: Frozen<'_, T>,
     change: Option<Change<'_>>,
-) {
-    let Frozen {
-        weight,
-        inputs,
-        outputs,
-    } = frozen;
+    scratch: &mut Scratch,
+) -> Result<(), T::Error> {
+    let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = dy.len() / outputs;
     let dy = View::new(dy, tokens, outputs);
-    multiply(
-        ViewMut::new(dx, tokens, inputs),
-        dy,
-        View::new(weight, outputs, inputs),
-        1.0,
-        Into::Overwrite,
-    );
+    let whole = ViewMut::new(dx, tokens, inputs);
+    frozen::backward(whole, dy, frozen, 0..outputs, Into::Overwrite, scratch)?;
     if let Some(Change { factors, .. }) = change {
         let rank = factors.rank();
         let d_low = View::new(d_low, tokens, rank);
@@ -250,6 +232,7 @@ pub fn backward_input(
             Into::Add,
         );
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -257,6 +240,8 @@ mod tests {
     use candle_core::{Device, Result, Tensor};
 
     use super::*;
+    use crate::kernel::{Compute, Kernel};
+    use crate::ops::Dense;
     use crate::ops::check::{close, differences, plain, random};
 
     /// Two weights of 5 and 3 outputs (the first with rank 2, the second with rank 1), and between
@@ -270,6 +255,13 @@ mod tests {
 
     const OUTPUTS: usize = 12;
     const SCALE: f32 = 0.7;
+
+    fn frozen<'a>(weight: &'a Dense<'a>) -> Frozen<'a, Dense<'a>> {
+        Frozen {
+            weight,
+            kernel: Kernel::best(Compute::F32),
+        }
+    }
 
     impl Case {
         fn new(tokens: usize, inputs: usize) -> Self {
@@ -292,11 +284,10 @@ mod tests {
             }
         }
 
-        fn frozen(&self) -> Frozen<'_> {
-            Frozen {
-                weight: &self.weight,
-                inputs: self.inputs,
-                outputs: OUTPUTS,
+        fn weight(&self) -> Dense<'_> {
+            Dense {
+                data: &self.weight,
+                width: self.inputs,
             }
         }
 
@@ -306,12 +297,14 @@ mod tests {
                 &mut y,
                 &mut low,
                 x,
-                self.frozen(),
+                frozen(&self.weight()),
                 Some(Change {
                     factors,
                     scale: SCALE,
                 }),
-            );
+                &mut Scratch::default(),
+            )
+            .unwrap();
             (y, low)
         }
 
@@ -368,7 +361,9 @@ mod tests {
                 },
                 change,
             );
-            backward_input(&mut dx, &dy, &d_low, case.frozen(), Some(change));
+            let (weight, mut scratch) = (case.weight(), Scratch::default());
+            let frozen = frozen(&weight);
+            backward_input(&mut dx, &dy, &d_low, frozen, Some(change), &mut scratch).unwrap();
             close(&dx, &want_dx, 1e-5);
 
             let loss = |factors: &Factors| -> f64 {

@@ -14,6 +14,7 @@ pub mod product;
 pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
+pub mod frozen;
 pub mod heads;
 pub mod lora_linear;
 pub mod rms_norm;

@@ -57,6 +57,48 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Number of rows.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[must_use]
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The slice behind it, gaps between rows included.
+    #[must_use]
+    pub const fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    /// The same places of another slice.
+    ///
+    /// # Panics
+    /// `data` has another length.
+    #[must_use]
+    pub fn over(self, data: &'a [f32]) -> Self {
+        assert!(
+            data.len() == self.data.len(),
+            "another slice of the same length"
+        );
+        Self { data, ..self }
+    }
+
+    /// A row of a matrix that was not transposed; none beyond the last.
+    ///
+    /// # Panics
+    /// The matrix was transposed.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Option<&'a [f32]> {
+        assert!(self.col_stride == 1, "a row must lie in one piece");
+        let start = row * self.row_stride;
+        (row < self.rows).then(|| self.data.get(start..start + self.cols))?
+    }
+
     /// The transpose, without moving anything.
     #[must_use]
     pub const fn t(self) -> Self {
@@ -96,6 +138,54 @@ impl<'a> ViewMut<'a> {
             cols,
             row_stride,
         }
+    }
+}
+
+impl ViewMut<'_> {
+    /// Number of rows.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[must_use]
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Values from one row to the next.
+    #[must_use]
+    pub const fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The first value.
+    pub const fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.data.as_mut_ptr()
+    }
+
+    /// A view of the same for a while.
+    pub const fn reborrow(&mut self) -> ViewMut<'_> {
+        ViewMut {
+            data: self.data,
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+        }
+    }
+
+    /// A row.
+    ///
+    /// # Panics
+    /// There is no such row.
+    #[must_use]
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "a view has its rows alone");
+        let start = row * self.row_stride;
+        self.data
+            .get_mut(start..start + self.cols)
+            .unwrap_or_default()
     }
 }
 

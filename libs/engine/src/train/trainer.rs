@@ -167,6 +167,7 @@ fn head(
         model.output(),
         &targets,
         1.0 / count,
+        &mut workspace.ops,
     )?;
     let mut d_rows = normed;
     d_rows.fill(0.0);
@@ -221,6 +222,7 @@ mod tests {
             &LoadOptions {
                 base: Base::F32,
                 threads,
+                ..LoadOptions::default()
             },
         )
         .unwrap()

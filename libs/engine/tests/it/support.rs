@@ -18,6 +18,7 @@ pub fn options(base: Base, threads: usize) -> LoadOptions {
     LoadOptions {
         base,
         threads: NonZeroUsize::new(threads).expect("a thread"),
+        ..LoadOptions::default()
     }
 }
 

@@ -226,11 +226,7 @@ fn data(config: &worker::Config) -> Vec<Finding> {
 }
 
 fn load(path: &std::path::Path) -> anyhow::Result<String> {
-    let options = engine::model::LoadOptions {
-        base: engine::model::Base::Source,
-        threads: std::num::NonZeroUsize::MIN,
-    };
-    let model = engine::model::Model::load(path, &options)?;
+    let model = engine::model::Model::load(path, &engine::model::LoadOptions::default())?;
     let config = model.config();
     Ok(format!(
         "{} blocks of width {}, {} in memory",

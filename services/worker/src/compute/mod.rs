@@ -4,7 +4,6 @@
 //! so two tasks can never hold a model each. If the thread dies of a defect the worker ends, and the
 //! journal tells the next process.
 
-mod kernel;
 mod model;
 mod pace;
 
@@ -13,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
 
-pub use kernel::kernel;
 pub use model::{Key, Loaded, ModelFiles};
 pub use pace::Pace;
 

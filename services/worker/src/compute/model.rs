@@ -9,6 +9,7 @@ use chassis::memory;
 use contract::message::task::ModelRef;
 use domain::cause::Trouble;
 use domain::job::spec::Base;
+use engine::kernel::Kernel;
 use engine::model::{LoadOptions, Model};
 
 use super::Bench;
@@ -21,6 +22,8 @@ pub struct Key {
     pub model: ModelRef,
     /// Precision of the frozen base; never `auto`.
     pub base: Base,
+    /// Arithmetic of the products with it.
+    pub kernel: Kernel,
     /// Compute threads.
     pub threads: u16,
 }
@@ -110,7 +113,12 @@ fn load(key: &Key, files: &ModelFiles) -> Result<Loaded, Failure> {
         .ok_or_else(|| unsupported("0 threads".to_owned()))?;
     failpoint::hit(Failpoint::WorkerModelWhileLoading);
     tracing::info!(path = %files.path.display(), ?base, threads, "loading the model");
-    let loaded = Model::load(&files.path, &LoadOptions { base, threads });
+    let options = LoadOptions {
+        base,
+        kernel: key.kernel,
+        threads,
+    };
+    let loaded = Model::load(&files.path, &options);
     let model = loaded.map_err(|error| match error {
         engine::model::Error::Precision(_) | engine::model::Error::Threads(_) => {
             Failure::of(Trouble::PlanUnsupported, &error)

@@ -23,8 +23,9 @@ use domain::cause::Trouble;
 use domain::fleet::{Progress, Stage};
 use domain::job::spec::{Base, Optimizer};
 use domain::plan::WorkerPlan;
+use engine::kernel::Kernel;
 
-use crate::compute::{Key, kernel};
+use crate::compute::Key;
 use crate::failure::Failure;
 use crate::report::Report;
 use crate::running::Running;
@@ -206,13 +207,8 @@ fn kind(text: &str) -> &'static str {
 /// What the plan asks that is not here; a plan leaves no choice, so nothing is replaced.
 fn honour(site: &Site, model: &ModelRef, plan: &WorkerPlan) -> Result<Key, Failure> {
     let refuse = |detail: String| Err(Failure::new(Trouble::PlanUnsupported, detail));
-    if plan.kernel != kernel() {
-        return refuse(format!(
-            "the plan asks for kernel {}, this is {}",
-            plan.kernel,
-            kernel()
-        ));
-    }
+    let kernel = Kernel::named(&plan.kernel)
+        .map_err(|error| Failure::of(Trouble::PlanUnsupported, &error))?;
     if plan.threads == 0 || plan.threads > site.threads {
         let (asked, here) = (plan.threads, site.threads);
         return refuse(format!(
@@ -228,6 +224,7 @@ fn honour(site: &Site, model: &ModelRef, plan: &WorkerPlan) -> Result<Key, Failu
     Ok(Key {
         model: model.clone(),
         base: plan.base,
+        kernel,
         threads: plan.threads,
     })
 }

@@ -9,8 +9,9 @@ use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::Base;
 use domain::profile::Measurement;
+use engine::kernel::{Compute, Kernel};
 
-use crate::compute::{Key, kernel};
+use crate::compute::Key;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::probe::Examination;
@@ -36,6 +37,7 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
 
     let key = key(site.threads, task);
+    let kernel = key.kernel.to_string();
     let files = fetch::model(running).await?;
     running.stage(Stage::Probing, 0);
     let link = bandwidth(running, task).await?;
@@ -52,7 +54,7 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
 
     let measurement = Measurement {
         model: digest(&task.head.model),
-        kernel: kernel().to_owned(),
+        kernel,
         weights: examined.weights,
         layers: examined.layers,
         base_memory_bytes: examined.base_memory_bytes,
@@ -82,6 +84,7 @@ fn key(threads: u16, task: &Probe) -> Key {
     Key {
         model: task.head.model.clone(),
         base,
+        kernel: Kernel::best(Compute::F32),
         threads,
     }
 }

@@ -1,7 +1,6 @@
 //! A site for the test: a server, storage, a pushed model, a merged adapter, files with records.
 
 use std::fmt::Write as _;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use artifacts::{Store, Transfer};
@@ -69,9 +68,7 @@ impl Site {
             .await
             .unwrap()
             .digest;
-        let threads = NonZeroUsize::MIN;
-        let base = engine::model::Base::Source;
-        let shapes = Model::load(&files, &LoadOptions { base, threads })
+        let shapes = Model::load(&files, &LoadOptions::default())
             .unwrap()
             .weights();
         let ranks = RankTable::uniform(&TARGETS, 2, RANK_MAX);

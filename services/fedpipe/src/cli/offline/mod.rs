@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::Projection;
 use engine::data::{Dataset, EncodeOptions, Encoder, Format};
+use engine::kernel::{Compute, Kernel};
 use engine::model::{Base, LoadOptions, Model};
 
 use crate::output;
@@ -25,6 +26,9 @@ pub struct ModelArgs {
     /// Precision of the frozen base
     #[arg(long, value_name = "BASE", default_value = "source")]
     pub base: BaseName,
+    /// Arithmetic of the products with the frozen base
+    #[arg(long, value_name = "COMPUTE", default_value = "f32")]
+    pub compute: ComputeName,
     /// Compute threads; otherwise as many as this process may use
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -45,6 +49,27 @@ pub enum BaseName {
     Nf4,
 }
 
+/// Names of arithmetics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComputeName {
+    /// 32-bit floating point
+    F32,
+    /// Brain floating point, summed in f32
+    Bf16,
+    /// 8-bit integers forward, bf16 backward
+    Int8,
+}
+
+impl From<ComputeName> for Compute {
+    fn from(name: ComputeName) -> Self {
+        match name {
+            ComputeName::F32 => Self::F32,
+            ComputeName::Bf16 => Self::Bf16,
+            ComputeName::Int8 => Self::Int8,
+        }
+    }
+}
+
 impl ModelArgs {
     /// Loads it.
     pub fn load(&self) -> anyhow::Result<Model> {
@@ -59,7 +84,13 @@ impl ModelArgs {
             .threads
             .or_else(|| NonZeroUsize::new(chassis::memory::threads()))
             .unwrap_or(NonZeroUsize::MIN);
-        let loaded = Model::load(&self.model, &LoadOptions { base, threads });
+        let kernel = Kernel::best(self.compute.into());
+        let options = LoadOptions {
+            base,
+            kernel,
+            threads,
+        };
+        let loaded = Model::load(&self.model, &options);
         loaded.with_context(|| format!("cannot use the model {}", self.model.display()))
     }
 }

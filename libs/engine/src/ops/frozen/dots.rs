@@ -1,0 +1,94 @@
+//! One block of a product with the dot-product instructions of AVX-512 (BF16 and VNNI).
+#![expect(
+    unsafe_code,
+    reason = "vector instructions take pointers; every function states what they must point to"
+)]
+
+use std::arch::x86_64::{
+    __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+};
+
+use super::words::{PANEL, ROWS, Word};
+
+/// Rows whose results stay in registers together: 8 × 2 sums, and two lines of the panel.
+const TALL: usize = 8;
+
+/// `c[ROWS, PANEL] = left[ROWS, words] · panel[words, PANEL]`, as [`super::tiles::Tiles::block`].
+///
+/// # Safety
+/// The processor has AVX-512 BF16 and VNNI; the pointers are as that function asks.
+pub(super) unsafe fn block(
+    word: Word,
+    c: *mut u32,
+    stride: usize,
+    left: *const u32,
+    panel: *const u32,
+    words: usize,
+) {
+    for first in (0..ROWS).step_by(TALL) {
+        // SAFETY: the caller's, for a part of the rows.
+        unsafe {
+            let (c, left) = (c.add(first * stride), left.add(first * words));
+            match word {
+                Word::Pair => pairs(c.cast(), stride, left, panel, words),
+                Word::Quad => quads(c.cast(), stride, left, panel, words),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`block`], for [`TALL`] rows.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn pairs(c: *mut f32, stride: usize, left: *const u32, panel: *const u32, words: usize) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; TALL];
+    for k in 0..words {
+        // SAFETY: line `k` of the panel and word `k` of each row; the caller vouches for them. bf16
+        // vectors are plain bits.
+        unsafe {
+            let line = panel.add(k * PANEL);
+            let low: __m512i = _mm512_loadu_si512(line.cast());
+            let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
+            for (i, [a, b]) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32(*left.add(i * words + k) as i32);
+                *a = _mm512_dpbf16_ps(*a, std::mem::transmute(x), std::mem::transmute(low));
+                *b = _mm512_dpbf16_ps(*b, std::mem::transmute(x), std::mem::transmute(high));
+            }
+        }
+    }
+    for (i, [a, b]) in sums.into_iter().enumerate() {
+        // SAFETY: row `i` of `c`.
+        unsafe {
+            _mm512_storeu_ps(c.add(i * stride), a);
+            _mm512_storeu_ps(c.add(i * stride + 16), b);
+        }
+    }
+}
+
+/// # Safety
+/// As [`block`], for [`TALL`] rows.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn quads(c: *mut i32, stride: usize, left: *const u32, panel: *const u32, words: usize) {
+    let mut sums = [[_mm512_setzero_si512(); 2]; TALL];
+    for k in 0..words {
+        // SAFETY: as in `pairs`.
+        unsafe {
+            let line = panel.add(k * PANEL);
+            let low: __m512i = _mm512_loadu_si512(line.cast());
+            let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
+            for (i, [a, b]) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32(*left.add(i * words + k) as i32);
+                *a = _mm512_dpbusd_epi32(*a, x, low);
+                *b = _mm512_dpbusd_epi32(*b, x, high);
+            }
+        }
+    }
+    for (i, [a, b]) in sums.into_iter().enumerate() {
+        // SAFETY: row `i` of `c`.
+        unsafe {
+            _mm512_storeu_si512(c.add(i * stride).cast(), a);
+            _mm512_storeu_si512(c.add(i * stride + 16).cast(), b);
+        }
+    }
+}
