@@ -46,8 +46,10 @@ impl fmt::Display for Compute {
 /// Instructions, from those every machine has to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
-    /// Whatever the compiler makes of plain code.
+    /// Plain code whose results are the same on every machine.
     Portable,
+    /// NEON, of 64-bit ARM.
+    Neon,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
@@ -62,6 +64,7 @@ impl Unit {
     const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Dot => "avx512dot",
@@ -74,6 +77,7 @@ impl Unit {
     pub fn is_present(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -157,15 +161,15 @@ impl Kernel {
 
     /// The units of this machine that carry out `compute`, the fastest last.
     fn units(compute: Compute) -> impl Iterator<Item = Unit> {
-        // The `gemm` crate multiplies in `f32`, always with the widest of these.
-        let floats = [Unit::Avx512, Unit::Avx2, Unit::Portable];
-        let floats = floats.into_iter().find(|unit| unit.is_present());
+        // The `gemm` crate multiplies in `f32`, always with the wider of these.
+        let floats = [Unit::Avx512, Unit::Avx2, Unit::Neon].into_iter();
+        let floats = floats.filter(|unit| unit.is_present()).take(1);
         let words = match compute {
             Compute::F32 => &[][..],
             Compute::Bf16 | Compute::Int8 => &[Unit::Avx512Dot, Unit::Amx],
         };
         let words = words.iter().copied().filter(|unit| unit.is_present());
-        floats.into_iter().chain(words)
+        [Unit::Portable].into_iter().chain(floats).chain(words)
     }
 }
 

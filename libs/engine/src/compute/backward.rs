@@ -4,10 +4,10 @@ use super::activations::Kept;
 use super::forward::{Pass, Trace, add};
 use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
-use crate::model::{Block, Model, Stack};
+use crate::model::{Block, Model};
 use crate::ops::heads::{Cut, Layout, cut_backward};
-use crate::ops::lora_linear::{self, Factors};
-use crate::ops::{Table, attention, rms_norm, swiglu};
+use crate::ops::lora_linear::{self, Factors, Learned};
+use crate::ops::{attention, rms_norm, swiglu};
 
 /// Overwrites `gradient` by that of `changes`, given `d_hidden` `[tokens, hidden]`, the gradient of
 /// the residual stream after the last block. Stops at the lowest adapted block.
@@ -93,36 +93,29 @@ impl Pass<'_> {
         mut gate_up: Vec<f32>,
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
-        let [_, _, stack_gate_up, stack_down] = &at.block.stacks;
-        let [_, _, g_gate_up, g_down] = gradient;
         let [_, _, low_gate_up, low_down] = &kept.low;
-
         let gated = self.needed(at, 3).then(|| self.gated(&gate_up));
-        let inputs = stack_down.matrix.width();
-        let d_low =
-            self.factors_backward(at, 3, g_down, &d, gated.as_deref(), low_down, stack_down);
+        let mut d_gated = self.workspace.take(gate_up.len() / 2);
+        let x = gated.as_deref();
+        self.stack_backward(at, 3, gradient, Some(&mut d_gated), &d, (x, low_down))?;
         self.workspace.give(gated.unwrap_or_default());
-        let mut d_gated = self
-            .workspace
-            .take(d.len() / stack_down.matrix.count() * inputs);
-        self.input_backward(at, 3, &mut d_gated, &d, d_low, stack_down)?;
 
         swiglu::backward(&mut gate_up, &d_gated, self.model.config().intermediate);
         self.workspace.give(d_gated);
         let normed = self
             .needed(at, 2)
             .then(|| self.normed(&kept.middle, &at.block.feed_forward_norm));
-        let d_low = self.factors_backward(
+        let mut d_normed = self.workspace.take(kept.middle.len());
+        let x = normed.as_deref();
+        self.stack_backward(
             at,
             2,
-            g_gate_up,
+            gradient,
+            Some(&mut d_normed),
             &gate_up,
-            normed.as_deref(),
-            low_gate_up,
-            stack_gate_up,
-        );
-        let mut d_normed = normed.unwrap_or_else(|| self.workspace.take(kept.middle.len()));
-        self.input_backward(at, 2, &mut d_normed, &gate_up, d_low, stack_gate_up)?;
+            (x, low_gate_up),
+        )?;
+        self.workspace.give(normed.unwrap_or_default());
         self.workspace.give(gate_up);
         rms_norm::backward(
             &mut d,
@@ -142,32 +135,28 @@ impl Pass<'_> {
         mut d: Vec<f32>,
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
-        let [stack_qkv, stack_o, ..] = &at.block.stacks;
-        let [g_qkv, g_o, ..] = gradient;
         let [low_qkv, low_o, ..] = &kept.low;
-
-        let d_low = self.factors_backward(at, 1, g_o, &d, Some(&kept.attended), low_o, stack_o);
         let mut d_attended = self.workspace.take(kept.attended.len());
-        self.input_backward(at, 1, &mut d_attended, &d, d_low, stack_o)?;
+        let x = Some(kept.attended.as_slice());
+        self.stack_backward(at, 1, gradient, Some(&mut d_attended), &d, (x, low_o))?;
 
         let d_joined = self.heads_backward(d_attended, kept);
         let normed = self
             .needed(at, 0)
             .then(|| self.normed(&kept.x, &at.block.attention_norm));
-        let d_low = self.factors_backward(
-            at,
-            0,
-            g_qkv,
-            &d_joined,
-            normed.as_deref(),
-            low_qkv,
-            stack_qkv,
-        );
-        let mut d_normed = normed.unwrap_or_else(|| self.workspace.take(kept.x.len()));
+        let x = normed.as_deref();
         if at.lowest {
-            self.workspace.give(d_low);
+            self.stack_backward(at, 0, gradient, None, &d_joined, (x, low_qkv))?;
         } else {
-            self.input_backward(at, 0, &mut d_normed, &d_joined, d_low, stack_qkv)?;
+            let mut d_normed = self.workspace.take(kept.x.len());
+            self.stack_backward(
+                at,
+                0,
+                gradient,
+                Some(&mut d_normed),
+                &d_joined,
+                (x, low_qkv),
+            )?;
             rms_norm::backward(
                 &mut d,
                 &d_normed,
@@ -175,8 +164,9 @@ impl Pass<'_> {
                 &at.block.attention_norm,
                 self.model.config().epsilon,
             );
+            self.workspace.give(d_normed);
         }
-        self.workspace.give(d_normed);
+        self.workspace.give(normed.unwrap_or_default());
         self.workspace.give(d_joined);
         Ok(d)
     }
@@ -232,58 +222,34 @@ impl Pass<'_> {
             .is_some_and(|changes| changes.of(at.index, place).is_some())
     }
 
-    /// The gradient of a stack's factors; returns that of its `x·Aᵀ`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call per stack, with what that stack keeps"
-    )]
-    fn factors_backward(
+    /// The gradient of a stack's input, where it is asked for, and of its factors, where it has some;
+    /// these read the stack's input and its `x·Aᵀ`.
+    fn stack_backward(
         &mut self,
         at: Place<'_>,
         place: usize,
-        gradient: &mut Factors,
+        gradient: &mut [Factors; 4],
+        dx: Option<&mut [f32]>,
         dy: &[f32],
-        x: Option<&[f32]>,
-        low: &[f32],
-        stack: &Stack,
-    ) -> Vec<f32> {
+        (x, low): (Option<&[f32]>, &[f32]),
+    ) -> Result<(), Error> {
+        let (Some(stack), Some(gradient)) = (at.block.stacks.get(place), gradient.get_mut(place))
+        else {
+            // Invariant: `place` is one of the four.
+            return Ok(());
+        };
         let mut d_low = self.workspace.take(low.len());
         let change = self.changes.and_then(|changes| changes.of(at.index, place));
-        if let Some((change, x)) = change.zip(x) {
-            let widths = lora_linear::Widths {
-                inputs: stack.matrix.width(),
-                outputs: stack.matrix.count(),
-            };
-            lora_linear::backward_factors(
-                gradient,
-                &mut d_low,
-                dy,
-                lora_linear::Saved { x, low },
-                widths,
-                change,
-            );
-        }
-        d_low
-    }
-
-    /// The gradient of a stack's input.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a product of the backward pass names every buffer that it reads and writes"
-    )]
-    fn input_backward(
-        &mut self,
-        at: Place<'_>,
-        place: usize,
-        dx: &mut [f32],
-        dy: &[f32],
-        d_low: Vec<f32>,
-        stack: &Stack,
-    ) -> Result<(), Error> {
-        let change = self.changes.and_then(|changes| changes.of(at.index, place));
+        let learned = change.zip(x).map(|(change, x)| Learned {
+            change,
+            x,
+            low,
+            gradient,
+            d_low: &mut d_low,
+        });
         let frozen = self.model.frozen(&stack.matrix);
         let scratch = &mut self.workspace.ops.products;
-        lora_linear::backward_input(dx, dy, &d_low, frozen, change, scratch)?;
+        lora_linear::backward(dx, dy, frozen, learned, scratch)?;
         self.workspace.give(d_low);
         Ok(())
     }

@@ -20,7 +20,7 @@ impl Model {
         if !matches!(options.base, Base::Source | Base::F32) {
             return Err(Error::Precision(options.base));
         }
-        let threads = Threads::new(options.threads)?;
+        let threads = Threads::new(options.threads, options.kernel.unit())?;
         let mut source = Source::open(path)?;
         let config = source.config()?;
         let tokenizer = source.tokenizer()?;

@@ -1,12 +1,16 @@
 //! The output layer and the loss, over the labelled positions alone.
 //!
-//! Logits exist for at most [`BLOCK`] positions at a time and are made from slices of the output
-//! layer, so that neither `[tokens, vocabulary]` nor a decoded output layer is ever held. The loss
-//! and its gradient are one operation: the logits are used for both while they are there.
+//! Neither `[tokens, vocabulary]` nor a decoded output layer is ever held. Where a product in the
+//! kernel's arithmetic is as cheap for a few positions as for many, the logits of [`BLOCK`] positions
+//! exist at a time and serve both the loss and its gradient. Where the output layer must first be
+//! brought into another order, that is done once for many positions: the vocabulary passes by in
+//! [`sliced`] pieces, twice for a gradient, since a probability needs the sum over all of them.
 #![expect(
     clippy::indexing_slicing,
     reason = "x, dx: [positions, width]; logits: [block, vocabulary]; asserted at entry"
 )]
+
+mod sliced;
 
 use rayon::prelude::*;
 
@@ -47,6 +51,9 @@ pub fn log_probabilities<T: Table>(
 ) -> Result<Vec<Vec<f32>>, T::Error> {
     let (width, vocabulary) = (output.weight.width(), output.weight.count());
     assert!(x.len() == wanted.len() * width, "one row per position");
+    if output.prefers_many(wanted.len()) {
+        return sliced::log_probabilities(x, output, wanted, scratch);
+    }
     let mut out = Vec::with_capacity(wanted.len());
     for (x, wanted) in x.chunks(BLOCK * width).zip(wanted.chunks(BLOCK)) {
         scratch.logits(x, output)?;
@@ -83,6 +90,9 @@ pub fn losses_and_gradient<T: Table>(
         x.len() == targets.len() * width && dx.len() == x.len(),
         "one row per position"
     );
+    if output.prefers_many(targets.len()) {
+        return sliced::losses_and_gradient(dx, x, output, targets, scale, scratch);
+    }
     let mut losses = Vec::with_capacity(targets.len());
     let blocks = x.chunks(BLOCK * width).zip(dx.chunks_mut(BLOCK * width));
     for ((x, dx), targets) in blocks.zip(targets.chunks(BLOCK)) {
@@ -163,54 +173,4 @@ fn normalizer(row: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::{Device, Tensor};
-
-    use super::*;
-    use crate::kernel::{Compute, Kernel};
-    use crate::ops::Dense;
-    use crate::ops::check::{close, plain, random};
-
-    #[test]
-    fn loss_and_gradient_equal_the_plain_composition() {
-        for (positions, width, vocabulary) in
-            [(1, 1, 2), (1, 64, 9000), (130, 5, 33), (3, 80, 8192)]
-        {
-            let x: Vec<f32> = random(positions * width, 1)
-                .iter()
-                .map(|v| v * 3.0)
-                .collect();
-            let table = random(vocabulary * width, 2);
-            let targets: Vec<u32> = (0..positions)
-                .map(|p| ((p * 7919) % vocabulary) as u32)
-                .collect();
-            let scale = 0.25;
-            let (want, want_dx) = plain(&x, &[positions, width], &vec![scale; positions], |x| {
-                let logits =
-                    x.matmul(&Tensor::from_slice(&table, (vocabulary, width), &Device::Cpu)?.t()?)?;
-                let logits = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
-                let normalizer = logits.exp()?.sum_keepdim(1)?.log()?;
-                let targets = Tensor::from_slice(&targets, (positions, 1), &Device::Cpu)?;
-                normalizer - logits.gather(&targets, 1)?
-            });
-            let output = Frozen {
-                weight: &Dense {
-                    data: &table,
-                    width,
-                },
-                kernel: Kernel::best(Compute::F32),
-            };
-            let mut scratch = Scratch::default();
-            let mut dx = vec![9.0; x.len()];
-            let losses =
-                losses_and_gradient(&mut dx, &x, output, &targets, scale, &mut scratch).unwrap();
-            close(&losses, &want, 1e-5);
-            close(&dx, &want_dx, 1e-5);
-
-            let wanted: Vec<&[u32]> = targets.chunks(1).collect();
-            let scores = log_probabilities(&x, output, &wanted, &mut scratch).unwrap();
-            let scores: Vec<f32> = scores.iter().map(|s| -s[0]).collect();
-            assert_eq!(scores, losses);
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! no code here that could make one for `W`.
 
 use super::Table;
-use super::frozen::{self, Frozen, Scratch};
+use super::frozen::{self, Beside, Frozen, Scratch};
 use super::product::{Into, View, ViewMut, multiply};
 
 /// The low-rank factors of the weights in one stack.
@@ -54,15 +54,6 @@ impl Factors {
     }
 }
 
-/// The widths of a stack, where its weight is not needed.
-#[derive(Debug, Clone, Copy)]
-pub struct Widths {
-    /// Width of the input.
-    pub inputs: usize,
-    /// Width of the output.
-    pub outputs: usize,
-}
-
 /// The change of the stack: its factors and their scale.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
@@ -90,6 +81,13 @@ pub fn forward<T: Table>(
     let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = x.len() / inputs;
     let x = View::new(x, tokens, inputs);
+    if let Some(change) = change.filter(|_| frozen.takes_beside(tokens).forward) {
+        let whole = ViewMut::new(y, tokens, outputs);
+        let low = ViewMut::new(low, tokens, change.factors.rank());
+        return change.beside((inputs, outputs), scratch, |beside, scratch| {
+            frozen::forward_beside(whole, low, x, frozen, beside, scratch)
+        });
+    }
     let whole = ViewMut::new(y, tokens, outputs);
     frozen::forward(whole, x, frozen, 0..outputs, scratch)?;
     let Some(Change { factors, scale }) = change else {
@@ -127,112 +125,135 @@ pub fn forward<T: Table>(
     Ok(())
 }
 
-/// What backward reads besides the frozen weight.
-#[derive(Debug, Clone, Copy)]
-pub struct Saved<'a> {
+impl Change<'_> {
+    /// Calls `product` with the factors as two matrices, B's parts joined and scaled.
+    fn beside<R>(
+        &self,
+        (inputs, outputs): (usize, usize),
+        scratch: &mut Scratch,
+        product: impl FnOnce(Beside<'_>, &mut Scratch) -> R,
+    ) -> R {
+        let rank = self.factors.rank();
+        let mut joined = std::mem::take(&mut scratch.joined);
+        joined.clear();
+        joined.resize(outputs * rank, 0.0);
+        for part in &self.factors.parts {
+            let rows = joined.chunks_exact_mut(rank).skip(part.column);
+            for (row, b) in rows.zip(part.b.chunks_exact(part.rank)) {
+                let own = row.iter_mut().skip(part.first);
+                own.zip(b).for_each(|(to, b)| *to = b * self.scale);
+            }
+        }
+        let beside = Beside {
+            a: View::new(&self.factors.a, rank, inputs),
+            b: View::new(&joined, outputs, rank),
+        };
+        let result = product(beside, scratch);
+        scratch.joined = joined;
+        result
+    }
+}
+
+/// What backward learns of the change, and what the forward kept for it.
+#[derive(Debug)]
+pub struct Learned<'a> {
+    /// The change.
+    pub change: Change<'a>,
     /// The input, `[tokens, inputs]`.
     pub x: &'a [f32],
     /// `x·Aᵀ`, `[tokens, Σ rank]`.
     pub low: &'a [f32],
+    /// Overwritten by the gradient of the factors.
+    pub gradient: &'a mut Factors,
+    /// `[tokens, Σ rank]`: overwritten by the gradient of `x·Aᵀ`.
+    pub d_low: &'a mut [f32],
 }
 
-/// The gradient of the change, given that of the output `dy` `[tokens, outputs]`.
-///
-/// `gradient` is overwritten; `d_low` `[tokens, Σ rank]` receives the gradient of `x·Aᵀ`, which
-/// [`backward_input`] needs.
-///
-/// # Panics
-/// The slices' lengths do not match.
-pub fn backward_factors(
-    gradient: &mut Factors,
-    d_low: &mut [f32],
-    dy: &[f32],
-    saved: Saved<'_>,
-    widths: Widths,
-    change: Change<'_>,
-) {
-    let Widths { inputs, outputs } = widths;
-    let tokens = dy.len() / outputs;
-    let rank = change.factors.rank();
-    for (part, gradient) in change.factors.parts.iter().zip(&mut gradient.parts) {
-        let dy = View::strided(
-            dy.get(part.column..).unwrap_or_default(),
-            tokens,
-            part.outputs,
-            outputs,
-        );
-        let low = View::strided(
-            saved.low.get(part.first..).unwrap_or_default(),
-            tokens,
-            part.rank,
-            rank,
-        );
-        let d_low = ViewMut::strided(
-            d_low.get_mut(part.first..).unwrap_or_default(),
-            tokens,
-            part.rank,
-            rank,
-        );
-        multiply(
-            d_low,
-            dy,
-            View::new(&part.b, part.outputs, part.rank),
-            change.scale,
-            Into::Overwrite,
-        );
-        multiply(
-            ViewMut::new(&mut gradient.b, part.outputs, part.rank),
-            dy.t(),
-            low,
-            change.scale,
-            Into::Overwrite,
-        );
-    }
-    let (d_low, x) = (
-        View::new(d_low, tokens, rank),
-        View::new(saved.x, tokens, inputs),
-    );
-    multiply(
-        ViewMut::new(&mut gradient.a, rank, inputs),
-        d_low.t(),
-        x,
-        1.0,
-        Into::Overwrite,
-    );
-}
-
-/// The gradient of the input: `dx ← dy·W + d_low·A`.
+/// The gradients of the input, `dx ← dy·W + s·(dy·B)·A`, where it is asked for, and of the change,
+/// given that of the output `dy` `[tokens, outputs]`.
 ///
 /// # Errors
 /// The frozen weight cannot be decoded.
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn backward_input<T: Table>(
-    dx: &mut [f32],
+pub fn backward<T: Table>(
+    dx: Option<&mut [f32]>,
     dy: &[f32],
-    d_low: &[f32],
     frozen: Frozen<'_, T>,
-    change: Option<Change<'_>>,
+    learned: Option<Learned<'_>>,
     scratch: &mut Scratch,
 ) -> Result<(), T::Error> {
     let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = dy.len() / outputs;
     let dy = View::new(dy, tokens, outputs);
-    let whole = ViewMut::new(dx, tokens, inputs);
-    frozen::backward(whole, dy, frozen, 0..outputs, Into::Overwrite, scratch)?;
-    if let Some(Change { factors, .. }) = change {
-        let rank = factors.rank();
-        let d_low = View::new(d_low, tokens, rank);
-        multiply(
-            ViewMut::new(dx, tokens, inputs),
-            d_low,
-            View::new(&factors.a, rank, inputs),
-            1.0,
-            Into::Add,
-        );
+    let dx = dx.map(|dx| ViewMut::new(dx, tokens, inputs));
+    let input_gradient = |dx, scratch: &mut Scratch| {
+        frozen::backward(dx, dy, frozen, 0..outputs, Into::Overwrite, scratch)
+    };
+    let Some(mut learned) = learned else {
+        return dx.map_or(Ok(()), |dx| input_gradient(dx, scratch));
+    };
+    match dx {
+        Some(dx) if frozen.takes_beside(tokens).backward => {
+            let change = learned.change;
+            let d_low = ViewMut::new(learned.d_low, tokens, change.factors.rank());
+            change.beside((inputs, outputs), scratch, |beside, scratch| {
+                frozen::backward_beside(dx, d_low, dy, frozen, beside, scratch)
+            })?;
+        }
+        Some(mut dx) => {
+            learned.low_gradient(dy);
+            input_gradient(dx.reborrow(), scratch)?;
+            learned.add_to_input_gradient(dx);
+        }
+        None => learned.low_gradient(dy),
     }
+    learned.factors_gradient(dy);
     Ok(())
+}
+
+impl Learned<'_> {
+    /// `d_low ← s·dy·B`.
+    fn low_gradient(&mut self, dy: View<'_>) {
+        let Change { factors, scale } = self.change;
+        for part in &factors.parts {
+            let d_low = ViewMut::strided(
+                self.d_low.get_mut(part.first..).unwrap_or_default(),
+                dy.rows(),
+                part.rank,
+                factors.rank(),
+            );
+            let b = View::new(&part.b, part.outputs, part.rank);
+            let dy = dy.columns(part.column, part.outputs);
+            multiply(d_low, dy, b, scale, Into::Overwrite);
+        }
+    }
+
+    /// `dx += d_low·A`.
+    fn add_to_input_gradient(&self, dx: ViewMut<'_>) {
+        let rank = self.change.factors.rank();
+        let d_low = View::new(self.d_low, dx.rows(), rank);
+        let a = View::new(&self.change.factors.a, rank, dx.cols());
+        multiply(dx, d_low, a, 1.0, Into::Add);
+    }
+
+    /// `dB ← s·dyᵀ·low` of each part, and `dA ← d_lowᵀ·x`.
+    fn factors_gradient(&mut self, dy: View<'_>) {
+        let Change { factors, scale } = self.change;
+        let (tokens, rank) = (dy.rows(), factors.rank());
+        for (part, gradient) in factors.parts.iter().zip(&mut self.gradient.parts) {
+            let low = View::new(self.low, tokens, rank).columns(part.first, part.rank);
+            let dy = dy.columns(part.column, part.outputs);
+            let gradient = ViewMut::new(&mut gradient.b, part.outputs, part.rank);
+            multiply(gradient, dy.t(), low, scale, Into::Overwrite);
+        }
+        let inputs = factors.a.len() / rank;
+        let d_low = View::new(self.d_low, tokens, rank);
+        let x = View::new(self.x, tokens, inputs);
+        let gradient = ViewMut::new(&mut self.gradient.a, rank, inputs);
+        multiply(gradient, d_low.t(), x, 1.0, Into::Overwrite);
+    }
 }
 
 #[cfg(test)]
@@ -350,20 +371,16 @@ mod tests {
                 vec![9.0; low.len()],
                 vec![9.0; x.len()],
             );
-            backward_factors(
-                &mut gradient,
-                &mut d_low,
-                &dy,
-                Saved { x: &x, low: &low },
-                Widths {
-                    inputs,
-                    outputs: OUTPUTS,
-                },
-                change,
-            );
             let (weight, mut scratch) = (case.weight(), Scratch::default());
+            let learned = Learned {
+                change,
+                x: &x,
+                low: &low,
+                gradient: &mut gradient,
+                d_low: &mut d_low,
+            };
             let frozen = frozen(&weight);
-            backward_input(&mut dx, &dy, &d_low, frozen, Some(change), &mut scratch).unwrap();
+            backward(Some(&mut dx), &dy, frozen, Some(learned), &mut scratch).unwrap();
             close(&dx, &want_dx, 1e-5);
 
             let loss = |factors: &Factors| -> f64 {

@@ -1,13 +1,18 @@
-//! Matrix products on slices, through the `gemm` crate.
+//! Matrix products on slices, through the `gemm` crate, or in plain code on compute threads whose
+//! results must be those of every other machine.
 //!
-//! `gemm` splits the result among threads, never the inner dimension, so that the number of
-//! threads does not change a bit.
+//! Either splits the result among threads, never the inner dimension, so that the number of threads
+//! does not change a bit.
 #![expect(
     unsafe_code,
     reason = "gemm takes pointers; the views assert their bounds when they are made"
 )]
 
+mod portable;
+
 use gemm::Parallelism;
+
+use crate::threads;
 
 /// A matrix `[rows, cols]` somewhere in a slice.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +104,20 @@ impl<'a> View<'a> {
         (row < self.rows).then(|| self.data.get(start..start + self.cols))?
     }
 
+    /// `count` columns from `first` on, of a matrix that was not transposed.
+    ///
+    /// # Panics
+    /// There are not so many, or the matrix was transposed.
+    #[must_use]
+    pub fn columns(self, first: usize, count: usize) -> Self {
+        assert!(
+            self.col_stride == 1 && first + count <= self.cols,
+            "columns must lie inside the view"
+        );
+        let data = self.data.get(first..).unwrap_or_default();
+        Self::strided(data, self.rows, count, self.row_stride)
+    }
+
     /// The transpose, without moving anything.
     #[must_use]
     pub const fn t(self) -> Self {
@@ -163,6 +182,18 @@ impl ViewMut<'_> {
     /// The first value.
     pub const fn as_mut_ptr(&mut self) -> *mut f32 {
         self.data.as_mut_ptr()
+    }
+
+    /// The same, to be read.
+    #[must_use]
+    pub const fn view(&self) -> View<'_> {
+        View {
+            data: self.data,
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+            col_stride: 1,
+        }
     }
 
     /// A view of the same for a while.
@@ -233,6 +264,9 @@ fn product(
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }
+    if threads::are_portable() {
+        return portable::product(dst, lhs, rhs, scale, into);
+    }
     let stride = |n: usize| n as isize;
     // SAFETY: each view's constructor proved that every element (row, col) lies inside its slice,
     // `t` only renames the two, and the destination is borrowed mutably, so nothing aliases it.
@@ -286,9 +320,11 @@ mod tests {
             }
             for lhs in [View::new(&a, m, k), View::new(&at, k, m).t()] {
                 for rhs in [View::new(&b, k, n), View::new(&bt, n, k).t()] {
-                    let mut got = vec![1.0; m * n];
-                    multiply(ViewMut::new(&mut got, m, n), lhs, rhs, 0.5, Into::Add);
-                    crate::ops::check::close(&got, &want, 1e-5);
+                    for product in [multiply, portable::product] {
+                        let mut got = vec![1.0; m * n];
+                        product(ViewMut::new(&mut got, m, n), lhs, rhs, 0.5, Into::Add);
+                        crate::ops::check::close(&got, &want, 1e-5);
+                    }
                 }
             }
         }

@@ -5,8 +5,9 @@
 
 use super::{Error, Tokenizer};
 
-/// A character has at most four bytes, hence four byte tokens; beyond this the bytes are no text.
-const WITHHELD_TOKENS: usize = 8;
+/// An incomplete character is at most three byte tokens, but a text may also hold U+FFFD itself, many
+/// in a row, each of three; beyond this the bytes are no text.
+const WITHHELD_TOKENS: usize = 64;
 
 /// The incomplete tail of the text so far.
 #[derive(Debug)]

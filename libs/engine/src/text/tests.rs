@@ -325,6 +325,18 @@ fn a_stream_that_ends_within_a_character_says_so() {
 }
 
 #[test]
+fn replacement_characters_in_a_text_do_not_split_the_character_after_them() {
+    let tokenizer = fixture::tokenizer();
+    let mut stream = tokenizer.stream();
+    let mut streamed = String::new();
+    for id in tokenizer.encode("\u{fffd}\u{fffd}₠").unwrap() {
+        streamed.extend(stream.push(id).unwrap());
+    }
+    streamed.push_str(&stream.finish().unwrap());
+    assert_eq!(streamed, "\u{fffd}\u{fffd}₠");
+}
+
+#[test]
 fn a_message_does_not_print_what_was_said() {
     let shown = format!("{:?}", Message::new("user", "my secret"));
     assert!(!shown.contains("secret"), "{shown}");

@@ -13,6 +13,7 @@ mod adapters;
 mod cancel;
 mod damage;
 mod generation;
+mod kernels;
 mod repeatable;
 mod scoring;
 mod smollm2;

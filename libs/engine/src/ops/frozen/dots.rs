@@ -20,19 +20,18 @@ const TALL: usize = 8;
 /// The processor has AVX-512 BF16 and VNNI; the pointers are as that function asks.
 pub(super) unsafe fn block(
     word: Word,
-    c: *mut u32,
-    stride: usize,
-    left: *const u32,
+    (c, stride): (*mut u32, usize),
+    (left, pitch): (*const u32, usize),
     panel: *const u32,
     words: usize,
 ) {
     for first in (0..ROWS).step_by(TALL) {
         // SAFETY: the caller's, for a part of the rows.
         unsafe {
-            let (c, left) = (c.add(first * stride), left.add(first * words));
+            let (c, left) = (c.add(first * stride), (left.add(first * pitch), pitch));
             match word {
-                Word::Pair => pairs(c.cast(), stride, left, panel, words),
-                Word::Quad => quads(c.cast(), stride, left, panel, words),
+                Word::Pair => pairs((c.cast(), stride), left, panel, words),
+                Word::Quad => quads((c.cast(), stride), left, panel, words),
             }
         }
     }
@@ -41,7 +40,12 @@ pub(super) unsafe fn block(
 /// # Safety
 /// As [`block`], for [`TALL`] rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs(c: *mut f32, stride: usize, left: *const u32, panel: *const u32, words: usize) {
+unsafe fn pairs(
+    (c, stride): (*mut f32, usize),
+    (left, pitch): (*const u32, usize),
+    panel: *const u32,
+    words: usize,
+) {
     let mut sums = [[_mm512_setzero_ps(); 2]; TALL];
     for k in 0..words {
         // SAFETY: line `k` of the panel and word `k` of each row; the caller vouches for them. bf16
@@ -51,7 +55,7 @@ unsafe fn pairs(c: *mut f32, stride: usize, left: *const u32, panel: *const u32,
             let low: __m512i = _mm512_loadu_si512(line.cast());
             let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
             for (i, [a, b]) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_epi32(*left.add(i * words + k) as i32);
+                let x = _mm512_set1_epi32(*left.add(i * pitch + k) as i32);
                 *a = _mm512_dpbf16_ps(*a, std::mem::transmute(x), std::mem::transmute(low));
                 *b = _mm512_dpbf16_ps(*b, std::mem::transmute(x), std::mem::transmute(high));
             }
@@ -69,7 +73,12 @@ unsafe fn pairs(c: *mut f32, stride: usize, left: *const u32, panel: *const u32,
 /// # Safety
 /// As [`block`], for [`TALL`] rows.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn quads(c: *mut i32, stride: usize, left: *const u32, panel: *const u32, words: usize) {
+unsafe fn quads(
+    (c, stride): (*mut i32, usize),
+    (left, pitch): (*const u32, usize),
+    panel: *const u32,
+    words: usize,
+) {
     let mut sums = [[_mm512_setzero_si512(); 2]; TALL];
     for k in 0..words {
         // SAFETY: as in `pairs`.
@@ -78,7 +87,7 @@ unsafe fn quads(c: *mut i32, stride: usize, left: *const u32, panel: *const u32,
             let low: __m512i = _mm512_loadu_si512(line.cast());
             let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
             for (i, [a, b]) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_epi32(*left.add(i * words + k) as i32);
+                let x = _mm512_set1_epi32(*left.add(i * pitch + k) as i32);
                 *a = _mm512_dpbusd_epi32(*a, x, low);
                 *b = _mm512_dpbusd_epi32(*b, x, high);
             }

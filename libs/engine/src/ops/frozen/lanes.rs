@@ -4,6 +4,7 @@
 //! processor's own rounding to bf16 makes them.
 #![expect(
     unsafe_code,
+    clippy::indexing_slicing,
     reason = "vector instructions take pointers; each load and store is of a slice or array at hand"
 )]
 
@@ -36,10 +37,49 @@ fn from(row: &[f32], first: usize) -> &[f32] {
     row.get(first..).unwrap_or_default()
 }
 
+/// A row as lines of pairs.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pairs_of_row(out: &mut [u32], row: &[f32]) {
+    let (lines, _) = out.as_chunks_mut::<STEP>();
+    for (step, line) in lines.iter_mut().enumerate() {
+        *line = pairs(from(row, 2 * STEP * step));
+    }
+}
+
+/// Sixteen rows as pairs, transposed, into lines `pitch` words apart.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pairs_of_columns(out: &mut [u32], pitch: usize, rows: &[&[f32]; STEP]) {
+    for (step, out) in out.chunks_mut(STEP * pitch).enumerate() {
+        let mut lines = [[0u32; STEP]; STEP];
+        for (line, row) in lines.iter_mut().zip(rows) {
+            *line = pairs(from(row, 2 * STEP * step));
+        }
+        let turned = transposed(&lines);
+        for (to, line) in out.chunks_mut(pitch).zip(&turned) {
+            to[..STEP].copy_from_slice(line);
+        }
+    }
+}
+
+/// Two rows zipped into lines of `width` words, which lie `pitch` words apart.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn zip_rows(out: &mut [u32], pitch: usize, width: usize, low: &[f32], high: &[f32]) {
+    for (panel, out) in out.chunks_mut(pitch).enumerate() {
+        let (halves, _) = out
+            .get_mut(..width)
+            .unwrap_or_default()
+            .as_chunks_mut::<STEP>();
+        for (half, to) in halves.iter_mut().enumerate() {
+            let first = panel * width + half * STEP;
+            *to = zipped(from(low, first), from(high, first));
+        }
+    }
+}
+
 /// The first 32 values as 16 pairs of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-pub(super) fn pairs(row: &[f32]) -> [u32; STEP] {
+fn pairs(row: &[f32]) -> [u32; STEP] {
     let (low, high) = (load(row), load(from(row, STEP)));
     // SAFETY: both are 64 plain bytes.
     unsafe { transmute(_mm512_cvtne2ps_pbh(high, low)) }
@@ -48,7 +88,7 @@ pub(super) fn pairs(row: &[f32]) -> [u32; STEP] {
 /// Sixteen pairs of bf16, the first of each from `low` and the second from `high`.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-pub(super) fn zipped(low: &[f32], high: &[f32]) -> [u32; STEP] {
+fn zipped(low: &[f32], high: &[f32]) -> [u32; STEP] {
     let wide = |x: &[f32]| {
         // SAFETY: both are 32 plain bytes.
         _mm512_cvtepu16_epi32(unsafe { transmute(_mm512_cvtneps_pbh(load(x))) })
@@ -73,10 +113,34 @@ pub(super) fn scale(row: &[f32]) -> f32 {
     _mm512_reduce_max_ps(most) / 127.0 + _mm512_reduce_add_ps(poison)
 }
 
+/// A row as lines of quads: see [`bytes`].
+#[target_feature(enable = "avx512f")]
+pub(super) fn bytes_of_row(out: &mut [u32], row: &[f32], inverse: f32, bias: i32) {
+    let (lines, _) = out.as_chunks_mut::<STEP>();
+    for (step, line) in lines.iter_mut().enumerate() {
+        *line = bytes(from(row, 4 * STEP * step), inverse, bias);
+    }
+}
+
+/// Sixteen rows of `words` words, transposed, into lines `pitch` words apart.
+#[target_feature(enable = "avx512f")]
+pub(super) fn lines_of_columns(out: &mut [u32], pitch: usize, rows: &[u32], words: usize) {
+    for (step, out) in out.chunks_mut(STEP * pitch).enumerate() {
+        let mut lines = [[0u32; STEP]; STEP];
+        for (line, row) in lines.iter_mut().zip(rows.chunks_exact(words)) {
+            line.copy_from_slice(&row[step * STEP..][..STEP]);
+        }
+        let turned = transposed(&lines);
+        for (to, line) in out.chunks_mut(pitch).zip(&turned) {
+            to[..STEP].copy_from_slice(line);
+        }
+    }
+}
+
 /// The first 64 values times `inverse`, rounded (ties to even) and raised by `bias`, as 16 quads.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn bytes(row: &[f32], inverse: f32, bias: i32) -> [u32; STEP] {
+fn bytes(row: &[f32], inverse: f32, bias: i32) -> [u32; STEP] {
     let mut out = [0u32; STEP];
     for (part, out) in out.chunks_exact_mut(4).enumerate() {
         let scaled = _mm512_mul_ps(load(from(row, part * STEP)), _mm512_set1_ps(inverse));
@@ -103,7 +167,7 @@ pub(super) fn bytes_sum(words: &[u32]) -> i32 {
 /// A block of 16 lines, transposed.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn transposed(lines: &[[u32; STEP]; STEP]) -> [[u32; STEP]; STEP] {
+fn transposed(lines: &[[u32; STEP]; STEP]) -> [[u32; STEP]; STEP] {
     let r: [__m512; STEP] = std::array::from_fn(|i| _mm512_castsi512_ps(vector(&lines[i])));
     let (mut t, mut u, mut v) = (
         [_mm512_setzero_ps(); STEP],

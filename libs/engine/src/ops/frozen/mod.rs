@@ -6,6 +6,10 @@
 //! precision the plan chose. Each element of a result is summed by one thread in one order.
 
 #[cfg(target_arch = "x86_64")]
+mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+#[cfg(target_arch = "x86_64")]
 mod dots;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
@@ -47,10 +51,52 @@ impl<T> Clone for Frozen<'_, T> {
 
 impl<T> Copy for Frozen<'_, T> {}
 
+/// A low-rank change beside a frozen weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    /// `[rank, inputs]`
+    pub a: View<'a>,
+    /// `[outputs, rank]`, scaled.
+    pub b: View<'a>,
+}
+
+impl<T> Frozen<'_, T> {
+    /// Whether the matrix is brought into another order for a product with so many tokens, which costs
+    /// the less the more there are.
+    #[must_use]
+    pub const fn prefers_many(&self, tokens: usize) -> bool {
+        cfg!(target_arch = "x86_64")
+            && matches!(self.kernel.unit(), Unit::Avx512Dot | Unit::Amx)
+            && tokens >= FEW
+    }
+
+    /// Whether [`forward_beside`] and [`backward_beside`] are faster for so many tokens than the
+    /// product and the change by themselves.
+    #[must_use]
+    pub const fn takes_beside(&self, tokens: usize) -> Sides {
+        let words = self.prefers_many(tokens);
+        Sides {
+            forward: words && matches!(self.kernel.compute(), Compute::Bf16),
+            backward: words,
+        }
+    }
+}
+
+/// In which directions the change goes along with the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sides {
+    /// [`forward_beside`]
+    pub forward: bool,
+    /// [`backward_beside`]
+    pub backward: bool,
+}
+
 /// Buffers that products use again.
 #[derive(Debug, Default)]
 pub struct Scratch {
     decoded: Vec<f32>,
+    /// The caller's, for the `b` of [`Beside`].
+    pub(super) joined: Vec<f32>,
     rounded: rounded::Scratch,
     #[cfg(target_arch = "x86_64")]
     tiled: tiled::Scratch,
@@ -78,11 +124,72 @@ pub fn forward<T: Table>(
         (Compute::F32, _) => multiply(y, x, w.t(), 1.0, Into::Overwrite),
         _ if x.rows() < FEW => multiply(y, x, w.t(), 1.0, Into::Overwrite),
         #[cfg(target_arch = "x86_64")]
-        (compute, unit @ (Unit::Avx512Dot | Unit::Amx)) => {
-            tiled::forward(y, x, w, compute, unit, &mut scratch.tiled);
-        }
+        (compute, unit @ (Unit::Avx512Dot | Unit::Amx)) => match compute {
+            Compute::Int8 => tiled::forward_quads(y, x, w, unit, &mut scratch.tiled),
+            _ => tiled::forward(y, x, w, unit, &mut scratch.tiled),
+        },
         (Compute::Bf16, _) => rounded::pairs(y, x, w.t(), Into::Overwrite, &mut scratch.rounded),
         (Compute::Int8, _) => rounded::quads(y, x, w, &mut scratch.rounded),
+    }
+    Ok(())
+}
+
+/// `low` `[tokens, rank]` ← `x · aᵀ`, then `y ← x · weightᵀ + low · bᵀ`, as one product.
+///
+/// # Errors
+/// The weight cannot be decoded.
+///
+/// # Panics
+/// The shapes do not match, or the kernel does not take it: see [`Frozen::takes_beside`].
+pub fn forward_beside<T: Table>(
+    y: ViewMut<'_>,
+    low: ViewMut<'_>,
+    x: View<'_>,
+    frozen: Frozen<'_, T>,
+    beside: Beside<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), T::Error> {
+    assert!(
+        frozen.takes_beside(x.rows()).forward,
+        "the kernel takes no change beside its product"
+    );
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (outputs, inputs) = (frozen.weight.count(), frozen.weight.width());
+        let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
+        let w = View::new(rows, outputs, inputs);
+        let unit = frozen.kernel.unit();
+        tiled::forward_beside(y, low, x, w, beside, unit, &mut scratch.tiled);
+    }
+    Ok(())
+}
+
+/// `d_low` `[tokens, rank]` ← `dy · b`, then `dx ← dy · weight + d_low · a`, as one product.
+///
+/// # Errors
+/// The weight cannot be decoded.
+///
+/// # Panics
+/// As [`forward_beside`].
+pub fn backward_beside<T: Table>(
+    dx: ViewMut<'_>,
+    d_low: ViewMut<'_>,
+    dy: View<'_>,
+    frozen: Frozen<'_, T>,
+    beside: Beside<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), T::Error> {
+    assert!(
+        frozen.takes_beside(dy.rows()).backward,
+        "the kernel takes no change beside its product"
+    );
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (outputs, inputs) = (frozen.weight.count(), frozen.weight.width());
+        let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
+        let w = View::new(rows, outputs, inputs);
+        let unit = frozen.kernel.unit();
+        tiled::backward_beside(dx, d_low, dy, w, beside, unit, &mut scratch.tiled);
     }
     Ok(())
 }

@@ -1,84 +1,88 @@
 //! Products in blocks of words, with tiles or dot-product instructions.
-#![expect(
-    unsafe_code,
-    clippy::indexing_slicing,
-    reason = "blocks of the result are written by pointer; each lies inside it, and no two overlap"
-)]
 
-use rayon::prelude::*;
-
-use super::dots;
-use super::tiles::Tiles;
+use super::aligned::Aligned;
+use super::blocks::Product;
 use super::words::{
-    BIAS, Column, PANEL, ROWS, Shape, Word, left_pairs, left_quads, panels, panels_of_quads,
-    panels_of_transposed,
+    Column, Shape, Word, left_pairs, left_quads, panels, panels_of_quads, panels_of_transposed,
 };
-use crate::kernel::{Compute, Unit};
-use crate::ops::product::{Into, View, ViewMut};
-
-/// Blocks of rows, and panels, of one task: 256 rows of the left operand stay in the second-level
-/// cache while a few panels pass by.
-const TASK_BLOCKS: usize = 8;
-const TASK_PANELS: usize = 4;
+use super::{Beside, Into};
+use crate::kernel::Unit;
+use crate::ops::product::{View, ViewMut};
 
 /// Buffers that are used again.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    left: Vec<u32>,
+    left: Aligned,
+    right: Aligned,
     scales: Vec<f32>,
-    panels: Vec<u32>,
     columns: Vec<Column>,
 }
 
-/// `y ← x · wᵀ`, `w` `[outputs, inputs]`.
-pub(super) fn forward(
+/// `y ← x · wᵀ`, both rounded to bf16; `w` `[outputs, inputs]`.
+pub(super) fn forward(y: ViewMut<'_>, x: View<'_>, w: View<'_>, unit: Unit, scratch: &mut Scratch) {
+    let shape = shape(x, w.rows(), &[x.cols()]);
+    let all = 0..shape.words;
+    let (left, right) = operands(scratch, shape);
+    left_pairs(left, x, shape, &all);
+    panels_of_transposed(right, w, shape, &all);
+    Product::new(shape, left, right, unit).run(y, Into::Overwrite);
+}
+
+/// `low ← x · aᵀ`, then `y ← x · wᵀ + low · bᵀ`, all rounded to bf16.
+pub(super) fn forward_beside(
     y: ViewMut<'_>,
+    mut low: ViewMut<'_>,
     x: View<'_>,
     w: View<'_>,
-    compute: Compute,
+    beside: Beside<'_>,
     unit: Unit,
     scratch: &mut Scratch,
 ) {
-    assert!(x.cols() == w.cols(), "shapes of a product must match");
-    let word = match compute {
-        Compute::Int8 => Word::Quad,
-        _ => Word::Pair,
+    let shape = shape(x, w.rows(), &[x.cols(), low.cols()]);
+    let own = 0..Word::Pair.words(x.cols());
+    let side = own.end..shape.words;
+    let (left, right) = operands(scratch, shape);
+    left_pairs(left, x, shape, &own);
+
+    let narrow = Shape {
+        words: own.end,
+        cols: low.cols(),
+        ..shape
     };
-    let shape = Shape {
-        rows: x.rows(),
-        inner: x.cols(),
-        cols: w.rows(),
-        word,
-    };
-    let Scratch {
-        left,
-        scales,
-        panels,
-        columns,
-    } = scratch;
-    let undo = match word {
-        Word::Pair => {
-            left_pairs(left, x, shape);
-            panels_of_transposed(panels, w, shape);
-            None
-        }
-        Word::Quad => {
-            left_quads(left, scales, x, shape);
-            panels_of_quads(panels, columns, w, shape);
-            Some((scales.as_slice(), columns.as_slice()))
-        }
-    };
-    Product {
-        shape,
-        left,
-        panels,
-        undo,
-        unit,
-    }
-    .run(y, Into::Overwrite);
+    let first = narrow.whole(right);
+    panels_of_transposed(first, beside.a, narrow, &own);
+    Product::new(narrow, left, first, unit).run_pitched(low.reborrow(), shape.words);
+
+    left_pairs(left, low.view(), shape, &side);
+    panels_of_transposed(right, w, shape, &own);
+    panels_of_transposed(right, beside.b, shape, &side);
+    Product::new(shape, left, right, unit).run(y, Into::Overwrite);
 }
 
-/// `dx ← dy · w` (or added to it), `w` `[outputs, inputs]`.
+/// `y ← x · wᵀ`, both rounded to 8-bit integers.
+pub(super) fn forward_quads(
+    y: ViewMut<'_>,
+    x: View<'_>,
+    w: View<'_>,
+    unit: Unit,
+    scratch: &mut Scratch,
+) {
+    let shape = Shape {
+        rows: x.rows(),
+        words: Word::Quad.words(x.cols()),
+        cols: w.rows(),
+        word: Word::Quad,
+    };
+    let left = scratch.left.take(shape.left_len());
+    let right = scratch.right.take(shape.panels() * shape.panel_len());
+    left_quads(left, &mut scratch.scales, x, shape);
+    panels_of_quads(right, &mut scratch.columns, w, shape);
+    let mut product = Product::new(shape, left, right, unit);
+    product.undo = Some((&scratch.scales, &scratch.columns));
+    product.run(y, Into::Overwrite);
+}
+
+/// `dx ← dy · w` (or added to it), both rounded to bf16; `w` `[outputs, inputs]`.
 pub(super) fn backward(
     dx: ViewMut<'_>,
     dy: View<'_>,
@@ -87,130 +91,58 @@ pub(super) fn backward(
     unit: Unit,
     scratch: &mut Scratch,
 ) {
-    assert!(dy.cols() == w.rows(), "shapes of a product must match");
-    let shape = Shape {
-        rows: dy.rows(),
-        inner: w.rows(),
-        cols: w.cols(),
-        word: Word::Pair,
-    };
-    left_pairs(&mut scratch.left, dy, shape);
-    panels(&mut scratch.panels, w, shape);
-    Product {
-        shape,
-        left: &scratch.left,
-        panels: &scratch.panels,
-        undo: None,
-        unit,
-    }
-    .run(dx, into);
+    let shape = shape(dy, w.cols(), &[w.rows()]);
+    let all = 0..shape.words;
+    let (left, right) = operands(scratch, shape);
+    left_pairs(left, dy, shape, &all);
+    panels(right, w, shape, &all);
+    Product::new(shape, left, right, unit).run(dx, into);
 }
 
-/// Both operands in words.
-struct Product<'a> {
-    shape: Shape,
-    left: &'a [u32],
-    panels: &'a [u32],
-    /// Scales of rows, and of columns with their sums, where the words are integers.
-    undo: Option<(&'a [f32], &'a [Column])>,
+/// `d_low ← dy · b`, then `dx ← dy · w + d_low · a`, all rounded to bf16.
+pub(super) fn backward_beside(
+    dx: ViewMut<'_>,
+    mut d_low: ViewMut<'_>,
+    dy: View<'_>,
+    w: View<'_>,
+    beside: Beside<'_>,
     unit: Unit,
+    scratch: &mut Scratch,
+) {
+    let shape = shape(dy, w.cols(), &[w.rows(), d_low.cols()]);
+    let own = 0..Word::Pair.words(w.rows());
+    let side = own.end..shape.words;
+    let (left, right) = operands(scratch, shape);
+    left_pairs(left, dy, shape, &own);
+
+    let narrow = Shape {
+        words: own.end,
+        cols: d_low.cols(),
+        ..shape
+    };
+    let first = narrow.whole(right);
+    panels(first, beside.b, narrow, &own);
+    Product::new(narrow, left, first, unit).run_pitched(d_low.reborrow(), shape.words);
+
+    left_pairs(left, d_low.view(), shape, &side);
+    panels(right, w, shape, &own);
+    panels(right, beside.a, shape, &side);
+    Product::new(shape, left, right, unit).run(dx, Into::Overwrite);
 }
 
-/// The destination, shared by tasks that write different blocks of it.
-#[derive(Clone, Copy)]
-struct Destination {
-    data: *mut f32,
-    stride: usize,
-    into: Into,
-}
-
-// SAFETY: every task writes blocks of its own; see `Product::run`.
-unsafe impl Sync for Destination {}
-
-impl Product<'_> {
-    fn run(&self, mut y: ViewMut<'_>, into: Into) {
-        let shape = self.shape;
-        assert!(
-            y.rows() == shape.rows && y.cols() == shape.cols,
-            "shapes of a product must match"
-        );
-        assert!(
-            self.left.len() >= shape.left_len()
-                && self.panels.len() >= shape.panels() * shape.panel_len(),
-            "operands must be whole"
-        );
-        let y = Destination {
-            stride: y.row_stride(),
-            data: y.as_mut_ptr(),
-            into,
-        };
-        let blocks = shape.rows.div_ceil(ROWS);
-        let down = blocks.div_ceil(TASK_BLOCKS);
-        let across = shape.panels().div_ceil(TASK_PANELS);
-        let tasks = (0..down * across).into_par_iter().with_max_len(1);
-        tasks.for_each(|task| {
-            let (row, column) = (task % down * TASK_BLOCKS, task / down * TASK_PANELS);
-            // SAFETY: a unit is only chosen where it is present (`Kernel::best`, `Kernel::named`).
-            let tiles = (self.unit == Unit::Amx).then(|| unsafe { Tiles::configured() });
-            for panel in column..(column + TASK_PANELS).min(shape.panels()) {
-                for block in row..(row + TASK_BLOCKS).min(blocks) {
-                    self.block(tiles.as_ref(), &y, block, panel);
-                }
-            }
-        });
-    }
-
-    /// One block of [`ROWS`] × [`PANEL`] results.
-    fn block(&self, tiles: Option<&Tiles>, y: &Destination, block: usize, panel: usize) {
-        let shape = self.shape;
-        let (first, column) = (block * ROWS, panel * PANEL);
-        let rows = ROWS.min(shape.rows - first);
-        let cols = PANEL.min(shape.cols - column);
-        let left = &self.left[first * shape.words()..][..ROWS * shape.words()];
-        let panel = &self.panels[panel * shape.panel_len()..][..shape.panel_len()];
-        // SAFETY: inside the destination, whose every row holds `cols` values from `column` on.
-        let corner = unsafe { y.data.add(first * y.stride + column) };
-        let compute = |c: *mut u32, stride: usize| {
-            let (left, panel, words) = (left.as_ptr(), panel.as_ptr(), shape.words());
-            // SAFETY: operands are whole blocks, sliced above; `c` has room for one; the unit is here.
-            unsafe {
-                match tiles {
-                    Some(tiles) => tiles.block(shape.word, c, stride, left, panel, words),
-                    None => dots::block(shape.word, c, stride, left, panel, words),
-                }
-            }
-        };
-        let whole = rows == ROWS && cols == PANEL;
-        if whole && self.undo.is_none() && y.into == Into::Overwrite {
-            compute(corner.cast(), y.stride);
-            return;
-        }
-        let mut own = Block([0; ROWS * PANEL]);
-        compute(own.0.as_mut_ptr(), PANEL);
-        for (i, own) in own.0.chunks_exact(PANEL).take(rows).enumerate() {
-            // SAFETY: row `first + i` of the destination, whose blocks no other task touches.
-            let out = unsafe { std::slice::from_raw_parts_mut(corner.add(i * y.stride), cols) };
-            match self.undo {
-                Some((scales, columns)) => {
-                    let (scale, columns) = (scales[first + i], &columns[column..][..cols]);
-                    for ((out, own), column) in out.iter_mut().zip(own).zip(columns) {
-                        let sum = own.cast_signed() - BIAS * column.sum;
-                        *out = sum as f32 * (scale * column.scale);
-                    }
-                }
-                None if y.into == Into::Add => {
-                    let pairs = out.iter_mut().zip(own);
-                    pairs.for_each(|(out, own)| *out += f32::from_bits(*own));
-                }
-                None => {
-                    let pairs = out.iter_mut().zip(own);
-                    pairs.for_each(|(out, own)| *out = f32::from_bits(*own));
-                }
-            }
-        }
+/// The shape of a product of pairs whose inner dimension has these segments.
+fn shape(left: View<'_>, cols: usize, segments: &[usize]) -> Shape {
+    Shape {
+        rows: left.rows(),
+        words: segments.iter().map(|inner| Word::Pair.words(*inner)).sum(),
+        cols,
+        word: Word::Pair,
     }
 }
 
-/// Results that do not go straight to their place; aligned for whole stores.
-#[repr(align(64))]
-struct Block([u32; ROWS * PANEL]);
+/// Room for both operands; `right` has room for a narrower product of the same operand too.
+fn operands(scratch: &mut Scratch, shape: Shape) -> (&mut [u32], &mut [u32]) {
+    let left = scratch.left.take(shape.left_len());
+    let right = scratch.right.take(shape.panels() * shape.panel_len());
+    (left, right)
+}

@@ -91,18 +91,18 @@ impl Tiles {
         Self(())
     }
 
-    /// `c[ROWS, PANEL] = left[ROWS, words] · panel[words, PANEL]`, rows of `c` `stride` values apart.
+    /// `c[ROWS, PANEL] = left[ROWS, words] · panel[words, PANEL]`, row by row.
     /// Results are `f32` for pairs and `i32` for quads.
     ///
     /// # Safety
-    /// `left` points to `ROWS · words` words, `panel` to `words · PANEL`; `words` is a multiple of
-    /// [`STEP`] and not 0; `c` points to [`ROWS`] rows of [`PANEL`] values, `stride` values apart.
+    /// `left` points to [`ROWS`] rows of `words` words, `pitch` apart; `panel` to `words · PANEL`;
+    /// `words` is a multiple of [`STEP`] and not 0; `c` points to [`ROWS`] rows of [`PANEL`] values,
+    /// `stride` values apart.
     pub(super) unsafe fn block(
         &self,
         word: Word,
-        c: *mut u32,
-        stride: usize,
-        left: *const u32,
+        (c, stride): (*mut u32, usize),
+        (left, pitch): (*const u32, usize),
         panel: *const u32,
         words: usize,
     ) {
@@ -133,8 +133,8 @@ impl Tiles {
                     "tilestored [{bottom} + {pitch}*1], tmm2",
                     "tilestored [{bottom} + {pitch}*1 + 64], tmm3",
                     upper = inout(reg) left => _,
-                    lower = inout(reg) left.add(STEP * words) => _,
-                    row = in(reg) 4 * words,
+                    lower = inout(reg) left.add(ROWS / 2 * pitch) => _,
+                    row = in(reg) 4 * pitch,
                     panel = inout(reg) panel => _,
                     line = in(reg) LINE,
                     steps = inout(reg) words / STEP => _,

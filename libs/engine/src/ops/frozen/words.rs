@@ -3,19 +3,24 @@
 //!
 //! The left operand is `[rows, words]`, row by row. The right one lies in panels of [`PANEL`]
 //! columns, `[panels, words, PANEL]`, so that a vector register or a tile takes whole lines of it.
-//! Rows, words and columns beyond the matrix are zero.
+//! Rows, words and columns beyond the matrix are zero. The inner dimension may be made of segments,
+//! each padded by itself: `[x | l]·[w ; b]` is `x·w + l·b`.
 //!
 //! Everything here needs AVX-512 with BF16, as the kernels that read words do.
 #![expect(
     unsafe_code,
     clippy::indexing_slicing,
     reason = "left: [rows, words]; panel: [words, PANEL]; sizes follow from `Shape`; vector \
-              instructions are asked for by `Product`, which exists only where they are present"
+              instructions are asked for by kernels that exist only where they are present"
 )]
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lanes::{bytes, bytes_sum, pairs, scale, transposed, zipped};
+use super::lanes::{
+    bytes_of_row, bytes_sum, lines_of_columns, pairs_of_columns, pairs_of_row, scale, zip_rows,
+};
 use crate::ops::product::View;
 
 /// Columns of a panel.
@@ -30,6 +35,9 @@ pub(super) const STEP: usize = 16;
 /// What an 8-bit integer of the left operand is raised by, to be unsigned as the instructions want.
 pub(super) const BIAS: i32 = 128;
 
+/// Panels that one task brings into order, so that it reads more than a cache line of each row.
+const TOGETHER: usize = 4;
+
 /// How many values of the inner dimension a word holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
@@ -39,69 +47,70 @@ pub(super) enum Word {
     Quad,
 }
 
-/// The sizes of a product `[rows, inner] · [inner, cols]`.
+impl Word {
+    /// Words of `inner` values, padded.
+    pub(super) const fn words(self, inner: usize) -> usize {
+        let values = match self {
+            Self::Pair => 2 * STEP,
+            Self::Quad => 4 * STEP,
+        };
+        inner.div_ceil(values) * STEP
+    }
+}
+
+/// The sizes of a product `[rows, words] · [words, cols]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) rows: usize,
-    pub(super) inner: usize,
+    /// Words of all segments together.
+    pub(super) words: usize,
     pub(super) cols: usize,
     pub(super) word: Word,
 }
 
 impl Shape {
-    /// Words of a row, padded.
-    pub(super) const fn words(self) -> usize {
-        let values = match self.word {
-            Word::Pair => 2 * STEP,
-            Word::Quad => 4 * STEP,
-        };
-        self.inner.div_ceil(values) * STEP
-    }
-
     pub(super) const fn panels(self) -> usize {
         self.cols.div_ceil(PANEL)
     }
 
     pub(super) const fn left_len(self) -> usize {
-        self.rows.next_multiple_of(ROWS) * self.words()
+        self.rows.next_multiple_of(ROWS) * self.words
     }
 
     pub(super) const fn panel_len(self) -> usize {
-        self.words() * PANEL
+        self.words * PANEL
+    }
+
+    /// The part of a larger buffer that the panels of this shape take.
+    pub(super) fn whole(self, right: &mut [u32]) -> &mut [u32] {
+        &mut right[..self.panels() * self.panel_len()]
     }
 }
 
-/// `x` `[rows, inner]` as pairs.
-pub(super) fn left_pairs(out: &mut Vec<u32>, x: View<'_>, shape: Shape) {
-    let words = shape.words();
-    out.resize(shape.left_len(), 0);
-    let tasks = out.par_chunks_mut(ROWS * words).enumerate();
-    tasks.for_each(|(block, out)| {
-        for (i, out) in out.chunks_exact_mut(words).enumerate() {
-            let row = x.row(block * ROWS + i).unwrap_or_default();
-            let (lines, _) = out.as_chunks_mut::<STEP>();
-            for (step, line) in lines.iter_mut().enumerate() {
-                // SAFETY: the instructions are present.
-                *line = unsafe { pairs(rest(row, 2 * STEP * step)) };
-            }
+/// A segment of the left operand: `x` `[rows, inner]` as pairs, in the words of `at`.
+pub(super) fn left_pairs(left: &mut [u32], x: View<'_>, shape: Shape, at: &Range<usize>) {
+    let tasks = left.par_chunks_mut(ROWS * shape.words).enumerate();
+    tasks.for_each(|(block, left)| {
+        for (i, row) in left.chunks_exact_mut(shape.words).enumerate() {
+            let values = x.row(block * ROWS + i).unwrap_or_default();
+            // SAFETY: the instructions are present.
+            unsafe { pairs_of_row(&mut row[at.clone()], values) };
         }
     });
 }
 
-/// `x` `[rows, inner]` as quads raised by [`BIAS`], and the scale of each row.
+/// The left operand: `x` `[rows, inner]` as quads raised by [`BIAS`], and the scale of each row.
 ///
 /// A row with an infinity or NaN has no finite scale, so that it stays visible in every product.
-pub(super) fn left_quads(out: &mut Vec<u32>, scales: &mut Vec<f32>, x: View<'_>, shape: Shape) {
-    let words = shape.words();
-    out.resize(shape.left_len(), 0);
+pub(super) fn left_quads(left: &mut [u32], scales: &mut Vec<f32>, x: View<'_>, shape: Shape) {
     scales.resize(shape.rows.next_multiple_of(ROWS), 0.0);
-    let tasks = out
-        .par_chunks_mut(ROWS * words)
+    let tasks = left
+        .par_chunks_mut(ROWS * shape.words)
         .zip(scales.par_chunks_mut(ROWS));
-    tasks.enumerate().for_each(|(block, (out, scales))| {
-        for (i, (out, own)) in out.chunks_exact_mut(words).zip(scales).enumerate() {
-            let row = x.row(block * ROWS + i).unwrap_or_default();
-            *own = quads(out, row, BIAS);
+    tasks.enumerate().for_each(|(block, (left, scales))| {
+        for (i, (row, own)) in left.chunks_exact_mut(shape.words).zip(scales).enumerate() {
+            let values = x.row(block * ROWS + i).unwrap_or_default();
+            *own = quads(row, values, BIAS);
         }
     });
 }
@@ -111,53 +120,62 @@ fn quads(out: &mut [u32], row: &[f32], bias: i32) -> f32 {
     // SAFETY: the instructions are present.
     let scale = unsafe { scale(row) };
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let (lines, _) = out.as_chunks_mut::<STEP>();
-    for (step, line) in lines.iter_mut().enumerate() {
-        // SAFETY: as above.
-        *line = unsafe { bytes(rest(row, 4 * STEP * step), inverse, bias) };
-    }
+    // SAFETY: as above.
+    unsafe { bytes_of_row(out, row, inverse, bias) };
     scale
 }
 
-/// What is left of a row from `first` on.
-fn rest(row: &[f32], first: usize) -> &[f32] {
-    row.get(first..).unwrap_or_default()
+/// A segment of the panels of `wᵀ`, `w` `[cols, inner]`, as pairs.
+pub(super) fn panels_of_transposed(
+    panels: &mut [u32],
+    w: View<'_>,
+    shape: Shape,
+    at: &Range<usize>,
+) {
+    let tasks = panels.par_chunks_mut(shape.panel_len()).enumerate();
+    tasks.for_each(|(panel, out)| {
+        let out = &mut out[at.start * PANEL..at.end * PANEL];
+        for half in 0..PANEL / STEP {
+            let first = panel * PANEL + half * STEP;
+            let rows = std::array::from_fn(|i| w.row(first + i).unwrap_or_default());
+            // SAFETY: the instructions are present.
+            unsafe { pairs_of_columns(&mut out[half * STEP..], PANEL, &rows) };
+        }
+    });
 }
 
-/// The panels of `wᵀ`, `w` `[cols, inner]`, as pairs.
-pub(super) fn panels_of_transposed(out: &mut Vec<u32>, w: View<'_>, shape: Shape) {
-    out.resize(shape.panels() * shape.panel_len(), 0);
-    let tasks = out.par_chunks_mut(shape.panel_len()).enumerate();
-    tasks.for_each(|(panel, out)| {
-        for half in 0..PANEL / STEP {
-            let row = |i: usize| w.row(panel * PANEL + half * STEP + i).unwrap_or_default();
-            for (step, out) in out.chunks_exact_mut(STEP * PANEL).enumerate() {
-                // SAFETY: the instructions are present.
-                let lines =
-                    std::array::from_fn(|i| unsafe { pairs(rest(row(i), 2 * STEP * step)) });
-                place(out, half, &lines);
-            }
+/// A segment of the panels of `w` `[inner, cols]` itself, as pairs.
+pub(super) fn panels(panels: &mut [u32], w: View<'_>, shape: Shape, at: &Range<usize>) {
+    let pitch = shape.panel_len();
+    let tasks = panels.par_chunks_mut(TOGETHER * pitch).enumerate();
+    tasks.for_each(|(task, out)| {
+        let row = |row: usize| {
+            let row = w.row(row).unwrap_or_default();
+            row.get(task * TOGETHER * PANEL..).unwrap_or_default()
+        };
+        for word in 0..at.len() {
+            let out = &mut out[(at.start + word) * PANEL..];
+            // SAFETY: the instructions are present.
+            unsafe { zip_rows(out, pitch, PANEL, row(2 * word), row(2 * word + 1)) };
         }
     });
 }
 
 /// The panels of `wᵀ`, `w` `[cols, inner]`, as quads; the scale of each column and its sum.
 pub(super) fn panels_of_quads(
-    out: &mut Vec<u32>,
+    panels: &mut [u32],
     columns: &mut Vec<Column>,
     w: View<'_>,
     shape: Shape,
 ) {
-    let words = shape.words();
-    out.resize(shape.panels() * shape.panel_len(), 0);
     columns.resize(shape.panels() * PANEL, Column::default());
-    let tasks = out
+    let tasks = panels
         .par_chunks_mut(shape.panel_len())
         .zip(columns.par_chunks_mut(PANEL));
     tasks.enumerate().for_each(|(panel, (out, columns))| {
-        let mut rows = vec![0u32; STEP * words];
+        let mut rows = vec![0u32; STEP * shape.words];
         for half in 0..PANEL / STEP {
-            for (i, words) in rows.chunks_exact_mut(words).enumerate() {
+            for (i, words) in rows.chunks_exact_mut(shape.words).enumerate() {
                 let row = w.row(panel * PANEL + half * STEP + i).unwrap_or_default();
                 columns[half * STEP + i] = Column {
                     scale: quads(words, row, 0),
@@ -165,11 +183,8 @@ pub(super) fn panels_of_quads(
                     sum: unsafe { bytes_sum(words) },
                 };
             }
-            for (step, out) in out.chunks_exact_mut(STEP * PANEL).enumerate() {
-                let line = |i: usize| rows[i * words + step * STEP..].first_chunk::<STEP>();
-                let lines = std::array::from_fn(|i| line(i).copied().unwrap_or_default());
-                place(out, half, &lines);
-            }
+            // SAFETY: as above.
+            unsafe { lines_of_columns(&mut out[half * STEP..], PANEL, &rows, shape.words) };
         }
     });
 }
@@ -180,31 +195,4 @@ pub(super) struct Column {
     pub(super) scale: f32,
     /// Sum of its integers, which the bias of the left operand has added [`BIAS`] times.
     pub(super) sum: i32,
-}
-
-/// The panels of `w` `[inner, cols]` itself, as pairs.
-pub(super) fn panels(out: &mut Vec<u32>, w: View<'_>, shape: Shape) {
-    out.resize(shape.panels() * shape.panel_len(), 0);
-    let tasks = out.par_chunks_mut(shape.panel_len()).enumerate();
-    tasks.for_each(|(panel, out)| {
-        let row = |row: usize| rest(w.row(row).unwrap_or_default(), panel * PANEL);
-        let (lines, _) = out.as_chunks_mut::<PANEL>();
-        for (word, line) in lines.iter_mut().enumerate() {
-            let (low, high) = (row(2 * word), row(2 * word + 1));
-            let (halves, _) = line.as_chunks_mut::<STEP>();
-            for (half, to) in halves.iter_mut().enumerate() {
-                // SAFETY: the instructions are present.
-                *to = unsafe { zipped(rest(low, half * STEP), rest(high, half * STEP)) };
-            }
-        }
-    });
-}
-
-/// Writes a block of lines, transposed, into one half of 16 lines of a panel.
-fn place(out: &mut [u32], half: usize, lines: &[[u32; STEP]; STEP]) {
-    // SAFETY: the instructions are present.
-    let turned = unsafe { transposed(lines) };
-    for (line, words) in out.chunks_exact_mut(PANEL).zip(&turned) {
-        line[half * STEP..][..STEP].copy_from_slice(words);
-    }
 }
