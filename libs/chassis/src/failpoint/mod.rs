@@ -33,6 +33,16 @@ pub enum Failpoint {
     ApiPauseAfterState,
     /// API, resume: after state.
     ApiResumeAfterState,
+    /// API, control: after publish.
+    ApiControlAfterPublish,
+    /// API, delete: after objects.
+    ApiDeleteAfterObjects,
+    /// API, delete: after values.
+    ApiDeleteAfterValues,
+    /// API, delete: after messages.
+    ApiDeleteAfterMessages,
+    /// API, delete: after state.
+    ApiDeleteAfterState,
     /// Profiler, admit: after state.
     ProfilerAdmitAfterState,
     /// Profiler, admit: after publish.
@@ -53,6 +63,8 @@ pub enum Failpoint {
     PlannerPlanAfterPublish,
     /// Aggregator, start: after artifact.
     AggregatorStartAfterArtifact,
+    /// Aggregator, start: after summary.
+    AggregatorStartAfterSummary,
     /// Aggregator, start: after state.
     AggregatorStartAfterState,
     /// Aggregator, open: after first task.
@@ -75,10 +87,14 @@ pub enum Failpoint {
     AggregatorFoldAfterSummary,
     /// Aggregator, fold: after state.
     AggregatorFoldAfterState,
+    /// Aggregator, clean: after spool.
+    AggregatorCleanAfterSpool,
     /// Aggregator, evaluate: after tasks.
     AggregatorEvaluateAfterTasks,
     /// Aggregator, evaluate: after scores.
     AggregatorEvaluateAfterScores,
+    /// Aggregator, evaluate: after event.
+    AggregatorEvaluateAfterEvent,
     /// Aggregator, evaluate: after state.
     AggregatorEvaluateAfterState,
     /// Aggregator, finalize: after adapter.
@@ -89,10 +105,18 @@ pub enum Failpoint {
     AggregatorFinalizeAfterState,
     /// Aggregator, finalize: after publish.
     AggregatorFinalizeAfterPublish,
+    /// Aggregator, settle: after publish.
+    AggregatorSettleAfterPublish,
     /// Aggregator, settle: after purge.
     AggregatorSettleAfterPurge,
+    /// Aggregator, settle: after orders.
+    AggregatorSettleAfterOrders,
+    /// Aggregator, settle: after folder.
+    AggregatorSettleAfterFolder,
     /// Worker, probe: before report.
     WorkerProbeBeforeReport,
+    /// Worker, probe: after seal.
+    WorkerProbeAfterSeal,
     /// Worker, probe: after report.
     WorkerProbeAfterReport,
     /// Worker, model: after fetch.
@@ -111,12 +135,18 @@ pub enum Failpoint {
     WorkerTrainAfterUpload,
     /// Worker, train: after seal.
     WorkerTrainAfterSeal,
+    /// Worker, train: after forget.
+    WorkerTrainAfterForget,
     /// Worker, train: after report.
     WorkerTrainAfterReport,
     /// Worker, evaluate: before report.
     WorkerEvaluateBeforeReport,
+    /// Worker, evaluate: after seal.
+    WorkerEvaluateAfterSeal,
     /// Worker, evaluate: after report.
     WorkerEvaluateAfterReport,
+    /// Worker, fail: after seal.
+    WorkerFailAfterSeal,
 }
 
 impl Failpoint {
@@ -126,6 +156,11 @@ impl Failpoint {
         Self::ApiCancelAfterState,
         Self::ApiPauseAfterState,
         Self::ApiResumeAfterState,
+        Self::ApiControlAfterPublish,
+        Self::ApiDeleteAfterObjects,
+        Self::ApiDeleteAfterValues,
+        Self::ApiDeleteAfterMessages,
+        Self::ApiDeleteAfterState,
         Self::ProfilerAdmitAfterState,
         Self::ProfilerAdmitAfterPublish,
         Self::ProfilerProbeAfterFirstTask,
@@ -136,6 +171,7 @@ impl Failpoint {
         Self::PlannerPlanAfterState,
         Self::PlannerPlanAfterPublish,
         Self::AggregatorStartAfterArtifact,
+        Self::AggregatorStartAfterSummary,
         Self::AggregatorStartAfterState,
         Self::AggregatorOpenAfterFirstTask,
         Self::AggregatorOpenAfterTasks,
@@ -147,15 +183,21 @@ impl Failpoint {
         Self::AggregatorFoldAfterArtifact,
         Self::AggregatorFoldAfterSummary,
         Self::AggregatorFoldAfterState,
+        Self::AggregatorCleanAfterSpool,
         Self::AggregatorEvaluateAfterTasks,
         Self::AggregatorEvaluateAfterScores,
+        Self::AggregatorEvaluateAfterEvent,
         Self::AggregatorEvaluateAfterState,
         Self::AggregatorFinalizeAfterAdapter,
         Self::AggregatorFinalizeAfterReport,
         Self::AggregatorFinalizeAfterState,
         Self::AggregatorFinalizeAfterPublish,
+        Self::AggregatorSettleAfterPublish,
         Self::AggregatorSettleAfterPurge,
+        Self::AggregatorSettleAfterOrders,
+        Self::AggregatorSettleAfterFolder,
         Self::WorkerProbeBeforeReport,
+        Self::WorkerProbeAfterSeal,
         Self::WorkerProbeAfterReport,
         Self::WorkerModelAfterFetch,
         Self::WorkerModelWhileLoading,
@@ -165,9 +207,12 @@ impl Failpoint {
         Self::WorkerTrainWhileUploading,
         Self::WorkerTrainAfterUpload,
         Self::WorkerTrainAfterSeal,
+        Self::WorkerTrainAfterForget,
         Self::WorkerTrainAfterReport,
         Self::WorkerEvaluateBeforeReport,
+        Self::WorkerEvaluateAfterSeal,
         Self::WorkerEvaluateAfterReport,
+        Self::WorkerFailAfterSeal,
     ];
 
     /// The name that arms it.
@@ -178,6 +223,11 @@ impl Failpoint {
             Self::ApiCancelAfterState => "api.cancel.after_state",
             Self::ApiPauseAfterState => "api.pause.after_state",
             Self::ApiResumeAfterState => "api.resume.after_state",
+            Self::ApiControlAfterPublish => "api.control.after_publish",
+            Self::ApiDeleteAfterObjects => "api.delete.after_objects",
+            Self::ApiDeleteAfterValues => "api.delete.after_values",
+            Self::ApiDeleteAfterMessages => "api.delete.after_messages",
+            Self::ApiDeleteAfterState => "api.delete.after_state",
             Self::ProfilerAdmitAfterState => "profiler.admit.after_state",
             Self::ProfilerAdmitAfterPublish => "profiler.admit.after_publish",
             Self::ProfilerProbeAfterFirstTask => "profiler.probe.after_first_task",
@@ -188,6 +238,7 @@ impl Failpoint {
             Self::PlannerPlanAfterState => "planner.plan.after_state",
             Self::PlannerPlanAfterPublish => "planner.plan.after_publish",
             Self::AggregatorStartAfterArtifact => "aggregator.start.after_artifact",
+            Self::AggregatorStartAfterSummary => "aggregator.start.after_summary",
             Self::AggregatorStartAfterState => "aggregator.start.after_state",
             Self::AggregatorOpenAfterFirstTask => "aggregator.open.after_first_task",
             Self::AggregatorOpenAfterTasks => "aggregator.open.after_tasks",
@@ -199,15 +250,21 @@ impl Failpoint {
             Self::AggregatorFoldAfterArtifact => "aggregator.fold.after_artifact",
             Self::AggregatorFoldAfterSummary => "aggregator.fold.after_summary",
             Self::AggregatorFoldAfterState => "aggregator.fold.after_state",
+            Self::AggregatorCleanAfterSpool => "aggregator.clean.after_spool",
             Self::AggregatorEvaluateAfterTasks => "aggregator.evaluate.after_tasks",
             Self::AggregatorEvaluateAfterScores => "aggregator.evaluate.after_scores",
+            Self::AggregatorEvaluateAfterEvent => "aggregator.evaluate.after_event",
             Self::AggregatorEvaluateAfterState => "aggregator.evaluate.after_state",
             Self::AggregatorFinalizeAfterAdapter => "aggregator.finalize.after_adapter",
             Self::AggregatorFinalizeAfterReport => "aggregator.finalize.after_report",
             Self::AggregatorFinalizeAfterState => "aggregator.finalize.after_state",
             Self::AggregatorFinalizeAfterPublish => "aggregator.finalize.after_publish",
+            Self::AggregatorSettleAfterPublish => "aggregator.settle.after_publish",
             Self::AggregatorSettleAfterPurge => "aggregator.settle.after_purge",
+            Self::AggregatorSettleAfterOrders => "aggregator.settle.after_orders",
+            Self::AggregatorSettleAfterFolder => "aggregator.settle.after_folder",
             Self::WorkerProbeBeforeReport => "worker.probe.before_report",
+            Self::WorkerProbeAfterSeal => "worker.probe.after_seal",
             Self::WorkerProbeAfterReport => "worker.probe.after_report",
             Self::WorkerModelAfterFetch => "worker.model.after_fetch",
             Self::WorkerModelWhileLoading => "worker.model.while_loading",
@@ -217,9 +274,12 @@ impl Failpoint {
             Self::WorkerTrainWhileUploading => "worker.train.while_uploading",
             Self::WorkerTrainAfterUpload => "worker.train.after_upload",
             Self::WorkerTrainAfterSeal => "worker.train.after_seal",
+            Self::WorkerTrainAfterForget => "worker.train.after_forget",
             Self::WorkerTrainAfterReport => "worker.train.after_report",
             Self::WorkerEvaluateBeforeReport => "worker.evaluate.before_report",
+            Self::WorkerEvaluateAfterSeal => "worker.evaluate.after_seal",
             Self::WorkerEvaluateAfterReport => "worker.evaluate.after_report",
+            Self::WorkerFailAfterSeal => "worker.fail.after_seal",
         }
     }
 }

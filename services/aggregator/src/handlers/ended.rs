@@ -9,9 +9,11 @@ use crate::rounds::tasks;
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
     job.announce().await?;
+    hit(Failpoint::AggregatorSettleAfterPublish);
     job.bus().purge_tasks(&job.job().id).await?;
     hit(Failpoint::AggregatorSettleAfterPurge);
     tasks::cancel(job).await;
+    hit(Failpoint::AggregatorSettleAfterOrders);
     aggregator.standings.forget(&job.job().id);
     let folder = aggregator
         .config
@@ -21,6 +23,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
         tracing::debug!(%error, folder = %folder.display(), "working folder not removed");
     }
+    hit(Failpoint::AggregatorSettleAfterFolder);
     job.change(|job| {
         job.settled = true;
         job.owner = None;

@@ -55,6 +55,7 @@ pub async fn handle(
         balanced_accuracy: evaluated.score.balanced_accuracy(),
     })
     .await?;
+    hit(Failpoint::AggregatorEvaluateAfterEvent);
     let next = follow::after_score(
         job.job(),
         &plan,

@@ -247,6 +247,7 @@ async fn clean(aggregator: &Aggregator, job: &Job, decided: &Decided) {
             tracing::debug!(%error, "spool not freed");
         }
     }
+    hit(Failpoint::AggregatorCleanAfterSpool);
     let Some(old) = decided.round.checked_sub(2).filter(|old| *old > 0) else {
         return;
     };

@@ -51,6 +51,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         .rounds
         .put(&round_key(&job.job().id, 0), &summary)
         .await?;
+    hit(Failpoint::AggregatorStartAfterSummary);
     let next = follow::after_merge(
         job.job(),
         &plan,

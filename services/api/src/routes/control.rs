@@ -198,6 +198,7 @@ async fn change(
         for event in implied(&job) {
             app.bus().publish(&event, None).await?;
         }
+        failpoint::hit(Failpoint::ApiControlAfterPublish);
         app.watch().job(job.clone());
         // Also the second time: whoever decided first may have died before telling them.
         let stops = matches!(job.phase, Phase::Paused { .. } | Phase::Cancelled);

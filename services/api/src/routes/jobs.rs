@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chassis::clock;
+use chassis::failpoint::{Failpoint, hit};
 use contract::topology::{Bucket, plan_key, profile_key, round_key, score_key};
 use domain::job::Job;
 use domain::plan::PlanVersion;
@@ -129,9 +130,13 @@ pub async fn delete(State(app): State<App>, JobPath(id): JobPath) -> Result<Stat
     }
     // The record goes last: until then a deletion that was interrupted can be asked for again.
     app.objects().delete_prefix(&format!("jobs/{id}")).await?;
+    hit(Failpoint::ApiDeleteAfterObjects);
     delete_values(&app, &job).await?;
+    hit(Failpoint::ApiDeleteAfterValues);
     app.bus().forget(&id).await?;
+    hit(Failpoint::ApiDeleteAfterMessages);
     app.jobs().await?.remove(id.as_str()).await?;
+    hit(Failpoint::ApiDeleteAfterState);
     app.watch().job_gone(&id);
     tracing::info!(job = %id, "job deleted");
     Ok(StatusCode::NO_CONTENT)

@@ -46,9 +46,14 @@ pub(super) async fn succeed(running: &Running, task: &Task, report: &Report) -> 
     if let Err(outcome) = seal(site, &running.address, report).await {
         return outcome;
     }
-    if let Task::Train(_) = task {
-        failpoint::hit(Failpoint::WorkerTrainAfterSeal);
-        forget(running).await;
+    match task {
+        Task::Probe(_) => failpoint::hit(Failpoint::WorkerProbeAfterSeal),
+        Task::Evaluate(_) => failpoint::hit(Failpoint::WorkerEvaluateAfterSeal),
+        Task::Train(_) => {
+            failpoint::hit(Failpoint::WorkerTrainAfterSeal);
+            forget(running).await;
+            failpoint::hit(Failpoint::WorkerTrainAfterForget);
+        }
     }
     let outcome = say(site, report, running.stop.token()).await;
     match task {
@@ -77,6 +82,7 @@ pub(super) async fn fail(site: &Arc<Site>, address: &Address, failure: Failure) 
     if let Err(error) = seal(site, address, &report).await {
         tracing::warn!(?error, "a failure is said without being sealed");
     }
+    failpoint::hit(Failpoint::WorkerFailAfterSeal);
     say(site, &report, &site.token).await
 }
 
