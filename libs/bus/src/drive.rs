@@ -16,12 +16,15 @@ use contract::message::job::{Event, JobEvent, implied};
 use contract::topology::Bucket;
 use domain::cause::{Cause, SiteTrouble};
 use domain::id::InstanceId;
-use domain::job::{Job, Phase, Role};
+use domain::job::{Held, Job, Phase, Role};
 use domain::time::UnixMillis;
 use tokio_util::sync::CancellationToken;
 
 use self::driven::Driven;
 use crate::{Bus, Error, Retry, Revision, Store};
+
+/// Longest reason that is stored, in characters.
+const HELD_LIMIT: usize = 600;
 
 /// Which jobs to drive, and how patiently.
 #[derive(Debug, Clone)]
@@ -74,6 +77,9 @@ pub struct Owned {
     jobs: Store<Job>,
     job: Job,
     revision: Revision,
+    /// What is stored as keeping us from going on; in `job` it is over already, so that the next write
+    /// ends it.
+    held: Option<Held>,
     drive: Drive,
 }
 
@@ -96,6 +102,12 @@ impl Owned {
         (self.drive.clock)()
     }
 
+    /// What has kept the job's owner from going on until this step, if anything has.
+    #[must_use]
+    pub const fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
     /// Changes the job and stores it, if this process still holds the lease and nobody wrote since.
     ///
     /// # Errors
@@ -111,6 +123,24 @@ impl Owned {
             .update(job.id.as_str(), &job, self.revision)
             .await?;
         self.job = job;
+        self.held = None;
+        Ok(())
+    }
+
+    /// Stores what keeps this process from going on, for whoever asks; once until it can.
+    async fn hold(&mut self, why: &str) -> Result<(), Error> {
+        if self.held.is_some() || self.job.phase.is_terminal() {
+            return Ok(());
+        }
+        let (why, now) = (why.chars().take(HELD_LIMIT).collect(), self.now());
+        self.change(|job| job.hold(why, now)).await
+    }
+
+    /// Stores that this process goes on, unless a write of the step has done so.
+    async fn release(&mut self) -> Result<(), Error> {
+        if self.held.is_some() {
+            self.change(|_| {}).await?;
+        }
         Ok(())
     }
 

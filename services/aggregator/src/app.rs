@@ -1,6 +1,7 @@
 //! Wiring: the table of contents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use artifacts::Transfer;
 use artifacts::spool::Spool;
@@ -18,6 +19,7 @@ use domain::profile::Profile;
 use domain::round::{Evaluated, Summary};
 
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
+use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
 use crate::{Config, Error};
 
@@ -44,7 +46,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     bus.ready(&frame.token).await;
     frame.readiness.set("nats", true, "");
     let artifacts = artifacts::Store::open(&config.storage)?;
-    frame.readiness.set("storage", true, "");
+    let reach = Arc::new(Reach::new(clock::now()));
+    let watching = tokio::spawn({
+        let (reach, store) = (Arc::clone(&reach), artifacts.clone());
+        let idle = Duration::from_millis(config.liveness.idle_ms);
+        let (readiness, token) = (frame.readiness.clone(), frame.token.clone());
+        async move { reach.watch(&store, idle, &readiness, &token).await }
+    });
     let aggregator = Aggregator {
         fleet: Fleet::watch(&bus, clock::now),
         profiles: bus.store(Bucket::Profiles).await?,
@@ -55,6 +63,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         spool: Spool::open(&config.work_dir.join("spool"), config.spool_bytes)?,
         transfer: Transfer::new(frame.token.clone()),
         standings: Standings::default(),
+        reach,
         config: config.clone(),
     };
     let drive = Drive {
@@ -65,6 +74,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         clock: clock::now,
     };
     drive.run(&bus, Arc::new(aggregator), &frame.token).await?;
+    // One that panicked has logged it; stopping goes on.
+    let _ = watching.await;
     frame.stop().await;
     Ok(())
 }
@@ -80,6 +91,7 @@ pub(crate) struct Aggregator {
     pub spool: Spool,
     pub transfer: Transfer,
     pub standings: Standings,
+    pub reach: Arc<Reach>,
     pub config: Config,
 }
 
@@ -92,6 +104,24 @@ impl Aggregator {
             .map(|(plan, _)| plan)
             .ok_or(Error::Missing { what: "plan" })
     }
+
+    /// The end of a job whose own deadline has passed: what it was doing, and what kept it.
+    fn passed(&self, job: &Owned) -> Cause {
+        let phase = job.job().phase.name();
+        let mut message = format!("the job's deadline passed while it was {phase}");
+        if let Some(held) = job.held() {
+            let seconds = job.now().since(held.since) / 1000;
+            message.push_str(&format!(
+                "; the aggregator could not go on in the last {seconds} s: {}",
+                held.why
+            ));
+        }
+        Cause {
+            kind: CauseKind::DeadlinePassed,
+            message,
+            sites: self.standings.troubles(job.job()),
+        }
+    }
 }
 
 impl Driver for Aggregator {
@@ -103,14 +133,8 @@ impl Driver for Aggregator {
             && !matches!(phase, Phase::Paused { .. })
             && job.now() >= job.job().deadline()
         {
-            let sites = self.standings.troubles(job.job());
-            let message = format!("the job's deadline passed while it was {}", phase.name());
-            job.fail(Cause {
-                kind: CauseKind::DeadlinePassed,
-                message,
-                sites,
-            })
-            .await?;
+            let cause = self.passed(job);
+            job.fail(cause).await?;
             return Ok(Next::Again);
         }
         match phase {

@@ -16,6 +16,12 @@ pub enum Error {
     /// Object storage.
     #[error("object storage")]
     Storage(#[from] artifacts::Error),
+    /// Object storage, when it was asked whether it is there.
+    #[error("object storage does not answer: {why}")]
+    Away {
+        /// What it or the network said.
+        why: String,
+    },
     /// A tensor file of ours.
     #[error("tensor file")]
     Tensors(#[from] artifacts::tensors::Error),
@@ -67,8 +73,10 @@ impl Error {
                 artifacts::Retry::Later => Retry::Later,
                 artifacts::Retry::Never => Retry::Never,
             },
-            // A full or lost disk comes back; so does a cancelled computation.
-            Self::Folder { .. } | Self::Tensors(_) | Self::Interrupted(_) => Retry::Later,
+            // A full or lost disk comes back, as storage does; so does a cancelled computation.
+            Self::Away { .. } | Self::Folder { .. } | Self::Tensors(_) | Self::Interrupted(_) => {
+                Retry::Later
+            }
             Self::Start(_) | Self::Merge { .. } | Self::Missing { .. } | Self::Encode { .. } => {
                 Retry::Never
             }

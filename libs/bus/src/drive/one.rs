@@ -17,6 +17,8 @@ use crate::{Bus, Error, Retry, Store};
 
 /// Panics in a row after which a job ends: one may have had a passing reason, three are a defect.
 const PANIC_LIMIT: u32 = 3;
+/// Postponed steps in a row after which the reason is stored: a hiccup is nobody's concern.
+const POSTPONED_LIMIT: u32 = 2;
 
 /// One job and what its driving needs.
 pub(super) struct One {
@@ -25,6 +27,13 @@ pub(super) struct One {
     pub(super) jobs: Store<Job>,
     pub(super) id: JobId,
     pub(super) waker: Arc<Notify>,
+}
+
+/// What went wrong in a row before this look.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    panics: u32,
+    postponed: u32,
 }
 
 /// What a claim came to.
@@ -39,13 +48,19 @@ impl One {
     pub(super) async fn run<D: Driver>(self, driver: Arc<D>, token: CancellationToken) {
         let mut pace = Pace::default();
         let mut announced = None;
-        let mut panics = 0;
+        let (mut panics, mut postponed) = (0, 0);
         while !token.is_cancelled() {
-            let look = AssertUnwindSafe(self.look(driver.as_ref(), &mut announced, panics));
+            let failures = Failures { panics, postponed };
+            let look = AssertUnwindSafe(self.look(driver.as_ref(), &mut announced, failures));
             let looked = match look.catch_unwind().await {
                 Ok(None) => return,
                 Ok(Some(looked)) => {
                     panics = 0;
+                    postponed = match looked {
+                        Looked::Failed(Retry::Later) => postponed + 1,
+                        Looked::Failed(_) => postponed,
+                        Looked::Next(_) => 0,
+                    };
                     looked
                 }
                 Err(_) => {
@@ -77,9 +92,9 @@ impl One {
         &self,
         driver: &D,
         announced: &mut Option<Epoch>,
-        panics: u32,
+        failures: Failures,
     ) -> Option<Looked> {
-        match self.step(driver, announced, panics).await {
+        match self.step(driver, announced, failures).await {
             Ok(next) => next.map(Looked::Next),
             Err(retry) => Some(Looked::Failed(retry)),
         }
@@ -89,7 +104,7 @@ impl One {
         &self,
         driver: &D,
         announced: &mut Option<Epoch>,
-        panics: u32,
+        failures: Failures,
     ) -> Result<Option<Next>, Retry> {
         let interrupted = |error: Error| {
             tracing::warn!(job = %self.id, cause = error_chain(&error), "step interrupted");
@@ -100,7 +115,7 @@ impl One {
             Claim::Held(until) => return Ok(Some(Next::Wait(Some(until)))),
             Claim::NotOurs => return Ok(None),
         };
-        if panics >= PANIC_LIMIT && !owned.job().phase.is_terminal() {
+        if failures.panics >= PANIC_LIMIT && !owned.job().phase.is_terminal() {
             owned.fail(defect()).await.map_err(interrupted)?;
             return Ok(Some(Next::Again));
         }
@@ -109,14 +124,24 @@ impl One {
             *announced = Some(owned.job().epoch);
         }
         let error = match driver.step(&mut owned).await {
-            Ok(next) => return Ok(Some(next)),
+            Ok(next) => {
+                owned.release().await.map_err(interrupted)?;
+                return Ok(Some(next));
+            }
             Err(error) => error,
         };
         let (job, cause) = (&self.id, error_chain(&error));
         let retry = driver.retry(&error);
         match retry {
             Retry::Reread => tracing::debug!(%job, cause, "step overtaken"),
-            Retry::Later => tracing::warn!(%job, cause, "step postponed"),
+            Retry::Later => {
+                tracing::warn!(%job, cause, "step postponed");
+                if failures.postponed + 1 >= POSTPONED_LIMIT
+                    && let Err(error) = owned.hold(&cause).await
+                {
+                    tracing::debug!(%job, %error, "what keeps the job is not stored");
+                }
+            }
             Retry::Never => {
                 tracing::error!(%job, cause, "step impossible");
                 let given_up = driver.give_up(&mut owned, &error).await;
@@ -145,11 +170,14 @@ impl One {
             }
             revision = self.jobs.update(self.id.as_str(), &job, revision).await?;
         }
+        let held = job.held.clone();
+        job.release(now);
         Ok(Claim::Owned(Box::new(Owned {
             bus: self.bus.clone(),
             jobs: self.jobs.clone(),
             job,
             revision,
+            held,
             drive: self.drive.clone(),
         })))
     }

@@ -224,10 +224,24 @@ async fn a_step_that_fails_is_made_again() {
         Act::Fail(Retry::Reread),
     ];
     let mut planner = Planner::start(&site, "p", LONG_MS, LONG_MS, &acts).await;
-    for _ in 0..4 {
+    // The last one goes on, which is stored and wakes the job once more.
+    for _ in 0..5 {
         planner.next().await;
     }
     planner.rests(Duration::from_millis(500)).await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_job_is_stored_after_a_second_failure_and_until_it_goes_on() {
+    let site = Site::open().await;
+    let acts = [Act::Fail(Retry::Later); 4];
+    let _planner = Planner::start(&site, "first", LONG_MS, 50, &acts).await;
+    let (job, store) = (planning(1), jobs(&site.api).await);
+    submit(&site, &job).await;
+    let held = async || store.get(job.id.as_str()).await.ok()??.0.held;
+    let found = wait::some("what keeps it is stored", SOON, &held).await;
+    assert_eq!(found.why, "as told");
+    wait::until("it goes on", SOON, async || held().await.is_none()).await;
 }
 
 #[tokio::test]

@@ -7,5 +7,5 @@ pub mod spec;
 
 pub use choice::Choice;
 pub use phase::{Phase, Role};
-pub use record::{IllegalTransition, Job, Owner};
+pub use record::{Held, IllegalTransition, Job, Owner};
 pub use spec::Spec;

@@ -24,6 +24,15 @@ pub struct Owner {
     pub expires_at: UnixMillis,
 }
 
+/// Why the process that drives a job cannot go on for the time being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Since when.
+    pub since: UnixMillis,
+    /// What keeps it, in a sentence.
+    pub why: String,
+}
+
 /// Why a transition was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job that is {from} cannot become {to}")]
@@ -59,6 +68,9 @@ pub struct Job {
     pub resumed: Option<Epoch>,
     /// Who drives it.
     pub owner: Option<Owner>,
+    /// What keeps its owner from going on, such as a full disk or storage that is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Its sites, once admitted, ordered by name.
     pub participants: Vec<WorkerName>,
     /// Participants that were given up, and why; they are asked again when they beat.
@@ -92,6 +104,7 @@ impl Job {
             pause_requested: false,
             resumed: None,
             owner: None,
+            held: None,
             participants: Vec::new(),
             lost: Vec::new(),
             plan: None,
@@ -115,6 +128,7 @@ impl Job {
         }
         self.phase = next;
         self.phase_since = now;
+        self.held = None;
         self.epoch = self.epoch.next();
         Ok(())
     }
@@ -167,6 +181,10 @@ impl Job {
             Some(owner) => {
                 let idle = now.since(owner.expires_at);
                 self.phase = self.phase.clone().shifted(idle);
+                if let Some(held) = &mut self.held {
+                    // Counted above.
+                    held.since = held.since.plus(idle);
+                }
                 Fence(owner.fence.0 + 1)
             }
             None => Fence(1),
@@ -177,6 +195,19 @@ impl Job {
             expires_at,
         });
         Some(fence)
+    }
+
+    /// Its owner cannot go on. The first reason stands until it can.
+    pub fn hold(&mut self, why: String, now: UnixMillis) {
+        self.held.get_or_insert(Held { since: now, why });
+    }
+
+    /// Its owner goes on: the phase's deadline moves by the time that it could not, which was nobody
+    /// else's fault. The job's own deadline does not.
+    pub fn release(&mut self, now: UnixMillis) {
+        if let Some(held) = self.held.take() {
+            self.phase = self.phase.clone().shifted(now.since(held.since));
+        }
     }
 
     /// When the job as a whole must have ended.
@@ -277,6 +308,40 @@ mod tests {
             job.claim(&second, UnixMillis(16), UnixMillis(30)),
             Some(Fence(2))
         );
+    }
+
+    #[test]
+    fn time_in_which_the_owner_could_not_go_on_does_not_count_against_the_phase() {
+        let profiling = |deadline| Phase::Profiling {
+            deadline: UnixMillis(deadline),
+        };
+        let mut job = job();
+        job.advance(profiling(100), UnixMillis(0)).expect("legal");
+        job.hold("the disk is full".to_owned(), UnixMillis(40));
+        job.hold("and the storage is away".to_owned(), UnixMillis(50));
+        let held = job.held.clone().expect("held");
+        assert_eq!((held.since.0, held.why.as_str()), (40, "the disk is full"));
+        job.release(UnixMillis(70));
+        job.release(UnixMillis(99));
+        assert_eq!((&job.phase, &job.held), (&profiling(130), &None));
+        job.hold("again".to_owned(), UnixMillis(80));
+        job.advance(Phase::Planning, UnixMillis(90)).expect("legal");
+        assert_eq!(job.held, None);
+    }
+
+    #[test]
+    fn time_without_an_owner_is_not_counted_twice() {
+        let (first, second) = ("a".parse().expect("legal"), "b".parse().expect("legal"));
+        let mut job = job();
+        let deadline = UnixMillis(100);
+        job.advance(Phase::Profiling { deadline }, UnixMillis(0))
+            .expect("legal");
+        job.claim(&first, UnixMillis(0), UnixMillis(20));
+        job.hold("the disk is full".to_owned(), UnixMillis(10));
+        job.claim(&second, UnixMillis(50), UnixMillis(70));
+        job.release(UnixMillis(60));
+        let deadline = UnixMillis(150);
+        assert_eq!(job.phase, Phase::Profiling { deadline });
     }
 
     #[test]

@@ -115,7 +115,7 @@ async fn collect(
             }
         } else if let Some(failed) = job.bus().report::<Failed>(worker, id, epoch).await? {
             missing.push(trouble(worker, failed.trouble, &failed.detail));
-        } else if let Some(site) = gave_out(aggregator, job, worker) {
+        } else if let Some(site) = gave_out(aggregator, job, worker)? {
             missing.push(site);
         } else if job.now() >= merged.deadline {
             missing.push(trouble(
@@ -141,11 +141,15 @@ async fn collect(
     Ok((!waiting).then_some((score, missing)))
 }
 
-fn gave_out(aggregator: &Aggregator, job: &Owned, worker: &WorkerName) -> Option<SiteTrouble> {
+/// While storage is away nobody can fetch what is to be scored, and nobody is judged.
+fn gave_out(
+    aggregator: &Aggregator,
+    job: &Owned,
+    worker: &WorkerName,
+) -> Result<Option<SiteTrouble>, Error> {
+    let asked_at = job.job().phase_since.max(aggregator.reach.since()?);
     let give_up_ms = aggregator.config.liveness.give_up_ms();
-    aggregator
-        .fleet
-        .gave_out(worker, job.job().phase_since, give_up_ms)
+    Ok(aggregator.fleet.gave_out(worker, asked_at, give_up_ms))
 }
 
 fn trouble(worker: &WorkerName, trouble: Trouble, detail: &str) -> SiteTrouble {

@@ -38,10 +38,10 @@ pub async fn handle(
     }
     let config = encode("adapter configuration", &peft_config(job.job(), &plan))?;
     let prefix = format!("jobs/{id}/adapter");
-    let config = aggregator
+    let sent = aggregator
         .artifacts
-        .put_bytes(&prefix, config, &aggregator.transfer)
-        .await?;
+        .put_bytes(&prefix, config, &aggregator.transfer);
+    let config = aggregator.reach.guard(sent).await??;
     hit(Failpoint::AggregatorFinalizeAfterAdapter);
     let report = Report {
         job: &id,
@@ -54,10 +54,11 @@ pub async fn handle(
         adapter: &adapter,
     };
     let report = encode("report", &report)?;
-    let report = aggregator
+    let report_prefix = format!("jobs/{id}/report");
+    let sent = aggregator
         .artifacts
-        .put_bytes(&format!("jobs/{id}/report"), report, &aggregator.transfer)
-        .await?;
+        .put_bytes(&report_prefix, report, &aggregator.transfer);
+    let report = aggregator.reach.guard(sent).await??;
     hit(Failpoint::AggregatorFinalizeAfterReport);
     job.advance(
         Phase::Succeeded {

@@ -50,10 +50,10 @@ pub async fn handle(
     let (path, folded) = merge(aggregator, job, &plan, decided, shares.clone()).await?;
     hit(Failpoint::AggregatorFoldAfterMerge);
     let prefix = tasks::global_prefix(job.job());
-    let global = aggregator
+    let sent = aggregator
         .artifacts
-        .put_file(&prefix, &path, &aggregator.transfer)
-        .await?;
+        .put_file(&prefix, &path, &aggregator.transfer);
+    let global = aggregator.reach.guard(sent).await??;
     hit(Failpoint::AggregatorFoldAfterArtifact);
     let merged = Merged {
         global: global.clone(),
@@ -93,17 +93,11 @@ async fn merge(
     shares: Vec<f64>,
 ) -> Result<(PathBuf, Folded), Error> {
     let weights = starting::weights(aggregator, job.job(), plan).await?;
-    let start = aggregator
-        .spool
-        .ensure(&aggregator.artifacts, &decided.global, &aggregator.transfer)
-        .await?;
+    let start = fetch(aggregator, &decided.global).await?;
     let mut updates = Vec::new();
     for contribution in &decided.closed.contributions {
         let reference = &contribution.update.adapter;
-        let path = aggregator
-            .spool
-            .ensure(&aggregator.artifacts, reference, &aggregator.transfer)
-            .await?;
+        let path = fetch(aggregator, reference).await?;
         let ranks = plan
             .workers
             .get(&contribution.worker)
@@ -131,6 +125,13 @@ async fn merge(
     };
     let folded = tokio::task::spawn_blocking(move || work.run()).await??;
     Ok((out, folded))
+}
+
+/// An artifact as a local file.
+async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBuf, Error> {
+    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
+    let fetched = aggregator.spool.ensure(store, artifact, transfer);
+    Ok(aggregator.reach.guard(fetched).await??)
 }
 
 /// Everything the merge needs, to leave the async world with.
@@ -256,7 +257,9 @@ async fn clean(aggregator: &Aggregator, job: &Job, decided: &Decided) {
     }
     for worker in &job.participants {
         let prefix = tasks::update_prefix(job, worker, old);
-        if let Err(error) = aggregator.artifacts.delete_prefix(&prefix).await {
+        let deleted = aggregator.artifacts.delete_prefix(&prefix);
+        let deleted = aggregator.reach.guard(deleted).await;
+        if let Err(error) = deleted.and_then(|done| done.map_err(Error::from)) {
             tracing::debug!(%error, prefix, "old updates not deleted");
         }
     }

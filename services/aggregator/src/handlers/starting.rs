@@ -30,10 +30,10 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     });
     written.await??;
     let prefix = tasks::global_prefix(job.job());
-    let global = aggregator
+    let sent = aggregator
         .artifacts
-        .put_file(&prefix, &path, &aggregator.transfer)
-        .await?;
+        .put_file(&prefix, &path, &aggregator.transfer);
+    let global = aggregator.reach.guard(sent).await??;
     hit(Failpoint::AggregatorStartAfterArtifact);
     let now = job.now();
     let summary = Summary {

@@ -100,7 +100,7 @@ async fn collect(
         }
         let mut standing = delivered(aggregator, job, worker, worker_plan, &weights).await?;
         if matches!(standing, Standing::Waiting) {
-            standing = presence(aggregator, job, worker);
+            standing = presence(aggregator, job, worker)?;
         }
         if let Standing::Lost(site) = &standing {
             job.lose(site.clone()).await?;
@@ -176,14 +176,14 @@ async fn unreadable(
     }))
 }
 
-/// A worker that has not delivered: given up before, silent for too long, or still at work.
-fn presence(aggregator: &Aggregator, job: &Owned, worker: &WorkerName) -> Standing {
+/// A worker that has not delivered: given up before, silent for too long, or still at work. While
+/// storage is away nobody can deliver, and nobody is judged.
+fn presence(aggregator: &Aggregator, job: &Owned, worker: &WorkerName) -> Result<Standing, Error> {
     if let Some(lost) = job.job().lost.iter().find(|lost| lost.worker == *worker) {
-        return Standing::Lost(lost.clone());
+        return Ok(Standing::Lost(lost.clone()));
     }
+    let asked_at = job.job().phase_since.max(aggregator.reach.since()?);
     let give_up_ms = aggregator.config.liveness.give_up_ms();
-    let given_up = aggregator
-        .fleet
-        .gave_out(worker, job.job().phase_since, give_up_ms);
-    given_up.map_or(Standing::Waiting, Standing::Lost)
+    let given_up = aggregator.fleet.gave_out(worker, asked_at, give_up_ms);
+    Ok(given_up.map_or(Standing::Waiting, Standing::Lost))
 }

@@ -68,11 +68,11 @@ async fn accept(
             "it has {bytes} bytes where its plan allows {expected}"
         )));
     }
-    let path = match aggregator
-        .spool
-        .ensure(&aggregator.artifacts, &update.adapter, &aggregator.transfer)
-        .await
-    {
+    let fetched =
+        aggregator
+            .spool
+            .ensure(&aggregator.artifacts, &update.adapter, &aggregator.transfer);
+    let path = match aggregator.reach.guard(fetched).await? {
         Ok(path) => path,
         Err(error) if error.retry() == artifacts::Retry::Later => return Err(error.into()),
         Err(error) => return Ok(Err(error_chain(&error))),

@@ -2,6 +2,7 @@
 
 pub mod follow;
 pub mod ingest;
+pub mod reach;
 pub mod report;
 pub mod standings;
 pub mod tasks;

@@ -155,6 +155,13 @@ fn service(job: &Job, sites_are_done: bool, now: UnixMillis) -> Option<String> {
             "no {name} has held the job for {seconds} s: is one running?"
         ));
     }
+    if let Some(held) = &job.held {
+        let seconds = now.since(held.since) / 1000;
+        let why = &held.why;
+        return Some(format!(
+            "the {name} has not been able to go on for {seconds} s and tries again: {why}"
+        ));
+    }
     let work = match job.phase {
         Phase::Planning => "the planner makes the plan",
         Phase::Starting => "the aggregator writes the untrained adapter",
