@@ -102,21 +102,6 @@ async fn check_archive(fleet: &Fleet, id: &str, digest: &str) {
 }
 
 #[tokio::test]
-async fn a_deleted_job_leaves_nothing_behind() {
-    let fleet = Fleet::start(&Setup::sites(2)).await;
-    let api = fleet.api();
-    let id = api.submit(&scored(&fleet.model())).await;
-    api.succeeded(&id, END).await;
-    let objects = fleet.state().join("objects/jobs").join(&id);
-    assert!(objects.exists());
-    let path = format!("/v1/jobs/{id}");
-    let deleted = api.ask(Method::DELETE, &path, None).await.unwrap();
-    assert_eq!(deleted.status.as_u16(), 204, "{deleted:?}");
-    assert_eq!(api.get(&path).await.status.as_u16(), 404);
-    wait::until("its objects are gone", END, async || !objects.exists()).await;
-}
-
-#[tokio::test]
 async fn three_idle_workers_cost_next_to_nothing() {
     let mut setup = Setup::sites(3);
     setup.idle = Duration::from_secs(60);

@@ -1,17 +1,14 @@
 //! Messages that come twice, and messages that are lost.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
 use futures::StreamExt;
 use testkit::wait;
-use tests::fleet::binary;
 use tests::job::{job, scored};
-use tests::points::Fate;
-use tests::replay::{Disturbed, Replay};
+use tests::replay::Replay;
 use tests::{Setup, Wire};
 
 const REACHED: Duration = Duration::from_secs(20);
@@ -111,18 +108,10 @@ async fn any_one_message_may_be_lost() {
     lose_event(&replay, &wire).await.unwrap();
 }
 
-async fn held_after_planning(replay: &Replay, point: Failpoint) -> Disturbed {
-    replay.fleet.points().arm(point, Fate::Halted);
-    let disturbed = replay.begin().await;
-    let points = replay.fleet.points();
-    points.reached(point, Fate::Halted, REACHED).await;
-    disturbed
-}
-
 /// The task leaves the queue and the process that was about to take it.
 async fn lose_task(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
     let Replay { fleet, .. } = replay;
-    let disturbed = held_after_planning(replay, Failpoint::PlannerPlanAfterPlanStored).await;
+    let disturbed = replay.hold(Failpoint::PlannerPlanAfterPlanStored).await;
     fleet.halt("worker-c");
     fleet.go_on("planner");
     let subject = format!("fedpipe.v1.task.c.{}.>", disturbed.id);
@@ -138,7 +127,7 @@ async fn lose_task(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
 /// The report is acknowledged by the server and gone before anybody reads it.
 async fn lose_report(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
     let Replay { fleet, .. } = replay;
-    let disturbed = held_after_planning(replay, Failpoint::AggregatorOpenAfterTasks).await;
+    let disturbed = replay.hold(Failpoint::AggregatorOpenAfterTasks).await;
     let subject = format!("fedpipe.v1.report.c.{}.*.updated", disturbed.id);
     wait::until("the report is there", REACHED, async || {
         wire.held(REPORTS, &subject).await > 0
@@ -153,41 +142,10 @@ async fn lose_report(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
 async fn lose_event(replay: &Replay, wire: &Wire) -> Result<Duration, String> {
     let Replay { fleet, .. } = replay;
     fleet.halt("aggregator");
-    let disturbed = held_after_planning(replay, Failpoint::PlannerPlanAfterPublish).await;
+    let disturbed = replay.hold(Failpoint::PlannerPlanAfterPublish).await;
     let subject = format!("fedpipe.v1.job.{}.*.planned", disturbed.id);
     assert_eq!(wire.lose(JOBS, &subject).await, 1);
     fleet.kill("planner");
     fleet.all_go_on();
     replay.end(&disturbed).await
-}
-
-#[tokio::test]
-async fn two_aggregators_that_both_believe_they_own_the_job_merge_the_same() {
-    let replay = Replay::prepare(&Setup::sites(2), async |fleet| scored(&fleet.model())).await;
-    let state = replay.fleet.state();
-    let text = std::fs::read_to_string(state.join("config/aggregator.toml")).unwrap();
-    let mut config: toml::Table = toml::from_str(&text).unwrap();
-    // The same lease holder, in a folder of its own.
-    let work_dir = replay.fleet.folder().join("twin").display().to_string();
-    config.insert("work_dir".to_owned(), work_dir.into());
-    let health = config["health"].as_table_mut().unwrap();
-    health.remove("address_file");
-    let file = replay.fleet.folder().join("twin.toml");
-    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-    let _twin = tokio::process::Command::new(binary())
-        .args(["aggregator", "--config"])
-        .arg(&file)
-        .env(
-            chassis::signals::PARENT_VARIABLE,
-            std::process::id().to_string(),
-        )
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    for _ in 0..4 {
-        let disturbed = replay.begin().await;
-        replay.end(&disturbed).await.unwrap();
-    }
 }

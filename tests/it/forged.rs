@@ -2,27 +2,22 @@
 
 use std::time::Duration;
 
-use artifacts::Transfer;
-use bus::{Bus, Connect};
 use chassis::failpoint::Failpoint;
-use contract::message::report::{Head, Updated};
-use contract::permission::Role;
-use domain::artifact::{ArtifactRef, Digest};
-use domain::id::Epoch;
-use domain::round::{Update, UpdateMetrics};
+use domain::artifact::Digest;
+use domain::round::Update;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tests::forger::{self, Forger};
 use tests::job::{job, with};
 use tests::points::Fate;
 use tests::{Fleet, Setup, archive};
 
 const END: Duration = Duration::from_secs(40);
 
-/// What the forger has: a true adapter of the job's shape, and where to put others.
-struct Forger<'a> {
+/// What the forger of site c has: a true adapter of the job's shape.
+struct Cases<'a> {
     fleet: &'a Fleet,
-    bus: Bus,
-    store: artifacts::Store,
+    forger: Forger,
     adapter: Vec<u8>,
 }
 
@@ -36,52 +31,51 @@ async fn an_update_that_does_not_match_the_plan_is_refused_and_the_round_closes_
     let path = format!("/v1/jobs/{id}/adapter");
     let (_, tar) = api.bytes(Method::GET, &path, None).await.unwrap();
     let adapter = archive::files(&tar)["adapter_model.safetensors"].clone();
-    let forger = Forger {
+    let cases = Cases {
         fleet: &fleet,
-        bus: connect(&fleet).await,
-        store: store(&fleet),
+        forger: Forger::of(&fleet, "c").await,
         adapter,
     };
 
-    let mut poisoned = forger.adapter.clone();
+    let mut poisoned = cases.adapter.clone();
     let end = poisoned.len();
     poisoned[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    let mut cut = forger.adapter.clone();
+    let mut cut = cases.adapter.clone();
     cut.truncate(end / 2);
-    let good = forger.adapter.clone();
-    forger
+    let good = cases.adapter.clone();
+    cases
         .refused("NaN in a tensor", &full_rank, &poisoned, |update| update)
         .await;
-    forger
+    cases
         .refused("a file cut short", &full_rank, &cut, |update| update)
         .await;
-    forger
+    cases
         .refused("of another rank", &asked(&fleet, 4), &good, |update| update)
         .await;
     let huge = |mut update: Update| {
         update.adapter.bytes = 10 << 30;
         update
     };
-    forger.refused("of 10 GB", &full_rank, &good, huge).await;
+    cases.refused("of 10 GB", &full_rank, &good, huge).await;
     let wrong = |mut update: Update| {
         update.adapter.sha256 = Digest::from_bytes(&[7; 32]);
         update
     };
-    forger
+    cases
         .refused("with another digest", &full_rank, &good, wrong)
         .await;
     let nan = |mut update: Update| {
         update.metrics.loss = f64::NAN;
         update
     };
-    forger
+    cases
         .refused("with a loss that is no number", &full_rank, &good, nan)
         .await;
     let outside = |mut update: Update| {
         update.adapter.key = update.adapter.key.replace("/updates/c/", "/updates/a/");
         update
     };
-    forger
+    cases
         .refused("under another site's key", &full_rank, &good, outside)
         .await;
 
@@ -106,26 +100,7 @@ fn asked(fleet: &Fleet, rank: u16) -> Value {
     )
 }
 
-async fn connect(fleet: &Fleet) -> Bus {
-    let connect = Connect {
-        url: fleet.nats_url(),
-        user: Some("worker-c".to_owned()),
-        password: Some(fleet.password("worker-c")),
-        credentials_file: None,
-    };
-    let role = Role::Worker("c".parse().unwrap());
-    Bus::connect(&connect, &role).await.unwrap()
-}
-
-fn store(fleet: &Fleet) -> artifacts::Store {
-    let config = artifacts::Config {
-        url: format!("file://{}", fleet.state().join("objects").display()),
-        ..artifacts::Config::default()
-    };
-    artifacts::Store::open(&config).unwrap()
-}
-
-impl Forger<'_> {
+impl Cases<'_> {
     /// Site c answers the first round with these bytes, changed so.
     async fn refused(
         &self,
@@ -140,24 +115,12 @@ impl Forger<'_> {
         let id = api.submit(job).await;
         fleet.points().reached(hold, Fate::Halted, END).await;
         fleet.halt("worker-c");
-        let prefix = format!("jobs/{id}/updates/c/1");
-        let transfer = Transfer::default();
-        let stored = self
-            .store
-            .put_bytes(&prefix, bytes.to_vec(), &transfer)
-            .await;
+        let stored = self.forger.store(&id, 1, bytes).await;
         fleet.go_on("planner");
         let open = api.phase(&id, "training", END).await;
-        let updated = Updated {
-            head: Head {
-                worker: "c".parse().unwrap(),
-                job: id.parse().unwrap(),
-                epoch: Epoch(open["epoch"].as_u64().unwrap()),
-            },
-            round: 1,
-            update: change(update(stored.unwrap())),
-        };
-        self.bus.publish(&updated, None).await.unwrap();
+        let epoch = open["epoch"].as_u64().unwrap();
+        let forged = change(forger::update(stored));
+        self.forger.report(&id, epoch, 1, forged).await;
         let ended = api.ended(&id, END).await;
         fleet.go_on("worker-c");
         assert_eq!(ended["phase"], "succeeded", "{what}: {ended:#}");
@@ -173,20 +136,4 @@ impl Forger<'_> {
         let rounds = api.rounds(&id).await;
         assert_eq!(rounds[1]["workers"].as_array().unwrap().len(), 2, "{what}");
     }
-}
-
-fn update(adapter: ArtifactRef) -> Update {
-    let metrics = UpdateMetrics {
-        records: 8,
-        tokens: 100,
-        loss: 1.0,
-        steps: 2,
-        compute_seconds: 0.1,
-        tokens_per_second: 1000.0,
-        peak_memory_bytes: 1,
-        bytes_up: 1,
-        bytes_down: 1,
-        control_bytes_up: 1,
-    };
-    Update { adapter, metrics }
 }

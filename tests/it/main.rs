@@ -7,12 +7,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod commands;
+mod disk;
 mod e2e;
 mod emulation;
 mod faults;
 mod forged;
 mod inputs;
 mod kills;
+mod network;
+mod owners;
+mod privacy;
 mod ranks;
+mod retention;
 mod storage;
 mod wedge;

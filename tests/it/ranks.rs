@@ -1,82 +1,224 @@
-//! Sites of different rank in one job.
+//! Sites of different rank in one job, their updates made up so that the right merge is known.
 
 use std::time::Duration;
 
+use artifacts::Transfer;
+use chassis::failpoint::Failpoint;
+use domain::artifact::ArtifactRef;
 use reqwest::Method;
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use tests::forger::{self, Forger};
 use tests::job::{job, with};
+use tests::points::Fate;
+use tests::tensors::{self, Adapter, Factors};
 use tests::{Fleet, Setup, Wire, archive};
 
 const END: Duration = Duration::from_secs(60);
+/// Largest adapter file here.
+const LIMIT: u64 = 16 << 20;
 
-#[tokio::test]
-async fn ranks_four_and_sixteen_without_learning_leave_the_global_as_it_is() {
-    let fleet = Fleet::start(&Setup::sites(2)).await;
-    let api = fleet.api();
-    let asked = json!({"targets": ["q", "v", "down"], "rank": 16, "rank_max": 16, "alpha": 16.0});
-    let mut still = with(job(&fleet.model()), "adapter", asked);
-    still["training"]["learning_rate"] = json!(0.0);
-    let first = with(still.clone(), "rounds", json!({"count": 1}));
-    let id = api.submit(&first).await;
-    api.succeeded(&id, END).await;
-
-    let wire = Wire::tap(&fleet).await;
-    let key = format!("{id}.1");
-    let mut plan = wire.value("fedpipe_plans", &key).await;
-    let ranks = plan["workers"]["a"]["ranks"].as_object_mut().unwrap();
-    for row in ranks.values_mut() {
-        let low = vec![json!(4); row.as_array().unwrap().len()];
-        *row = Value::Array(low);
-    }
-    wire.overwrite("fedpipe_plans", &key, &plan).await;
-    let ten = with(
-        with(still, "rounds", json!({"count": 10})),
-        "plan_from",
-        json!(id),
-    );
-    let id = api.submit(&ten).await;
-    api.succeeded(&id, END).await;
-
-    let rounds = api.rounds(&id).await;
-    let ranks: Vec<&Value> = rounds[10]["workers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|w| &w["rank"])
-        .collect();
-    assert_eq!(ranks, [&json!(4), &json!(16)]);
-    let path = format!("/v1/jobs/{id}/adapter");
-    let (_, tar) = api.bytes(Method::GET, &path, None).await.unwrap();
-    // The untrained adapter changes nothing, so its product is zero.
-    let worst = largest_change(&archive::files(&tar)["adapter_model.safetensors"]);
-    assert!(worst < 1e-6, "{worst}");
+/// A fleet and a job whose plan gives these ranks to sites a, b, …
+struct Uneven {
+    fleet: Fleet,
+    wire: Wire,
+    job: Value,
+    /// The widths of every weight.
+    widths: Adapter,
+    ranks: Vec<usize>,
 }
 
-/// The largest entry of any `B·A`.
-fn largest_change(bytes: &[u8]) -> f32 {
-    let file = SafeTensors::deserialize(bytes).unwrap();
-    let numbers = |name: &str| {
-        let view = file.tensor(name).unwrap();
-        let read = |four: &[u8]| f32::from_le_bytes(four.try_into().unwrap());
-        let numbers: Vec<f32> = view.data().chunks_exact(4).map(read).collect();
-        (numbers, view.shape().to_vec())
-    };
-    let mut worst = 0_f32;
-    for name in file
-        .names()
-        .into_iter()
-        .filter(|name| name.contains("lora_A"))
-    {
-        let ((a, a_shape), (b, b_shape)) =
-            (numbers(name), numbers(&name.replace("lora_A", "lora_B")));
-        let (rank, inp, out) = (a_shape[0], a_shape[1], b_shape[0]);
-        for row in 0..out {
-            for column in 0..inp {
-                let terms = (0..rank).map(|k| b[row * rank + k] * a[k * inp + column]);
-                worst = worst.max(terms.sum::<f32>().abs());
+impl Uneven {
+    /// Runs a first job at the largest rank, then gives its plan the other ranks.
+    async fn prepare(ranks: &[usize], rank_max: usize, change: impl Fn(Value) -> Value) -> Self {
+        let count = u8::try_from(ranks.len()).unwrap();
+        let fleet = Fleet::start(&Setup::sites(count)).await;
+        let asked = json!({"targets": ["q", "down"], "rank": rank_max, "rank_max": rank_max, "alpha": 16.0});
+        let first = change(with(job(&fleet.model()), "adapter", asked));
+        let once = with(first.clone(), "rounds", json!({"count": 1}));
+        let id = fleet.api().submit(&once).await;
+        fleet.api().succeeded(&id, END).await;
+        let widths = adapter(&fleet, &id).await;
+
+        // No planner would be this uneven on machines that are alike.
+        let wire = Wire::tap(&fleet).await;
+        let key = format!("{id}.1");
+        let mut plan = wire.value("fedpipe_plans", &key).await;
+        for (site, rank) in sites(ranks.len()).zip(ranks) {
+            let of_site = &mut plan["workers"][site.as_str()]["ranks"];
+            for row in of_site.as_object_mut().unwrap().values_mut() {
+                let cells = row.as_array_mut().unwrap();
+                cells.iter_mut().for_each(|cell| *cell = json!(rank));
             }
         }
+        wire.overwrite("fedpipe_plans", &key, &plan).await;
+        Self {
+            fleet,
+            wire,
+            job: with(first, "plan_from", json!(id)),
+            widths,
+            ranks: ranks.to_vec(),
+        }
     }
-    worst
+
+    /// Runs the job for so many rounds. The first is answered for every site with an update of its
+    /// rank from `make(site's number, weight)`; the sites answer the others themselves. Returns the
+    /// job and the shares that the updates had.
+    async fn run(
+        &self,
+        rounds: u32,
+        make: impl Fn(usize, &Factors) -> Factors,
+    ) -> (String, Vec<f64>, Vec<Adapter>) {
+        let Self { fleet, .. } = self;
+        let hold = Failpoint::PlannerPlanAfterPlanStored;
+        fleet.points().arm(hold, Fate::Halted);
+        let asked = with(self.job.clone(), "rounds", json!({"count": rounds}));
+        let id = fleet.api().submit(&asked).await;
+        fleet.points().reached(hold, Fate::Halted, END).await;
+        sites(self.ranks.len()).for_each(|site| fleet.halt(&format!("worker-{site}")));
+        fleet.go_on("planner");
+        let open = fleet.api().phase(&id, "training", END).await;
+        let epoch = open["epoch"].as_u64().unwrap();
+        let mut made = Vec::new();
+        for (number, site) in sites(self.ranks.len()).enumerate() {
+            let weights = self.widths.iter();
+            let update: Adapter = weights
+                .map(|(name, widths)| (name.clone(), make(number, widths)))
+                .collect();
+            let forger = Forger::of(fleet, &site).await;
+            let stored = forger.store(&id, 1, &tensors::write(&update)).await;
+            forger.report(&id, epoch, 1, forger::update(stored)).await;
+            made.push(update);
+        }
+        if rounds == 1 {
+            fleet.api().succeeded(&id, END).await;
+        }
+        fleet.all_go_on();
+        fleet.api().succeeded(&id, END).await;
+        let round = fleet.api().rounds(&id).await[1].clone();
+        let workers = round["workers"].as_array().unwrap();
+        let ranks: Vec<u64> = workers.iter().filter_map(|w| w["rank"].as_u64()).collect();
+        let asked: Vec<u64> = self.ranks.iter().map(|rank| *rank as u64).collect();
+        assert_eq!(ranks, asked);
+        let shares = workers.iter().map(|w| w["weight"].as_f64().unwrap());
+        (id, shares.collect(), made)
+    }
+
+    /// The merged adapter of a round.
+    async fn merged(&self, id: &str, round: u32) -> Adapter {
+        let key = format!("{id}.round.{round}");
+        let summary = self.wire.value("fedpipe_jobs", &key).await;
+        let global: ArtifactRef = serde_json::from_value(summary["global"].clone()).unwrap();
+        let transfer = Transfer::default();
+        let store = self.fleet.objects();
+        let bytes = store.get_bytes(&global, LIMIT, &transfer).await;
+        tensors::read(&bytes.unwrap())
+    }
+}
+
+fn sites(count: usize) -> impl Iterator<Item = String> {
+    ('a'..='z').take(count).map(String::from)
+}
+
+/// A finished job's adapter.
+async fn adapter(fleet: &Fleet, id: &str) -> Adapter {
+    let path = format!("/v1/jobs/{id}/adapter");
+    let (_, tar) = fleet.api().bytes(Method::GET, &path, None).await.unwrap();
+    tensors::read(&archive::files(&tar)["adapter_model.safetensors"])
+}
+
+/// Even numbers from -1 to 1, the same every time.
+fn numbers(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+#[tokio::test]
+async fn updates_of_ranks_4_8_and_16_are_merged_as_the_dense_formula_says_and_each_once() {
+    // 4 + 8 + 16 slices: nothing has to be dropped.
+    let uneven = Uneven::prepare(&[4, 8, 16], 28, |job| job).await;
+    let random = |number: usize, widths: &Factors| {
+        let seed = 7 + number as u64 + (widths.inp * widths.out) as u64;
+        Factors::made(uneven.ranks[number], widths, numbers(seed))
+    };
+    let (id, shares, updates) = uneven.run(1, random).await;
+    assert!(
+        (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9,
+        "{shares:?}"
+    );
+    let mut squares = 0;
+    for (name, merged) in adapter(&uneven.fleet, &id).await {
+        let mut expected = vec![0.0; merged.out * merged.inp];
+        for (update, share) in updates.iter().zip(&shares) {
+            let entries = expected.iter_mut().zip(update[&name].product());
+            entries.for_each(|(sum, entry)| *sum += share * entry);
+        }
+        let found = merged.product();
+        let off = tensors::off(&found, &expected);
+        assert!(off < 1e-5, "{name}: {off}");
+        if merged.out == merged.inp {
+            squares += 1;
+            let side = merged.out;
+            let turned = (0..side * side).map(|at| found[at % side * side + at / side]);
+            let off = tensors::off(&turned.collect::<Vec<_>>(), &expected);
+            assert!(off > 0.5, "{name}: the transpose would have passed");
+        }
+    }
+    assert!(squares > 0, "no square weight, so no transpose was tried");
+
+    // Site i sets entry (i, i) alone, to the inverse of its share: 2 is double counting, 0 a loss.
+    let one_hot = |number: usize, widths: &Factors| {
+        let rank = uneven.ranks[number];
+        let mut factors = Factors::made(rank, widths, || 0.0);
+        factors.a[(rank - 1) * widths.inp + number] = 1.0;
+        factors.b[number * rank + rank - 1] = (1.0 / shares[number]) as f32;
+        factors
+    };
+    let (id, again, _) = uneven.run(1, one_hot).await;
+    assert_eq!(again, shares);
+    for (name, merged) in adapter(&uneven.fleet, &id).await {
+        for (at, found) in merged.product().into_iter().enumerate() {
+            let (row, column) = (at / merged.inp, at % merged.inp);
+            let hot = row == column && row < uneven.ranks.len();
+            let expected = f64::from(u8::from(hot));
+            let close = (found - expected).abs() < 1e-5;
+            assert!(close, "{name} ({row}, {column}): {found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ranks_4_and_16_without_learning_leave_the_global_as_it_is_for_ten_rounds() {
+    let still = |mut job: Value| {
+        job["training"]["learning_rate"] = json!(0.0);
+        job
+    };
+    let uneven = Uneven::prepare(&[4, 16], 16, still).await;
+    let random = |number: usize, widths: &Factors| {
+        let seed = 70 + number as u64 + (widths.inp * widths.out) as u64;
+        Factors::made(uneven.ranks[number], widths, numbers(seed))
+    };
+    let (id, _, _) = uneven.run(11, random).await;
+    let first = uneven.merged(&id, 1).await;
+    let last = adapter(&uneven.fleet, &id).await;
+    let none: Adapter = first
+        .iter()
+        .map(|(name, widths)| (name.clone(), Factors::made(16, widths, || 0.0)))
+        .collect();
+    assert!(
+        tensors::difference(&none, &first) > 0.9,
+        "the global is zero, so nothing was tested"
+    );
+    let off = tensors::difference(&last, &first);
+    eprintln!("after ten rounds without learning the global is off by {off:.1e}");
+    assert!(off < 1e-6, "{off}");
+    let rounds = uneven.fleet.api().rounds(&id).await;
+    assert_eq!(rounds.len(), 12);
+    for round in &rounds[2..] {
+        assert_eq!(round["missing"], json!([]), "{round:#}");
+    }
 }

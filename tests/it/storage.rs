@@ -1,48 +1,116 @@
-//! Object storage on S3, away for a while; a disk that is full.
+//! Object storage on S3: killed, cut off for long, its answers lost; a cache that is bounded.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
-use serde_json::json;
+use serde_json::{Value, json};
+use testkit::proxy::Proxy;
 use testkit::s3::S3Server;
+use testkit::wait;
 use tests::job::{job, scored, with};
-use tests::points::Fate;
 use tests::replay::Replay;
-use tests::{Fleet, Setup, Site, procs};
+use tests::{Fleet, Setup, Site, full, procs};
 
 const END: Duration = Duration::from_secs(40);
+/// Within this time the API says what is awaited.
+const VISIBLE: Duration = Duration::from_secs(10);
+/// What a round on S3 may take beside its slowest site's compute, in seconds.
+const OVERHEAD: f64 = 3.0;
 
-#[tokio::test]
-async fn s3_that_is_killed_during_an_upload_costs_time_and_nothing_else() {
-    let mut server = S3Server::start();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("s3.toml");
-    let (endpoint, bucket) = (&server.endpoint, &server.bucket);
+/// A fleet of so many sites whose storage is the server, at this address.
+fn on_s3(server: &S3Server, endpoint: &str, folder: &Path, sites: u8) -> Setup {
+    let file = folder.join("s3.toml");
+    let bucket = &server.bucket;
     let (access, secret) = (&server.access_key, &server.secret_key);
     let text = format!(
         "url = \"s3://{bucket}\"\nendpoint = \"{endpoint}\"\nallow_http = true\naccess_key = \"{access}\"\nsecret_key = \"{secret}\"\n"
     );
     std::fs::write(&file, text).unwrap();
-    let mut setup = Setup::sites(2);
-    setup.arguments = vec!["--storage".to_owned(), file.display().to_string()];
+    Setup {
+        arguments: vec!["--storage".to_owned(), file.display().to_string()],
+        ..Setup::sites(sites)
+    }
+}
+
+#[tokio::test]
+async fn s3_that_is_killed_during_an_upload_costs_time_and_nothing_else() {
+    let mut server = S3Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let setup = on_s3(&server, &server.endpoint, folder.path(), 2);
     let replay = Replay::prepare(&setup, async |fleet| scored(&fleet.model())).await;
 
-    let point = Failpoint::WorkerTrainWhileUploading;
-    replay.fleet.points().arm(point, Fate::Halted);
-    let disturbed = replay.begin().await;
-    replay
-        .fleet
-        .points()
-        .reached(point, Fate::Halted, END)
-        .await;
+    let disturbed = replay.hold(Failpoint::WorkerTrainWhileUploading).await;
     server.kill();
     replay.fleet.all_go_on();
     server.restart();
     replay.end(&disturbed).await.unwrap();
-    let report = replay.fleet.api().report(&disturbed.id).await;
-    for round in &report["rounds"].as_array().unwrap()[1..] {
-        eprintln!("overhead on S3: {} s", round["overhead_seconds"]);
+
+    let undisturbed = replay.begin().await;
+    replay.end(&undisturbed).await.unwrap();
+    for round in &replay.fleet.api().rounds(&undisturbed.id).await[1..] {
+        let overhead = round["overhead_seconds"].as_f64().unwrap();
+        eprintln!("overhead on S3: {overhead:.2} s of at most {OVERHEAD} s");
+        assert!(overhead <= OVERHEAD, "{round:#}");
     }
+}
+
+#[tokio::test]
+async fn storage_that_is_away_for_many_idle_periods_during_an_upload_costs_time_and_nothing_else() {
+    let server = S3Server::start();
+    let address: SocketAddr = server.endpoint.replace("http://", "").parse().unwrap();
+    let network = Proxy::start(address).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://{}", network.address());
+    let setup = Setup {
+        idle: Duration::from_secs(1),
+        ..on_s3(&server, &endpoint, folder.path(), 2)
+    };
+    let replay = Replay::prepare(&setup, async |fleet| job(&fleet.model())).await;
+    let Replay { fleet, .. } = &replay;
+
+    // Longer than the storage client's own patience, and than three idle periods, after which a site
+    // is given up that makes no progress of its own fault.
+    let away = Duration::from_secs(if full() { 45 } else { 13 });
+    let disturbed = replay.hold(Failpoint::WorkerTrainWhileUploading).await;
+    network.cut();
+    fleet.all_go_on();
+    let api = fleet.api();
+    let said = |job: &Value| {
+        let waiting = job["waiting_for"].as_array().unwrap();
+        let of_storage = |entry: &Value| entry["why"].as_str().unwrap().contains("object storage");
+        waiting.iter().any(of_storage)
+    };
+    api.until(
+        &disturbed.id,
+        "the API says that storage is away",
+        VISIBLE,
+        said,
+    )
+    .await;
+    wait::never("it ends", away, api.ended(&disturbed.id, 2 * away)).await;
+    network.open();
+    replay.end(&disturbed).await.unwrap();
+    let events = api.events(&disturbed.id).await;
+    assert!(
+        events.iter().all(|event| event.name != "lost"),
+        "{events:?}"
+    );
+
+    // What was stored is stored, although nobody was told.
+    let disturbed = replay.hold(Failpoint::WorkerTrainWhileUploading).await;
+    network.lose_answers();
+    fleet.all_go_on();
+    api.until(
+        &disturbed.id,
+        "the API says that storage is away",
+        VISIBLE,
+        said,
+    )
+    .await;
+    network.open();
+    replay.end(&disturbed).await.unwrap();
 }
 
 #[tokio::test]

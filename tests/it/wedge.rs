@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use chassis::clock::Stopwatch;
 use chassis::failpoint::Failpoint;
 use serde_json::{Value, json};
 use testkit::wait;
 use tests::job::{job, with};
 use tests::points::Fate;
 use tests::replay::Replay;
-use tests::{Fleet, Setup, Site, procs};
+use tests::{Fleet, Setup, Site, bound, procs};
 
 const END: Duration = Duration::from_secs(40);
 /// Within this time the API says which site and why.
@@ -76,18 +77,35 @@ async fn a_worker_that_dies_while_loading_is_named_with_the_cause() {
     let point = Failpoint::WorkerModelWhileLoading;
     fleet.points().arm(point, Fate::Killed);
     let id = api.submit(&only_a).await;
-    for _ in 0..2 {
-        fleet.points().reached(point, Fate::Killed, END).await;
-        fleet.points().arm(point, Fate::Killed);
-    }
+    fleet.points().reached(point, Fate::Killed, END).await;
+    let since_the_first = Stopwatch::start();
+    fleet.points().arm(point, Fate::Killed);
+    fleet.points().reached(point, Fate::Killed, END).await;
+    fleet.points().arm(point, Fate::Killed);
     fleet.points().reached(point, Fate::Killed, END).await;
     let ended = api.ended(&id, VISIBLE).await;
+    let took = Duration::from_millis(since_the_first.elapsed_ms());
+    bound::hold("from the first death to the cause", took, VISIBLE).unwrap();
     assert_eq!(ended["phase"], "failed");
     assert!(names(&ended, "a", "crashed"), "{ended:#}");
     assert!(
         ended["cause"].to_string().contains("loading the model"),
         "{ended:#}"
     );
+    runs_normally(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_it_has_said_why_says_it_afterwards() {
+    let fleet = Fleet::start(&impatient(1)).await;
+    let point = Failpoint::WorkerFailAfterSeal;
+    fleet.points().arm(point, Fate::Killed);
+    let missing = job(&fleet.folder().join("nowhere"));
+    let id = fleet.api().submit(&missing).await;
+    fleet.points().reached(point, Fate::Killed, END).await;
+    let ended = fleet.api().ended(&id, VISIBLE).await;
+    assert!(names(&ended, "a", "model_unusable"), "{ended:#}");
+    assert_eq!(fleet.deaths("worker-a"), 1);
     runs_normally(&fleet).await;
 }
 
@@ -195,6 +213,11 @@ async fn killing_the_api_in_an_order_loses_no_order() {
         .points()
         .arm(Failpoint::ApiCancelAfterState, Fate::Killed);
     fleet.api().order(&second.id, "cancel").await;
+    // What is decided and said; only the workers were not told.
+    fleet
+        .points()
+        .arm(Failpoint::ApiControlAfterPublish, Fate::Killed);
+    fleet.api().order(&second.id, "cancel").await;
     fleet.all_go_on();
     let ended = fleet.api().ended(&second.id, END).await;
     assert_eq!(ended["phase"], "cancelled");
@@ -202,6 +225,7 @@ async fn killing_the_api_in_an_order_loses_no_order() {
         Failpoint::ApiPauseAfterState,
         Failpoint::ApiResumeAfterState,
         Failpoint::ApiCancelAfterState,
+        Failpoint::ApiControlAfterPublish,
     ] {
         assert!(
             !fleet.points().disarm(point, Fate::Killed),
@@ -239,7 +263,7 @@ async fn many_workers_start_at_once_and_one_job_takes_them_all() {
     let setup = Setup {
         sites,
         idle: Duration::from_secs(10),
-        arguments: Vec::new(),
+        ..Setup::sites(0)
     };
     let fleet = Fleet::start(&setup).await;
     let id = fleet

@@ -10,10 +10,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::proxy::Proxy;
 use testkit::{data, wait};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::disk::{self, Disk, Small};
 use crate::points::Points;
 use crate::{Api, procs};
 
@@ -66,6 +68,8 @@ pub struct Setup {
     pub idle: Duration,
     /// More arguments of `fedpipe up`.
     pub arguments: Vec<String>,
+    /// Folders that are small disks of their own.
+    pub disks: Vec<Small>,
 }
 
 impl Setup {
@@ -77,6 +81,7 @@ impl Setup {
             sites: names.map(|name| Site::new(&name.to_string())).collect(),
             idle: Duration::from_secs(2),
             arguments: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -162,13 +167,18 @@ impl Fleet {
         self.folder.path().join("model")
     }
 
+    /// The fleet's object storage, unless it lies on a disk of its own.
+    #[must_use]
+    pub fn objects(&self) -> artifacts::Store {
+        let text = std::fs::read_to_string(self.state().join("storage.toml"));
+        let config: artifacts::Config =
+            toml::from_str(&text.expect("the storage's file")).expect("its settings");
+        artifacts::Store::open(&config).expect("the fleet's storage")
+    }
+
     /// Stores the tiny model as `fedpipe model push` does; returns its digest.
     pub async fn push_model(&self) -> String {
-        let config = artifacts::Config {
-            url: format!("file://{}", self.state().join("objects").display()),
-            ..artifacts::Config::default()
-        };
-        let store = artifacts::Store::open(&config).expect("the fleet's storage");
+        let store = self.objects();
         let pushed = store
             .push_model(&self.model(), &artifacts::Transfer::default())
             .await;
@@ -179,6 +189,25 @@ impl Fleet {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// One of its small disks, by the folder inside the state folder.
+    #[must_use]
+    pub fn disk(&self, folder: &str) -> Disk {
+        Disk::of(self.pid, &self.state().join(folder))
+    }
+
+    /// Puts a network that can be broken between a worker and NATS, and starts the worker anew.
+    pub async fn through(&self, worker: &str, network: &Proxy) {
+        let file = self.state().join(format!("config/{worker}.toml"));
+        let text = std::fs::read_to_string(&file).expect("the worker's configuration");
+        let other = text.replace(&self.nats_url(), &format!("nats://{}", network.address()));
+        assert_ne!(text, other, "the configuration names no server");
+        std::fs::write(&file, other).expect("the configuration is written");
+        let old = self.kill(worker);
+        self.back(worker, old).await;
+        let what = format!("{worker} speaks through the network");
+        wait::until(&what, BACK, async || network.passed_bytes() > 0).await;
     }
 
     /// A folder for what a case needs beside.
@@ -278,6 +307,13 @@ impl Fleet {
         url.expect("up has said where").to_owned()
     }
 
+    /// What a process has logged so far.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        let file = self.state().join(format!("logs/{name}.log"));
+        std::fs::read_to_string(file).expect("a log")
+    }
+
     /// The end of every log, for a failure's message.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -322,6 +358,12 @@ impl Drop for Fleet {
 fn spawn(folder: &Path, setup: &Setup, notices: &Arc<Mutex<Vec<Value>>>) -> (Child, u32) {
     let log = std::fs::File::create(folder.join("up.log")).expect("a log");
     let mut command = Command::new(binary());
+    if !setup.disks.is_empty() {
+        let state = folder.join("state");
+        let of = |small: &Small| (state.join(small.folder), small.kib);
+        let disks: Vec<(PathBuf, u32)> = setup.disks.iter().map(of).collect();
+        command = disk::wrapped(&disks, &binary()).into();
+    }
     command
         .args(["up", "--json", "--listen", "127.0.0.1:0", "--fleet"])
         .arg(folder.join("fleet.toml"))

@@ -13,11 +13,17 @@
 
 pub mod api;
 pub mod archive;
+pub mod bound;
+pub mod command;
+pub mod disk;
 pub mod fleet;
+pub mod forger;
 pub mod job;
 pub mod points;
 pub mod procs;
 pub mod replay;
+pub mod tensors;
+pub mod twin;
 pub mod wire;
 
 pub use api::Api;

@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use chassis::clock::Stopwatch;
+use chassis::failpoint::Failpoint;
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use testkit::wait;
 
 use crate::job::with;
-use crate::{Fleet, Setup};
+use crate::points::Fate;
+use crate::{Fleet, Setup, procs};
 
 /// How long a disturbed job may take: far beyond what is usual.
 const END: Duration = Duration::from_secs(40);
+
+/// How long a process may take to come to a point.
+const REACHED: Duration = Duration::from_secs(20);
 
 /// A fleet, an undisturbed job, and its adapter.
 #[derive(Debug)]
@@ -46,6 +53,54 @@ impl Replay {
         let watch = Stopwatch::start();
         let id = self.fleet.api().submit(&self.job).await;
         Disturbed { id, watch }
+    }
+
+    /// Submits the job again and waits until somebody is halted at this point.
+    pub async fn hold(&self, point: Failpoint) -> Disturbed {
+        let points = self.fleet.points();
+        points.arm(point, Fate::Halted);
+        let disturbed = self.begin().await;
+        points.reached(point, Fate::Halted, REACHED).await;
+        disturbed
+    }
+
+    /// Submits the job again and waits until this worker, and no other, is halted at the point.
+    pub async fn hold_worker(&self, victim: &str, point: Failpoint) -> Disturbed {
+        let Self { fleet, .. } = self;
+        if point == Failpoint::WorkerProbeBeforeReport {
+            return self.hold_probe(victim, point).await;
+        }
+        // The others stand still before any of them trains.
+        let disturbed = self.hold(Failpoint::PlannerPlanAfterPlanStored).await;
+        let others = fleet.processes().into_keys();
+        others
+            .filter(|name| name.starts_with("worker") && name != victim)
+            .for_each(|name| fleet.halt(&name));
+        fleet.points().arm(point, Fate::Halted);
+        fleet.go_on("planner");
+        let points = fleet.points();
+        points.reached(point, Fate::Halted, REACHED).await;
+        disturbed
+    }
+
+    /// Workers of one machine measure themselves one after the other.
+    async fn hold_probe(&self, victim: &str, point: Failpoint) -> Disturbed {
+        let Self { fleet, .. } = self;
+        let disturbed = self.hold(point).await;
+        loop {
+            let halted = wait::some("somebody is halted", REACHED, async || {
+                let all = fleet.processes();
+                all.into_iter().find(|(_, pid)| procs::is_stopped(*pid))
+            });
+            let (name, pid) = halted.await;
+            if name == victim {
+                return disturbed;
+            }
+            fleet.points().arm(point, Fate::Halted);
+            procs::signal(pid, Signal::CONT);
+            let points = fleet.points();
+            points.reached(point, Fate::Halted, REACHED).await;
+        }
     }
 
     /// Waits for the end, which must be the undisturbed one; returns how long the job took.

@@ -91,6 +91,15 @@ impl Wire {
         all.iter().map(|(_, count)| count).sum()
     }
 
+    /// The keys of a bucket that contain a text.
+    pub async fn keys(&self, bucket: &str, text: &str) -> Vec<String> {
+        use futures::TryStreamExt;
+        let store = self.jetstream.get_key_value(bucket).await;
+        let keys = store.expect("the bucket").keys().await;
+        let all: Vec<String> = keys.expect("keys").try_collect().await.expect("keys");
+        all.into_iter().filter(|key| key.contains(text)).collect()
+    }
+
     /// A stored value.
     pub async fn value(&self, bucket: &str, key: &str) -> Value {
         let store = self

@@ -1,8 +1,8 @@
 //! A network between a test and a server that the test can break: slow, still, lossy, cut.
 //!
 //! It forwards TCP to one address and knows nothing of what it forwards. Connections of NATS or S3
-//! survive what the real ones would: a pause holds bytes back, a black hole swallows them, a cut
-//! closes.
+//! survive what the real ones would: a pause holds bytes back, a black hole swallows them, a lost
+//! answer is one that the server gave and nobody got, a cut closes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,22 @@ enum Mode {
     Slow(Duration),
     Paused,
     Swallowing,
+    Unanswered,
     Cut,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToServer,
+    ToClient,
+}
+
+impl Mode {
+    /// Whether bytes that go this way are lost.
+    fn loses(self, way: Way) -> bool {
+        self == Self::Swallowing || (self == Self::Unanswered && way == Way::ToClient)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +100,7 @@ impl Proxy {
     /// Everything passes again. Connections into a black hole are closed: they have lost bytes.
     pub fn open(&self) {
         self.shared.state.send_modify(|state| {
-            if state.mode == Mode::Swallowing {
+            if matches!(state.mode, Mode::Swallowing | Mode::Unanswered) {
                 state.generation += 1;
             }
             state.mode = Mode::Open;
@@ -105,6 +120,12 @@ impl Proxy {
     /// Connections stand and what is sent is lost.
     pub fn swallow(&self) {
         self.set(Mode::Swallowing);
+    }
+
+    /// Connections stand, what is sent to the server arrives, and its answers are lost: what was asked
+    /// for is done, and nobody learns of it.
+    pub fn lose_answers(&self) {
+        self.set(Mode::Unanswered);
     }
 
     /// Closes all connections, and new ones at once, until [`Proxy::open`].
@@ -156,7 +177,8 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) 
         move |state: &State| state.over || state.generation != born || state.mode == Mode::Cut;
     let forward = async {
         // A handshake over a network that is gone does not end.
-        let passes = |state: &State| matches!(state.mode, Mode::Open | Mode::Slow(_));
+        let passes =
+            |state: &State| matches!(state.mode, Mode::Open | Mode::Slow(_) | Mode::Unanswered);
         if state.wait_for(passes).await.is_err() {
             return;
         }
@@ -166,8 +188,8 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) 
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::join!(
-            pump(from_client, to_server, &shared),
-            pump(from_server, to_client, &shared)
+            pump(from_client, to_server, Way::ToServer, &shared),
+            pump(from_server, to_client, Way::ToClient, &shared)
         );
     };
     tokio::select! {
@@ -177,7 +199,7 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) 
 }
 
 /// Bytes one way; ends when the reader or the writer does.
-async fn pump<R, W>(mut reader: R, mut writer: W, shared: &Shared)
+async fn pump<R, W>(mut reader: R, mut writer: W, way: Way, shared: &Shared)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -193,7 +215,7 @@ where
             break;
         };
         match mode {
-            Mode::Swallowing => continue,
+            lossy if lossy.loses(way) => continue,
             Mode::Slow(delay) => tokio::time::sleep(delay).await,
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! The tiny model, as the engine reads it.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use engine::model::{Base, LoadOptions, Model};
@@ -7,7 +8,7 @@ use engine::model::{Base, LoadOptions, Model};
 fn load(folder: &Path) -> Model {
     let options = LoadOptions {
         base: Base::Source,
-        ..LoadOptions::default()
+        threads: NonZeroUsize::MIN,
     };
     Model::load(folder, &options).unwrap()
 }

@@ -107,3 +107,18 @@ async fn a_slow_network_delivers_late() {
     wait::never("an echo", MOMENT, stream.read(&mut [0; 4])).await;
     assert_eq!(heard(&mut stream, 4).await, b"late");
 }
+
+#[tokio::test]
+async fn a_lost_answer_was_given_and_nobody_got_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    proxy.lose_answers();
+    client.write_all(b"do").await.unwrap();
+    assert_eq!(heard(&mut server, 2).await, b"do");
+    server.write_all(b"done").await.unwrap();
+    wait::never("an answer", MOMENT, client.read(&mut [0; 4])).await;
+    proxy.open();
+    assert!(is_closed(&mut client).await);
+}

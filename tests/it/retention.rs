@@ -1,0 +1,133 @@
+//! What is kept of a job, for how long, and how it goes away.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use chassis::failpoint::Failpoint;
+use reqwest::Method;
+use serde_json::json;
+use testkit::wait;
+use tests::job::{job, scored, with};
+use tests::points::Fate;
+use tests::{Fleet, Setup, Wire};
+
+const END: Duration = Duration::from_secs(60);
+const BUCKETS: [&str; 3] = ["fedpipe_jobs", "fedpipe_profiles", "fedpipe_plans"];
+
+/// The rounds of which a worker's updates are in storage.
+fn kept(fleet: &Fleet, job: &str, worker: &str) -> BTreeSet<u32> {
+    let folder = fleet.state().join("objects/jobs").join(job);
+    let rounds = std::fs::read_dir(folder.join("updates").join(worker));
+    let rounds = rounds.into_iter().flatten();
+    rounds
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+#[tokio::test]
+async fn updates_are_deleted_two_rounds_after_their_merge_unless_the_job_keeps_them() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let api = fleet.api();
+    let five = with(job(&fleet.model()), "rounds", json!({"count": 5}));
+    let id = api.submit(&five).await;
+    api.succeeded(&id, END).await;
+    for worker in ["a", "b"] {
+        let last_two = BTreeSet::from([4, 5]);
+        // The last ones go just after the round is committed.
+        wait::until("old updates are gone", END, async || {
+            kept(&fleet, &id, worker) == last_two
+        })
+        .await;
+    }
+
+    let keeps = with(five, "retention", json!({"keep_updates": true}));
+    let id = api.submit(&keeps).await;
+    api.succeeded(&id, END).await;
+    settled(&fleet, &id).await;
+    for worker in ["a", "b"] {
+        assert_eq!(kept(&fleet, &id, worker), (1..=5).collect());
+    }
+}
+
+/// Waits until the aggregator has cleaned up after the job's end.
+async fn settled(fleet: &Fleet, id: &str) {
+    let folder = fleet.state().join("aggregator/jobs").join(id);
+    wait::until("the job is settled", END, async || !folder.exists()).await;
+}
+
+/// Files and folders below this one whose path names the job.
+fn traces(folder: &Path, job: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_folder = path.is_dir();
+            if entry.file_name().to_string_lossy().contains(job) {
+                found.push(path.display().to_string());
+            } else if is_folder {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Everything that is left of a job: in the buckets, on the streams, in storage, at the sites.
+async fn left(fleet: &Fleet, wire: &Wire, id: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for bucket in BUCKETS {
+        left.extend(wire.keys(bucket, id).await);
+    }
+    for (stream, subject) in [
+        ("FEDPIPE_JOBS", format!("fedpipe.v1.job.{id}.>")),
+        ("FEDPIPE_REPORTS", format!("fedpipe.v1.report.*.{id}.>")),
+        ("FEDPIPE_TASKS", format!("fedpipe.v1.task.*.{id}.>")),
+    ] {
+        let held = wire.held(stream, &subject).await;
+        left.extend((held > 0).then(|| format!("{held} of {subject}")));
+    }
+    for folder in ["objects", "workers", "aggregator"] {
+        left.extend(traces(&fleet.state().join(folder), id));
+    }
+    left
+}
+
+#[tokio::test]
+async fn deleting_a_job_removes_everything_of_it_wherever_the_api_dies_meanwhile() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let (api, wire) = (fleet.api(), Wire::tap(&fleet).await);
+    for point in [
+        None,
+        Some(Failpoint::ApiDeleteAfterObjects),
+        Some(Failpoint::ApiDeleteAfterValues),
+        Some(Failpoint::ApiDeleteAfterMessages),
+        Some(Failpoint::ApiDeleteAfterState),
+    ] {
+        let id = api.submit(&scored(&fleet.model())).await;
+        api.succeeded(&id, END).await;
+        settled(&fleet, &id).await;
+        let before = left(&fleet, &wire, &id).await;
+        assert!(before.len() > 10, "too little to delete: {before:?}");
+        let path = format!("/v1/jobs/{id}");
+        if let Some(point) = point {
+            fleet.points().arm(point, Fate::Killed);
+            let old = fleet.pid("api");
+            let answer = api.ask(Method::DELETE, &path, None).await;
+            assert_eq!(answer, None, "{} did not strike", point.name());
+            fleet.back("api", old).await;
+        }
+        // Asked again until it is done: nobody has to know how far the first one came.
+        let gone = wait::some("it is deleted", END, async || {
+            let answer = api.ask(Method::DELETE, &path, None).await?;
+            [204, 404]
+                .contains(&answer.status.as_u16())
+                .then_some(answer)
+        });
+        gone.await;
+        assert_eq!(api.get(&path).await.status.as_u16(), 404);
+        let what = point.map_or("no death", Failpoint::name);
+        assert_eq!(left(&fleet, &wire, &id).await, [""; 0], "after {what}");
+    }
+}
