@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Base;
 use crate::{text, threads};
 
 /// Why a model cannot be loaded. None of these is worth a retry with the same file.
@@ -86,9 +85,12 @@ pub enum Error {
         /// Its key.
         key: String,
     },
-    /// The precision is not available yet.
-    #[error("a base in {0:?} is not available yet; available: Source, F32")]
-    Precision(Base),
+    /// A weight that is to be held in fewer bits is no number, or far too large to be a weight.
+    #[error("tensor {name} holds a value that is infinite, not a number, or too large for bf16")]
+    Value {
+        /// The tensor, as the file's format calls it.
+        name: String,
+    },
     /// A tensor's bytes cannot be decoded.
     #[error("cannot decode a tensor")]
     Decode(#[source] candle_core::Error),

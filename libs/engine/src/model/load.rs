@@ -1,10 +1,14 @@
 //! From files to a [`Model`], one tensor at a time.
 
+use std::ops::Range;
 use std::path::Path;
 
 use domain::adapter::{Projection, WeightName};
 
 use super::block::STACKS;
+use super::cache::Entry;
+use super::quantize::{Bf16, Int8, Nf4};
+use super::weights::decode_parts;
 use super::{Base, Block, Config, Error, LoadOptions, Matrix, Model, Stack, StackPart};
 use crate::source::{Name, Source};
 use crate::threads::Threads;
@@ -14,27 +18,19 @@ impl Model {
     /// `model.safetensors` whole or in shards, `tokenizer.json`).
     ///
     /// # Errors
-    /// The files are missing, damaged, cut short, incomplete, or of another architecture; or the
-    /// precision is not available. Each names what is at fault.
+    /// The files are missing, damaged, cut short, incomplete, or of another architecture. Each names
+    /// what is at fault. What is wrong with the cache of quantized models is never an error.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
-        if !matches!(options.base, Base::Source | Base::F32) {
-            return Err(Error::Precision(options.base));
-        }
         let threads = Threads::new(options.threads, options.kernel.unit())?;
         let mut source = Source::open(path)?;
         let config = source.config()?;
         let tokenizer = source.tokenizer()?;
-        let loader = Loader {
-            source: &mut source,
-            config: &config,
-            base: options.base,
-        };
-        let parts = threads.run(|| loader.load())?;
+        let parts = threads.run(|| load(&mut source, &config, options))?;
         let Parts {
             embedding,
+            output,
             blocks,
             final_norm,
-            output,
         } = parts;
         Ok(Self {
             tokenizer,
@@ -49,85 +45,207 @@ impl Model {
     }
 }
 
-struct Parts {
+fn load(source: &mut Source, config: &Config, options: &LoadOptions) -> Result<Parts, Error> {
+    let base = options.base;
+    // The others are held as they came, or are made as fast as they are read.
+    let quantized = matches!(base, Base::Int8 | Base::Nf4);
+    let cache = options.cache.as_ref().filter(|_| quantized);
+    let entry = cache.and_then(|cache| Entry::of(cache, source, base));
+    if let Some(parts) = entry.as_ref().and_then(|entry| entry.read(config)) {
+        return Ok(parts);
+    }
+    let parts = Parts::gather(&mut FromSource { source, config }, config, base)?;
+    if let Some(entry) = entry {
+        entry.write(&parts, source);
+    }
+    Ok(parts)
+}
+
+/// The frozen weights.
+pub(super) struct Parts {
     embedding: Matrix,
+    output: Option<Matrix>,
     blocks: Vec<Block>,
     final_norm: Vec<f32>,
-    output: Option<Matrix>,
 }
 
-struct Loader<'a> {
-    source: &'a mut Source,
-    config: &'a Config,
-    base: Base,
+/// Where weights come from, in the order in which [`Parts::gather`] asks.
+pub(super) trait Weights {
+    type Error;
+
+    /// `[len]`
+    fn vector(&mut self, name: Name, len: usize) -> Result<Vec<f32>, Self::Error>;
+
+    /// The tensors of `names`, each with its rows, stacked, `[_, cols]`; in the precision `base`.
+    fn matrix(
+        &mut self,
+        names: &[(Name, usize)],
+        cols: usize,
+        base: Base,
+    ) -> Result<Matrix, Self::Error>;
 }
 
-impl Loader<'_> {
-    fn load(mut self) -> Result<Parts, Error> {
+/// What of the weights is written one after another.
+pub(super) enum Piece<'a> {
+    Vector(&'a [f32]),
+    Matrix(&'a Matrix),
+}
+
+impl Parts {
+    /// Asks for every weight of the model.
+    pub(super) fn gather<W: Weights>(
+        weights: &mut W,
+        config: &Config,
+        base: Base,
+    ) -> Result<Self, W::Error> {
         let Config {
             vocabulary, hidden, ..
-        } = *self.config;
-        let embedding = self.matrix(&[(Name::Embedding, vocabulary)], hidden)?;
-        let layers = (0u16..).take(self.config.layers);
-        let blocks = layers
-            .map(|layer| self.block(layer))
-            .collect::<Result<_, _>>()?;
-        let final_norm = self.source.vector(Name::FinalNorm, hidden)?;
-        let output = if self.config.tied {
+        } = *config;
+        // The largest tensors come first, while nothing else is held.
+        let table = table_base(base);
+        let embedding = weights.matrix(&[(Name::Embedding, vocabulary)], hidden, table)?;
+        let output = if config.tied {
             None
         } else {
-            Some(self.matrix(&[(Name::Output, vocabulary)], hidden)?)
+            Some(weights.matrix(&[(Name::Output, vocabulary)], hidden, table)?)
         };
-        Ok(Parts {
+        let layers = (0u16..).take(config.layers);
+        let blocks = layers
+            .map(|layer| block(weights, config, layer, base))
+            .collect::<Result<_, _>>()?;
+        let final_norm = weights.vector(Name::FinalNorm, hidden)?;
+        Ok(Self {
             embedding,
+            output,
             blocks,
             final_norm,
-            output,
         })
     }
 
-    fn block(&mut self, layer: u16) -> Result<Block, Error> {
-        let hidden = self.config.hidden;
-        let [qkv, o, gate_up, down] = STACKS;
-        Ok(Block {
-            attention_norm: self.source.vector(Name::AttentionNorm(layer), hidden)?,
-            feed_forward_norm: self.source.vector(Name::FeedForwardNorm(layer), hidden)?,
-            stacks: [
-                self.stack(layer, qkv)?,
-                self.stack(layer, o)?,
-                self.stack(layer, gate_up)?,
-                self.stack(layer, down)?,
-            ],
-        })
+    /// Every weight, in the order of [`Parts::gather`].
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let tables = [Some(&self.embedding), self.output.as_ref()];
+        let blocks = self.blocks.iter().flat_map(|block| {
+            let norms = [&block.attention_norm, &block.feed_forward_norm];
+            let stacks = block.stacks.iter().map(|stack| &stack.matrix);
+            let norms = norms.into_iter().map(|norm| Piece::Vector(norm));
+            norms.chain(stacks.map(Piece::Matrix))
+        });
+        let tables = tables.into_iter().flatten().map(Piece::Matrix);
+        tables
+            .chain(blocks)
+            .chain([Piece::Vector(&self.final_norm)])
+    }
+}
+
+/// The precision of the embedding and output tables. Four bits there cost half as much loss again
+/// as in all other weights together (docs/engine.md), so NF4 keeps them in eight.
+const fn table_base(base: Base) -> Base {
+    match base {
+        Base::Nf4 => Base::Int8,
+        other => other,
+    }
+}
+
+fn block<W: Weights>(
+    weights: &mut W,
+    config: &Config,
+    layer: u16,
+    base: Base,
+) -> Result<Block, W::Error> {
+    let [qkv, o, gate_up, down] = STACKS;
+    let attention_norm = weights.vector(Name::AttentionNorm(layer), config.hidden)?;
+    let feed_forward_norm = weights.vector(Name::FeedForwardNorm(layer), config.hidden)?;
+    let mut stack = |projections| stack(weights, config, (layer, projections), base);
+    Ok(Block {
+        attention_norm,
+        feed_forward_norm,
+        stacks: [stack(qkv)?, stack(o)?, stack(gate_up)?, stack(down)?],
+    })
+}
+
+fn stack<W: Weights>(
+    weights: &mut W,
+    config: &Config,
+    (layer, projections): (u16, &[Projection]),
+    base: Base,
+) -> Result<Stack, W::Error> {
+    let (mut parts, mut names, mut first, mut inputs) = (Vec::new(), Vec::new(), 0, 0);
+    for projection in projections {
+        let (outputs, inp) = config.shape(*projection);
+        parts.push(StackPart {
+            projection: *projection,
+            first,
+            outputs,
+        });
+        names.push((Name::Weight(WeightName::new(layer, *projection)), outputs));
+        (first, inputs) = (first + outputs, inp);
+    }
+    Ok(Stack {
+        matrix: weights.matrix(&names, inputs, base)?,
+        parts,
+    })
+}
+
+struct FromSource<'a> {
+    source: &'a mut Source,
+    config: &'a Config,
+}
+
+impl Weights for FromSource<'_> {
+    type Error = Error;
+
+    fn vector(&mut self, name: Name, len: usize) -> Result<Vec<f32>, Error> {
+        self.source.vector(name, len)
     }
 
-    fn stack(&mut self, layer: u16, projections: &[Projection]) -> Result<Stack, Error> {
-        let (mut parts, mut names, mut first, mut inputs) = (Vec::new(), Vec::new(), 0, 0);
-        for projection in projections {
-            let (outputs, inp) = self.config.shape(*projection);
-            parts.push(StackPart {
-                projection: *projection,
-                first,
-                outputs,
-            });
-            names.push((Name::Weight(WeightName::new(layer, *projection)), outputs));
-            (first, inputs) = (first + outputs, inp);
+    fn matrix(
+        &mut self,
+        names: &[(Name, usize)],
+        cols: usize,
+        base: Base,
+    ) -> Result<Matrix, Error> {
+        let (mut tensors, mut rows) = (Vec::new(), 0);
+        for (name, count) in names {
+            tensors.push(self.source.matrix(*name, *count, cols, self.config)?);
+            rows += count;
         }
-        Ok(Stack {
-            matrix: self.matrix(&names, inputs)?,
-            parts,
-        })
+        let mut read = |range: Range<usize>, out: &mut [f32]| {
+            let first = range.start;
+            decode_parts(&tensors, cols, range, out).map_err(Error::Decode)?;
+            match out.iter().position(|value| !is_possible(*value)) {
+                None => Ok(()),
+                Some(index) => Err(Error::Value {
+                    name: self.source.called(owner(names, first + index / cols)),
+                }),
+            }
+        };
+        match base {
+            Base::Source => Ok(Matrix::source(tensors, cols)),
+            Base::F32 => Matrix::source(tensors, cols)
+                .into_dense()
+                .map_err(Error::Decode),
+            Base::Bf16 => Bf16::encode(rows, cols, &mut read).map(Matrix::Bf16),
+            Base::Int8 => Int8::encode(rows, cols, &mut read).map(Matrix::Int8),
+            Base::Nf4 => Nf4::encode(rows, cols, &mut read).map(Matrix::Nf4),
+        }
     }
+}
 
-    fn matrix(&mut self, names: &[(Name, usize)], cols: usize) -> Result<Matrix, Error> {
-        let mut tensors = Vec::new();
-        for (name, rows) in names {
-            tensors.push(self.source.matrix(*name, *rows, cols, self.config)?);
-        }
-        let matrix = Matrix::source(tensors, cols);
-        match self.base {
-            Base::F32 => matrix.into_dense().map_err(Error::Decode),
-            _ => Ok(matrix),
+/// Whether bf16 can hold it; no weight is NaN, infinite or larger.
+fn is_possible(value: f32) -> bool {
+    value.abs() <= half::bf16::MAX.to_f32()
+}
+
+/// Which of the stacked tensors holds `row`.
+fn owner(names: &[(Name, usize)], row: usize) -> Name {
+    let mut end = 0;
+    for (name, rows) in names {
+        end += rows;
+        if row < end {
+            return *name;
         }
     }
+    // Invariant: `row` lies in the stack, which is not empty.
+    Name::Embedding
 }

@@ -1,8 +1,8 @@
 //! A frozen Llama: its configuration, its weights, its tokenizer and the threads it computes on.
 //!
 //! Promises: what was loaded is complete and of the right shapes; the weights never change. The
-//! base stays in the precision it came in unless another is asked for, and both give the same
-//! numbers: decoding a weight when it is used and at loading are the same function.
+//! base stays in the precision it came in unless another is asked for. As it came and in `f32` it
+//! gives the same numbers; bf16, int8 and NF4 round it, by how much stands in `docs/engine.md`.
 //!
 //! Does not: download, or accept an architecture it was not tested with.
 
@@ -10,13 +10,16 @@ mod config;
 mod error;
 
 mod block;
+mod cache;
 mod load;
+mod quantize;
 mod weights;
 
 use std::num::NonZeroUsize;
 
 use domain::adapter::WeightShape;
 
+pub use cache::Cache;
 pub use config::Config;
 pub use error::Error;
 
@@ -38,21 +41,24 @@ pub enum Base {
     Source,
     /// Decoded to `f32` once, at loading.
     F32,
-    /// Rounded to bf16 at loading. Not available yet.
+    /// Rounded to bf16 at loading: two bytes a weight.
     Bf16,
-    /// Eight bits per weight. Not available yet.
+    /// Symmetric 8-bit integers with a scale for each output: one byte a weight.
     Int8,
-    /// NormalFloat with four bits per weight. Not available yet.
+    /// NormalFloat in four bits, blocks of 64, scales in 8 bits (QLoRA): about half a byte a weight.
+    /// The embedding and the output layer are in int8.
     Nf4,
 }
 
 /// How to load a model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Precision of the frozen base.
     pub base: Base,
     /// Arithmetic of the products with it.
     pub kernel: Kernel,
+    /// Where a base in int8 or NF4 is kept between loads; none: it is made each time.
+    pub cache: Option<Cache>,
     /// Number of compute threads.
     pub threads: NonZeroUsize,
 }
@@ -63,6 +69,7 @@ impl Default for LoadOptions {
         Self {
             base: Base::default(),
             kernel: Kernel::best(Compute::default()),
+            cache: None,
             threads: NonZeroUsize::MIN,
         }
     }

@@ -1,4 +1,4 @@
-//! Frozen matrices, in plain `f32` or decoded when used.
+//! Frozen matrices, in plain `f32` or in fewer bits and decoded when used.
 #![expect(
     unsafe_code,
     reason = "bytes of quantized blocks are viewed as blocks, under a stated invariant"
@@ -11,6 +11,7 @@ use domain::adapter::Projection;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::quantize::{Bf16, Int8, Nf4};
 use crate::ops::Table;
 
 /// Rows that one task decodes.
@@ -28,6 +29,9 @@ pub(crate) enum Matrix {
         rows: usize,
         cols: usize,
     },
+    Bf16(Bf16),
+    Int8(Int8),
+    Nf4(Nf4),
 }
 
 impl Matrix {
@@ -55,6 +59,9 @@ impl Matrix {
         match self {
             Self::Dense { data, .. } => size_of_val(data.as_slice()),
             Self::Source { parts, .. } => parts.iter().map(QTensor::storage_size_in_bytes).sum(),
+            Self::Bf16(matrix) => matrix.bytes(),
+            Self::Int8(matrix) => matrix.bytes(),
+            Self::Nf4(matrix) => matrix.bytes(),
         }
     }
 }
@@ -66,12 +73,18 @@ impl Table for Matrix {
         match self {
             Self::Dense { data, cols } => data.len() / cols,
             Self::Source { rows, .. } => *rows,
+            Self::Bf16(matrix) => matrix.rows(),
+            Self::Int8(matrix) => matrix.rows(),
+            Self::Nf4(matrix) => matrix.rows(),
         }
     }
 
     fn width(&self) -> usize {
         match self {
             Self::Dense { cols, .. } | Self::Source { cols, .. } => *cols,
+            Self::Bf16(matrix) => matrix.cols(),
+            Self::Int8(matrix) => matrix.cols(),
+            Self::Nf4(matrix) => matrix.cols(),
         }
     }
 
@@ -80,28 +93,43 @@ impl Table for Matrix {
         range: Range<usize>,
         scratch: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], candle_core::Error> {
-        match self {
-            Self::Dense { data, cols } => Ok(data
+        if let Self::Dense { data, cols } = self {
+            return Ok(data
                 .get(range.start * cols..range.end * cols)
-                .unwrap_or_default()),
-            Self::Source { parts, cols, .. } => {
-                // Growing fills with zeros; a scratch that is reused is filled once.
-                scratch.resize(range.len() * cols, 0.0);
-                let (mut first, mut out) = (0, scratch.as_mut_slice());
-                for part in parts {
-                    let count = part.shape().elem_count() / cols;
-                    let (start, end) = (
-                        range.start.clamp(first, first + count),
-                        range.end.clamp(first, first + count),
-                    );
-                    let (here, rest) = out.split_at_mut((end - start) * cols);
-                    decode_rows(part, *cols, start - first, here)?;
-                    (first, out) = (first + count, rest);
-                }
-                Ok(scratch)
-            }
+                .unwrap_or_default());
         }
+        // Growing fills with zeros; a scratch that is reused is filled once.
+        scratch.resize(range.len() * self.width(), 0.0);
+        match self {
+            Self::Dense { .. } => {}
+            Self::Source { parts, cols, .. } => decode_parts(parts, *cols, range, scratch)?,
+            Self::Bf16(matrix) => matrix.decode(range.start, scratch),
+            Self::Int8(matrix) => matrix.decode(range.start, scratch),
+            Self::Nf4(matrix) => matrix.decode(range.start, scratch),
+        }
+        Ok(scratch)
     }
+}
+
+/// Decodes the rows of `range` of stacked `parts`, each `[_, cols]`, into `out` `[range, cols]`.
+pub(super) fn decode_parts(
+    parts: &[QTensor],
+    cols: usize,
+    range: Range<usize>,
+    mut out: &mut [f32],
+) -> Result<(), candle_core::Error> {
+    let mut first = 0;
+    for part in parts {
+        let count = part.shape().elem_count() / cols;
+        let (start, end) = (
+            range.start.clamp(first, first + count),
+            range.end.clamp(first, first + count),
+        );
+        let (here, rest) = out.split_at_mut((end - start) * cols);
+        decode_rows(part, cols, start - first, here)?;
+        (first, out) = (first + count, rest);
+    }
+    Ok(())
 }
 
 /// Decodes the rows of `tensor` from `first` on into `out` `[_, cols]`.

@@ -55,6 +55,10 @@ impl File {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, text::Error> {
         Tokenizer::from_gguf(&self.content)
     }

@@ -79,6 +79,22 @@ impl Source {
         }
     }
 
+    /// What the files call a tensor.
+    pub(crate) fn called(&self, name: Name) -> String {
+        match self {
+            Self::Gguf(_) => name.in_gguf(),
+            Self::Folder(_) => name.in_folder(),
+        }
+    }
+
+    /// Every file that the weights depend on, in a fixed order.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Gguf(file) => vec![file.path().to_owned()],
+            Self::Folder(folder) => folder.files(),
+        }
+    }
+
     /// The vector `[len]` in `f32`.
     pub(crate) fn vector(&mut self, name: Name, len: usize) -> Result<Vec<f32>, Error> {
         let tensor = match self {

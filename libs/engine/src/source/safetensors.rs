@@ -80,6 +80,14 @@ impl Folder {
         &self.path
     }
 
+    /// The configuration, then the shards by name, then what says which tensor is in which.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let shards = self.files.iter().map(|shard| shard.path.clone());
+        let index = Some(self.path.join(INDEX)).filter(|index| index.is_file());
+        let config = self.path.join("config.json");
+        [config].into_iter().chain(shards).chain(index).collect()
+    }
+
     pub(super) fn config(&self) -> Result<Config, Error> {
         json::<HuggingFace>(&self.path.join("config.json"))?.config()
     }

@@ -139,14 +139,6 @@ fn a_folder_without_a_model_or_with_two_says_so() {
     ));
 }
 
-#[test]
-fn precisions_of_the_next_version_are_typed_errors() {
-    for base in [Base::Bf16, Base::Int8, Base::Nf4] {
-        let loaded = Model::load(&reference("tiny"), &options(base, 1));
-        assert!(matches!(loaded, Err(Error::Precision(named)) if named == base));
-    }
-}
-
 /// Splits the tiny model into two shards and an index.
 fn sharded() -> TempDir {
     let folder = copy();

@@ -10,10 +10,12 @@
 )]
 
 mod adapters;
+mod bases;
 mod cancel;
 mod damage;
 mod generation;
 mod kernels;
+mod made;
 mod repeatable;
 mod scoring;
 mod smollm2;

@@ -2,8 +2,9 @@
 
     python make_reference.py tiny                 # rewrites the files beside this script
     python make_reference.py smollm2 HF_DIR       # rewrites smollm2.json from a dequantized SmolLM2-135M-Instruct
+    python make_reference.py nf4                  # rewrites nf4.json
 
-Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, gguf 0.19.0, float32, one thread.
+Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, gguf 0.19.0, bitsandbytes 0.50.2, float32, one thread.
 """
 import json
 import math
@@ -219,6 +220,19 @@ def smollm2(directory):
     json.dump(out, open(os.path.join(HERE, "smollm2.json"), "w"))
 
 
+def nf4():
+    """A matrix given by a formula, as bitsandbytes quantizes it: the codes, and each block's magnitude after double quantization."""
+    import bitsandbytes.functional as bnb
+
+    rows, columns = 40, 512
+    i = torch.arange(rows * columns, dtype=torch.float64)
+    x = (0.02 * torch.sin(0.37 * i) * (1 + (i // 64) % 7)).float().reshape(rows, columns)
+    packed, state = bnb.quantize_4bit(x, quant_type="nf4", compress_statistics=True, blocksize=64)
+    magnitudes = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
+    out = {"rows": rows, "columns": columns, "codes": packed.flatten().numpy().tobytes().hex(), "magnitudes": rounded(magnitudes)}
+    json.dump(out, open(os.path.join(HERE, "nf4.json"), "w"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tiny() if sys.argv[1] == "tiny" else smollm2(sys.argv[2])
+    {"tiny": tiny, "smollm2": lambda: smollm2(sys.argv[2]), "nf4": nf4}[sys.argv[1]]()
