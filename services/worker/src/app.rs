@@ -57,7 +57,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         bus,
         store: Store::open(&config.storage)?,
         cache: ModelCache::open(&state("models"), config.cache_bytes.0)?,
-        compute: Compute::start()?,
+        compute: Compute::start(config.quantized())?,
         status: Status::default(),
         sealed,
         journal,

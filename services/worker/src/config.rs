@@ -36,6 +36,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Models fetched by digest are kept up to so many bytes.
     pub cache_bytes: Size,
+    /// What was made of models for a base in int8 or NF4 is kept up to so many bytes, the oldest
+    /// dropped first; 0: it is made at each loading.
+    pub quantized_bytes: Size,
     /// Largest adapter that is fetched, in bytes.
     pub adapter_bytes: Size,
     /// Compute threads; 0: as many as this process may use.
@@ -65,6 +68,7 @@ impl Default for Config {
             liveness: Liveness::default(),
             state_dir: PathBuf::from("worker-state"),
             cache_bytes: Size(20 << 30),
+            quantized_bytes: Size(8 << 30),
             adapter_bytes: Size(4 << 30),
             threads: 0,
             memory_limit: None,
@@ -160,6 +164,17 @@ impl Config {
         }
     }
 
+    /// Where quantized models are kept; none if the site keeps none.
+    #[must_use]
+    pub fn quantized(&self) -> Option<engine::model::Cache> {
+        let limit_bytes = self.quantized_bytes.0;
+        let folder = self.state_dir.join("quantized");
+        (limit_bytes > 0).then_some(engine::model::Cache {
+            folder,
+            limit_bytes,
+        })
+    }
+
     /// The cap on transfers.
     #[must_use]
     pub fn bandwidth(&self) -> Option<NonZeroU64> {
@@ -187,6 +202,7 @@ mod tests {
             name = "mail-1"
             state_dir = "/var/lib/fedpipe"
             cache_bytes = "5GB"
+            quantized_bytes = "1GB"
             memory_limit = "2GiB"
             threads = 2
             throttle_tokens_per_second = 60
@@ -211,6 +227,9 @@ mod tests {
         assert_eq!(config.check().unwrap().as_str(), "mail-1");
         assert_eq!(config.memory_limit, Some(Size(2 << 30)));
         assert_eq!(config.bandwidth_limit, Some(Size(1 << 20)));
+        let quantized = config.quantized().unwrap();
+        assert_eq!(quantized.limit_bytes, 1_000_000_000);
+        assert!(quantized.folder.starts_with("/var/lib/fedpipe"));
         let mail: DatasetName = "mail".parse().unwrap();
         let files = config.datasets.get(&mail).unwrap();
         assert_eq!(files.held_out, Some(PathBuf::from("/data/held.jsonl")));
@@ -218,6 +237,12 @@ mod tests {
         assert!(!config.policy.share_small_counts);
         let dumped = chassis::config::dump(&config).unwrap();
         assert_eq!(load(&dumped).unwrap(), config);
+    }
+
+    #[test]
+    fn a_site_may_keep_no_quantized_models() {
+        let config = load("name = \"a\"\nquantized_bytes = 0\n").unwrap();
+        assert_eq!(config.quantized(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
+use candle_core::quantized::QTensor;
 use domain::adapter::{Projection, WeightName};
 
 use super::block::STACKS;
@@ -54,7 +55,12 @@ fn load(source: &mut Source, config: &Config, options: &LoadOptions) -> Result<P
     if let Some(parts) = entry.as_ref().and_then(|entry| entry.read(config)) {
         return Ok(parts);
     }
-    let parts = Parts::gather(&mut FromSource { source, config }, config, base)?;
+    let mut weights = FromSource {
+        source,
+        config,
+        whole: Vec::new(),
+    };
+    let parts = Parts::gather(&mut weights, config, base)?;
     if let Some(entry) = entry {
         entry.write(&parts, source);
     }
@@ -190,6 +196,8 @@ fn stack<W: Weights>(
 struct FromSource<'a> {
     source: &'a mut Source,
     config: &'a Config,
+    /// The tensors of the stack under way.
+    whole: Vec<QTensor>,
 }
 
 impl Weights for FromSource<'_> {
@@ -205,14 +213,10 @@ impl Weights for FromSource<'_> {
         cols: usize,
         base: Base,
     ) -> Result<Matrix, Error> {
-        let (mut tensors, mut rows) = (Vec::new(), 0);
-        for (name, count) in names {
-            tensors.push(self.source.matrix(*name, *count, cols, self.config)?);
-            rows += count;
-        }
+        let rows = names.iter().map(|(_, rows)| rows).sum();
         let mut read = |range: Range<usize>, out: &mut [f32]| {
             let first = range.start;
-            decode_parts(&tensors, cols, range, out).map_err(Error::Decode)?;
+            self.read(names, (rows, cols), range, out)?;
             match out.iter().position(|value| !is_possible(*value)) {
                 None => Ok(()),
                 Some(index) => Err(Error::Value {
@@ -220,15 +224,45 @@ impl Weights for FromSource<'_> {
                 }),
             }
         };
-        match base {
-            Base::Source => Ok(Matrix::source(tensors, cols)),
-            Base::F32 => Matrix::source(tensors, cols)
+        let matrix = match base {
+            Base::Bf16 => Bf16::encode(rows, cols, &mut read).map(Matrix::Bf16)?,
+            Base::Int8 => Int8::encode(rows, cols, &mut read).map(Matrix::Int8)?,
+            Base::Nf4 => Nf4::encode(rows, cols, &mut read).map(Matrix::Nf4)?,
+            Base::Source => Matrix::source(self.tensors(names, cols)?, cols),
+            Base::F32 => Matrix::source(self.tensors(names, cols)?, cols)
                 .into_dense()
-                .map_err(Error::Decode),
-            Base::Bf16 => Bf16::encode(rows, cols, &mut read).map(Matrix::Bf16),
-            Base::Int8 => Int8::encode(rows, cols, &mut read).map(Matrix::Int8),
-            Base::Nf4 => Nf4::encode(rows, cols, &mut read).map(Matrix::Nf4),
+                .map_err(Error::Decode)?,
+        };
+        self.whole.clear();
+        Ok(matrix)
+    }
+}
+
+impl FromSource<'_> {
+    /// Decodes rows of the stack into `out`: a table's are read as they are asked for, those of
+    /// other tensors after all of the stack was.
+    fn read(
+        &mut self,
+        names: &[(Name, usize)],
+        (rows, cols): (usize, usize),
+        range: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        if let [(table @ (Name::Embedding | Name::Output), _)] = names {
+            let count = range.len();
+            let part = self.source.table_rows(*table, (rows, cols), range)?;
+            return decode_parts(&[part], cols, 0..count, out).map_err(Error::Decode);
         }
+        if self.whole.is_empty() {
+            self.whole = self.tensors(names, cols)?;
+        }
+        decode_parts(&self.whole, cols, range, out).map_err(Error::Decode)
+    }
+
+    fn tensors(&mut self, names: &[(Name, usize)], cols: usize) -> Result<Vec<QTensor>, Error> {
+        let read =
+            |(name, rows): &(Name, usize)| self.source.matrix(*name, *rows, cols, self.config);
+        names.iter().map(read).collect()
     }
 }
 

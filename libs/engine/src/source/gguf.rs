@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -159,7 +160,7 @@ impl File {
     }
 
     pub(super) fn vector(&mut self, name: Name, len: usize) -> Result<QTensor, Error> {
-        self.tensor(&name.in_gguf(), &[len])
+        self.rows(name, &[len], 0..len)
     }
 
     pub(super) fn matrix(
@@ -169,7 +170,7 @@ impl File {
         cols: usize,
         config: &Config,
     ) -> Result<QTensor, Error> {
-        let tensor = self.tensor(&name.in_gguf(), &[rows, cols])?;
+        let tensor = self.rows(name, &[rows, cols], 0..rows)?;
         match name {
             Name::Weight(weight)
                 if matches!(weight.projection(), Projection::Q | Projection::K) =>
@@ -180,42 +181,56 @@ impl File {
         }
     }
 
-    fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<QTensor, Error> {
+    /// Some rows of the tensor, which is of the expected shape, in the file's order.
+    pub(super) fn rows(
+        &mut self,
+        name: Name,
+        expected: &[usize],
+        range: Range<usize>,
+    ) -> Result<QTensor, Error> {
+        let name = name.in_gguf();
         let info = self
             .content
             .tensor_infos
-            .get(name)
-            .ok_or_else(|| Error::Missing {
-                name: name.to_owned(),
-            })?;
+            .get(&name)
+            .ok_or_else(|| Error::Missing { name: name.clone() })?;
         let (kind, dims) = (info.ggml_dtype, info.shape.dims());
         let whole = dims
             .last()
             .is_some_and(|last| last.is_multiple_of(kind.block_size()));
         if dims != expected || !whole {
             return Err(Error::Shape {
-                name: name.to_owned(),
+                name,
                 expected: expected.to_vec(),
                 found: dims.to_vec(),
             });
         }
-        let size =
-            (expected.iter().product::<usize>() / kind.block_size() * kind.type_size()) as u64;
-        let end = self
-            .content
-            .tensor_data_offset
-            .saturating_add(info.offset)
-            .saturating_add(size);
+        let size = expected.iter().product::<usize>() / kind.block_size() * kind.type_size();
+        let start = self.content.tensor_data_offset.saturating_add(info.offset);
+        let end = start.saturating_add(size as u64);
         if end > self.bytes {
             return Err(Error::Truncated {
                 path: self.path.clone(),
-                name: name.to_owned(),
+                name,
                 missing_bytes: end - self.bytes,
             });
         }
-        self.content
-            .tensor(&mut self.reader, name, &Device::Cpu)
-            .map_err(Error::Decode)
+        let (count, rest) = expected.split_first().unwrap_or((&1, &[]));
+        let row_bytes = size / (*count).max(1);
+        let unreadable = |source| Error::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let first = start + (range.start * row_bytes) as u64;
+        self.reader
+            .seek(SeekFrom::Start(first))
+            .map_err(unreadable)?;
+        let mut data = vec![0; range.len() * row_bytes];
+        self.reader.read_exact(&mut data).map_err(unreadable)?;
+        let storage =
+            QStorage::from_data(Cow::Owned(data), &Device::Cpu, kind).map_err(Error::Decode)?;
+        let shape = [&[range.len()], rest].concat();
+        QTensor::new(storage, shape).map_err(Error::Decode)
     }
 }
 

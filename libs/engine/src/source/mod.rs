@@ -7,6 +7,7 @@ mod gguf;
 mod safetensors;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::QTensor;
@@ -76,6 +77,20 @@ impl Source {
         match self {
             Self::Gguf(file) => file.matrix(name, rows, cols, config),
             Self::Folder(folder) => folder.tensor(name, &[rows, cols]),
+        }
+    }
+
+    /// Rows of the embedding or output table `[rows, cols]`, `[range, cols]`, in the precision of
+    /// the file: the one kind of tensor that may be too large to read whole.
+    pub(crate) fn table_rows(
+        &mut self,
+        name: Name,
+        (rows, cols): (usize, usize),
+        range: Range<usize>,
+    ) -> Result<QTensor, Error> {
+        match self {
+            Self::Gguf(file) => file.rows(name, &[rows, cols], range),
+            Self::Folder(folder) => folder.rows(name, &[rows, cols], range),
         }
     }
 

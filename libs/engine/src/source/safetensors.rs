@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -93,6 +94,17 @@ impl Folder {
     }
 
     pub(super) fn tensor(&mut self, name: Name, expected: &[usize]) -> Result<QTensor, Error> {
+        let all = 0..expected.first().copied().unwrap_or_default();
+        self.rows(name, expected, all)
+    }
+
+    /// Some rows of the tensor, which is of the expected shape.
+    pub(super) fn rows(
+        &mut self,
+        name: Name,
+        expected: &[usize],
+        range: Range<usize>,
+    ) -> Result<QTensor, Error> {
         let name = name.in_folder();
         let shard = self
             .places
@@ -100,7 +112,7 @@ impl Folder {
             .and_then(|place| self.files.get_mut(*place));
         shard
             .ok_or_else(|| Error::Missing { name: name.clone() })?
-            .tensor(&name, expected)
+            .rows(&name, expected, range)
     }
 }
 
@@ -141,7 +153,12 @@ impl Shard {
         })
     }
 
-    fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<QTensor, Error> {
+    fn rows(
+        &mut self,
+        name: &str,
+        expected: &[usize],
+        range: Range<usize>,
+    ) -> Result<QTensor, Error> {
         let info = self.metadata.info(name).ok_or_else(|| Error::Missing {
             name: name.to_owned(),
         })?;
@@ -175,14 +192,18 @@ impl Shard {
             path: self.path.clone(),
             source,
         };
+        let (count, rest) = expected.split_first().unwrap_or((&1, &[]));
+        let row_bytes = (end - start) / (*count).max(1);
+        let first = start + range.start * row_bytes;
         self.file
-            .seek(SeekFrom::Start(self.data_start + start as u64))
+            .seek(SeekFrom::Start(self.data_start + first as u64))
             .map_err(unreadable)?;
-        let mut data = vec![0; end - start];
+        let mut data = vec![0; range.len() * row_bytes];
         self.file.read_exact(&mut data).map_err(unreadable)?;
         let storage =
             QStorage::from_data(Cow::Owned(data), &Device::Cpu, kind).map_err(Error::Decode)?;
-        QTensor::new(storage, expected).map_err(Error::Decode)
+        let shape = [&[range.len()], rest].concat();
+        QTensor::new(storage, shape).map_err(Error::Decode)
     }
 }
 

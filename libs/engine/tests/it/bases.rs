@@ -1,7 +1,7 @@
 //! Bases in bf16, int8 and NF4: from every source, with a stated error against `f32`.
 //!
-//! The tolerances are two to three times what was measured when they were written; SmolLM2's figures stand
-//! in `docs/engine.md`.
+//! The tolerances are about twice what was measured when they were written (this binary prints the
+//! figures with `--nocapture`); SmolLM2's stand in `docs/engine.md`.
 
 use std::path::Path;
 
@@ -35,29 +35,22 @@ pub fn relative(got: &[f32], want: &[f32]) -> f64 {
     (error / want.iter().copied().map(square).sum::<f64>()).sqrt()
 }
 
-/// Relative error of the logits of a model of one or two blocks.
-const fn logits_tolerance(base: Base) -> f64 {
-    match base {
-        Base::Bf16 => 0.01,
-        Base::Int8 => 0.03,
-        Base::Nf4 => 0.3,
-        _ => 0.0,
-    }
-}
+/// Relative errors of the logits of a model made for a test, of one block.
+const MADE: [f64; 3] = [0.015, 0.05, 0.5];
+/// And of the tiny model: two blocks of width 32, its weights fifteen times those of a real one.
+const TINY: [f64; 3] = [0.03, 0.1, 0.8];
 
-fn check_every_base(path: &Path, what: &str) {
+fn check_every_base(path: &Path, what: &str, tolerances: [f64; 3]) {
     let exact = load(path, Base::F32);
     let want = logits(&exact);
-    for base in QUANTIZED {
+    for (base, tolerance) in QUANTIZED.into_iter().zip(tolerances) {
         let model = load(path, base);
         let error = relative(&logits(&model), &want);
         println!("{what} as {base:?}: {error:.5}");
+        assert!(error <= tolerance, "{what} as {base:?}: {error}");
+        let exact_bytes = exact.base_bytes();
         assert!(
-            error <= logits_tolerance(base),
-            "{what} as {base:?}: {error}"
-        );
-        assert!(
-            model.base_bytes() * 2 < exact.base_bytes() + 4000,
+            model.base_bytes() * 2 < exact_bytes + 4000,
             "{what} as {base:?}"
         );
     }
@@ -68,7 +61,7 @@ fn every_safetensors_type_loads_into_every_base() {
     for kind in [Dtype::F32, Dtype::BF16, Dtype::F16] {
         let folder = tempfile::tempdir().unwrap();
         made::folder(folder.path(), kind, |_, _| ());
-        check_every_base(folder.path(), &format!("{kind:?}"));
+        check_every_base(folder.path(), &format!("{kind:?}"), TINY);
     }
 }
 
@@ -91,9 +84,10 @@ fn every_gguf_type_loads_into_every_base() {
         GgmlDType::Q6K,
         GgmlDType::Q8K,
     ] {
-        check_every_base(&made::gguf(folder.path(), kind), &format!("{kind:?}"));
+        let path = made::gguf(folder.path(), kind);
+        check_every_base(&path, &format!("{kind:?}"), MADE);
     }
-    check_every_base(&reference("tiny.gguf"), "a mixed file");
+    check_every_base(&reference("tiny.gguf"), "a mixed file", TINY);
 }
 
 #[test]
@@ -151,7 +145,7 @@ fn losses(base: Base) -> Vec<f64> {
 #[test]
 fn forty_steps_stay_near_those_in_f32() {
     let want = losses(Base::F32);
-    for (base, tolerance) in [(Base::Bf16, 0.01), (Base::Int8, 0.02), (Base::Nf4, 0.1)] {
+    for (base, tolerance) in [(Base::Bf16, 0.01), (Base::Int8, 0.04), (Base::Nf4, 0.3)] {
         let got = losses(base);
         let errors = got.iter().zip(&want).map(|(g, w)| (g - w).abs() / w);
         let worst = errors.fold(0.0, f64::max);

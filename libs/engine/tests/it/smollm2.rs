@@ -11,6 +11,7 @@ use engine::model::{Base, Model};
 use engine::train::{Options, Trainer};
 use serde::Deserialize;
 
+use crate::bases::relative;
 use crate::support::{ReferenceRow, Training, batch, close, control, options, read};
 
 #[derive(Deserialize)]
@@ -92,6 +93,34 @@ fn three_training_steps_equal_pytorch() {
             "loss {}, PyTorch {loss}",
             step.loss
         );
+    }
+}
+
+/// `docs/engine.md` has the figures, of more tokens than these.
+#[test]
+fn bases_in_fewer_bits_stay_near_f32() {
+    let Some(path) = path() else { return };
+    let text = "Subject: minutes of Tuesday's meeting. We agreed to move the release by a week, \
+                because two of the five tests still fail on the older machines. Question: by how \
+                many days was the release moved? Answer:";
+    let logits = |base: Base| {
+        let model = Model::load(&path, &options(base, 2)).unwrap();
+        let prompt = model.tokenizer().encode(text).unwrap();
+        let mut evaluator = Evaluator::new(&model, None).unwrap();
+        let logits = evaluator.logits(&prompt, &control()).unwrap();
+        (logits, model.base_bytes() >> 20)
+    };
+    let (want, _) = logits(Base::F32);
+    for (base, tolerance, most_mib) in [
+        (Base::Bf16, 0.008, 257),
+        (Base::Int8, 0.08, 130),
+        (Base::Nf4, 0.5, 80),
+    ] {
+        let (got, mib) = logits(base);
+        let error = relative(&got, &want);
+        println!("{base:?}: logits off by {error:.5}, {mib} MiB");
+        assert!(error <= tolerance, "{base:?}: {error}");
+        assert!(mib <= most_mib, "{base:?}: {mib} MiB");
     }
 }
 

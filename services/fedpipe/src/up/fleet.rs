@@ -15,13 +15,14 @@ use toml::{Table, Value};
 const LIMIT: usize = 1000;
 
 /// Keys of a site.toml that a fleet file may give.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "name",
     "memory_limit",
     "threads",
     "throttle_tokens_per_second",
     "bandwidth_limit",
     "cache_bytes",
+    "quantized_bytes",
     "adapter_bytes",
     "models",
     "datasets",

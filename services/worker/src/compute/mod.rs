@@ -7,6 +7,7 @@
 mod model;
 mod pace;
 
+use engine::model::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +25,7 @@ type Work = Box<dyn FnOnce(&mut Bench) + Send>;
 #[derive(Debug)]
 pub struct Bench {
     loaded: Option<Loaded>,
+    quantized: Option<Cache>,
     runtime: Handle,
 }
 
@@ -43,15 +45,17 @@ pub struct Compute {
 
 impl Compute {
     /// Starts the thread; it ends when the last clone is dropped. Call it inside a tokio runtime.
+    /// `quantized` is where models made for a base in fewer bits are kept.
     ///
     /// # Errors
     /// [`Error::Thread`] if the system refuses.
-    pub fn start() -> Result<Self, Error> {
+    pub fn start(quantized: Option<Cache>) -> Result<Self, Error> {
         let (queue, mut waiting) = mpsc::channel::<Work>(QUEUE);
         let runtime = Handle::current();
         let work = move || {
             let mut bench = Bench {
                 loaded: None,
+                quantized,
                 runtime,
             };
             while let Some(work) = waiting.blocking_recv() {
@@ -96,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_done_in_order_on_one_thread_and_a_dead_thread_is_told() {
-        let compute = Compute::start().unwrap();
+        let compute = Compute::start(None).unwrap();
         let thread = || std::thread::current().id();
         let first = compute.run(move |_| thread()).await.unwrap();
         assert_eq!(compute.run(move |_| thread()).await.unwrap(), first);

@@ -10,7 +10,7 @@ use contract::message::task::ModelRef;
 use domain::cause::Trouble;
 use domain::job::spec::Base;
 use engine::kernel::Kernel;
-use engine::model::{LoadOptions, Model};
+use engine::model::{Cache, LoadOptions, Model};
 
 use super::Bench;
 use crate::failure::Failure;
@@ -95,19 +95,22 @@ impl Bench {
         if !self.holds(key) {
             // Two models at once would need memory that no plan counts.
             self.loaded = None;
-            self.loaded = Some(load(key, files)?);
+            self.loaded = Some(load(key, files, self.quantized.clone())?);
         }
         let missing = || Failure::new(Trouble::Internal, "the loaded model is gone");
         self.loaded.as_ref().ok_or_else(missing)
     }
 }
 
-fn load(key: &Key, files: &ModelFiles) -> Result<Loaded, Failure> {
+fn load(key: &Key, files: &ModelFiles, cache: Option<Cache>) -> Result<Loaded, Failure> {
     let unsupported = |detail| Failure::new(Trouble::PlanUnsupported, detail);
     let base = match key.base {
         Base::Source => engine::model::Base::Source,
         Base::F32 => engine::model::Base::F32,
-        other => return Err(unsupported(format!("a base in {other:?} is not available"))),
+        Base::Bf16 => engine::model::Base::Bf16,
+        Base::Int8 => engine::model::Base::Int8,
+        Base::Nf4 => engine::model::Base::Nf4,
+        Base::Auto => return Err(unsupported("a plan must name its base".to_owned())),
     };
     let threads = NonZeroUsize::new(usize::from(key.threads))
         .ok_or_else(|| unsupported("0 threads".to_owned()))?;
@@ -116,13 +119,12 @@ fn load(key: &Key, files: &ModelFiles) -> Result<Loaded, Failure> {
     let options = LoadOptions {
         base,
         kernel: key.kernel,
+        cache,
         threads,
     };
     let loaded = Model::load(&files.path, &options);
     let model = loaded.map_err(|error| match error {
-        engine::model::Error::Precision(_) | engine::model::Error::Threads(_) => {
-            Failure::of(Trouble::PlanUnsupported, &error)
-        }
+        engine::model::Error::Threads(_) => Failure::of(Trouble::PlanUnsupported, &error),
         _ => Failure::of(Trouble::ModelUnusable, &error),
     })?;
     let base_memory_bytes = memory::current_bytes();

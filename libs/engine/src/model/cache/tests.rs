@@ -29,7 +29,8 @@ fn load(path: &Path, cache: &Cache, base: Base) -> Model {
 /// Every weight of every matrix.
 fn weights(model: &Model) -> Vec<f32> {
     let stacks = model.blocks().iter().flat_map(|block| &block.stacks);
-    let tables = [model.embedding(), model.output()];
+    let output = model.output.as_ref().unwrap_or(&model.embedding);
+    let tables = [&model.embedding, output];
     let matrices = tables.into_iter().chain(stacks.map(|stack| &stack.matrix));
     let values = |matrix: &Matrix| {
         matrix

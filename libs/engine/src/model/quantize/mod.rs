@@ -19,8 +19,8 @@ pub(crate) use bf16::Bf16;
 pub(crate) use int8::Int8;
 pub(crate) use nf4::{Magnitudes, Nf4};
 
-/// Values of a strip, about: 1 MiB in `f32`.
-const STRIP: usize = 1 << 18;
+/// Values of a strip, about: half a MiB in `f32`, and some tasks for each thread.
+const STRIP: usize = 1 << 17;
 
 /// Rows that one task encodes or decodes.
 const ROWS: usize = 64;

@@ -3,8 +3,10 @@
 pub mod bench;
 pub mod eval;
 pub mod generate;
+mod quantized;
 pub mod train;
 
+use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +34,10 @@ pub struct ModelArgs {
     /// Compute threads; otherwise as many as this process may use
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Where a base in int8 or nf4 is kept for the next time, at most 8 GiB, the oldest deleted first;
+    /// `none` keeps nothing [default: $XDG_CACHE_HOME/fedpipe/quantized or ~/.cache/fedpipe/quantized]
+    #[arg(long, value_name = "DIR|none")]
+    pub quantized_cache: Option<PathBuf>,
 }
 
 /// Names of precisions.
@@ -88,6 +94,7 @@ impl ModelArgs {
         let options = LoadOptions {
             base,
             kernel,
+            cache: quantized::cache(self.quantized_cache.as_deref(), |name| env::var_os(name)),
             threads,
         };
         let loaded = Model::load(&self.model, &options);

@@ -39,14 +39,29 @@ pub(super) fn row_portable(out: &mut [f32], codes: &[u8], magnitude: impl Fn(usi
 /// A run, whole or cut short.
 #[inline(always)]
 fn run(out: &mut [f32], codes: &[u8], scaled: &[f32; 16]) {
-    let halves = codes
-        .iter()
-        .map(|byte| byte & 15)
-        .chain(codes.iter().map(|byte| byte >> 4));
-    for (out, code) in out.iter_mut().zip(halves) {
-        #[expect(clippy::indexing_slicing, reason = "a code is below 16")]
-        let value = scaled[usize::from(code)];
+    if let (Ok(out), Ok(codes)) = (<&mut [f32; RUN]>::try_from(&mut *out), codes.try_into()) {
+        whole_run(out, codes, scaled);
+        return;
+    }
+    let mut all = [0.0; RUN];
+    if let Ok(codes) = codes.try_into() {
+        whole_run(&mut all, codes, scaled);
+    }
+    for (out, value) in out.iter_mut().zip(all) {
         *out = value;
+    }
+}
+
+#[inline(always)]
+fn whole_run(out: &mut [f32; RUN], codes: &[u8; RUN / 2], scaled: &[f32; 16]) {
+    let (low, high) = out.split_at_mut(RUN / 2);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(codes) {
+        #[expect(clippy::indexing_slicing, reason = "half a byte is below 16")]
+        let values = (
+            scaled[usize::from(byte & 15)],
+            scaled[usize::from(byte >> 4)],
+        );
+        (*low, *high) = values;
     }
 }
 
