@@ -144,8 +144,8 @@ impl Parts {
     }
 }
 
-/// The precision of the embedding and output tables. Four bits there cost half as much loss again
-/// as in all other weights together (docs/engine.md), so NF4 keeps them in eight.
+/// The precision of the embedding and output tables. QLoRA leaves them out of its four bits, for they
+/// cost the most there; eight are as good as sixteen (docs/engine.md) in half the memory.
 const fn table_base(base: Base) -> Base {
     match base {
         Base::Nf4 => Base::Int8,

@@ -33,6 +33,7 @@ async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
 
     let measured = probe(&site).await;
     train(&site, &measured).await;
+    train_in_fewer_bits(&site, &measured).await;
     evaluate(&site, &measured).await;
     refuse(&site, &measured).await;
 
@@ -121,6 +122,35 @@ async fn train(site: &Site, measured: &Probed) {
     let second: Updated = site.ask(&task(2), 2, Epoch(2)).await;
     assert_eq!(second.update.adapter.sha256, first.update.adapter.sha256);
     assert_eq!(second.update.metrics.loss, metrics.loss);
+}
+
+/// Each base gives an update of its own; what comes back from the site's folder of quantized models
+/// gives the same bytes as what was made of the model.
+async fn train_in_fewer_bits(site: &Site, measured: &Probed) {
+    let ranks = RankTable::uniform(&TARGETS, 2, 2);
+    let mut digests = Vec::new();
+    for (job, base) in (3..).zip([Base::Bf16, Base::Int8, Base::Nf4, Base::Int8, Base::Nf4]) {
+        let mut plan = site::plan(measured, ranks.clone());
+        plan.base = base;
+        let task = Train {
+            head: site.head(job, 2),
+            round: 1,
+            global: site.global.clone(),
+            scale: SCALE,
+            plan,
+            training: Training::default(),
+            prefix: format!("jobs/{job}/updates/site"),
+        };
+        let updated: Updated = site.ask(&task, job, Epoch(2)).await;
+        assert!(updated.update.metrics.illegal().is_none());
+        digests.push(updated.update.adapter.sha256);
+    }
+    assert_eq!(site.quantized_models(), 2, "int8 and nf4");
+    assert_eq!(digests[1..3], digests[3..5]);
+    digests.truncate(3);
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), 3, "three bases, three updates");
 }
 
 async fn evaluate(site: &Site, measured: &Probed) {

@@ -131,6 +131,17 @@ impl Site {
         }
     }
 
+    /// How many models the worker keeps in a base of fewer bits.
+    pub fn quantized_models(&self) -> usize {
+        let folder = self.folder.path().join("state/quantized");
+        let names = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        names
+            .filter(|path| path.extension().is_some_and(|end| end == "quantized"))
+            .count()
+    }
+
     /// Gives the task and waits for this kind of report on it.
     pub async fn ask<T: Message, R: Message>(&self, task: &T, job: u64, epoch: Epoch) -> R {
         self.bus.publish(task, None).await.unwrap();
