@@ -62,6 +62,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sealed,
         journal,
         data: Data::new(config.datasets.clone()),
+        forward_speedup: Mutex::default(),
         floors: Floors::default(),
         token: frame.token.clone(),
         current: Mutex::default(),

@@ -2,10 +2,12 @@
 //! no more.
 
 mod allocator;
+mod data;
 mod exhaustion;
 mod limit;
 
 pub use allocator::{Allocator, current_bytes, peak_bytes, reset_peak};
+pub use data::{data_bytes, peak_data_bytes};
 pub use exhaustion::{Exhaustion, report_exhaustion_to, take_exhaustion};
 pub use limit::{limit_bytes, set_limit, threads};
 

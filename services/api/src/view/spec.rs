@@ -27,7 +27,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("precision", "`base`: auto, source or f32"),
     (
         "rounds",
-        "`count`, `quorum` (auto: all sites), `deadline` in seconds (auto: from the plan's prediction)",
+        "`count`, `quorum` (auto: more than half of the planned sites; all: every admitted site; or a number), `deadline` in seconds (auto: from the plan's prediction)",
     ),
     (
         "aggregation",

@@ -8,6 +8,10 @@ use domain::plan::Prediction;
 /// different speed can finish close to each other.
 const BATCHES: [u16; 9] = [1, 2, 4, 6, 8, 12, 16, 24, 32];
 
+/// Ends of [`BATCHES`].
+pub(super) const SMALLEST_BATCH: f64 = 1.0;
+pub(super) const LARGEST_BATCH: f64 = 32.0;
+
 /// One choice for one worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
@@ -16,7 +20,7 @@ pub(super) struct Candidate {
     /// What a round with it is worth, by [`super::gain`].
     pub gain: f64,
     pub predicted: Prediction,
-    /// Memory it needs, the margin included, in bytes.
+    /// Memory it needs for training and scoring, the margin included, in bytes.
     pub needed_bytes: f64,
 }
 

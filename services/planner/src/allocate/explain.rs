@@ -91,7 +91,7 @@ fn text(
     let targets: Vec<&str> = site.targets.iter().map(|target| target.module()).collect();
     let mut text = format!(
         "Trains rank {} on {} of all {} blocks with {} a step: {} a step, {} a round of {} steps, and \
-         at most {} of the {} of memory it may use ({} with the {:.0} % kept free for the model's error).",
+         at most {} of the {} of memory it may use ({} with {:.1} % for the error that its measurements showed).",
         chosen.rank,
         targets.join(", "),
         measured.layers,
@@ -104,6 +104,12 @@ fn text(
         bytes(needed_bytes(predicted, site.margin)),
         100.0 * site.margin,
     );
+    if spec.training.batch.fixed().is_none() {
+        text.push_str(&format!(
+            " The gradient's noise scale is {}.",
+            site.noise.says()
+        ));
+    }
     for (what, fixed) in [
         ("rank", spec.adapter.rank.fixed().is_some()),
         ("batch", spec.training.batch.fixed().is_some()),

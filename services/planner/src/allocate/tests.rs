@@ -1,8 +1,9 @@
 use domain::adapter::{Projection, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
+use domain::job::spec::Evaluation;
 use domain::plan::Binding;
-use domain::profile::{CostModel, Measurement, Sample};
+use domain::profile::{CostModel, GradientNoise, Measurement, Sample};
 use proptest::prelude::*;
 
 use std::collections::BTreeSet;
@@ -32,12 +33,15 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         memory_fixed: 0.5 * GIB as f64,
         memory_per_token: 500_000.0,
         memory_per_parameter: 24.0,
+        scoring_memory_fixed: 0.6 * GIB as f64,
+        scoring_memory_per_token: 50_000.0,
     };
     let sample = |batch: u16, parameters| {
         let tokens = u32::from(batch) * 100;
         Sample {
             batch,
             tokens,
+            longest_tokens: 0,
             parameters,
             step_seconds: cost.step_seconds(f64::from(tokens), parameters),
             peak_memory_bytes: cost.peak_memory_bytes(f64::from(tokens), parameters) as u64,
@@ -52,6 +56,8 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         memory_limit_bytes: memory,
         threads: 2,
         samples: vec![sample(1, 100_000), sample(4, 100_000), sample(2, 800_000)],
+        scoring: vec![sample(1, 800_000)],
+        noise: None,
         forward_tokens_per_second: 600.0 * speed,
         upload_bytes_per_second: 5e6,
         download_bytes_per_second: 2e7,
@@ -67,6 +73,7 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         measurement,
         cost,
         fit_error: 0.02,
+        memory_error: 0.05,
     };
     (worker, profile)
 }
@@ -76,7 +83,7 @@ fn spec() -> Spec {
     serde_json::from_str(text).expect("legal")
 }
 
-fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], quorum: usize) -> Result<Plan, Cause> {
+fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], least_sites: usize) -> Result<Plan, Cause> {
     let profiles = sites.iter().cloned().collect();
     let job = JobId::from_bits(1);
     allocate(&Request {
@@ -84,7 +91,7 @@ fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], quorum: usize) -> Result<P
         spec,
         profiles: &profiles,
         parent: None,
-        quorum,
+        least_sites,
     })
 }
 
@@ -108,7 +115,7 @@ fn three_unequal_sites_finish_together_and_the_faster_train_more() {
     }
     let worth = |name| {
         let worker = of(&plan, name);
-        gain(worker.ranks.max(), 32, worker.batch)
+        gain(worker.ranks.max(), 32, worker.batch, noise(None))
     };
     assert!(worth("a") < worth("b") && worth("b") < worth("c"));
     assert!(
@@ -154,12 +161,105 @@ fn a_small_memory_binds_and_the_explanation_says_what_more_would_take() {
 fn a_model_that_was_too_low_somewhere_keeps_more_memory_free() {
     let (name, mut profile) = site("a", 1.0, GIB / 5 * 6);
     let before = plan(&spec(), &[(name.clone(), profile.clone())], 1).expect("possible");
-    let peak = &mut profile.measurement.samples[1].peak_memory_bytes;
-    *peak = *peak / 2 * 3;
+    profile.memory_error = 0.5;
     let after = plan(&spec(), &[(name, profile)], 1).expect("possible");
     let peak = |plan: &Plan| of(plan, "a").predicted.peak_memory_bytes;
     assert!(peak(&before) > peak(&after));
     assert!(peak(&after) as f64 * 1.499 <= 1.2 * GIB as f64);
+    let text = &of(&after, "a").why.text;
+    assert!(text.contains("50.0 % for the error"), "{text}");
+}
+
+/// The noise that sites of equal size measured together.
+fn noise(measured: Option<(f64, f64)>) -> BatchNoise {
+    let (name, mut profile) = site("a", 1.0, GIB);
+    profile.measurement.noise = measured.map(|(signal, variance)| GradientNoise {
+        signal,
+        variance,
+        records: 20,
+    });
+    BatchNoise::of(&BTreeMap::from([(name, profile)]))
+}
+
+#[test]
+fn the_noise_scale_is_the_measured_one_within_the_batches_that_are_looked_at() {
+    for (measured, expected) in [
+        (None, 8.0),
+        (Some((2.0, 10.0)), 5.0),
+        (Some((0.1, 10.0)), 32.0),
+        (Some((-1.0, 10.0)), 32.0),
+        (Some((10.0, 1.0)), 1.0),
+        (Some((10.0, -1.0)), 1.0),
+        (Some((f64::NAN, 1.0)), 8.0),
+    ] {
+        let found = noise(measured);
+        assert_eq!(found.records, expected, "{measured:?}");
+        assert_eq!(found.measured_on == 0, expected == 8.0, "{measured:?}");
+    }
+}
+
+#[test]
+fn sites_pool_their_noise_by_their_records() {
+    let (a, mut few) = site("a", 1.0, GIB);
+    let (b, mut many) = site("b", 1.0, GIB);
+    let noise = |signal, variance| GradientNoise {
+        signal,
+        variance,
+        records: 20,
+    };
+    (few.measurement.records, many.measurement.records) = (100, 300);
+    few.measurement.noise = Some(noise(4.0, 4.0));
+    many.measurement.noise = Some(noise(0.0, 16.0));
+    let pooled = BatchNoise::of(&BTreeMap::from([(a, few), (b, many)]));
+    assert_eq!((pooled.records, pooled.measured_on), (13.0, 40));
+}
+
+#[test]
+fn a_noisier_gradient_makes_larger_batches_and_the_reason_says_so() {
+    let batch = |variance: f64| {
+        let (name, mut profile) = site("a", 1.0, 8 * GIB);
+        profile.measurement.noise = Some(GradientNoise {
+            signal: 1.0,
+            variance,
+            records: 21,
+        });
+        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+        let text = of(&plan, "a").why.text.clone();
+        let says = format!("noise scale is {variance:.1} records, measured on 21");
+        assert!(text.contains(&says), "{text}");
+        of(&plan, "a").batch
+    };
+    assert!(batch(2.0) < batch(20.0));
+}
+
+#[test]
+fn scoring_counts_where_the_job_asks_for_it() {
+    let mut spec = spec();
+    spec.adapter.rank = Choice::Fixed(1);
+    spec.training.batch = Choice::Fixed(1);
+    let (name, mut profile) = site("a", 1.0, 8 * GIB);
+    profile.cost.scoring_memory_fixed = 2.0 * GIB as f64;
+    let sites = [(name.clone(), profile.clone())];
+    let peak = |spec: &Spec| {
+        let plan = plan(spec, &sites, 1).expect("possible");
+        of(&plan, "a").predicted.peak_memory_bytes
+    };
+    assert!(peak(&spec) < GIB);
+    spec.evaluation = Some(Evaluation {
+        every: 1,
+        sample: None,
+        choices: Vec::new(),
+    });
+    assert_eq!(peak(&spec), 2 * GIB + 2 * 128 * 50_000);
+
+    profile.measurement.scoring.clear();
+    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
+    assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
+    assert!(
+        cause.message.contains("merged adapter of rank 32"),
+        "{}",
+        cause.message
+    );
 }
 
 #[test]
@@ -313,7 +413,7 @@ fn a_plan_that_replaces_another_names_it() {
         spec: &spec(),
         profiles: &profiles,
         parent: Some(&first),
-        quorum: 1,
+        least_sites: 1,
     };
     let second = allocate(&request).expect("possible");
     assert_eq!(

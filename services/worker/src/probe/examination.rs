@@ -1,6 +1,7 @@
-//! The measured steps, on the compute thread.
+//! The measured rounds, on the compute thread: each goes the way of a real round, with the buffers of
+//! a real round, so that its peak is what the worker's limit will count.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chassis::clock::Stopwatch;
@@ -9,20 +10,22 @@ use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
-use domain::profile::Sample;
-use engine::adapter::Adapter;
-use engine::data::{Batch, Encoder, Loader, Sampler};
+use domain::profile::{GradientNoise, Sample};
+use engine::data::{Batch, Encoder, Loader};
 use engine::evaluate::Evaluator;
 use engine::model::Model;
-use engine::train::Trainer;
 
 use super::configurations::{Configuration, NEEDED, Need, configurations, predicted};
-use super::headroom::usable_bytes;
+use super::noise::Norms;
 use super::sized::sized;
+use super::start;
+use crate::adapter_file;
 use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
+use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
+use crate::size::mib;
 use crate::train;
 
 /// Seconds of real computing after which no larger step is tried, once there are enough samples.
@@ -33,6 +36,10 @@ const LONG_ENOUGH_SECONDS: f64 = 0.1;
 const REPEATS: usize = 5;
 /// Share of the memory that a predicted step may fill.
 const FILL: f64 = 0.95;
+/// Rows of the two measured forward passes; the second only where memory allows it.
+const SCORED_ROWS: [u16; 2] = [1, 4];
+/// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
+const SCORED_PARAMETER_BYTES: f64 = 8.0;
 
 /// Everything the measurement needs.
 #[derive(Debug)]
@@ -54,216 +61,351 @@ pub struct Examined {
     pub weights: Vec<WeightShape>,
     /// Blocks of the model.
     pub layers: u16,
-    /// Heap with the model loaded, in bytes.
+    /// Bytes that count against the limit with the model loaded.
     pub base_memory_bytes: u64,
-    /// Heap this worker may use, in bytes.
-    pub memory_limit_bytes: u64,
-    /// Training steps.
+    /// Rounds of training.
     pub samples: Vec<Sample>,
+    /// Forward passes with a whole merged adapter.
+    pub scoring: Vec<Sample>,
+    /// How noisy the gradient is.
+    pub noise: Option<GradientNoise>,
     /// Forward passes alone.
     pub forward_tokens_per_second: f64,
     /// Mean tokens of a record.
     pub mean_tokens: f64,
 }
 
-/// What all steps of one examination share.
+/// A measured round or pass, and what it really took before the site's pace was kept.
+struct Measured {
+    sample: Sample,
+    real_seconds_per_token: f64,
+}
+
+/// What all measurements of one examination share.
 struct Room<'a> {
     running: &'a Running,
     task: &'a Probe,
     data: &'a Opened,
     model: &'a Model,
+    /// An untrained adapter of the highest rank.
+    global: PathBuf,
     weights: &'a [WeightShape],
     layers: u16,
     encoder: Encoder,
     mean_tokens: f64,
     base_memory_bytes: u64,
-    memory_limit_bytes: u64,
+    /// Every step has records of its own.
+    steps: u64,
+    norms: Norms,
 }
 
 impl Examination {
     /// Loads the model and measures.
     ///
     /// # Errors
-    /// What keeps the site from it; out of memory if not even three small steps fit.
+    /// What keeps the site from it; out of memory if not even three small rounds fit.
     pub fn examine(&self, bench: &mut Bench, running: &Running) -> Result<Examined, Failure> {
         if !bench.holds(&self.key) {
             running.stage(Stage::Loading, 0);
+            bench.make_room(&self.key, &self.files, running.site.memory_limit_bytes)?;
         }
         let loaded = bench.model(&self.key, &self.files)?;
         running.stage(Stage::Probing, 0);
         let model = loaded.model();
         let weights = model.weights();
-        let limit = running.site.memory_limit_bytes;
-        let sequence_length = self.task.training.sequence_length;
-        let encoder = self.data.encoder(model.tokenizer(), sequence_length)?;
+        let training = &self.task.training;
+        let encoder = self
+            .data
+            .encoder(model.tokenizer(), training.sequence_length)?;
         let mean_tokens = train::mean_tokens(&self.data, &encoder, running)?;
-        let room = Room {
+        let global = running.site.work_dir().join("probe.safetensors");
+        let (targets, rank_max) = (&self.task.targets, self.task.rank_max);
+        start::write(&global, &weights, targets, rank_max, training.seed)?;
+        let mut room = Room {
             running,
             task: &self.task,
             data: &self.data,
             model,
+            global,
             weights: &weights,
             layers: u16::try_from(model.config().layers).unwrap_or(u16::MAX),
             encoder,
             mean_tokens,
             base_memory_bytes: loaded.base_memory_bytes(),
-            memory_limit_bytes: usable_bytes(Path::new("/"), limit, memory::current_bytes()),
+            steps: 0,
+            norms: Norms::default(),
         };
-        let samples = room.samples()?;
-        let forward_tokens_per_second = room.forward()?;
-        let Room {
-            layers,
-            base_memory_bytes,
-            memory_limit_bytes,
-            ..
-        } = room;
-        Ok(Examined {
-            weights,
-            layers,
-            base_memory_bytes,
-            memory_limit_bytes,
-            samples,
-            forward_tokens_per_second,
-            mean_tokens,
-        })
+        let trained = room.rounds()?;
+        let scored = room.scored(&trained)?;
+        if let (Some(training), Some(forward)) = (trained.last(), scored.last()) {
+            let speedup = training.real_seconds_per_token / forward.real_seconds_per_token;
+            running.site.set_forward_speedup(speedup);
+        }
+        room.examined(trained, scored)
     }
 }
 
 impl Room<'_> {
-    fn samples(&self) -> Result<Vec<Sample>, Failure> {
-        let whole = Stopwatch::start();
-        let mut samples: Vec<Sample> = Vec::new();
-        let mut too_large = None;
-        for configuration in configurations(self.task.rank_max) {
-            let enough = samples.len() >= NEEDED;
-            if enough && whole.seconds() > ENOUGH_SECONDS {
-                break;
-            }
-            let batch = self.batch(usize::from(configuration.batch), self.mean_length())?;
-            if let Some(bytes) = self.beyond(&samples, configuration, &batch) {
-                too_large = Some(bytes);
-                continue;
-            }
-            samples.push(self.measure(configuration, &batch)?);
-        }
-        // Where memory ends early, shorter rows make more samples.
-        let smallest = Configuration { batch: 1, rank: 1 };
-        for part in 1..=NEEDED {
-            if samples.len() >= NEEDED {
-                break;
-            }
-            let batch = self.batch(1, self.mean_length() / part)?;
-            if self.beyond(&samples, smallest, &batch).is_none() {
-                samples.push(self.measure(smallest, &batch)?);
-            }
-        }
-        match too_large {
-            Some(bytes) if samples.len() < NEEDED => Err(Failure::new(
-                Trouble::OutOfMemory,
-                format!(
-                    "training the smallest step would need {bytes} bytes of {} bytes of heap",
-                    self.memory_limit_bytes
-                ),
-            )),
-            _ => Ok(samples),
-        }
-    }
-
-    /// The heap a step is predicted to need, if that is more than there is.
-    fn beyond(&self, samples: &[Sample], next: Configuration, batch: &Batch) -> Option<u64> {
-        let last = samples.last()?;
-        let needed = last
-            .peak_memory_bytes
-            .saturating_sub(self.base_memory_bytes);
-        let before = Need {
-            tokens: f64::from(last.tokens),
-            parameters: last.parameters as f64,
-            bytes: needed as f64,
+    fn examined(
+        mut self,
+        trained: Vec<Measured>,
+        scored: Vec<Measured>,
+    ) -> Result<Examined, Failure> {
+        let forward = scored.last().map(|pass| &pass.sample);
+        let forward = forward.map(|pass| f64::from(pass.tokens) / pass.step_seconds.max(1e-9));
+        let forward_tokens_per_second = match forward {
+            Some(speed) => speed,
+            // No merged adapter fits; a pass without one is slower by nothing that matters.
+            None => self.bare_forward()?,
         };
-        let parameters = self.ranks(next.rank).parameters(self.weights) as f64;
-        let more = predicted(before, tokens(batch) as f64, parameters);
-        let bytes = self.base_memory_bytes as f64 + more;
-        (bytes > FILL * self.memory_limit_bytes as f64).then_some(bytes as u64)
-    }
-
-    fn measure(&self, configuration: Configuration, batch: &Batch) -> Result<Sample, Failure> {
-        let ranks = self.ranks(configuration.rank);
-        let training = &self.task.training;
-        memory::reset_peak();
-        // The scale changes no cost; the fresh adapter's change is zero.
-        let fresh = Adapter::initialize(self.weights, &ranks, 1.0, training.seed);
-        let fresh = fresh.map_err(|error| Failure::of(Trouble::PlanUnsupported, &error))?;
-        let mut trainer = Trainer::new(self.model, &fresh, train::options(training, false))?;
-        drop(fresh);
-        let rate = training.learning_rate as f32;
-        let seconds = self.timed(|| {
-            trainer.step(batch, rate, self.running.stop.control())?;
-            self.running.advance();
-            Ok(())
-        })?;
-        let count = tokens(batch);
-        Ok(Sample {
-            batch: configuration.batch,
-            tokens: u32::try_from(count).unwrap_or(u32::MAX),
-            parameters: ranks.parameters(self.weights),
-            step_seconds: self.running.site.pace().seconds(count, seconds),
-            peak_memory_bytes: memory::peak_bytes(),
+        let consent = self.running.site.config.policy.share_small_counts;
+        let smallest = if consent { 1 } else { SMALLEST_COUNT };
+        let samples = |all: Vec<Measured>| all.into_iter().map(|one| one.sample).collect();
+        Ok(Examined {
+            weights: self.weights.to_vec(),
+            layers: self.layers,
+            base_memory_bytes: self.base_memory_bytes,
+            samples: samples(trained),
+            scoring: samples(scored),
+            noise: self.norms.estimate(smallest),
+            forward_tokens_per_second,
+            mean_tokens: self.mean_tokens,
         })
     }
 
-    fn forward(&self) -> Result<f64, Failure> {
-        let batch = self.batch(2, self.mean_length())?;
-        let mut evaluator = Evaluator::new(self.model, None)?;
-        let seconds = self.timed(|| {
-            evaluator.loss(&batch, self.running.stop.control())?;
-            self.running.advance();
-            Ok(())
-        })?;
-        let count = tokens(&batch);
-        let seconds = self.running.site.pace().seconds(count, seconds);
-        Ok(count as f64 / seconds.max(1e-9))
+    fn rounds(&mut self) -> Result<Vec<Measured>, Failure> {
+        let whole = Stopwatch::start();
+        let mut measured: Vec<Measured> = Vec::new();
+        let mut too_large = None;
+        for next in configurations(self.task.rank_max) {
+            let enough = measured.len() > NEEDED;
+            if enough && whole.seconds() > ENOUGH_SECONDS {
+                break;
+            }
+            match self.beyond(&measured, next) {
+                Some(bytes) => too_large = too_large.or(Some(bytes)),
+                None => measured.push(self.round(next)?),
+            }
+        }
+        // Where memory ends early, shorter rows make more samples.
+        for part in (1..=2 * NEEDED).rev() {
+            if measured.len() >= NEEDED {
+                break;
+            }
+            let next = Configuration {
+                batch: 1,
+                rank: 1,
+                part,
+            };
+            if self.beyond(&measured, next).is_none() {
+                measured.push(self.round(next)?);
+            }
+        }
+        match too_large {
+            Some(bytes) if measured.len() < NEEDED => {
+                let limit = self.running.site.memory_limit_bytes;
+                let missing = bytes.saturating_sub(limit);
+                let detail = format!(
+                    "the smallest step would need {} and it may use {}: {} are missing",
+                    mib(bytes),
+                    mib(limit),
+                    mib(missing),
+                );
+                Err(Failure::new(Trouble::OutOfMemory, detail))
+            }
+            _ => Ok(measured),
+        }
     }
 
-    /// The median time of some work that was done once before, in seconds.
-    fn timed(&self, mut work: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
-        // Buffers are made and pages are touched the first time. Work that is long anyway is not
-        // warmed up: its first time differs little.
-        let watch = Stopwatch::start();
-        work()?;
-        let first = watch.seconds();
-        if first > ENOUGH_SECONDS / 8.0 {
-            return Ok(first);
-        }
-        let (mut times, mut spent) = (Vec::new(), 0.0);
-        while times.len() < REPEATS && spent < LONG_ENOUGH_SECONDS {
-            self.running.stop.check()?;
+    /// What a round is predicted to need, if that is more than there is.
+    fn beyond(&self, measured: &[Measured], next: Configuration) -> Option<u64> {
+        let parameters = self.ranks(next.rank).parameters(self.weights) as f64;
+        let tokens = f64::from(next.batch) * self.longest(next.part) as f64;
+        let before = match measured.last() {
+            Some(last) => Need {
+                tokens: last.sample.peak_tokens(),
+                parameters: last.sample.parameters as f64,
+                bytes: self.beyond_base(&last.sample),
+            },
+            // Before anything was measured: a step holds at least its largest weight, decoded.
+            None => Need {
+                tokens,
+                parameters: 0.0,
+                bytes: self.largest_weight_bytes(),
+            },
+        };
+        let bytes = self.base_memory_bytes as f64 + predicted(before, tokens, parameters);
+        let fits = bytes <= FILL * self.running.site.memory_limit_bytes as f64;
+        (!fits).then_some(bytes as u64)
+    }
+
+    fn beyond_base(&self, sample: &Sample) -> f64 {
+        let beyond = sample
+            .peak_memory_bytes
+            .saturating_sub(self.base_memory_bytes);
+        beyond as f64
+    }
+
+    fn largest_weight_bytes(&self) -> f64 {
+        let bytes = self
+            .weights
+            .iter()
+            .map(|weight| 4 * weight.out * weight.inp);
+        bytes.max().unwrap_or(0) as f64
+    }
+
+    /// One round: a step of the longest rows that the job allows, then steps of mean length, as a real
+    /// round mixes them; then the update's file. The rate is zero, so that the adapter stays the job's
+    /// start and the gradients' norms are those there.
+    fn round(&mut self, configuration: Configuration) -> Result<Measured, Failure> {
+        let Configuration { batch, rank, part } = configuration;
+        let ranks = self.ranks(rank);
+        let (longest, mean) = (self.longest(part), self.mean(part));
+        memory::reset_peak();
+        let options = train::options(&self.task.training, false);
+        // The scale changes no cost; the fresh adapter's change is zero.
+        let mut trainer = train::begin(self.model, &self.global, &ranks, 1.0, options)?;
+        let mut step = |room: &mut Self, length| -> Result<(f64, usize), Failure> {
+            let batch = room.batch(usize::from(batch), length)?;
             let watch = Stopwatch::start();
-            work()?;
-            times.push(watch.seconds());
-            spent += times.last().copied().unwrap_or(0.0);
+            let step = trainer.step(&batch, 0.0, room.running.stop.control())?;
+            let seconds = watch.seconds();
+            let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
+            room.norms.add(rank, step.gradient_norm, &records);
+            room.running.advance();
+            Ok((seconds, step.tokens))
+        };
+        let (first, longest_tokens) = step(self, longest)?;
+        // Work that is long anyway is not warmed up: its first time differs little.
+        let (seconds, tokens) = if first > ENOUGH_SECONDS / 8.0 {
+            (first, longest_tokens)
+        } else {
+            median(|| step(self, mean))?
+        };
+        drop(train::finish(trainer)?);
+        let peak_memory_bytes = memory::peak_data_bytes();
+        Ok(Measured {
+            sample: Sample {
+                batch,
+                tokens: count(tokens),
+                longest_tokens: count(longest_tokens),
+                parameters: ranks.parameters(self.weights),
+                step_seconds: self.running.site.pace().seconds(tokens, seconds),
+                peak_memory_bytes,
+            },
+            real_seconds_per_token: seconds / tokens.max(1) as f64,
+        })
+    }
+
+    /// Forward passes as scoring makes them, with the whole merged adapter. None where not even one row
+    /// fits.
+    fn scored(&mut self, trained: &[Measured]) -> Result<Vec<Measured>, Failure> {
+        let parameters = self.ranks(self.task.rank_max).parameters(self.weights);
+        // A forward pass alone keeps less of each token than training does.
+        let largest = trained.iter().map(|round| &round.sample);
+        let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
+        let mut measured = Vec::new();
+        for rows in SCORED_ROWS {
+            let tokens = f64::from(rows) * self.longest(1) as f64;
+            let needed = largest.map_or(0.0, |sample| {
+                let growth = (tokens / sample.peak_tokens()).max(1.0);
+                self.beyond_base(sample) * growth + SCORED_PARAMETER_BYTES * parameters as f64
+            });
+            let bytes = self.base_memory_bytes as f64 + needed;
+            if bytes > FILL * self.running.site.memory_limit_bytes as f64 {
+                break;
+            }
+            measured.push(self.pass(rows, parameters)?);
         }
-        times.sort_unstable_by(f64::total_cmp);
-        Ok(times.get(times.len() / 2).copied().unwrap_or(first))
+        Ok(measured)
+    }
+
+    fn pass(&mut self, rows: u16, parameters: u64) -> Result<Measured, Failure> {
+        let (longest, mean) = (self.longest(1), self.mean(1));
+        memory::reset_peak();
+        let adapter = adapter_file::whole(&self.global, self.weights, 1.0)?;
+        let mut evaluator = Evaluator::new(self.model, Some(&adapter))?;
+        drop(adapter);
+        let mut pass = |room: &mut Self, length| {
+            let batch = room.batch(usize::from(rows), length)?;
+            forward(&mut evaluator, &batch, room.running)
+        };
+        let (_, longest_tokens) = pass(self, longest)?;
+        let (seconds, tokens) = median(|| pass(self, mean))?;
+        let peak_memory_bytes = memory::peak_data_bytes();
+        let real_seconds_per_token = seconds / tokens.max(1) as f64;
+        Ok(Measured {
+            sample: Sample {
+                batch: rows,
+                tokens: count(tokens),
+                longest_tokens: count(longest_tokens),
+                parameters,
+                step_seconds: self.running.site.forward_pace().seconds(tokens, seconds),
+                peak_memory_bytes,
+            },
+            real_seconds_per_token,
+        })
+    }
+
+    fn bare_forward(&mut self) -> Result<f64, Failure> {
+        let mut evaluator = Evaluator::new(self.model, None)?;
+        let batch = self.batch(1, self.mean(1))?;
+        let (seconds, tokens) = median(|| forward(&mut evaluator, &batch, self.running))?;
+        let seconds = self.running.site.forward_pace().seconds(tokens, seconds);
+        Ok(tokens as f64 / seconds.max(1e-9))
     }
 
     fn ranks(&self, rank: u16) -> RankTable {
         RankTable::uniform(&self.task.targets, self.layers, rank)
     }
 
-    /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
-    fn mean_length(&self) -> usize {
-        self.mean_tokens.round() as usize
+    /// Tokens of the longest row that the job allows, or a part of it.
+    fn longest(&self, part: usize) -> usize {
+        self.task.training.sequence_length as usize / part
     }
 
-    fn batch(&self, records: usize, length: usize) -> Result<Batch, Failure> {
+    /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
+    fn mean(&self, part: usize) -> usize {
+        (self.mean_tokens.round() as usize).min(self.longest(part))
+    }
+
+    fn batch(&mut self, records: usize, length: usize) -> Result<Batch, Failure> {
         let training = &self.task.training;
-        let sampler: Sampler = train::sampler(self.data, records, training, self.running)?;
+        let sampler = train::sampler(self.data, records, training, self.running)?;
         let loader = Loader::new(&self.data.train, &self.encoder, &sampler);
-        let loaded = loader.batch(0).map_err(|error| self.data.trouble(&error))?;
+        let loaded = loader.batch(self.steps);
+        let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
+        self.steps += 1;
         Ok(sized(loaded.batch, length))
     }
 }
 
-fn tokens(batch: &Batch) -> usize {
-    batch.rows.iter().map(|row| row.tokens.len()).sum()
+fn forward(
+    evaluator: &mut Evaluator<'_>,
+    batch: &Batch,
+    running: &Running,
+) -> Result<(f64, usize), Failure> {
+    let watch = Stopwatch::start();
+    let loss = evaluator.loss(batch, running.stop.control())?;
+    running.advance();
+    Ok((watch.seconds(), loss.tokens))
+}
+
+/// The median of some work's times, in seconds, and its tokens.
+fn median(
+    mut work: impl FnMut() -> Result<(f64, usize), Failure>,
+) -> Result<(f64, usize), Failure> {
+    let (mut times, mut spent, mut tokens) = (Vec::new(), 0.0, 0);
+    while times.len() < REPEATS && spent < LONG_ENOUGH_SECONDS {
+        let (seconds, computed) = work()?;
+        times.push(seconds);
+        spent += seconds;
+        tokens = computed;
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    Ok((times.get(times.len() / 2).copied().unwrap_or(spent), tokens))
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,8 @@
 
 mod configurations;
 mod examination;
-mod headroom;
+mod noise;
 mod sized;
+mod start;
 
 pub use examination::Examination;
