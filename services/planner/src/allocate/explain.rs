@@ -1,6 +1,6 @@
 //! Why a worker's choice is what it is, in plain English and with figures.
 
-use domain::job::spec::Spec;
+use domain::job::spec::{Compute, Spec};
 use domain::plan::{Binding, Explanation, Rejected};
 
 use super::candidate::Candidate;
@@ -110,6 +110,13 @@ fn text(
             site.noise.says()
         ));
     }
+    text.push_str(&match spec.precision.compute {
+        Compute::Auto => format!(
+            " It computes with {}, the fastest it tried.",
+            measured.kernel
+        ),
+        _ => format!(" It computes with {}, as the job says.", measured.kernel),
+    });
     for (what, fixed) in [
         ("rank", spec.adapter.rank.fixed().is_some()),
         ("batch", spec.training.batch.fixed().is_some()),

@@ -40,6 +40,7 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
     let low = (rank_max / 4).max(1);
     let choices = [
         (1, low, 4),
+        (1, low, 2),
         (1, low, 1),
         (1, rank_max, 1),
         (2, low, 1),
@@ -56,14 +57,24 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
     all
 }
 
-/// Bytes that a larger round will need at most, from what a smaller one needed: what its parameters do
-/// not take grows no faster than its tokens.
+/// Bytes that a further round will need at most, from what earlier ones needed. What its parameters do
+/// not take grows no faster than its tokens, and where two sizes are known, by the line through them.
 #[must_use]
-pub fn predicted(before: Need, tokens: f64, parameters: f64) -> f64 {
-    let growth = (tokens / before.tokens.max(1.0)).max(1.0);
-    let own = (PARAMETER_BYTES * before.parameters).min(before.bytes);
-    let more = PARAMETER_BYTES_AT_MOST * (parameters - before.parameters).max(0.0);
-    (before.bytes - own) * growth + own + more
+pub fn predicted(earlier: &[Need], tokens: f64, parameters: f64) -> f64 {
+    let (Some(first), Some(last)) = (earlier.first(), earlier.last()) else {
+        return 0.0;
+    };
+    let own = |need: &Need| (PARAMETER_BYTES * need.parameters).min(need.bytes);
+    let rest = last.bytes - own(last);
+    let growth = (tokens / last.tokens.max(1.0)).max(1.0);
+    let mut grown = rest * growth;
+    if last.tokens > first.tokens {
+        let slope = (rest - (first.bytes - own(first))) / (last.tokens - first.tokens);
+        let more = slope.max(0.0) * (tokens - last.tokens).max(0.0);
+        grown = grown.min(rest + more);
+    }
+    let further = PARAMETER_BYTES_AT_MOST * (parameters - last.parameters).max(0.0);
+    grown + own(last) + further
 }
 
 #[cfg(test)]
@@ -72,8 +83,8 @@ mod tests {
 
     #[test]
     fn configurations_grow_and_none_comes_twice() {
-        assert_eq!(configurations(16).len(), 6);
-        assert_eq!(configurations(1).len(), 4);
+        assert_eq!(configurations(16).len(), 7);
+        assert_eq!(configurations(1).len(), 5);
         for rank_max in [1, 2, 3, 16, 256] {
             let all = configurations(rank_max);
             assert!(all.len() >= NEEDED);
@@ -88,8 +99,21 @@ mod tests {
             parameters: 10.0,
             bytes: 1160.0,
         };
-        assert_eq!(predicted(before, 200.0, 10.0), 2160.0);
-        assert_eq!(predicted(before, 50.0, 40.0), 1160.0 + 30.0 * 28.0);
-        assert_eq!(predicted(before, 50.0, 5.0), 1160.0);
+        let predicted = |tokens, parameters| predicted(&[before], tokens, parameters);
+        assert_eq!(predicted(200.0, 10.0), 2160.0);
+        assert_eq!(predicted(50.0, 40.0), 1160.0 + 30.0 * 28.0);
+        assert_eq!(predicted(50.0, 5.0), 1160.0);
+    }
+
+    #[test]
+    fn two_sizes_make_a_line_that_does_not_scale_what_is_fixed() {
+        let need = |tokens, bytes| Need {
+            tokens,
+            parameters: 10.0,
+            bytes: bytes + 160.0,
+        };
+        let earlier = [need(50.0, 1500.0), need(100.0, 2000.0)];
+        assert_eq!(predicted(&earlier, 200.0, 10.0), 3160.0);
+        assert_eq!(predicted(&earlier[..1], 200.0, 10.0), 6160.0);
     }
 }

@@ -13,9 +13,11 @@ use domain::fleet::Stage;
 use domain::profile::{GradientNoise, Sample};
 use engine::data::{Batch, Encoder, Loader};
 use engine::evaluate::Evaluator;
+use engine::kernel::Kernel;
 use engine::model::Model;
 
 use super::configurations::{Configuration, NEEDED, Need, configurations, predicted};
+use super::kernels;
 use super::noise::Norms;
 use super::sized::sized;
 use super::start;
@@ -41,12 +43,15 @@ const SCORED_ROWS: [u16; 2] = [1, 4];
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
 const SCORED_PARAMETER_BYTES: f64 = 8.0;
 
+/// Configurations of a kernel's trial, the smallest ones.
+const TRIAL: usize = 2;
+
 /// Everything the measurement needs.
 #[derive(Debug)]
 pub struct Examination {
     /// What is asked.
     pub task: Probe,
-    /// Which model, how.
+    /// Which model, how; its kernel is the first that is tried.
     pub key: Key,
     /// Its files.
     pub files: ModelFiles,
@@ -57,6 +62,8 @@ pub struct Examination {
 /// What the compute thread measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Examined {
+    /// The arithmetic that everything was measured with.
+    pub kernel: Kernel,
     /// Adaptable weights of the model.
     pub weights: Vec<WeightShape>,
     /// Blocks of the model.
@@ -83,13 +90,14 @@ struct Measured {
 
 /// What all measurements of one examination share.
 struct Room<'a> {
+    kernel: Kernel,
     running: &'a Running,
     task: &'a Probe,
     data: &'a Opened,
     model: &'a Model,
     /// An untrained adapter of the highest rank.
     global: PathBuf,
-    weights: &'a [WeightShape],
+    weights: Vec<WeightShape>,
     layers: u16,
     encoder: Encoder,
     mean_tokens: f64,
@@ -105,11 +113,52 @@ impl Examination {
     /// # Errors
     /// What keeps the site from it; out of memory if not even three small rounds fit.
     pub fn examine(&self, bench: &mut Bench, running: &Running) -> Result<Examined, Failure> {
-        if !bench.holds(&self.key) {
-            running.stage(Stage::Loading, 0);
-            bench.make_room(&self.key, &self.files, running.site.memory_limit_bytes)?;
+        let key = self.fastest(bench, running)?;
+        let mut room = self.room(&key, bench, running)?;
+        let trained = room.rounds()?;
+        let scored = room.scored(&trained)?;
+        if let (Some(training), Some(forward)) = (trained.last(), scored.last()) {
+            let speedup = training.real_seconds_per_token / forward.real_seconds_per_token;
+            running.site.set_forward_speedup(speedup);
         }
-        let loaded = bench.model(&self.key, &self.files)?;
+        room.examined(trained, scored)
+    }
+
+    /// The model with the kernel that trains fastest here, of those that the job leaves open.
+    fn fastest(&self, bench: &mut Bench, running: &Running) -> Result<Key, Failure> {
+        let keys = kernels::candidates(self.task.compute).into_iter();
+        let keys: Vec<Key> = keys
+            .map(|kernel| Key {
+                kernel,
+                ..self.key.clone()
+            })
+            .collect();
+        let mut fastest: Option<(Key, f64)> = None;
+        if keys.len() > 1 {
+            for key in &keys {
+                let seconds = self.room(key, bench, running)?.trial()?;
+                tracing::info!(kernel = %key.kernel, seconds_per_token = seconds, "kernel tried");
+                if fastest.as_ref().is_none_or(|(_, least)| seconds < *least) {
+                    fastest = Some((key.clone(), seconds));
+                }
+            }
+        }
+        let only = || keys.first().cloned();
+        let chosen = fastest.map(|(key, _)| key).or_else(only);
+        Ok(chosen.unwrap_or_else(|| self.key.clone()))
+    }
+
+    fn room<'a>(
+        &'a self,
+        key: &Key,
+        bench: &'a mut Bench,
+        running: &'a Running,
+    ) -> Result<Room<'a>, Failure> {
+        if !bench.holds(key) {
+            running.stage(Stage::Loading, 0);
+            bench.make_room(key, &self.files, running.site.memory_limit_bytes)?;
+        }
+        let loaded = bench.model(key, &self.files)?;
         running.stage(Stage::Probing, 0);
         let model = loaded.model();
         let weights = model.weights();
@@ -121,27 +170,21 @@ impl Examination {
         let global = running.site.work_dir().join("probe.safetensors");
         let (targets, rank_max) = (&self.task.targets, self.task.rank_max);
         start::write(&global, &weights, targets, rank_max, training.seed)?;
-        let mut room = Room {
+        Ok(Room {
+            kernel: key.kernel,
             running,
             task: &self.task,
             data: &self.data,
             model,
             global,
-            weights: &weights,
+            weights,
             layers: u16::try_from(model.config().layers).unwrap_or(u16::MAX),
             encoder,
             mean_tokens,
             base_memory_bytes: loaded.base_memory_bytes(),
             steps: 0,
             norms: Norms::default(),
-        };
-        let trained = room.rounds()?;
-        let scored = room.scored(&trained)?;
-        if let (Some(training), Some(forward)) = (trained.last(), scored.last()) {
-            let speedup = training.real_seconds_per_token / forward.real_seconds_per_token;
-            running.site.set_forward_speedup(speedup);
-        }
-        room.examined(trained, scored)
+        })
     }
 }
 
@@ -162,7 +205,8 @@ impl Room<'_> {
         let smallest = if consent { 1 } else { SMALLEST_COUNT };
         let samples = |all: Vec<Measured>| all.into_iter().map(|one| one.sample).collect();
         Ok(Examined {
-            weights: self.weights.to_vec(),
+            kernel: self.kernel,
+            weights: self.weights,
             layers: self.layers,
             base_memory_bytes: self.base_memory_bytes,
             samples: samples(trained),
@@ -171,6 +215,18 @@ impl Room<'_> {
             forward_tokens_per_second,
             mean_tokens: self.mean_tokens,
         })
+    }
+
+    /// Seconds per token of a small round.
+    fn trial(mut self) -> Result<f64, Failure> {
+        let mut measured = Vec::new();
+        for next in configurations(self.task.rank_max).into_iter().take(TRIAL) {
+            if self.beyond(&measured, next).is_none() {
+                measured.push(self.round(next)?);
+            }
+        }
+        let last = measured.last().map(|round| round.real_seconds_per_token);
+        Ok(last.unwrap_or(f64::INFINITY))
     }
 
     fn rounds(&mut self) -> Result<Vec<Measured>, Failure> {
@@ -219,22 +275,23 @@ impl Room<'_> {
 
     /// What a round is predicted to need, if that is more than there is.
     fn beyond(&self, measured: &[Measured], next: Configuration) -> Option<u64> {
-        let parameters = self.ranks(next.rank).parameters(self.weights) as f64;
+        let parameters = self.ranks(next.rank).parameters(&self.weights) as f64;
         let tokens = f64::from(next.batch) * self.longest(next.part) as f64;
-        let before = match measured.last() {
-            Some(last) => Need {
-                tokens: last.sample.peak_tokens(),
-                parameters: last.sample.parameters as f64,
-                bytes: self.beyond_base(&last.sample),
-            },
-            // Before anything was measured: a step holds at least its largest weight, decoded.
-            None => Need {
+        let need = |round: &Measured| Need {
+            tokens: round.sample.peak_tokens(),
+            parameters: round.sample.parameters as f64,
+            bytes: self.beyond_base(&round.sample),
+        };
+        let mut earlier: Vec<Need> = measured.iter().map(need).collect();
+        if earlier.is_empty() {
+            // A step holds at least its largest weight, decoded.
+            earlier.push(Need {
                 tokens,
                 parameters: 0.0,
                 bytes: self.largest_weight_bytes(),
-            },
-        };
-        let bytes = self.base_memory_bytes as f64 + predicted(before, tokens, parameters);
+            });
+        }
+        let bytes = self.base_memory_bytes as f64 + predicted(&earlier, tokens, parameters);
         let fits = bytes <= FILL * self.running.site.memory_limit_bytes as f64;
         (!fits).then_some(bytes as u64)
     }
@@ -289,7 +346,7 @@ impl Room<'_> {
                 batch,
                 tokens: count(tokens),
                 longest_tokens: count(longest_tokens),
-                parameters: ranks.parameters(self.weights),
+                parameters: ranks.parameters(&self.weights),
                 step_seconds: self.running.site.pace().seconds(tokens, seconds),
                 peak_memory_bytes,
             },
@@ -300,7 +357,7 @@ impl Room<'_> {
     /// Forward passes as scoring makes them, with the whole merged adapter. None where not even one row
     /// fits.
     fn scored(&mut self, trained: &[Measured]) -> Result<Vec<Measured>, Failure> {
-        let parameters = self.ranks(self.task.rank_max).parameters(self.weights);
+        let parameters = self.ranks(self.task.rank_max).parameters(&self.weights);
         // A forward pass alone keeps less of each token than training does.
         let largest = trained.iter().map(|round| &round.sample);
         let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
@@ -323,7 +380,7 @@ impl Room<'_> {
     fn pass(&mut self, rows: u16, parameters: u64) -> Result<Measured, Failure> {
         let (longest, mean) = (self.longest(1), self.mean(1));
         memory::reset_peak();
-        let adapter = adapter_file::whole(&self.global, self.weights, 1.0)?;
+        let adapter = adapter_file::whole(&self.global, &self.weights, 1.0)?;
         let mut evaluator = Evaluator::new(self.model, Some(&adapter))?;
         drop(adapter);
         let mut pass = |room: &mut Self, length| {

@@ -4,6 +4,7 @@
 
 mod configurations;
 mod examination;
+mod kernels;
 mod noise;
 mod sized;
 mod start;
