@@ -130,6 +130,7 @@ async fn serve(
 
 /// What the predecessor left, then this process's own limit and marker.
 fn limits(config: &Config) -> Result<(u64, Option<memory::Exhaustion>), Error> {
+    memory::give_back_large_blocks();
     let dir = &config.state_dir;
     std::fs::create_dir_all(dir).map_err(unusable(dir))?;
     let marker = dir.join("exhausted");

@@ -2,8 +2,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use chassis::memory::{
-    Exhaustion, current_bytes, data_bytes, peak_bytes, peak_data_bytes, report_exhaustion_to,
-    reset_peak, set_limit, take_exhaustion,
+    Exhaustion, current_bytes, data_bytes, give_back_large_blocks, peak_bytes, peak_data_bytes,
+    report_exhaustion_to, reset_peak, set_limit, take_exhaustion,
 };
 
 use crate::child;
@@ -58,6 +58,29 @@ fn what_the_limit_counts_is_seen_at_its_peak_and_holds_more_than_the_heap() {
     assert!(current_bytes() < heap + SLACK);
     drop(seen);
     let _ = thread.join().unwrap();
+}
+
+#[test]
+fn large_blocks_that_were_freed_no_longer_count() {
+    give_back_large_blocks();
+    let held = || -> Vec<Vec<u8>> {
+        let blocks = (0..64).map(|_| vec![1; (MIB / 2) as usize]);
+        std::hint::black_box(blocks.collect())
+    };
+    // The second time the allocator would have learned to keep them.
+    for _ in 0..2 {
+        let before = data_bytes();
+        let mut blocks = held();
+        assert!(data_bytes() > before + 30 * MIB);
+        // In no order, so that nothing can be given back from the end alone.
+        let (_, odd): (Vec<_>, Vec<_>) = blocks
+            .drain(..)
+            .enumerate()
+            .partition(|(number, _)| number % 2 == 0);
+        assert!(data_bytes() < before + 18 * MIB);
+        drop(odd);
+        assert!(data_bytes() < before + SLACK);
+    }
 }
 
 #[test]

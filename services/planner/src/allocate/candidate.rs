@@ -39,14 +39,22 @@ pub(super) fn ranks(spec: &Spec) -> Vec<u16> {
     }
 }
 
+/// Records that a round must average for its loss to leave a site that did not consent to less
+/// (`docs/privacy.md`): what is left to the planner is chosen so that no site must refuse it.
+const LEAST_RECORDS: u64 = 8;
+
 /// The batches that are legal for the job at a site with so many records, ascending: the fixed one, or
-/// those of `BATCHES` that do not repeat a record within a step.
+/// those of `BATCHES` that do not repeat a record within a step and average enough records in a round.
 pub(super) fn batches(spec: &Spec, records: u64) -> Vec<u16> {
     match spec.training.batch {
         Choice::Fixed(batch) => vec![batch],
         Choice::Auto => {
             let legal = |batch: &u16| *batch == 1 || u64::from(*batch) <= records;
-            BATCHES.into_iter().filter(legal).collect()
+            let steps = u64::from(spec.training.local_steps);
+            let enough = |batch: &u16| u64::from(*batch) * steps >= LEAST_RECORDS;
+            let legal: Vec<u16> = BATCHES.into_iter().filter(legal).collect();
+            let told: Vec<u16> = legal.iter().copied().filter(enough).collect();
+            if told.is_empty() { legal } else { told }
         }
     }
 }

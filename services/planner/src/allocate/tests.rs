@@ -1,7 +1,6 @@
 use domain::adapter::{Projection, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
-use domain::job::spec::Evaluation;
 use domain::plan::Binding;
 use domain::profile::{CostModel, GradientNoise, Measurement, Sample};
 use proptest::prelude::*;
@@ -9,6 +8,9 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 use super::*;
+
+mod noise;
+mod scoring;
 
 const GIB: u64 = 1 << 30;
 const LAYERS: u16 = 3;
@@ -115,7 +117,7 @@ fn three_unequal_sites_finish_together_and_the_faster_train_more() {
     }
     let worth = |name| {
         let worker = of(&plan, name);
-        gain(worker.ranks.max(), 32, worker.batch, noise(None))
+        gain(worker.ranks.max(), 32, worker.batch, noise::noise(None))
     };
     assert!(worth("a") < worth("b") && worth("b") < worth("c"));
     assert!(
@@ -168,98 +170,6 @@ fn a_model_that_was_too_low_somewhere_keeps_more_memory_free() {
     assert!(peak(&after) as f64 * 1.499 <= 1.2 * GIB as f64);
     let text = &of(&after, "a").why.text;
     assert!(text.contains("50.0 % for the error"), "{text}");
-}
-
-/// The noise that sites of equal size measured together.
-fn noise(measured: Option<(f64, f64)>) -> BatchNoise {
-    let (name, mut profile) = site("a", 1.0, GIB);
-    profile.measurement.noise = measured.map(|(signal, variance)| GradientNoise {
-        signal,
-        variance,
-        records: 20,
-    });
-    BatchNoise::of(&BTreeMap::from([(name, profile)]))
-}
-
-#[test]
-fn the_noise_scale_is_the_measured_one_within_the_batches_that_are_looked_at() {
-    for (measured, expected) in [
-        (None, 8.0),
-        (Some((2.0, 10.0)), 5.0),
-        (Some((0.1, 10.0)), 32.0),
-        (Some((-1.0, 10.0)), 32.0),
-        (Some((10.0, 1.0)), 1.0),
-        (Some((10.0, -1.0)), 1.0),
-        (Some((f64::NAN, 1.0)), 8.0),
-    ] {
-        let found = noise(measured);
-        assert_eq!(found.records, expected, "{measured:?}");
-        assert_eq!(found.measured_on == 0, expected == 8.0, "{measured:?}");
-    }
-}
-
-#[test]
-fn sites_pool_their_noise_by_their_records() {
-    let (a, mut few) = site("a", 1.0, GIB);
-    let (b, mut many) = site("b", 1.0, GIB);
-    let noise = |signal, variance| GradientNoise {
-        signal,
-        variance,
-        records: 20,
-    };
-    (few.measurement.records, many.measurement.records) = (100, 300);
-    few.measurement.noise = Some(noise(4.0, 4.0));
-    many.measurement.noise = Some(noise(0.0, 16.0));
-    let pooled = BatchNoise::of(&BTreeMap::from([(a, few), (b, many)]));
-    assert_eq!((pooled.records, pooled.measured_on), (13.0, 40));
-}
-
-#[test]
-fn a_noisier_gradient_makes_larger_batches_and_the_reason_says_so() {
-    let batch = |variance: f64| {
-        let (name, mut profile) = site("a", 1.0, 8 * GIB);
-        profile.measurement.noise = Some(GradientNoise {
-            signal: 1.0,
-            variance,
-            records: 21,
-        });
-        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
-        let text = of(&plan, "a").why.text.clone();
-        let says = format!("noise scale is {variance:.1} records, measured on 21");
-        assert!(text.contains(&says), "{text}");
-        of(&plan, "a").batch
-    };
-    assert!(batch(2.0) < batch(20.0));
-}
-
-#[test]
-fn scoring_counts_where_the_job_asks_for_it() {
-    let mut spec = spec();
-    spec.adapter.rank = Choice::Fixed(1);
-    spec.training.batch = Choice::Fixed(1);
-    let (name, mut profile) = site("a", 1.0, 8 * GIB);
-    profile.cost.scoring_memory_fixed = 2.0 * GIB as f64;
-    let sites = [(name.clone(), profile.clone())];
-    let peak = |spec: &Spec| {
-        let plan = plan(spec, &sites, 1).expect("possible");
-        of(&plan, "a").predicted.peak_memory_bytes
-    };
-    assert!(peak(&spec) < GIB);
-    spec.evaluation = Some(Evaluation {
-        every: 1,
-        sample: None,
-        choices: Vec::new(),
-    });
-    assert_eq!(peak(&spec), 2 * GIB + 2 * 128 * 50_000);
-
-    profile.measurement.scoring.clear();
-    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
-    assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
-    assert!(
-        cause.message.contains("merged adapter of rank 32"),
-        "{}",
-        cause.message
-    );
 }
 
 #[test]
@@ -400,6 +310,21 @@ fn a_batch_never_repeats_a_record_within_a_step() {
     profile.measurement.records = 5;
     let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
     assert!(of(&plan, "a").batch <= 5);
+}
+
+#[test]
+fn a_round_averages_enough_records_that_no_site_must_refuse_it() {
+    let mut spec = spec();
+    spec.training.local_steps = 3;
+    let (name, mut profile) = site("a", 1.0, 8 * GIB);
+    // However little a larger batch teaches.
+    profile.measurement.noise = Some(GradientNoise {
+        signal: 1.0,
+        variance: 0.0,
+        records: 21,
+    });
+    let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
+    assert_eq!(of(&plan, "a").batch, 4);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod configurations;
 mod examination;
 mod kernels;
 mod noise;
+mod room;
 mod sized;
 mod start;
 

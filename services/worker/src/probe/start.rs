@@ -34,6 +34,10 @@ pub fn write(
     });
     let format = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let disk = |error: tensors::Error| Failure::of(Trouble::DiskFull, &error);
+    if let Some(folder) = path.parent() {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|error| Failure::of(Trouble::DiskFull, &error))?;
+    }
     let mut file = TensorWriter::create(path, declared, format).map_err(disk)?;
     // The writer takes tensors in the order of their names.
     let mut keys: Vec<(String, WeightShape, bool)> = wanted
