@@ -124,6 +124,7 @@ def demonstrate(fedpipe: str, tools: pathlib.Path, out: pathlib.Path) -> None:
     print(demo_report.plan_text(plan))
     heading("the result")
     print(demo_report.text(figures))
+    print("\n" + demo_report.kept_text(plan, figures))
     print(f"\nfigures: {out / 'report.json'}\nadapter: {out / 'adapter'} (loads with peft.PeftModel.from_pretrained)")
 
 

@@ -17,13 +17,15 @@ def figures(report: dict[str, Any], adapter_sha256: str) -> dict[str, Any]:
         "accuracy_after": last["balanced_accuracy"],
         "accuracy_constant": 0.5,
         "held_out": last["records"],
+        "before": {"seconds": seconds(first), "bytes_down": fetched(first)},
         "rounds": [round_figures(entry, scores.get(entry["round"])) for entry in rounds],
         "adapter_sha256": adapter_sha256,
     }
 
 
 def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[str, Any]:
-    """One round. `accuracy` is on the fixed sample, in the last round on all held-out mails."""
+    """One round. `accuracy` is on the fixed sample, in the last round on all held-out mails. What scoring the round's adapter
+    fetched is in `bytes_down`: the next round then finds it there; `evaluation_bytes_down` is that part of it."""
     workers = entry["workers"]
     return {
         "round": entry["round"],
@@ -31,9 +33,10 @@ def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[s
         "accuracy_on": score and score["records"],
         "seconds": entry["seconds"],
         "overhead_seconds": entry["overhead_seconds"],
-        "evaluation_seconds": score and score.get("detail", {}).get("seconds"),
+        "evaluation_seconds": score and seconds(score),
+        "evaluation_bytes_down": fetched(score),
         "bytes_up": sum(worker["metrics"]["bytes_up"] for worker in workers),
-        "bytes_down": sum(worker["metrics"]["bytes_down"] for worker in workers),
+        "bytes_down": fetched(score) + sum(worker["metrics"]["bytes_down"] for worker in workers),
         "control_bytes_up": sum(worker["metrics"]["control_bytes_up"] for worker in workers),
         "workers": [
             {
@@ -43,18 +46,48 @@ def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[s
                 "tokens_per_second": worker["metrics"]["tokens_per_second"],
                 "peak_memory_bytes": worker["metrics"]["peak_memory_bytes"],
                 "loss": worker["metrics"]["loss"],
+                "step_seconds": worker["metrics"]["compute_seconds"] / max(1, worker["metrics"]["steps"]),
             }
             for worker in workers
         ],
     }
 
 
+def fetched(score: dict[str, Any] | None) -> int:
+    """Bytes that the sites fetched to score."""
+    return score["detail"]["score"]["bytes_down"] if score else 0
+
+
+def seconds(score: dict[str, Any]) -> float:
+    """Wall time from asking for a score to having it."""
+    return score["detail"]["seconds"]
+
+
 def plan_text(plan: dict[str, Any]) -> str:
     """Each worker's plan in a line, and why in the next."""
     lines = []
     for name, worker in sorted(plan["workers"].items()):
-        lines.append(f"{name}: batch {worker['batch']}, {worker['local_steps']} steps, {worker['threads']} thread(s), base {worker['base']}")
+        ranks = sorted({rank for row in worker["ranks"].values() for rank in row})
+        lines.append(
+            f"{name}: rank {'/'.join(map(str, ranks))}, batch {worker['batch']}, {worker['local_steps']} steps, "
+            f"{worker['threads']} thread(s), base {worker['base']}, {worker['kernel']}"
+        )
         lines.append(f"  {worker['why']['text']}")
+    return "\n".join(lines)
+
+
+def kept_text(plan: dict[str, Any], result: dict[str, Any]) -> str:
+    """What the plan expected of each worker's round, and what became of it in the last."""
+    lines = [f"{'worker':10} {'memory planned':>15} {'at most seen':>13} {'limit binds':>12} {'step planned':>13} {'seen':>8}"]
+    for name, worker in sorted(plan["workers"].items()):
+        seen = [one for entry in result["rounds"] for one in entry["workers"] if one["worker"] == name]
+        if not seen:
+            continue
+        peak = max(one["peak_memory_bytes"] for one in seen)
+        lines.append(
+            f"{name:10} {size(worker['predicted']['peak_memory_bytes']):>15} {size(peak):>13} {worker['why']['binding']:>12} "
+            f"{worker['predicted']['step_seconds']:11.2f} s {seen[-1]['step_seconds']:6.2f} s"
+        )
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 # Name of each site and its share of the spam. Most spam names no list, so it is dealt by share.
 SITES = (("mail-a", 0.5), ("mail-b", 0.3), ("mail-c", 0.2))
-HELD_OUT_PER_SITE = 80
+HELD_OUT_PER_SITE = 102
 SAME_AFTER_LETTERS = 100  # mails whose bodies share these first letters are one mail
 SUBJECT_CHARACTERS = 60
 WORDS = 30

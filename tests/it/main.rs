@@ -15,6 +15,7 @@ mod faults;
 mod forged;
 mod inputs;
 mod kills;
+mod memory;
 mod network;
 mod owners;
 mod privacy;

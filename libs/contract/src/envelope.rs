@@ -18,6 +18,9 @@ pub trait Message: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// Version of the layout, from 1.
     const VERSION: u16;
+    /// The oldest version that is still read. What a newer one added has a default that says what its
+    /// absence meant; a change that no default can express gets its own arm in [`decode`].
+    const OLDEST: u16 = Self::VERSION;
 
     /// Where it is published; its identity, epoch included, is in the subject.
     fn subject(&self) -> String;
@@ -81,8 +84,8 @@ pub fn decode<M: Message>(
             found: kind.map(str::to_owned),
         });
     }
-    // A newer layout gets its arm here: decode the old one, then upgrade it.
-    if version.and_then(|text| text.parse::<u16>().ok()) != Some(M::VERSION) {
+    let found = version.and_then(|text| text.parse::<u16>().ok());
+    if !found.is_some_and(|found| (M::OLDEST..=M::VERSION).contains(&found)) {
         return Err(DecodeError::Version {
             kind: M::KIND,
             found: version.map(str::to_owned),

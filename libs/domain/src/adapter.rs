@@ -205,6 +205,14 @@ impl RankTable {
         )
     }
 
+    /// One weight at this rank and nothing else.
+    #[must_use]
+    pub fn only(name: WeightName, rank: u16) -> Self {
+        let mut row = vec![0; usize::from(name.layer)];
+        row.push(rank);
+        Self(BTreeMap::from([(name.projection, row)]))
+    }
+
     /// The rank of one weight; 0 where the table says nothing.
     #[must_use]
     pub fn rank(&self, name: WeightName) -> u16 {
@@ -278,5 +286,8 @@ mod tests {
         assert_eq!(table.trained().count(), 5);
         assert_eq!(table.rank(WeightName::new(1, Projection::V)), 0);
         assert_eq!(table.rank(WeightName::new(0, Projection::Gate)), 0);
+        let up = WeightName::new(2, Projection::Up);
+        let only: Vec<_> = RankTable::only(up, 8).trained().collect();
+        assert_eq!(only, [(up, 8)]);
     }
 }

@@ -9,6 +9,7 @@ pub mod cause;
 pub mod fleet;
 pub mod id;
 pub mod job;
+pub mod peft;
 pub mod plan;
 pub mod profile;
 pub mod round;

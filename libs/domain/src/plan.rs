@@ -48,10 +48,19 @@ pub struct Prediction {
     pub step_seconds: f64,
     /// Seconds of a round: steps, upload, download.
     pub round_seconds: f64,
-    /// Peak of the heap, in bytes.
+    /// Peak of what counts against the worker's limit, in bytes.
     pub peak_memory_bytes: u64,
     /// Bytes of one update.
     pub upload_bytes: u64,
+}
+
+/// Rows of tokens that scoring computes together at most, for a plan of so many records a step and so
+/// many choices: two for each, and never fewer than one record's choices.
+#[must_use]
+pub fn scoring_rows(batch: u16, choices: usize) -> usize {
+    let rows = 2 * usize::from(batch.max(1));
+    let choices = choices.max(1);
+    (rows / choices).max(1) * choices
 }
 
 /// Which limit ended a worker's choice.
@@ -111,4 +120,17 @@ pub struct Plan {
     pub workers: BTreeMap<WorkerName, WorkerPlan>,
     /// Workers that cannot take part, and why.
     pub excluded: Vec<SiteTrouble>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_records_choices_are_scored_together_however_small_the_batch() {
+        assert_eq!(scoring_rows(4, 0), 8);
+        assert_eq!(scoring_rows(4, 2), 8);
+        assert_eq!(scoring_rows(4, 3), 6);
+        assert_eq!(scoring_rows(1, 64), 64);
+    }
 }

@@ -33,7 +33,7 @@ pub struct UpdateMetrics {
     pub compute_seconds: f64,
     /// Tokens a second while training.
     pub tokens_per_second: f64,
-    /// Peak of the process's heap, in bytes.
+    /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
     /// Bytes sent to object storage.
     pub bytes_up: u64,
@@ -170,6 +170,9 @@ pub struct Score {
     pub confusion: Vec<Vec<u64>>,
     /// Seconds of scoring.
     pub seconds: f64,
+    /// Bytes fetched for it: the merged adapter, unless it was there already.
+    #[serde(default)]
+    pub bytes_down: u64,
 }
 
 impl Score {
@@ -179,6 +182,7 @@ impl Score {
         self.loss_sum += other.loss_sum;
         self.labelled_tokens += other.labelled_tokens;
         self.seconds = self.seconds.max(other.seconds);
+        self.bytes_down += other.bytes_down;
         if self.confusion.len() < other.confusion.len() {
             self.confusion.resize(other.confusion.len(), Vec::new());
         }
@@ -366,17 +370,19 @@ mod tests {
         let mut sum = Score::default();
         sum.add(&Score {
             records: 2,
+            bytes_down: 10,
             confusion: vec![vec![1, 0], vec![0, 1]],
             ..Score::default()
         });
         sum.add(&Score {
             records: 1,
+            bytes_down: 5,
             confusion: vec![vec![0, 1], vec![0, 0]],
             ..Score::default()
         });
         assert_eq!(
-            (sum.records, sum.confusion),
-            (3, vec![vec![1, 1], vec![0, 1]])
+            (sum.records, sum.bytes_down, sum.confusion),
+            (3, 15, vec![vec![1, 1], vec![0, 1]])
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::id::WorkerName;
-use domain::job::Job;
+use domain::job::{Job, Quorum};
 
 /// What a queued job needs to know of one registered worker.
 #[derive(Debug, Clone)]
@@ -37,13 +37,12 @@ pub fn admit(job: &Job, sites: &[Site], others: &[Job], patient: bool) -> Admiss
         .filter(|site| site.alive)
         .map(|site| &site.worker)
         .collect();
-    let fixed = job
-        .spec
-        .rounds
-        .quorum
-        .fixed()
-        .map(|quorum| usize::try_from(*quorum).unwrap_or(usize::MAX));
-    let needed = fixed.unwrap_or(named.len()).max(1);
+    let quorum = job.spec.rounds.quorum;
+    let needed = match quorum {
+        Quorum::Auto if named.is_empty() => 1,
+        Quorum::Auto => quorum.of_round(named.len(), named.len()),
+        Quorum::All | Quorum::Fixed(_) => quorum.least(named.len()),
+    };
     if alive.len() < needed || (patient && alive.len() < candidates.len().max(named.len())) {
         return Admission::Wait;
     }
@@ -124,6 +123,19 @@ mod tests {
         check(&job(1, ""), "aas", &[], true, 0);
         check(&job(1, ""), "aas", &[], false, 2);
         check(&job(1, r#","rounds":{"quorum":3}"#), "aas", &[], false, 0);
+    }
+
+    #[test]
+    fn of_named_sites_more_than_half_must_live_or_all_if_the_job_says_so() {
+        let named = |quorum: &str| {
+            let mut job = job(1, &format!(r#","rounds":{{"quorum":{quorum}}}"#));
+            job.spec.data.sites = ["w0", "w1", "w2"].map(|w| w.parse().expect("legal")).into();
+            job
+        };
+        check(&named(r#""auto""#), "aas", &[], false, 2);
+        check(&named(r#""auto""#), "ass", &[], false, 0);
+        check(&named(r#""all""#), "aas", &[], false, 0);
+        check(&named(r#""all""#), "aaa", &[], false, 3);
     }
 
     #[test]

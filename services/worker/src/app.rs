@@ -62,6 +62,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sealed,
         journal,
         data: Data::new(config.datasets.clone()),
+        forward_speedup: Mutex::default(),
         floors: Floors::default(),
         token: frame.token.clone(),
         current: Mutex::default(),
@@ -129,6 +130,7 @@ async fn serve(
 
 /// What the predecessor left, then this process's own limit and marker.
 fn limits(config: &Config) -> Result<(u64, Option<memory::Exhaustion>), Error> {
+    memory::give_back_large_blocks();
     let dir = &config.state_dir;
     std::fs::create_dir_all(dir).map_err(unusable(dir))?;
     let marker = dir.join("exhausted");

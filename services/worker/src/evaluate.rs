@@ -7,6 +7,7 @@ use chassis::clock::Stopwatch;
 use contract::message::task::Evaluate;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
+use domain::plan::scoring_rows;
 use domain::round::Score;
 use engine::data::{Batch, Dataset, Encoder, Row};
 use engine::evaluate::{Choice, Confusion, Evaluator, best};
@@ -71,7 +72,7 @@ impl Scoring {
                 let questions = self.questions(held_out, &encoder, numbers)?;
                 tally.choices(&mut evaluator, questions, running)?
             };
-            let pace = running.site.pace();
+            let pace = running.site.forward_pace();
             pace.wait(&runtime, &running.stop, tokens, watch.seconds(), || {
                 running.advance()
             })?;
@@ -84,11 +85,10 @@ impl Scoring {
         Ok(tally.score(whole.seconds()))
     }
 
-    /// Records that are computed together: a forward pass alone needs less memory than the plan's
-    /// training step of as many rows.
+    /// Records that are computed together: as many as the planner counted memory for.
     fn chunk(&self) -> usize {
-        let rows = usize::from(self.task.plan.batch) * 2;
-        (rows / self.task.choices.len().max(1)).max(1)
+        let choices = self.task.choices.len();
+        scoring_rows(self.task.plan.batch, choices) / choices.max(1)
     }
 
     fn rows(
@@ -231,6 +231,7 @@ impl Tally {
             labelled_tokens: self.labelled_tokens,
             confusion: confusion.unwrap_or_default(),
             seconds,
+            bytes_down: 0,
         }
     }
 }

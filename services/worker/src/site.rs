@@ -45,6 +45,8 @@ pub struct Site {
     pub journal: Journal,
     /// The site's data sets.
     pub data: Data,
+    /// How many times as fast as training a forward pass is, by the last probe of this process.
+    pub forward_speedup: Mutex<Option<f64>>,
     /// Cancelled epochs.
     pub floors: Floors,
     /// Stops the process.
@@ -58,6 +60,24 @@ impl Site {
     #[must_use]
     pub fn pace(&self) -> Pace {
         Pace::new(self.config.throttle_tokens_per_second)
+    }
+
+    /// The cap on speed of forward passes alone.
+    #[must_use]
+    pub fn forward_pace(&self) -> Pace {
+        let measured = *self
+            .forward_speedup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.pace().forward(measured)
+    }
+
+    /// Notes how many times as fast as training a forward pass is on this machine.
+    pub fn set_forward_speedup(&self, speedup: f64) {
+        *self
+            .forward_speedup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(speedup);
     }
 
     /// Where files of the task under way lie.

@@ -28,6 +28,12 @@ const UNITS: [(&str, u64); 10] = [
     ("tib", 1 << 40),
 ];
 
+/// Bytes as people read them in a sentence.
+#[must_use]
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 impl FromStr for Size {
     type Err = Invalid;
 

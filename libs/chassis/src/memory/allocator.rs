@@ -11,7 +11,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::exhaustion;
+use super::{data, exhaustion};
 
 static CURRENT: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
@@ -32,8 +32,9 @@ pub fn peak_bytes() -> u64 {
     PEAK.load(Relaxed)
 }
 
-/// Starts a new measurement of the peak, from what is in use now.
+/// Starts a new measurement of both peaks, from what is in use now.
 pub fn reset_peak() {
+    data::reset();
     PEAK.store(current_bytes(), Relaxed);
 }
 
@@ -54,6 +55,7 @@ fn counted(block: *mut u8, bytes: usize) -> *mut u8 {
         exhaustion::report(bytes as u64, current_bytes());
     } else {
         grow(bytes);
+        data::look(bytes);
     }
     block
 }
@@ -64,6 +66,7 @@ fn recounted(block: *mut u8, old: usize, new: usize) -> *mut u8 {
         exhaustion::report(new as u64, current_bytes());
     } else if new > old {
         grow(new - old);
+        data::look(new);
     } else {
         shrink(old - new);
     }

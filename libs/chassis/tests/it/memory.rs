@@ -2,8 +2,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use chassis::memory::{
-    Exhaustion, current_bytes, peak_bytes, report_exhaustion_to, reset_peak, set_limit,
-    take_exhaustion,
+    Exhaustion, current_bytes, data_bytes, give_back_large_blocks, peak_bytes, peak_data_bytes,
+    report_exhaustion_to, reset_peak, set_limit, take_exhaustion,
 };
 
 use crate::child;
@@ -37,6 +37,50 @@ fn the_allocator_counts_what_is_held_and_what_was_held_at_most() {
     assert!(peak_bytes().abs_diff(before) < SLACK);
     drop(block());
     assert!(peak_bytes().abs_diff(before + BLOCK) < SLACK);
+}
+
+#[test]
+fn what_the_limit_counts_is_seen_at_its_peak_and_holds_more_than_the_heap() {
+    reset_peak();
+    let before = data_bytes();
+    assert!(before > current_bytes(), "{before}");
+    drop(block());
+    let peak = peak_data_bytes();
+    assert!(peak.abs_diff(before + BLOCK) < 2 * SLACK, "{peak} {before}");
+    assert!(data_bytes() < peak - BLOCK / 2);
+
+    // A thread's stack is no heap, and counts.
+    let (heap, without) = (current_bytes(), data_bytes());
+    let (seen, wait) = std::sync::mpsc::channel::<()>();
+    let stack = std::thread::Builder::new().stack_size(BLOCK as usize);
+    let thread = stack.spawn(move || wait.recv()).unwrap();
+    assert!(data_bytes() > without + BLOCK / 2);
+    assert!(current_bytes() < heap + SLACK);
+    drop(seen);
+    let _ = thread.join().unwrap();
+}
+
+#[test]
+fn large_blocks_that_were_freed_no_longer_count() {
+    give_back_large_blocks();
+    let held = || -> Vec<Vec<u8>> {
+        let blocks = (0..64).map(|_| vec![1; (MIB / 2) as usize]);
+        std::hint::black_box(blocks.collect())
+    };
+    // The second time the allocator would have learned to keep them.
+    for _ in 0..2 {
+        let before = data_bytes();
+        let mut blocks = held();
+        assert!(data_bytes() > before + 30 * MIB);
+        // In no order, so that nothing can be given back from the end alone.
+        let (_, odd): (Vec<_>, Vec<_>) = blocks
+            .drain(..)
+            .enumerate()
+            .partition(|(number, _)| number % 2 == 0);
+        assert!(data_bytes() < before + 18 * MIB);
+        drop(odd);
+        assert!(data_bytes() < before + SLACK);
+    }
 }
 
 #[test]

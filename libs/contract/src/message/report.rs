@@ -65,10 +65,11 @@ pub struct Failed {
 }
 
 macro_rules! report_message {
-    ($type:ident, $kind:literal) => {
+    ($type:ident, $kind:literal, $oldest:literal..=$version:literal) => {
         impl Message for $type {
             const KIND: &'static str = $kind;
-            const VERSION: u16 = 1;
+            const VERSION: u16 = $version;
+            const OLDEST: u16 = $oldest;
 
             fn subject(&self) -> String {
                 subject::report(
@@ -82,7 +83,9 @@ macro_rules! report_message {
     };
 }
 
-report_message!(Probed, "probed");
-report_message!(Updated, "updated");
-report_message!(Evaluated, "evaluated");
-report_message!(Failed, "failed");
+// 2: longest_tokens of samples, scoring, noise; memory is all that counts against the limit, not heap alone.
+report_message!(Probed, "probed", 1..=2);
+report_message!(Updated, "updated", 1..=1);
+// 2: bytes_down of the score.
+report_message!(Evaluated, "evaluated", 1..=2);
+report_message!(Failed, "failed", 1..=1);

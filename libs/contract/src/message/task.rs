@@ -4,7 +4,7 @@
 use domain::adapter::Projection;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{DatasetName, Epoch, JobId, Submitter, WorkerName};
-use domain::job::spec::{Base, Training};
+use domain::job::spec::{Base, Compute, Training};
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,9 @@ pub struct Probe {
     pub training: Training,
     /// Precision to load the base with; `auto` is the worker's best.
     pub base: Base,
+    /// Arithmetic to compute with; `auto` is the fastest that the worker may train with.
+    #[serde(default)]
+    pub compute: Compute,
     /// The job's candidate completions.
     pub choices: Vec<String>,
     /// Where the bandwidth probe may write.
@@ -98,10 +101,11 @@ pub struct Evaluate {
 }
 
 macro_rules! task_message {
-    ($type:ident, $kind:literal) => {
+    ($type:ident, $kind:literal, $oldest:literal..=$version:literal) => {
         impl Message for $type {
             const KIND: &'static str = $kind;
-            const VERSION: u16 = 1;
+            const VERSION: u16 = $version;
+            const OLDEST: u16 = $oldest;
 
             fn subject(&self) -> String {
                 subject::task(
@@ -115,9 +119,10 @@ macro_rules! task_message {
     };
 }
 
-task_message!(Probe, "probe");
-task_message!(Train, "train");
-task_message!(Evaluate, "evaluate");
+// 2: compute.
+task_message!(Probe, "probe", 1..=2);
+task_message!(Train, "train", 1..=1);
+task_message!(Evaluate, "evaluate", 1..=1);
 
 /// Any task, as a worker receives it.
 #[derive(Debug, Clone, PartialEq)]

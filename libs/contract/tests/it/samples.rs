@@ -11,9 +11,9 @@ use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::fleet::{Beat, Progress, Stage};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::Choice;
-use domain::job::spec::{Base, Optimizer, Order as Records, Training};
+use domain::job::spec::{Base, Compute, Optimizer, Order as Records, Training};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
-use domain::profile::{Measurement, Sample};
+use domain::profile::{GradientNoise, Measurement, Sample};
 use domain::round::{Score, Update, UpdateMetrics};
 use domain::time::UnixMillis;
 
@@ -177,21 +177,27 @@ fn plan() -> WorkerPlan {
 
 /// Tasks that differ in what they may leave out.
 pub fn probes() -> [Probe; 2] {
-    let probe = |model, base, choices| Probe {
+    let probe = |model, base, compute, choices| Probe {
         head: task_head(model),
         targets: Projection::ALL.into(),
         rank_max: 32,
         training: training(),
         base,
+        compute,
         choices,
         prefix: "jobs/job_0123456789abcdef/probes/site-a".to_owned(),
     };
     let yes_no = vec![" yes".to_owned(), " no".to_owned()];
     let by_path = ModelRef::Path("/models/tiny".to_owned());
-    let mut automatic = probe(by_path, Base::Auto, Vec::new());
+    let mut automatic = probe(by_path, Base::Auto, Compute::Auto, Vec::new());
     automatic.training = Training::default();
     [
-        probe(ModelRef::Digest(digest(1)), Base::Source, yes_no),
+        probe(
+            ModelRef::Digest(digest(1)),
+            Base::Source,
+            Compute::Bf16,
+            yes_no,
+        ),
         automatic,
     ]
 }
@@ -246,10 +252,24 @@ pub fn probed() -> Probed {
             samples: vec![Sample {
                 batch: 4,
                 tokens: 512,
+                longest_tokens: 1024,
                 parameters: 1000,
                 step_seconds: 0.5,
                 peak_memory_bytes: 200_000_000,
             }],
+            scoring: vec![Sample {
+                batch: 1,
+                tokens: 128,
+                longest_tokens: 0,
+                parameters: 4000,
+                step_seconds: 0.25,
+                peak_memory_bytes: 150_000_000,
+            }],
+            noise: Some(GradientNoise {
+                signal: 0.5,
+                variance: 4.0,
+                records: 21,
+            }),
             forward_tokens_per_second: 2000.0,
             upload_bytes_per_second: 1e7,
             download_bytes_per_second: 2e7,
@@ -294,6 +314,7 @@ pub fn evaluated() -> Evaluated {
             labelled_tokens: 40,
             confusion: vec![vec![18, 2], vec![3, 17]],
             seconds: 1.5,
+            bytes_down: 200_000,
         },
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod choice;
 pub mod phase;
+pub mod quorum;
 pub mod record;
 pub mod spec;
 
 pub use choice::Choice;
 pub use phase::{Phase, Role};
+pub use quorum::Quorum;
 pub use record::{Held, IllegalTransition, Job, Owner};
 pub use spec::Spec;

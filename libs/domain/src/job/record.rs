@@ -225,13 +225,17 @@ impl Job {
             .filter(|worker| self.lost.iter().all(|lost| lost.worker != **worker))
     }
 
-    /// How many updates close a round.
+    /// Sites without which the job does not go on to be planned.
     #[must_use]
-    pub fn quorum(&self) -> usize {
-        match self.spec.rounds.quorum.fixed() {
-            Some(quorum) => usize::try_from(*quorum).unwrap_or(usize::MAX),
-            None => self.participants.len().max(1),
-        }
+    pub fn least_sites(&self) -> usize {
+        self.spec.rounds.quorum.least(self.participants.len())
+    }
+
+    /// How many updates close a round whose plan holds so many sites.
+    #[must_use]
+    pub fn quorum(&self, planned: usize) -> usize {
+        let admitted = self.participants.len();
+        self.spec.rounds.quorum.of_round(planned, admitted)
     }
 }
 

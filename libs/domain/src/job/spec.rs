@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choice::Choice;
+use super::quorum::Quorum;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
 use crate::id::{DatasetName, JobId, WorkerName};
@@ -191,12 +192,29 @@ pub enum Base {
     Nf4,
 }
 
-/// Precision of the frozen base.
+/// Arithmetic of the matrix products with the frozen base. Which one a plan means is in its kernel's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// The fastest that each worker measured among those that train as well as `f32`.
+    #[default]
+    Auto,
+    /// 32-bit floating point.
+    F32,
+    /// Brain floating point, sums in 32 bits.
+    Bf16,
+    /// 8-bit integers, sums in 32 bits.
+    Int8,
+}
+
+/// Precision of the frozen base, and of the arithmetic with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Precision {
     /// Bits of the frozen base.
     pub base: Base,
+    /// Arithmetic of the matrix products.
+    pub compute: Compute,
 }
 
 /// How many rounds, with whom, for how long.
@@ -205,8 +223,9 @@ pub struct Precision {
 pub struct Rounds {
     /// Rounds of train and merge.
     pub count: u32,
-    /// Updates that close a round after its deadline; auto: all of them.
-    pub quorum: Choice<u32>,
+    /// Updates that close a round after its deadline; auto: of more than half of the planned sites;
+    /// all: of every admitted site, so that the same inputs give the same bytes whatever happens.
+    pub quorum: Quorum,
     /// Seconds a round may take; auto: from the plan's prediction.
     pub deadline: Choice<u32>,
 }
@@ -215,7 +234,7 @@ impl Default for Rounds {
     fn default() -> Self {
         Self {
             count: 3,
-            quorum: Choice::Auto,
+            quorum: Quorum::Auto,
             deadline: Choice::Auto,
         }
     }
@@ -427,14 +446,14 @@ impl Spec {
         if !(1..=100_000).contains(&self.rounds.count) {
             refuse("rounds.count", "use 1 to 100000".to_owned());
         }
-        if self.rounds.quorum == Choice::Fixed(0) {
+        if self.rounds.quorum == Quorum::Fixed(0) {
             refuse(
                 "rounds.quorum",
-                "use at least 1, or auto for all sites".to_owned(),
+                "use at least 1, `auto` for more than half of the sites, or `all`".to_owned(),
             );
         }
         let named = u32::try_from(self.data.sites.len()).unwrap_or(u32::MAX);
-        if let Choice::Fixed(quorum) = self.rounds.quorum
+        if let Quorum::Fixed(quorum) = self.rounds.quorum
             && named > 0
             && quorum > named
         {

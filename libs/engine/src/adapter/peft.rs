@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use domain::adapter::{Projection, WeightName, WeightShape};
-use serde::{Deserialize, Serialize};
+use domain::peft;
+use serde::Deserialize;
 
 use super::{Adapter, Error, tensors};
 
@@ -22,28 +23,6 @@ pub struct Export<'a> {
     pub base_model: &'a str,
     /// Transformer blocks of the base model.
     pub layers: usize,
-}
-
-/// `adapter_config.json` as written; the fields stand in alphabetical order, as PEFT's do.
-#[derive(Serialize)]
-struct Written<'a> {
-    alpha_pattern: BTreeMap<String, f64>,
-    auto_mapping: Option<()>,
-    base_model_name_or_path: &'a str,
-    bias: &'a str,
-    fan_in_fan_out: bool,
-    inference_mode: bool,
-    init_lora_weights: bool,
-    lora_alpha: f64,
-    lora_dropout: f64,
-    modules_to_save: Option<()>,
-    peft_type: &'a str,
-    r: u16,
-    rank_pattern: BTreeMap<String, u16>,
-    target_modules: Vec<String>,
-    task_type: &'a str,
-    use_dora: bool,
-    use_rslora: bool,
 }
 
 /// What is read of `adapter_config.json`; what would change the numbers and is not computed is refused.
@@ -148,29 +127,15 @@ impl Adapter {
                 .values()
                 .filter(|factors| factors.rank != highest)
         };
-        let written = Written {
-            alpha_pattern: others()
-                .map(|f| (f.shape.name.to_string(), alpha(f.rank)))
-                .collect(),
-            auto_mapping: None,
-            base_model_name_or_path: export.base_model,
-            bias: "none",
-            fan_in_fan_out: false,
-            inference_mode: true,
-            init_lora_weights: true,
-            lora_alpha: alpha(highest),
-            lora_dropout: 0.0,
-            modules_to_save: None,
-            peft_type: "LORA",
-            r: highest,
-            rank_pattern: others()
-                .map(|f| (f.shape.name.to_string(), f.rank))
-                .collect(),
-            target_modules: self.target_modules(export.layers),
-            task_type: "CAUSAL_LM",
-            use_dora: false,
-            use_rslora: false,
-        };
+        let base_model = export.base_model.to_owned();
+        let targets = self.target_modules(export.layers);
+        let mut written = peft::Config::uniform(base_model, targets, highest, alpha(highest));
+        written.alpha_pattern = others()
+            .map(|f| (f.shape.name.to_string(), alpha(f.rank)))
+            .collect();
+        written.rank_pattern = others()
+            .map(|f| (f.shape.name.to_string(), f.rank))
+            .collect();
         serde_json::to_string_pretty(&written).map_err(Error::Config)
     }
 

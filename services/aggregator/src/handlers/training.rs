@@ -34,7 +34,8 @@ pub struct Open {
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned, open: &Open) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
     let standings = collect(aggregator, job, &plan, open).await?;
-    match judge(&standings, job.job().quorum(), open.deadline, job.now()) {
+    let quorum = job.job().quorum(plan.workers.len());
+    match judge(&standings, quorum, open.deadline, job.now()) {
         Verdict::Wait(_) => Ok(Next::Wait(Some(open.deadline))),
         Verdict::QuorumLost(lost) => {
             // Sites that never got as far as this round are part of why it is short of sites.
@@ -42,9 +43,8 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned, open: &Open) -> Re
             let earlier = earlier.filter(|site| lost.iter().all(|one| one.worker != site.worker));
             let sites: Vec<SiteTrouble> = earlier.chain(&lost).cloned().collect();
             let message = format!(
-                "round {} cannot reach its quorum of {}: {}",
+                "round {} cannot reach its quorum of {quorum}: {}",
                 open.round,
-                job.job().quorum(),
                 sites
                     .iter()
                     .map(ToString::to_string)

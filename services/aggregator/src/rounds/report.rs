@@ -3,11 +3,11 @@
 use domain::artifact::ArtifactRef;
 use domain::id::JobId;
 use domain::job::{Job, Spec};
+use domain::peft;
 use domain::plan::Plan;
 use domain::round::{Evaluated, Summary};
 use domain::time::UnixMillis;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 /// What became of a job, round by round.
 #[derive(Debug, Serialize)]
@@ -61,32 +61,13 @@ impl<'a> From<&'a Evaluated> for Scored<'a> {
 
 /// `adapter_config.json` of the merged adapter: one rank, `alpha / r` is the job's one scale.
 #[must_use]
-pub fn peft_config(job: &Job, plan: &Plan) -> Value {
+pub fn peft_config(job: &Job, plan: &Plan) -> peft::Config {
     let model = match (&job.spec.model.digest, &job.spec.model.source) {
         (Some(digest), _) => digest.to_string(),
         (None, source) => source.clone().unwrap_or_default(),
     };
-    let targets: Vec<&str> = plan
-        .global
-        .targets()
-        .map(|target| target.module())
-        .collect();
-    json!({
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": model,
-        "r": job.spec.adapter.rank_max,
-        "lora_alpha": job.spec.adapter.alpha,
-        "target_modules": targets,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "modules_to_save": null,
-        "use_rslora": false,
-        "use_dora": false,
-    })
+    let targets = plan.global.targets();
+    let targets = targets.map(|target| target.module().to_owned()).collect();
+    let adapter = &job.spec.adapter;
+    peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha)
 }

@@ -83,7 +83,7 @@ fn reason(job: &Job, sites: &[Hindrance]) -> String {
         return format!("no registered worker has the data set `{dataset}`");
     }
     let named = !job.spec.data.sites.is_empty();
-    let quorum = job.spec.rounds.quorum.fixed().copied();
+    let quorum = job.spec.rounds.quorum.fixed();
     let quorum = quorum.map_or(1, |quorum| usize::try_from(quorum).unwrap_or(usize::MAX));
     if !named && sites.len() < quorum {
         return format!(
@@ -214,7 +214,7 @@ mod tests {
     fn fewer_sites_than_the_quorum_and_none_at_all_are_said() {
         let watch = fleet(&["a", "b"]);
         let three = with(job(2, &[]), |spec| {
-            spec.rounds.quorum = domain::job::Choice::Fixed(3);
+            spec.rounds.quorum = domain::job::Quorum::Fixed(3);
         });
         check(&watch, &three, 1, &["quorum is 3", "2 workers have"]);
         let nobody = with(job(3, &[]), |spec| {

@@ -41,6 +41,8 @@ struct StoredCounts {
     loss_sum: Option<f64>,
     labelled_tokens: u64,
     confusion: Vec<Vec<u64>>,
+    #[serde(default)]
+    bytes_down: u64,
 }
 
 /// A committed round.
@@ -123,6 +125,8 @@ pub struct EvaluationView {
     pub complete: bool,
     /// Seconds from asking to having it.
     pub seconds: Option<f64>,
+    /// Bytes that the sites fetched for it.
+    pub bytes_down: u64,
     /// Sites that did not answer, and why.
     pub missing: Vec<TroubleView>,
 }
@@ -156,6 +160,7 @@ impl From<StoredScore> for EvaluationView {
             labelled_tokens: stored.score.labelled_tokens,
             confusion: stored.score.confusion,
             seconds: 0.0,
+            bytes_down: stored.score.bytes_down,
         };
         Self {
             records: score.records,
@@ -164,6 +169,7 @@ impl From<StoredScore> for EvaluationView {
             confusion: score.confusion,
             complete: stored.complete,
             seconds: stored.seconds,
+            bytes_down: score.bytes_down,
             missing: stored.missing,
         }
     }
@@ -221,6 +227,7 @@ mod tests {
                 labelled_tokens: 4,
                 confusion: vec![vec![2, 0], vec![1, 1]],
                 seconds: 0.1,
+                bytes_down: 9,
             },
             complete: true,
             seconds: 0.2,
@@ -234,5 +241,6 @@ mod tests {
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);
+        assert_eq!(view["evaluation"]["bytes_down"], 9);
     }
 }

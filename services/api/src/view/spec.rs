@@ -24,10 +24,13 @@ const SECTIONS: [(&str, &str); 10] = [
         "training",
         "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `order` (shuffle, balanced, file), `seed`",
     ),
-    ("precision", "`base`: auto, source or f32"),
+    (
+        "precision",
+        "`base`: auto, source or f32; `compute`: auto (the fastest that each worker measured of f32 and, with instructions for it, bf16), f32, bf16 or int8",
+    ),
     (
         "rounds",
-        "`count`, `quorum` (auto: all sites), `deadline` in seconds (auto: from the plan's prediction)",
+        "`count`, `quorum` (auto: more than half of the planned sites; all: every admitted site; or a number), `deadline` in seconds (auto: from the plan's prediction)",
     ),
     (
         "aggregation",

@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 
 use crate::{output, units};
 
+/// How long a thread that did blocking work waits for more. Each one's stack counts against a worker's
+/// memory limit, and a round's transfers use a dozen: they are gone before training is at its largest.
+const KEEP_ALIVE: Duration = Duration::from_millis(100);
+
 /// What every service is told alike. Layers: defaults < file < environment (`FEDPIPE_NATS__URL`) < flag.
 #[derive(Debug, Arguments)]
 #[command(after_help = "Examples:
@@ -65,6 +69,7 @@ impl Args {
         // Two threads serve a control service of any size; what computes has its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .thread_keep_alive(KEEP_ALIVE)
             .enable_all()
             .build()?;
         Ok(runtime.block_on(service(config))?)

@@ -1,6 +1,6 @@
 //! Why a worker's choice is what it is, in plain English and with figures.
 
-use domain::job::spec::Spec;
+use domain::job::spec::{Compute, Spec};
 use domain::plan::{Binding, Explanation, Rejected};
 
 use super::candidate::Candidate;
@@ -91,7 +91,7 @@ fn text(
     let targets: Vec<&str> = site.targets.iter().map(|target| target.module()).collect();
     let mut text = format!(
         "Trains rank {} on {} of all {} blocks with {} a step: {} a step, {} a round of {} steps, and \
-         at most {} of the {} of memory it may use ({} with the {:.0} % kept free for the model's error).",
+         at most {} of the {} of memory it may use ({} with {:.1} % for the error that its measurements showed).",
         chosen.rank,
         targets.join(", "),
         measured.layers,
@@ -104,6 +104,19 @@ fn text(
         bytes(needed_bytes(predicted, site.margin)),
         100.0 * site.margin,
     );
+    if spec.training.batch.fixed().is_none() {
+        text.push_str(&format!(
+            " The gradient's noise scale is {}.",
+            site.noise.says()
+        ));
+    }
+    text.push_str(&match spec.precision.compute {
+        Compute::Auto => format!(
+            " It computes with {}, the fastest it tried.",
+            measured.kernel
+        ),
+        _ => format!(" It computes with {}, as the job says.", measured.kernel),
+    });
     for (what, fixed) in [
         ("rank", spec.adapter.rank.fixed().is_some()),
         ("batch", spec.training.batch.fixed().is_some()),

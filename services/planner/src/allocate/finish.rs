@@ -11,26 +11,23 @@
 //! Every site that can take part does: T is never less than the slowest site's fastest choice, and the
 //! others use that time for a larger rank and batch.
 
+use super::noise::BatchNoise;
 use super::site::Site;
-
-/// Noise scale of the gradient in records: the batch whose noise is as large as its signal.
-/// \[own\] An assumption until profiles carry a measured one. With a fixed batch in
-/// the job it does not matter.
-pub const BATCH_NOISE: f64 = 8.0;
 
 /// Times that are tried at most, so that a large fleet is planned in time linear in its size.
 const TIMES: usize = 512;
 
 /// What a round with this choice is worth, between 0 and 1: `φ(rank) · ψ(batch)`, each concave.
 ///
-/// \[own\] `ψ(b) = b/(b + B)`: the expected decrease of the loss by a step with b records, relative to a
-/// noiseless one (McCandlish et al., eq. 2.7). `φ(r) = log(1+r)/log(1+rank_max)`: what the first r
-/// directions of an update hold if the energy of the j-th falls like 1/j; importance measured per weight
-/// takes its place when profiles carry it.
+/// `ψ` is the measured one of [`BatchNoise::worth`]. \[own\] `φ(r) = log(1+r)/log(1+rank_max)`: what the
+/// first r directions of an update hold if the energy of the j-th falls like 1/j. That is an assumption,
+/// and stays one here: the spectrum is that of the gradient of the frozen weight, which no probe has
+/// (the engine never computes it, and an adapter's own gradient sees it only through random rows, which
+/// weigh all directions alike). Importance sketched per weight takes its place when probes bring it.
 #[must_use]
-pub fn gain(rank: u16, rank_max: u16, batch: u16) -> f64 {
-    let (rank, most, batch) = (f64::from(rank), f64::from(rank_max), f64::from(batch));
-    rank.ln_1p() / most.max(1.0).ln_1p() * (batch / (batch + BATCH_NOISE))
+pub fn gain(rank: u16, rank_max: u16, batch: u16, noise: BatchNoise) -> f64 {
+    let (rank, most) = (f64::from(rank), f64::from(rank_max));
+    rank.ln_1p() / most.max(1.0).ln_1p() * noise.worth(batch)
 }
 
 /// The fleet's time, in seconds: the one with the least `T/G²`, the shorter of equals.

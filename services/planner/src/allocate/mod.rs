@@ -2,8 +2,8 @@
 //! memory and let the fleet finish a round together, and the reason for each choice in words.
 //!
 //! It promises: what the job fixes is never changed; no worker is predicted to pass its memory or the
-//! round; every cost in a plan follows from measurements (what a round is worth rests on assumptions
-//! that `finish` names); the same input gives the same bytes; a plan that is returned has passed its own
+//! round; every cost in a plan follows from measurements, and so does the worth of a batch (that of a
+//! rank rests on an assumption that `finish` names); the same input gives the same bytes; a plan that is returned has passed its own
 //! linter; and where no plan exists, the refusal names which site lacks what, and by how much.
 //!
 //! It does not choose per weight (all target weights of a worker have one rank), knows no other
@@ -15,6 +15,7 @@ mod candidate;
 mod explain;
 mod finish;
 mod lint;
+mod noise;
 mod predict;
 mod replay;
 mod site;
@@ -23,8 +24,9 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use finish::{BATCH_NOISE, gain};
+pub use finish::gain;
 pub use lint::{Finding, lint};
+pub use noise::BatchNoise;
 pub use predict::adapter_bytes;
 pub use replay::replay;
 
@@ -59,19 +61,19 @@ pub struct Request<'a> {
     pub profiles: &'a BTreeMap<WorkerName, Profile>,
     /// The plan that this one replaces, if any; only its version is used.
     pub parent: Option<&'a Plan>,
-    /// Updates that a round needs.
-    pub quorum: usize,
+    /// Sites without which there is no plan.
+    pub least_sites: usize,
 }
 
 /// Makes a plan.
 ///
 /// # Errors
-/// `PlanImpossible` if fewer sites than the quorum can take part: the message says what the largest
+/// `PlanImpossible` if fewer sites than the job needs can take part: the message says what the largest
 /// obstacle is at each, with figures, and the sites are listed. `Internal` if the plan fails its own
 /// linter.
 pub fn allocate(request: &Request<'_>) -> Result<Plan, Cause> {
     let (sites, excluded) = site::admit(request);
-    if sites.is_empty() || sites.len() < request.quorum {
+    if sites.is_empty() || sites.len() < request.least_sites {
         return Err(impossible(request, sites.len(), excluded));
     }
     let round_seconds = finish::together(&sites);
@@ -139,8 +141,8 @@ fn deadline(spec: &Spec, round_seconds: f64) -> u64 {
 }
 
 fn impossible(request: &Request<'_>, able: usize, excluded: Vec<SiteTrouble>) -> Cause {
-    let (all, quorum) = (request.profiles.len(), request.quorum.max(1));
-    let mut message = format!("{able} of {all} sites can take part, {quorum} must");
+    let (all, least) = (request.profiles.len(), request.least_sites.max(1));
+    let mut message = format!("{able} of {all} sites can take part, {least} must");
     // A message stays readable; the list of sites is complete.
     for trouble in excluded.iter().take(3) {
         message.push_str(&format!("; {}: {}", trouble.worker, trouble.detail));

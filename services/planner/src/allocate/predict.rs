@@ -2,12 +2,16 @@
 
 use domain::adapter::{RankTable, WeightShape};
 use domain::job::spec::Spec;
-use domain::plan::Prediction;
+use domain::plan::{Prediction, scoring_rows};
 use domain::profile::Profile;
 
-/// Least share of memory and time kept free, however well the fit explains its samples: they are
-/// few, and a fit with as many coefficients as samples has no error to show.
-const LEAST_MARGIN: f64 = 0.05;
+/// Least share of time kept free, however well the fit explains its samples: they are few, and a fit
+/// with as many coefficients as samples has no error to show.
+const LEAST_TIME_MARGIN: f64 = 0.05;
+
+/// Least share of memory kept free, for the same reason. What counts against a limit changes by whole
+/// stacks of threads that come and go, which no sample may have met.
+const LEAST_MEMORY_MARGIN: f64 = 0.02;
 
 /// Bytes that a tensor's entry takes in the header of its file, about.
 const HEADER_ENTRY_BYTES: u64 = 160;
@@ -19,8 +23,9 @@ pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
     4 * ranks.parameters(weights) + HEADER_ENTRY_BYTES * tensors
 }
 
-/// The cost of training `ranks` with `batch` records a step. Time goes by the mean record; memory goes
-/// by the longest batch possible, whose records all have the job's sequence length. A transfer whose
+/// The cost of training `ranks` with `batch` records a step, and of scoring if the job asks for it. Time
+/// goes by the mean record; memory goes by the longest batch possible, whose records all have the job's
+/// sequence length, and by the larger of training and scoring. A transfer whose
 /// rate was not measured counts as no time.
 pub(super) fn predict(
     profile: &Profile,
@@ -37,9 +42,14 @@ pub(super) fn predict(
     let step_seconds = profile
         .cost
         .step_seconds(f64::from(batch) * mean, parameters);
-    let peak = profile
+    let training = profile
         .cost
         .peak_memory_bytes(f64::from(batch) * longest, parameters);
+    let scoring = spec.evaluation.as_ref().map_or(0.0, |evaluation| {
+        let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
+        profile.cost.scoring_memory_bytes(rows * longest)
+    });
+    let peak = training.max(scoring);
     let transfer = |bytes: u64, rate: f64| if rate > 0.0 { bytes as f64 / rate } else { 0.0 };
     Prediction {
         step_seconds,
@@ -52,19 +62,15 @@ pub(super) fn predict(
     }
 }
 
-/// Share of memory kept free: how far the worst sample's peak was above the model, at least 5 %.
-pub(super) fn memory_margin(profile: &Profile) -> f64 {
-    let above = profile.measurement.samples.iter().map(|sample| {
-        let tokens = f64::from(sample.tokens);
-        let predicted = profile.cost.peak_memory_bytes(tokens, sample.parameters);
-        sample.peak_memory_bytes as f64 / predicted - 1.0
-    });
-    above.fold(LEAST_MARGIN, f64::max)
+/// Share of memory kept free: how far a measured peak was above what the other measurements predict
+/// of it, at least 2 %.
+pub(super) const fn memory_margin(profile: &Profile) -> f64 {
+    profile.memory_error.max(LEAST_MEMORY_MARGIN)
 }
 
 /// Share of time kept free before a deadline: the fit's own error, at least 5 %.
 pub(super) const fn time_margin(profile: &Profile) -> f64 {
-    profile.fit_error.max(LEAST_MARGIN)
+    profile.fit_error.max(LEAST_TIME_MARGIN)
 }
 
 /// Bytes that a worker must have for a predicted peak.

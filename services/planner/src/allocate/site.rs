@@ -10,6 +10,7 @@ use domain::job::spec::Spec;
 use domain::profile::Profile;
 
 use super::candidate::{Candidate, batches, ranks};
+use super::noise::BatchNoise;
 use super::predict::{adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
 use super::{Request, finish, units};
 
@@ -28,8 +29,10 @@ pub(super) struct Site<'a> {
     fitting: Vec<(usize, usize)>,
     /// The longest round that the job's deadlines leave it, in seconds.
     pub most_seconds: f64,
-    /// Share of its memory that is kept free.
+    /// How far its memory was measured to pass a prediction, as a share of it.
     pub margin: f64,
+    /// The fleet's.
+    pub noise: BatchNoise,
 }
 
 impl Site<'_> {
@@ -63,10 +66,11 @@ impl Site<'_> {
 /// The sites that can take part, in the order of their names, and the others with what they lack.
 pub(super) fn admit<'a>(request: &Request<'a>) -> (Vec<Site<'a>>, Vec<SiteTrouble>) {
     let model = common_model(request.profiles);
+    let noise = BatchNoise::of(request.profiles);
     let (mut sites, mut excluded) = (Vec::new(), Vec::new());
     for (name, profile) in request.profiles {
         let site = usable(profile, model, request.spec)
-            .and_then(|targets| build(name, profile, targets, request.spec));
+            .and_then(|targets| build(name, profile, targets, request.spec, noise));
         match site {
             Ok(site) => sites.push(site),
             Err((trouble, detail)) => excluded.push(SiteTrouble {
@@ -123,12 +127,22 @@ fn usable(
         cost.memory_per_token,
         cost.memory_per_parameter,
         profile.fit_error,
+        profile.memory_error,
+        cost.scoring_memory_fixed,
+        cost.scoring_memory_per_token,
         measured.mean_tokens,
     ];
     let sound = figures.iter().all(|f| f.is_finite() && *f >= 0.0);
     if !sound || measured.mean_tokens == 0.0 {
         let detail = "its profile holds a figure that is not a positive number".to_owned();
         return Err((Trouble::Internal, detail));
+    }
+    if spec.evaluation.is_some() && measured.scoring.is_empty() {
+        let detail = format!(
+            "it has no memory left to score the merged adapter of rank {}, which the job asks for",
+            spec.adapter.rank_max
+        );
+        return Err((Trouble::OutOfMemory, detail));
     }
     targets(measured.layers, &measured.weights, spec)
 }
@@ -161,6 +175,7 @@ fn build<'a>(
     profile: &'a Profile,
     targets: Vec<Projection>,
     spec: &Spec,
+    noise: BatchNoise,
 ) -> Result<Site<'a>, (Trouble, String)> {
     let measured = &profile.measurement;
     let layers = measured.layers;
@@ -176,7 +191,7 @@ fn build<'a>(
             all.push(Candidate {
                 rank,
                 batch,
-                gain: finish::gain(rank, rank_max, batch),
+                gain: finish::gain(rank, rank_max, batch, noise),
                 needed_bytes: needed_bytes(&predicted, margin),
                 predicted,
             });
@@ -191,6 +206,7 @@ fn build<'a>(
         fitting: Vec::new(),
         most_seconds: most_seconds(spec) / (1.0 + time_margin(profile)),
         margin,
+        noise,
     };
     site.fitting = fitting(&site);
     if site.fitting.is_empty() {

@@ -2,12 +2,15 @@ use domain::adapter::{Projection, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
 use domain::plan::Binding;
-use domain::profile::{CostModel, Measurement, Sample};
+use domain::profile::{CostModel, GradientNoise, Measurement, Sample};
 use proptest::prelude::*;
 
 use std::collections::BTreeSet;
 
 use super::*;
+
+mod noise;
+mod scoring;
 
 const GIB: u64 = 1 << 30;
 const LAYERS: u16 = 3;
@@ -32,12 +35,15 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         memory_fixed: 0.5 * GIB as f64,
         memory_per_token: 500_000.0,
         memory_per_parameter: 24.0,
+        scoring_memory_fixed: 0.6 * GIB as f64,
+        scoring_memory_per_token: 50_000.0,
     };
     let sample = |batch: u16, parameters| {
         let tokens = u32::from(batch) * 100;
         Sample {
             batch,
             tokens,
+            longest_tokens: 0,
             parameters,
             step_seconds: cost.step_seconds(f64::from(tokens), parameters),
             peak_memory_bytes: cost.peak_memory_bytes(f64::from(tokens), parameters) as u64,
@@ -52,6 +58,8 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         memory_limit_bytes: memory,
         threads: 2,
         samples: vec![sample(1, 100_000), sample(4, 100_000), sample(2, 800_000)],
+        scoring: vec![sample(1, 800_000)],
+        noise: None,
         forward_tokens_per_second: 600.0 * speed,
         upload_bytes_per_second: 5e6,
         download_bytes_per_second: 2e7,
@@ -67,6 +75,7 @@ fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
         measurement,
         cost,
         fit_error: 0.02,
+        memory_error: 0.05,
     };
     (worker, profile)
 }
@@ -76,7 +85,7 @@ fn spec() -> Spec {
     serde_json::from_str(text).expect("legal")
 }
 
-fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], quorum: usize) -> Result<Plan, Cause> {
+fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], least_sites: usize) -> Result<Plan, Cause> {
     let profiles = sites.iter().cloned().collect();
     let job = JobId::from_bits(1);
     allocate(&Request {
@@ -84,7 +93,7 @@ fn plan(spec: &Spec, sites: &[(WorkerName, Profile)], quorum: usize) -> Result<P
         spec,
         profiles: &profiles,
         parent: None,
-        quorum,
+        least_sites,
     })
 }
 
@@ -108,7 +117,7 @@ fn three_unequal_sites_finish_together_and_the_faster_train_more() {
     }
     let worth = |name| {
         let worker = of(&plan, name);
-        gain(worker.ranks.max(), 32, worker.batch)
+        gain(worker.ranks.max(), 32, worker.batch, noise::noise(None))
     };
     assert!(worth("a") < worth("b") && worth("b") < worth("c"));
     assert!(
@@ -154,12 +163,13 @@ fn a_small_memory_binds_and_the_explanation_says_what_more_would_take() {
 fn a_model_that_was_too_low_somewhere_keeps_more_memory_free() {
     let (name, mut profile) = site("a", 1.0, GIB / 5 * 6);
     let before = plan(&spec(), &[(name.clone(), profile.clone())], 1).expect("possible");
-    let peak = &mut profile.measurement.samples[1].peak_memory_bytes;
-    *peak = *peak / 2 * 3;
+    profile.memory_error = 0.5;
     let after = plan(&spec(), &[(name, profile)], 1).expect("possible");
     let peak = |plan: &Plan| of(plan, "a").predicted.peak_memory_bytes;
     assert!(peak(&before) > peak(&after));
     assert!(peak(&after) as f64 * 1.499 <= 1.2 * GIB as f64);
+    let text = &of(&after, "a").why.text;
+    assert!(text.contains("50.0 % for the error"), "{text}");
 }
 
 #[test]
@@ -303,6 +313,21 @@ fn a_batch_never_repeats_a_record_within_a_step() {
 }
 
 #[test]
+fn a_round_averages_enough_records_that_no_site_must_refuse_it() {
+    let mut spec = spec();
+    spec.training.local_steps = 3;
+    let (name, mut profile) = site("a", 1.0, 8 * GIB);
+    // However little a larger batch teaches.
+    profile.measurement.noise = Some(GradientNoise {
+        signal: 1.0,
+        variance: 0.0,
+        records: 21,
+    });
+    let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
+    assert_eq!(of(&plan, "a").batch, 4);
+}
+
+#[test]
 fn a_plan_that_replaces_another_names_it() {
     let sites = [site("a", 1.0, 8 * GIB)];
     let first = plan(&spec(), &sites, 1).expect("possible");
@@ -313,7 +338,7 @@ fn a_plan_that_replaces_another_names_it() {
         spec: &spec(),
         profiles: &profiles,
         parent: Some(&first),
-        quorum: 1,
+        least_sites: 1,
     };
     let second = allocate(&request).expect("possible");
     assert_eq!(

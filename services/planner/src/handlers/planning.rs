@@ -74,7 +74,7 @@ async fn make(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, E
         spec: &job.spec,
         profiles: &profiles,
         parent: None,
-        quorum: job.quorum(),
+        least_sites: job.least_sites(),
     };
     Ok(allocate(&request))
 }

@@ -1,9 +1,11 @@
-//! Fits a worker's cost model to the training steps it measured, and keeps it true.
+//! Fits a worker's cost model to the rounds it measured.
 //!
 //! Two models, each linear with coefficients that are never negative:
 //! `seconds = fixed + tokens · (per_token + per_token_parameter · parameters)` and
 //! `bytes = fixed + per_token · tokens + per_parameter · parameters`. Errors are relative, so that small
-//! and large steps count alike. A prediction is therefore never negative.
+//! and large steps count alike. A prediction is therefore never negative. Time goes by the tokens of the
+//! step that was timed, memory by those of the round's longest. Scoring has a memory model of its own,
+//! `bytes = fixed + per_token · tokens`, for the merged adapter whose rank the job fixes.
 //!
 //! What the samples cannot tell apart is not guessed from noise (see [`Term`]):
 //! - the same parameters in every sample: the time per token and parameter is 6 flop (2 forward, 4
@@ -14,15 +16,13 @@
 //!
 //! With four samples or more, one step that was disturbed (it took longer than the others explain) is
 //! left out of the time model, if the others still tell all terms apart. A peak of memory is never
-//! left out: it did happen.
+//! left out: it did happen. How far memory may be above the model is measured, too: each peak is
+//! predicted from the other samples alone, and the worst that it was above that is the model's error.
 
-mod refine;
 mod squares;
 
 #[cfg(test)]
 mod tests;
-
-pub use refine::{Observation, refine};
 
 use domain::id::WorkerName;
 use domain::profile::{CostModel, Measurement, Profile, Sample};
@@ -79,7 +79,8 @@ pub struct Fit {
     pub cost: CostModel,
     /// Largest relative error of the step time over the samples that were used.
     pub time_error: f64,
-    /// Largest relative error of the peak memory over all samples.
+    /// How far a peak was above what the other samples predict of it, relative, at the worst; where
+    /// the others could not tell all terms apart: above the model fitted to all.
     pub memory_error: f64,
     /// Index of the sample that was left out of the time model, if any.
     pub ignored: Option<usize>,
@@ -102,6 +103,9 @@ pub fn fit(measurement: &Measurement) -> Result<Fit, Error> {
         positive("number of tokens", f64::from(sample.tokens))?;
         positive("peak of memory", sample.peak_memory_bytes as f64)?;
     }
+    for pass in &measurement.scoring {
+        positive("peak of scoring", pass.peak_memory_bytes as f64)?;
+    }
     let all: Vec<&Sample> = samples.iter().collect();
     let derived_rate = seconds_per_token_parameter(measurement);
     let ignored = disturbed(&all, derived_rate);
@@ -111,7 +115,9 @@ pub fn fit(measurement: &Measurement) -> Result<Fit, Error> {
         Some(index) => without(index).map(|(_, sample)| *sample).collect(),
     };
     let time = Time::fit(&used, derived_rate);
-    let memory = Memory::fit(&all, measurement.base_memory_bytes as f64);
+    let base = measurement.base_memory_bytes as f64;
+    let memory = Memory::fit(&all, base);
+    let (scoring_fixed, scoring_per_token) = scoring(&measurement.scoring, base);
     let cost = CostModel {
         seconds_fixed: time.fixed,
         seconds_per_token: time.per_token,
@@ -119,20 +125,18 @@ pub fn fit(measurement: &Measurement) -> Result<Fit, Error> {
         memory_fixed: memory.fixed,
         memory_per_token: memory.per_token,
         memory_per_parameter: memory.per_parameter,
+        scoring_memory_fixed: scoring_fixed,
+        scoring_memory_per_token: scoring_per_token,
     };
     let mut derived = time.derived;
-    derived.extend(memory.derived);
+    derived.extend(&memory.derived);
     let seconds = |sample: &&Sample| {
         let predicted = cost.step_seconds(f64::from(sample.tokens), sample.parameters);
         relative_error(predicted, sample.step_seconds)
     };
-    let bytes = |sample: &&Sample| {
-        let predicted = cost.peak_memory_bytes(f64::from(sample.tokens), sample.parameters);
-        relative_error(predicted, sample.peak_memory_bytes as f64)
-    };
     Ok(Fit {
         time_error: used.iter().map(seconds).fold(0.0, f64::max),
-        memory_error: all.iter().map(bytes).fold(0.0, f64::max),
+        memory_error: memory_error(&all, &memory, base),
         cost,
         ignored,
         derived,
@@ -150,6 +154,7 @@ pub fn profile(worker: WorkerName, measurement: Measurement) -> Result<Profile, 
         measurement,
         cost: fit.cost,
         fit_error: fit.time_error,
+        memory_error: fit.memory_error,
     })
 }
 
@@ -243,7 +248,7 @@ impl Memory {
             let relative = |s: &&Sample| figure(s) / s.peak_memory_bytes as f64;
             samples.iter().map(relative).collect()
         };
-        let tokens = column(&|s| f64::from(s.tokens));
+        let tokens = column(&Sample::peak_tokens);
         let one = column(&|_| 1.0);
         let parameters = column(&|s| s.parameters as f64);
         let (has_fixed, has_parameters) = separable(&tokens, &one, &parameters);
@@ -271,6 +276,51 @@ impl Memory {
             derived,
         }
     }
+}
+
+impl Memory {
+    /// By how much a sample's peak is above the model, relative; 0 if it is below.
+    fn above(&self, sample: &Sample) -> f64 {
+        let predicted = self.fixed
+            + self.per_token * sample.peak_tokens()
+            + self.per_parameter * sample.parameters as f64;
+        (sample.peak_memory_bytes as f64 / predicted - 1.0).max(0.0)
+    }
+}
+
+/// The worst that a sample is above what the others predict of it, where they still tell all terms
+/// apart; and never less than above the model of all.
+fn memory_error(samples: &[&Sample], model: &Memory, base: f64) -> f64 {
+    let apart = (0..samples.len()).filter_map(|index| {
+        let others = samples.iter().enumerate().filter(|(i, _)| *i != index);
+        let others: Vec<&Sample> = others.map(|(_, sample)| *sample).collect();
+        let without = Memory::fit(&others, base);
+        let comparable = others.len() >= SAMPLES && without.derived == model.derived;
+        let sample = samples.get(index).filter(|_| comparable)?;
+        Some(without.above(sample))
+    });
+    let within = samples.iter().map(|sample| model.above(sample));
+    within.chain(apart).fold(0.0, f64::max)
+}
+
+/// Bytes of scoring whatever the tokens, and per token: the line through the smallest and the largest
+/// pass. With one pass alone everything beyond the base is charged to its tokens.
+fn scoring(passes: &[Sample], base: f64) -> (f64, f64) {
+    let by_tokens = |a: &&Sample, b: &&Sample| a.peak_tokens().total_cmp(&b.peak_tokens());
+    let smallest = passes.iter().min_by(by_tokens);
+    let largest = passes.iter().max_by(by_tokens);
+    let (Some(small), Some(large)) = (smallest, largest) else {
+        return (0.0, 0.0);
+    };
+    let bytes = |pass: &Sample| pass.peak_memory_bytes as f64;
+    let more = large.peak_tokens() - small.peak_tokens();
+    let per_token = if more > 0.0 {
+        ((bytes(large) - bytes(small)) / more).max(0.0)
+    } else {
+        (bytes(large) - base).max(0.0) / large.peak_tokens().max(1.0)
+    };
+    let fixed = (bytes(large) - per_token * large.peak_tokens()).max(base);
+    (fixed, per_token)
 }
 
 /// The one step that took longer than the others explain. With four samples the time per parameter is

@@ -71,7 +71,7 @@ pub async fn handle(
         .await?;
     }
     hit(Failpoint::ProfilerProfiledAfterProfiles);
-    if measured == 0 || measured < job.job().quorum().min(job.job().participants.len()) {
+    if measured == 0 || measured < job.job().least_sites() {
         let message = format!(
             "{measured} of {} sites could measure themselves",
             job.job().participants.len()
@@ -156,6 +156,7 @@ fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
         rank_max: spec.adapter.rank_max,
         training: spec.training.clone(),
         base: spec.precision.base,
+        compute: spec.precision.compute,
         choices: spec
             .evaluation
             .as_ref()

@@ -14,6 +14,7 @@ use engine::model::{Cache, LoadOptions, Model};
 
 use super::Bench;
 use crate::failure::Failure;
+use crate::size::mib;
 
 /// What a loaded model was loaded from and for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,24 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
+    /// Bytes of the files, sub-folders left out; 0 where that cannot be told.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let length = |about: std::io::Result<std::fs::Metadata>| match about {
+            Ok(about) if about.is_file() => about.len(),
+            _ => 0,
+        };
+        match std::fs::read_dir(&self.path) {
+            Ok(entries) => {
+                let files = entries.flatten();
+                files
+                    .map(|entry| length(std::fs::metadata(entry.path())))
+                    .sum()
+            }
+            Err(_) => length(std::fs::metadata(&self.path)),
+        }
+    }
+
     /// A file or folder of the site's own.
     #[must_use]
     pub const fn own(path: PathBuf) -> Self {
@@ -71,7 +90,7 @@ impl Loaded {
         &self.model
     }
 
-    /// Heap in use when it was loaded and nothing computed yet, in bytes.
+    /// Bytes that counted against the limit when it was loaded and nothing computed yet.
     #[must_use]
     pub const fn base_memory_bytes(&self) -> u64 {
         self.base_memory_bytes
@@ -85,6 +104,34 @@ impl Bench {
         self.loaded
             .as_ref()
             .is_some_and(|loaded| loaded.key == *key)
+    }
+
+    /// Drops the model that is loaded, if it is another, and looks whether this one can fit: held as it
+    /// came, it takes at least its files' bytes.
+    ///
+    /// # Errors
+    /// Out of memory, with what is missing at least.
+    pub fn make_room(
+        &mut self,
+        key: &Key,
+        files: &ModelFiles,
+        limit_bytes: u64,
+    ) -> Result<(), Failure> {
+        if self.holds(key) {
+            return Ok(());
+        }
+        self.loaded = None;
+        let needed = memory::data_bytes().saturating_add(files.bytes());
+        if key.base != Base::Source || needed <= limit_bytes {
+            return Ok(());
+        }
+        let detail = format!(
+            "the model alone needs {} with what the process has, and it may use {}: at least {} are missing",
+            mib(needed),
+            mib(limit_bytes),
+            mib(needed - limit_bytes),
+        );
+        Err(Failure::new(Trouble::OutOfMemory, detail))
     }
 
     /// The model, loaded unless it is there.
@@ -127,7 +174,7 @@ fn load(key: &Key, files: &ModelFiles, cache: Option<Cache>) -> Result<Loaded, F
         engine::model::Error::Threads(_) => Failure::of(Trouble::PlanUnsupported, &error),
         _ => Failure::of(Trouble::ModelUnusable, &error),
     })?;
-    let base_memory_bytes = memory::current_bytes();
+    let base_memory_bytes = memory::data_bytes();
     tracing::info!(base_memory_bytes, "model loaded");
     Ok(Loaded {
         key: key.clone(),

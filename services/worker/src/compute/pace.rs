@@ -10,7 +10,11 @@ use crate::stop::Stop;
 /// Longest wait between two signs of progress: an emulated machine computes all the time.
 const SLICE_SECONDS: f64 = 0.1;
 
-/// A cap on tokens a second, or none.
+/// How many forward passes cost what a training step costs, where it was not measured: with a frozen
+/// base a token takes 4 floating point operations per weight, 2 of them forward.
+const FORWARD_SPEEDUP: f64 = 2.0;
+
+/// A cap on the tokens a second of training, or none.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Pace(Option<f64>);
 
@@ -19,6 +23,13 @@ impl Pace {
     #[must_use]
     pub const fn new(tokens_per_second: Option<f64>) -> Self {
         Self(tokens_per_second)
+    }
+
+    /// The same machine's cap on forward passes alone, which are so many times as fast as training on it.
+    #[must_use]
+    pub fn forward(self, speedup: Option<f64>) -> Self {
+        let speedup = speedup.unwrap_or(FORWARD_SPEEDUP).max(1.0);
+        Self(self.0.map(|rate| rate * speedup))
     }
 
     /// Seconds that work on so many tokens takes at this pace, if it really took `seconds`.
@@ -67,6 +78,15 @@ mod tests {
         assert_eq!(pace.seconds(50, 0.1), 0.5);
         assert_eq!(pace.seconds(50, 0.7), 0.7);
         assert_eq!(Pace::new(None).seconds(50, 0.1), 0.1);
+    }
+
+    #[test]
+    fn a_forward_pass_is_slowed_by_what_it_costs() {
+        let pace = Pace::new(Some(100.0));
+        assert_eq!(pace.forward(Some(4.0)).seconds(400, 0.1), 1.0);
+        assert_eq!(pace.forward(None).seconds(100, 0.1), 0.5);
+        assert_eq!(pace.forward(Some(0.5)).seconds(100, 0.1), 1.0);
+        assert_eq!(Pace::new(None).forward(Some(2.0)), Pace::new(None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) async fn handle(running: &Running, task: &Evaluate) -> Result<Report,
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
 
     let files = fetch::model(running).await?;
-    let (global, _) = fetch::adapter(running, &task.global).await?;
+    let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
     let (round, task) = (task.round, task.clone());
     let scoring = Scoring {
         task,
@@ -34,9 +34,10 @@ pub(super) async fn handle(running: &Running, task: &Evaluate) -> Result<Report,
         global,
         data,
     };
-    let score = running
+    let mut score = running
         .compute(move |bench, running| scoring.score(bench, running))
         .await?;
+    score.bytes_down = bytes_down;
     // Records without an answer among the choices are left out; too few may be left.
     let admitted = site.config.policy.admit_count("the score", score.records);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;

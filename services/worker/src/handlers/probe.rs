@@ -37,7 +37,6 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
 
     let key = key(site.threads, task);
-    let kernel = key.kernel.to_string();
     let files = fetch::model(running).await?;
     running.stage(Stage::Probing, 0);
     let link = bandwidth(running, task).await?;
@@ -54,13 +53,15 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
 
     let measurement = Measurement {
         model: digest(&task.head.model),
-        kernel,
+        kernel: examined.kernel.to_string(),
         weights: examined.weights,
         layers: examined.layers,
         base_memory_bytes: examined.base_memory_bytes,
-        memory_limit_bytes: examined.memory_limit_bytes,
+        memory_limit_bytes: site.memory_limit_bytes,
         threads: site.threads,
         samples: examined.samples,
+        scoring: examined.scoring,
+        noise: examined.noise,
         forward_tokens_per_second: examined.forward_tokens_per_second,
         upload_bytes_per_second: link.up_bytes_per_second,
         download_bytes_per_second: link.down_bytes_per_second,

@@ -3,6 +3,14 @@
 /// Samples without which no cost model can be fitted.
 pub const NEEDED: usize = 3;
 
+/// Bytes that a trainable parameter takes while it is trained, each copy 4 bytes: its weight, its
+/// gradient and two moments.
+const PARAMETER_BYTES: f64 = 16.0;
+
+/// Bytes that a further parameter takes at most at any moment of a round: the four copies, the start
+/// that was read, the result, and the result's file.
+const PARAMETER_BYTES_AT_MOST: f64 = 28.0;
+
 /// One configuration to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Configuration {
@@ -10,34 +18,38 @@ pub struct Configuration {
     pub batch: u16,
     /// Rank of every target.
     pub rank: u16,
+    /// Rows have a part of the job's sequence length: one so many-th.
+    pub part: usize,
 }
 
-/// What a measured step needed beyond the loaded model.
+/// What a measured round needed beyond the loaded model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Need {
-    /// Tokens of the step.
+    /// Tokens of its largest step.
     pub tokens: f64,
     /// Trainable parameters.
     pub parameters: f64,
-    /// Heap beyond the loaded model, in bytes.
+    /// Bytes beyond the loaded model.
     pub bytes: f64,
 }
 
-/// Small to large; both batch and rank vary, so that each one's cost can be told apart. Records of
-/// different lengths make more points where memory ends early.
+/// Small to large; both batch and rank vary, so that each one's cost can be told apart. The first has
+/// short rows, so that nothing large is tried before something small was measured.
 #[must_use]
 pub fn configurations(rank_max: u16) -> Vec<Configuration> {
     let low = (rank_max / 4).max(1);
-    let pairs = [
-        (1, low),
-        (1, rank_max),
-        (2, low),
-        (2, rank_max),
-        (4, rank_max),
+    let choices = [
+        (1, low, 4),
+        (1, low, 2),
+        (1, low, 1),
+        (1, rank_max, 1),
+        (2, low, 1),
+        (2, rank_max, 1),
+        (4, rank_max, 1),
     ];
     let mut all: Vec<Configuration> = Vec::new();
-    for (batch, rank) in pairs {
-        let next = Configuration { batch, rank };
+    for (batch, rank, part) in choices {
+        let next = Configuration { batch, rank, part };
         if !all.contains(&next) {
             all.push(next);
         }
@@ -45,19 +57,24 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
     all
 }
 
-/// Heap that a larger step will need at most, from what a smaller one needed: it grows no faster
-/// than tokens and parameters together.
+/// Bytes that a further round will need at most, from what earlier ones needed. What its parameters do
+/// not take grows no faster than its tokens, and where two sizes are known, by the line through them.
 #[must_use]
-pub fn predicted(before: Need, tokens: f64, parameters: f64) -> f64 {
-    let growth = |now: f64, then: f64| {
-        if then > 0.0 {
-            (now / then).max(1.0)
-        } else {
-            1.0
-        }
+pub fn predicted(earlier: &[Need], tokens: f64, parameters: f64) -> f64 {
+    let (Some(first), Some(last)) = (earlier.first(), earlier.last()) else {
+        return 0.0;
     };
-    let growth = growth(tokens, before.tokens).max(growth(parameters, before.parameters));
-    before.bytes * growth
+    let own = |need: &Need| (PARAMETER_BYTES * need.parameters).min(need.bytes);
+    let rest = last.bytes - own(last);
+    let growth = (tokens / last.tokens.max(1.0)).max(1.0);
+    let mut grown = rest * growth;
+    if last.tokens > first.tokens {
+        let slope = (rest - (first.bytes - own(first))) / (last.tokens - first.tokens);
+        let more = slope.max(0.0) * (tokens - last.tokens).max(0.0);
+        grown = grown.min(rest + more);
+    }
+    let further = PARAMETER_BYTES_AT_MOST * (parameters - last.parameters).max(0.0);
+    grown + own(last) + further
 }
 
 #[cfg(test)]
@@ -66,8 +83,8 @@ mod tests {
 
     #[test]
     fn configurations_grow_and_none_comes_twice() {
-        assert_eq!(configurations(16).len(), 5);
-        assert_eq!(configurations(1).len(), 3);
+        assert_eq!(configurations(16).len(), 7);
+        assert_eq!(configurations(1).len(), 5);
         for rank_max in [1, 2, 3, 16, 256] {
             let all = configurations(rank_max);
             assert!(all.len() >= NEEDED);
@@ -76,14 +93,27 @@ mod tests {
     }
 
     #[test]
-    fn a_prediction_grows_with_the_larger_of_tokens_and_parameters() {
+    fn a_prediction_grows_with_tokens_and_adds_what_parameters_take() {
         let before = Need {
             tokens: 100.0,
             parameters: 10.0,
-            bytes: 1000.0,
+            bytes: 1160.0,
         };
-        assert_eq!(predicted(before, 200.0, 10.0), 2000.0);
-        assert_eq!(predicted(before, 50.0, 40.0), 4000.0);
-        assert_eq!(predicted(before, 50.0, 5.0), 1000.0);
+        let predicted = |tokens, parameters| predicted(&[before], tokens, parameters);
+        assert_eq!(predicted(200.0, 10.0), 2160.0);
+        assert_eq!(predicted(50.0, 40.0), 1160.0 + 30.0 * 28.0);
+        assert_eq!(predicted(50.0, 5.0), 1160.0);
+    }
+
+    #[test]
+    fn two_sizes_make_a_line_that_does_not_scale_what_is_fixed() {
+        let need = |tokens, bytes| Need {
+            tokens,
+            parameters: 10.0,
+            bytes: bytes + 160.0,
+        };
+        let earlier = [need(50.0, 1500.0), need(100.0, 2000.0)];
+        assert_eq!(predicted(&earlier, 200.0, 10.0), 3160.0);
+        assert_eq!(predicted(&earlier[..1], 200.0, 10.0), 6160.0);
     }
 }

@@ -4,7 +4,10 @@
 
 mod configurations;
 mod examination;
-mod headroom;
+mod kernels;
+mod noise;
+mod room;
 mod sized;
+mod start;
 
 pub use examination::Examination;

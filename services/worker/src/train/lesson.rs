@@ -12,14 +12,13 @@ use domain::fleet::Stage;
 use domain::job::spec::{Order, Training};
 use domain::round::UpdateMetrics;
 use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
-use engine::train::{Options, Step, Trainer};
+use engine::train::{Options, Step};
 
-use crate::adapter_file;
+use super::{SharedLoss, begin, finish};
 use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::running::Running;
-use crate::train::SharedLoss;
 
 /// Everything a round's training needs.
 #[derive(Debug)]
@@ -69,11 +68,8 @@ impl Lesson {
         let model = bench.model(key, &self.files)?.model();
         running.stage(Stage::Training, u64::from(plan.local_steps));
         memory::reset_peak();
-        let shapes = model.weights();
-        let start = adapter_file::leading(&self.global, &shapes, &plan.ranks, task.scale)?;
         let options = options(&task.training, plan.checkpoint);
-        let mut trainer = Trainer::new(model, &start, options)?;
-        drop(start);
+        let mut trainer = begin(model, &self.global, &plan.ranks, task.scale, options)?;
         let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
         let sampler = self.sampler(running)?;
         let loader = Loader::new(&self.data.train, &encoder, &sampler);
@@ -109,13 +105,9 @@ impl Lesson {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
         }
-        let metrics = sums.metrics(whole.seconds());
-        let update = trainer
-            .adapter()
-            .map_err(|error| Failure::internal(&error))?;
-        let update = update
-            .to_safetensors()
-            .map_err(|error| Failure::internal(&error))?;
+        let seconds = whole.seconds();
+        let update = finish(trainer)?;
+        let metrics = sums.metrics(seconds);
         Ok(Trained { update, metrics })
     }
 
@@ -193,7 +185,7 @@ impl Sums {
             steps: self.steps,
             compute_seconds: seconds,
             tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
-            peak_memory_bytes: memory::peak_bytes(),
+            peak_memory_bytes: memory::peak_data_bytes(),
             bytes_up: 0,
             bytes_down: 0,
             control_bytes_up: 0,

@@ -3,10 +3,12 @@
 //! The result follows from plan, model, data, seed, round and worker alone: no clock and no job id
 //! goes into it. It does not choose anything: the plan does.
 
+mod course;
 mod lesson;
 mod loss;
 mod pending;
 
+pub use course::{begin, finish};
 pub use lesson::{Lesson, Trained, mean_tokens, options, sampler};
 pub use loss::SharedLoss;
 pub use pending::Pending;

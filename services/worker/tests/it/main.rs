@@ -16,7 +16,7 @@ use domain::adapter::{Projection, RankTable};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::id::Epoch;
-use domain::job::spec::{Base, Training};
+use domain::job::spec::{Base, Compute, Training};
 use futures::StreamExt;
 use rustix::process::{Signal, getpid, kill_process};
 use site::{RANK_MAX, SCALE, Site, TARGETS};
@@ -62,6 +62,7 @@ async fn probe(site: &Site) -> Probed {
         rank_max: RANK_MAX,
         training: Training::default(),
         base: Base::Auto,
+        compute: Compute::Auto,
         choices: Vec::new(),
         prefix: "jobs/one/probes/site".to_owned(),
     };

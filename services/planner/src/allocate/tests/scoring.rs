@@ -1,0 +1,33 @@
+use domain::job::spec::Evaluation;
+
+use super::*;
+
+#[test]
+fn scoring_counts_where_the_job_asks_for_it() {
+    let mut spec = spec();
+    spec.adapter.rank = Choice::Fixed(1);
+    spec.training.batch = Choice::Fixed(1);
+    let (name, mut profile) = site("a", 1.0, 8 * GIB);
+    profile.cost.scoring_memory_fixed = 2.0 * GIB as f64;
+    let sites = [(name.clone(), profile.clone())];
+    let peak = |spec: &Spec| {
+        let plan = plan(spec, &sites, 1).expect("possible");
+        of(&plan, "a").predicted.peak_memory_bytes
+    };
+    assert!(peak(&spec) < GIB);
+    spec.evaluation = Some(Evaluation {
+        every: 1,
+        sample: None,
+        choices: Vec::new(),
+    });
+    assert_eq!(peak(&spec), 2 * GIB + 2 * 128 * 50_000);
+
+    profile.measurement.scoring.clear();
+    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
+    assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
+    assert!(
+        cause.message.contains("merged adapter of rank 32"),
+        "{}",
+        cause.message
+    );
+}
