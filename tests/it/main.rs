@@ -16,6 +16,7 @@ mod forged;
 mod inputs;
 mod kills;
 mod network;
+mod offline;
 mod owners;
 mod privacy;
 mod ranks;

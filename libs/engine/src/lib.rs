@@ -25,4 +25,5 @@ pub mod text;
 pub mod bench;
 pub mod evaluate;
 pub mod generate;
+pub mod plain;
 pub mod train;

@@ -7,7 +7,7 @@ mod limit;
 
 pub use allocator::{Allocator, current_bytes, peak_bytes, reset_peak};
 pub use exhaustion::{Exhaustion, report_exhaustion_to, take_exhaustion};
-pub use limit::{limit_bytes, set_limit, threads};
+pub use limit::{allowed_bytes, limit_bytes, set_limit, threads};
 
 use std::path::PathBuf;
 

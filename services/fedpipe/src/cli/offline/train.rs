@@ -10,8 +10,9 @@ use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
 use engine::adapter::{Adapter, Export};
 use engine::control::Control;
-use engine::data::{self, Balance, Dataset, Loader, Sampler, SamplerOptions, Seed};
+use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
 use engine::model::Model;
+use engine::plain::{self, Place};
 use engine::train::{Options, Step, Trainer};
 use serde_json::json;
 
@@ -73,6 +74,9 @@ pub struct Args {
     /// Compute each block again in the backward pass: less memory, more time
     #[arg(long)]
     checkpoint: bool,
+    /// Where to compute; only cpu is fast, and tested
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
     /// A line of JSON for each step
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
@@ -101,6 +105,53 @@ enum Schedule {
     Linear,
 }
 
+/// Devices.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Device {
+    /// The processor, through the engine's own operations
+    Cpu,
+    /// The first NVIDIA GPU, through candle's plain operations; needs a build with the feature cuda
+    Cuda,
+}
+
+/// Who trains.
+enum Trains<'m> {
+    Ours(Box<Trainer<'m>>),
+    Plain(Box<plain::Trainer>),
+}
+
+impl<'m> Trains<'m> {
+    fn new(
+        model: &'m Model,
+        start: &Adapter,
+        options: Options,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        Ok(match device {
+            Device::Cpu => Self::Ours(Box::new(Trainer::new(model, start, options)?)),
+            Device::Cuda => {
+                let made = plain::Trainer::new(model, start, options, Place::Cuda)?;
+                Self::Plain(Box::new(made))
+            }
+        })
+    }
+
+    fn step(&mut self, batch: &Batch, rate: f32) -> anyhow::Result<Step> {
+        let control = Control::new();
+        Ok(match self {
+            Self::Ours(trainer) => trainer.step(batch, rate, &control)?,
+            Self::Plain(trainer) => trainer.step(batch, rate, &control)?,
+        })
+    }
+
+    fn adapter(&self) -> anyhow::Result<Adapter> {
+        Ok(match self {
+            Self::Ours(trainer) => trainer.adapter()?,
+            Self::Plain(trainer) => trainer.adapter()?,
+        })
+    }
+}
+
 impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
@@ -116,7 +167,7 @@ impl Args {
             checkpoint: self.checkpoint,
             ..Options::default()
         };
-        let mut trainer = Trainer::new(&model, &start, options)?;
+        let mut trainer = Trains::new(&model, &start, options, self.device)?;
         let mut metrics = match &self.metrics {
             Some(path) => Some(
                 File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
@@ -130,7 +181,7 @@ impl Args {
             for refused in &loaded.refused {
                 output::note(format!("record {}: {}", refused.record, refused.refusal));
             }
-            let step = trainer.step(&loaded.batch, self.rate(number), &Control::new())?;
+            let step = trainer.step(&loaded.batch, self.rate(number))?;
             tokens += step.tokens;
             self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
             last = Some(step.loss);
