@@ -96,7 +96,7 @@ fn ten_steps_of_fedpipe_train_on_smollm2_have_pytorchs_losses() {
     words.extend(["--out", text(&out), "--metrics", text(&metrics)]);
     let flags = ["--steps", "--learning-rate", "--sequence-length", "--batch"];
     for (flag, number) in flags.into_iter().zip(&numbers) {
-        words.extend([flag, number]);
+        words.extend([flag, number.as_str()]);
     }
     words.extend(PLAIN);
     succeeded(&fedpipe(&words));
@@ -178,6 +178,63 @@ fn a_loss_that_is_no_number_names_the_step_and_the_records() {
     assert!(!out.exists(), "nothing was saved");
 }
 
+/// A limit of the process holds as one of its container would; `ulimit -d` is in KiB.
+#[test]
+fn what_would_not_fit_is_refused_before_it_is_begun_with_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (tiny(folder.path()), reference("records.jsonl"));
+    let out = folder.path().join("out");
+    let limited = |words: &[&str]| -> Output {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -d 400000; exec \"$0\" \"$@\""]);
+        command.arg(tests::fleet::binary()).args(words);
+        command.output().unwrap()
+    };
+    let path = text(&model);
+    let bench = [
+        "bench", "train", "--model", path, "--batch", "5000", "--seq", "200",
+    ];
+    let mut train = vec![
+        "train",
+        "--model",
+        path,
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+    ];
+    train.extend([
+        "--steps",
+        "1",
+        "--batch",
+        "5000",
+        "--sequence-length",
+        "200",
+    ]);
+    for words in [&bench[..], &train[..]] {
+        let output = limited(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("this would not fit; --ignore-memory"),
+            "{said}"
+        );
+        assert!(
+            said.contains(" MiB are needed and 391 MiB allowed"),
+            "{said}"
+        );
+        assert!(
+            said.contains("enough would be") && said.contains("batch "),
+            "{said}"
+        );
+    }
+    assert!(!out.exists(), "nothing was begun");
+    let small = [
+        "bench", "train", "--model", path, "--batch", "2", "--seq", "40", "--steps", "1",
+    ];
+    succeeded(&limited(&small));
+}
+
 #[test]
 fn bench_prints_one_json_object_with_every_figure() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,9 +259,9 @@ fn bench_prints_one_json_object_with_every_figure() {
     let adapter = ["--rank", "4", "--targets", "all-linear"];
     for words in [
         vec!["forward"],
-        [&["train", "--checkpoint"], &adapter[..]].concat(),
-        [&["train", "--optimizer", "mezo"], &adapter[..]].concat(),
-        [&["train", "--optimizer", "adamw"], &adapter[..]].concat(),
+        [&["train", "--checkpoint"][..], &adapter].concat(),
+        [&["train", "--optimizer", "mezo"][..], &adapter].concat(),
+        [&["train", "--optimizer", "adamw"][..], &adapter].concat(),
     ] {
         let figures = measure(&words);
         for key in [
@@ -222,7 +279,16 @@ fn bench_prints_one_json_object_with_every_figure() {
                 "{words:?}: {key} in {figures}"
             );
         }
-        assert_eq!(figures["base"], "f32");
+        assert_eq!(
+            (&figures["base"], &figures["compute"]),
+            (&json!("f32"), &json!("f32"))
+        );
+        assert!(
+            figures["kernel"]
+                .as_str()
+                .is_some_and(|id| id.contains("f32")),
+            "{figures}"
+        );
         let (achieved, roofline) = (&figures["achieved_gflops"], &figures["roofline_gflops"]);
         let fraction = achieved.as_f64().unwrap() / roofline.as_f64().unwrap();
         let said = figures["fraction_of_roofline"].as_f64().unwrap();

@@ -23,7 +23,7 @@ use super::simd::{exp, max, sum, wide};
 pub const BLOCK: usize = 128;
 
 /// Rows of the output layer that are decoded together.
-const SLICE: usize = 8192;
+pub(crate) const SLICE: usize = 8192;
 
 /// Buffers that are used again.
 #[derive(Debug, Default)]

@@ -44,7 +44,7 @@ impl Frozen {
         let output = if model.config().tied {
             embedding.clone()
         } else {
-            matrix(model, model.output(), device)?
+            matrix(model, model.output().weight, device)?
         };
         let blocks = model.blocks().iter().map(|own| block(model, own, device));
         Ok(Self {

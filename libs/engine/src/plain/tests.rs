@@ -20,6 +20,7 @@ fn load(name: &str) -> Model {
     let options = LoadOptions {
         base: Base::F32,
         threads: NonZeroUsize::new(2).unwrap(),
+        ..LoadOptions::default()
     };
     Model::load(&reference(name), &options).unwrap()
 }

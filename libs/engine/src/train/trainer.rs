@@ -98,6 +98,12 @@ impl<'m> Trainer<'m> {
         Ok(self.gradient.to_adapter(self.model)?)
     }
 
+    /// Bytes that the workspace holds between steps.
+    #[cfg(test)]
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace.capacity()
+    }
+
     /// Leaves the gradient of the batch's mean loss in `self.gradient`.
     fn gradient(&mut self, batch: &Batch, control: &Control) -> Result<Step, Error> {
         let Self {

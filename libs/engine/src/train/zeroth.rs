@@ -121,6 +121,12 @@ impl<'m> ZerothTrainer<'m> {
         self.changes.to_adapter(self.model)
     }
 
+    /// Bytes that the workspace holds between steps.
+    #[cfg(test)]
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace.capacity()
+    }
+
     /// The mean loss at `θ + shift·z`.
     fn loss(
         &mut self,
@@ -223,8 +229,12 @@ mod tests {
     fn tiny() -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
         let threads = NonZeroUsize::new(2).unwrap();
-        let base = Base::F32;
-        Model::load(&path, &LoadOptions { base, threads }).unwrap()
+        let options = LoadOptions {
+            base: Base::F32,
+            threads,
+            ..LoadOptions::default()
+        };
+        Model::load(&path, &options).unwrap()
     }
 
     fn uneven(model: &Model) -> Adapter {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, Subcommand, ValueEnum};
+use domain::adapter::RankTable;
 use engine::bench::{self, Measured, Workload};
+use engine::memory::{self, Estimate};
 use engine::model::Model;
 use serde_json::{Value, json};
 
-use super::{ModelArgs, Targets};
+use super::{MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
 
 /// What to measure.
@@ -76,6 +78,8 @@ pub struct WorkArgs {
     /// Steps that are measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 3)]
     steps: usize,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -102,6 +106,18 @@ impl Command {
 
 impl TrainArgs {
     fn run(self) -> anyhow::Result<()> {
+        let inspected = self.model.inspect()?;
+        let layers = super::layers(&inspected.config)?;
+        let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
+        let work = Work {
+            optimizer: match self.optimizer {
+                Optimizer::Adamw => memory::Optimizer::AdamW,
+                Optimizer::Mezo => memory::Optimizer::Mezo,
+            },
+            checkpoint: self.checkpoint,
+            ..self.work.work(&ranks)
+        };
+        let predicted = self.model.check(&inspected, work, self.work.memory)?;
         let model = self.model.load()?;
         let workload = Workload {
             targets: &self.targets.0,
@@ -114,6 +130,11 @@ impl TrainArgs {
             Optimizer::Adamw => bench::first_order(&model, &workload, || clock.now())?,
             Optimizer::Mezo => bench::zeroth_order(&model, &workload, || clock.now())?,
         };
+        let found = Found {
+            model: &model,
+            predicted,
+            measured,
+        };
         let about = json!({
             "what": "train",
             "optimizer": name(self.optimizer),
@@ -121,21 +142,41 @@ impl TrainArgs {
             "targets": self.targets.0,
             "checkpoint": self.checkpoint,
         });
-        tell(about, &self.model, &self.work, &model, &measured)
+        tell(about, &self.model, &self.work, &found)
     }
 }
 
 impl ForwardArgs {
     fn run(self) -> anyhow::Result<()> {
+        let (inspected, none) = (self.model.inspect()?, RankTable::default());
+        let work = self.work.work(&none);
+        let predicted = self.model.check(&inspected, work, self.work.memory)?;
         let model = self.model.load()?;
         let clock = Clock::start();
         let measured = bench::forward(&model, &self.work.workload(), || clock.now())?;
+        let found = Found {
+            model: &model,
+            predicted,
+            measured,
+        };
         let about = json!({ "what": "forward" });
-        tell(about, &self.model, &self.work, &model, &measured)
+        tell(about, &self.model, &self.work, &found)
     }
 }
 
 impl WorkArgs {
+    /// Inference alone, for a prediction of its memory.
+    fn work<'a>(&self, ranks: &'a RankTable) -> Work<'a> {
+        Work {
+            ranks,
+            optimizer: memory::Optimizer::None,
+            checkpoint: false,
+            batch: self.batch,
+            sequence: self.seq,
+            labelled: self.labelled.unwrap_or(self.seq),
+        }
+    }
+
     /// The work without an adapter.
     fn workload(&self) -> Workload<'static> {
         Workload {
@@ -168,17 +209,29 @@ fn name(value: impl ValueEnum) -> String {
     named.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
+/// What is known before the roofline is.
+struct Found<'a> {
+    model: &'a Model,
+    predicted: Estimate,
+    measured: Measured,
+}
+
 /// Measures the roofline and prints everything.
 fn tell(
     mut about: Value,
     how: &ModelArgs,
     work: &WorkArgs,
-    model: &Model,
-    measured: &Measured,
+    found: &Found<'_>,
 ) -> anyhow::Result<()> {
+    let Found {
+        model,
+        predicted,
+        measured,
+    } = found;
     let clock = Clock::start();
     let roofline = bench::roofline(model, work.batch * work.seq, || clock.now());
-    let peak_mib = measured.peak_bytes.map(|bytes| bytes as f64 / 1_048_576.0);
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+    let peak_mib = measured.peak_bytes.map(mib);
     let (achieved, fraction) = (
         measured.flops_per_second,
         measured.flops_per_second / roofline,
@@ -198,11 +251,21 @@ fn tell(
         "tokens_per_second": measured.tokens_per_second,
         "step_seconds": measured.step.as_secs_f64(),
         "peak_mib": peak_mib,
+        "predicted_mib": mib(predicted.total()),
+        "predicted": {
+            "base_mib": mib(predicted.base),
+            "adapter_mib": mib(predicted.adapter),
+            "activations_mib": mib(predicted.activations),
+            "workspace_mib": mib(predicted.workspace),
+            "process_mib": mib(predicted.process),
+        },
         "loss": measured.loss,
         "achieved_gflops": achieved / 1e9,
         "roofline_gflops": roofline / 1e9,
         "fraction_of_roofline": fraction,
         "base": name(how.base),
+        "compute": name(how.compute),
+        "kernel": model.kernel().to_string(),
         "base_bytes": model.base_bytes(),
         "threads": model.threads().count(),
         "batch": work.batch,

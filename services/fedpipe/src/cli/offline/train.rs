@@ -1,5 +1,6 @@
 //! `fedpipe train`: trains an adapter on this machine.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,15 +9,16 @@ use anyhow::Context;
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
-use engine::adapter::{Adapter, Export};
+use engine::adapter::{Adapter, Export, Factors};
 use engine::control::Control;
 use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
-use engine::model::Model;
+use engine::memory::Optimizer;
+use engine::model::{Inspected, Model};
 use engine::plain::{self, Place};
 use engine::train::{Options, Step, Trainer};
 use serde_json::json;
 
-use super::{DataArgs, ModelArgs, Targets};
+use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
 
 /// Flags of `fedpipe train`.
@@ -30,6 +32,8 @@ The adapter folder loads in Hugging Face PEFT.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
     /// Folder for the trained adapter
@@ -156,11 +160,13 @@ impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
         let dataset = self.data.open()?;
+        let inspected = self.model.inspect()?;
+        let start = self.start(&inspected)?;
+        self.check_memory(&inspected, &start)?;
         let model = self.model.load()?;
         let encoder = self.data.encoder(&model)?;
         let sampler = self.sampler(&dataset)?;
         let loader = Loader::new(&dataset, &encoder, &sampler);
-        let start = self.start(&model)?;
         let options = Options {
             weight_decay: self.weight_decay,
             clip_norm: self.clip_norm,
@@ -168,6 +174,7 @@ impl Args {
             ..Options::default()
         };
         let mut trainer = Trains::new(&model, &start, options, self.device)?;
+        drop(start);
         let mut metrics = match &self.metrics {
             Some(path) => Some(
                 File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
@@ -214,18 +221,38 @@ impl Args {
         }
     }
 
-    fn start(&self, model: &Model) -> anyhow::Result<Adapter> {
-        if let Some(adapter) = super::adapter(self.init_adapter.as_deref(), model)? {
+    fn check_memory(&self, model: &Inspected, start: &Adapter) -> anyhow::Result<()> {
+        if !matches!(self.device, Device::Cpu) {
+            return Ok(());
+        }
+        let targets: BTreeSet<_> = start
+            .factors()
+            .map(|factors| factors.shape().name.projection())
+            .collect();
+        let targets: Vec<_> = targets.into_iter().collect();
+        let rank = start.factors().map(Factors::rank).max().unwrap_or_default();
+        let ranks = RankTable::uniform(&targets, super::layers(&model.config)?, rank);
+        let work = Work {
+            ranks: &ranks,
+            optimizer: Optimizer::AdamW,
+            checkpoint: self.checkpoint,
+            batch: self.batch,
+            sequence: self.data.sequence_length,
+            labelled: self.data.sequence_length,
+        };
+        self.model.check(model, work, self.memory)?;
+        Ok(())
+    }
+
+    fn start(&self, model: &Inspected) -> anyhow::Result<Adapter> {
+        let weights = model.config.weights();
+        if let Some(adapter) = super::adapter(self.init_adapter.as_deref(), &weights)? {
             return Ok(adapter);
         }
-        let ranks = RankTable::uniform(&self.targets.0, super::layers(model)?, self.rank);
+        let layers = super::layers(&model.config)?;
+        let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
         let scale = self.alpha / f32::from(self.rank.max(1));
-        Ok(Adapter::initialize(
-            &model.weights(),
-            &ranks,
-            scale,
-            self.seed,
-        )?)
+        Ok(Adapter::initialize(&weights, &ranks, scale, self.seed)?)
     }
 
     fn sampler(&self, dataset: &Dataset) -> anyhow::Result<Sampler> {
