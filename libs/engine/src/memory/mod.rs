@@ -81,7 +81,7 @@ impl Estimate {
 /// More tokens than any memory holds: beyond them predictions do not grow, so that none overflows.
 const TOKENS: usize = 1 << 32;
 
-/// The program with its libraries and threads, idle, as measured: see `docs/engine.md`.
+/// The program with its libraries and threads, idle, as measured: see `docs/memory.md`.
 const PROGRAM: u64 = 14 << 20;
 
 /// A token of the tokenizer with its merge, as measured.
@@ -138,26 +138,26 @@ fn adapter(config: &Config, demand: &Demand<'_>) -> u64 {
 }
 
 fn workspace(config: &Config, demand: &Demand<'_>) -> u64 {
-    let positions = demand.predicted().min(cross_entropy::BLOCK);
-    let logits = 4 * (positions * config.vocabulary) as u64;
+    let held = cross_entropy::held(demand.kernel, demand.predicted(), config.vocabulary);
+    let (positions, columns, slice) = held;
+    let logits = 4 * (positions * columns) as u64;
     let trains = demand.optimizer == Optimizer::AdamW;
     let scores = attention::scratch_len(demand.sequence.min(TOKENS), trains);
     let attention = 4 * (demand.threads * scores) as u64;
     let decoded = demand.base != Base::F32;
-    logits + attention + products(config, demand, positions).bytes(decoded)
+    logits + attention + products(config, demand, (positions, slice)).bytes(decoded)
 }
 
 /// The buffers of every product with a frozen matrix.
-fn products(config: &Config, demand: &Demand<'_>, positions: usize) -> Needs {
+fn products(config: &Config, demand: &Demand<'_>, head: (usize, usize)) -> Needs {
     let (kernel, tokens) = (demand.kernel, demand.tokens());
-    let slice = config.vocabulary.min(cross_entropy::SLICE);
     let stacks = STACKS.iter().map(|stack| {
         let shapes = stack.iter().map(|projection| config.shape(*projection));
         let (outputs, inputs): (Vec<_>, Vec<_>) = shapes.unzip();
         let inputs = inputs.into_iter().max().unwrap_or_default();
         (tokens, outputs.iter().sum::<usize>(), inputs)
     });
-    let all = stacks.chain([(positions, slice, config.hidden)]);
+    let all = stacks.chain([(head.0, head.1, config.hidden)]);
     all.fold(Needs::default(), |needs, (rows, outputs, inputs)| {
         let forward = Needs::forward(kernel, rows, outputs, inputs);
         let needs = needs.and(forward);

@@ -235,29 +235,29 @@ impl<'a> Pass<'a> {
         self.give(d);
     }
 
-    fn low(&mut self, layer: usize, stack: usize) -> Buffer {
+    /// The gradient of a stack's `x·Aᵀ` passes.
+    fn low(&mut self, layer: usize, stack: usize) {
         let rank = self.rank(layer, stack);
-        self.take(rank)
+        let d_low = self.take(rank);
+        self.give(d_low);
     }
 
     fn block_backward(&mut self, layer: usize, rest: Rest, x: Buffer) {
-        let (hidden, inner) = (self.config.hidden, self.config.intermediate);
+        let inner = self.config.intermediate;
         let gated = (self.rank(layer, 3) > 0).then(|| self.take(inner));
-        let d_low = self.low(layer, 3);
-        self.give(gated.unwrap_or_default());
         let d_gated = self.take(inner);
-        self.give(d_low);
+        self.low(layer, 3);
+        self.give(gated.unwrap_or_default());
         self.give(d_gated);
-        self.input(layer, 2, rest.gate_up, hidden);
+        self.input(layer, 2, rest.gate_up, false);
 
-        let d_low = self.low(layer, 1);
         let d_attended = self.take(self.queries);
-        self.give(d_low);
+        self.low(layer, 1);
         let d_heads = [self.queries, self.keys, self.keys].map(|width| self.take(width));
         self.give(d_attended);
         let d_joined = self.take(self.queries + 2 * self.keys);
         d_heads.into_iter().for_each(|buffer| self.give(buffer));
-        self.input(layer, 0, d_joined, hidden);
+        self.input(layer, 0, d_joined, layer == self.lowest());
         self.give(x);
         let (q, k, v) = (rest.q, rest.k, rest.v);
         for buffer in [q, k, v, rest.normalizers, rest.attended, rest.middle] {
@@ -266,13 +266,14 @@ impl<'a> Pass<'a> {
         rest.low.into_iter().for_each(|low| self.give(low));
     }
 
-    /// The gradient of a stack's normalized input, from `dy`.
-    fn input(&mut self, layer: usize, stack: usize, dy: Buffer, hidden: usize) {
+    /// The gradient of a stack's normalized input, from `dy`; of the lowest block's none is needed.
+    fn input(&mut self, layer: usize, stack: usize, dy: Buffer, lowest: bool) {
+        let hidden = self.config.hidden;
         let normed = (self.rank(layer, stack) > 0).then(|| self.take(hidden));
-        let d_low = self.low(layer, stack);
-        let d_normed = normed.unwrap_or_else(|| self.take(hidden));
-        self.give(d_low);
-        self.give(dy);
-        self.give(d_normed);
+        let d_normed = (!lowest).then(|| self.take(hidden));
+        self.low(layer, stack);
+        for buffer in [normed, d_normed, Some(dy)] {
+            self.give(buffer.unwrap_or_default());
+        }
     }
 }
