@@ -17,6 +17,7 @@ mod inputs;
 mod kills;
 mod memory;
 mod network;
+mod offline;
 mod owners;
 mod privacy;
 mod ranks;

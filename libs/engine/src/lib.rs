@@ -25,4 +25,6 @@ pub mod text;
 pub mod bench;
 pub mod evaluate;
 pub mod generate;
+pub mod memory;
+pub mod plain;
 pub mod train;

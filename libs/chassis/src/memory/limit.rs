@@ -37,6 +37,16 @@ pub fn set_limit(bytes: u64) -> Result<(), Error> {
     setrlimit(Resource::Data, limit).map_err(|source| Error::Refused { bytes, source })
 }
 
+/// Bytes this process may use by every limit there is: [`limit_bytes`], and what [`set_limit`] or
+/// whoever started the process set.
+///
+/// # Errors
+/// As [`limit_bytes`].
+pub fn allowed_bytes(root: &Path) -> Result<u64, Error> {
+    let data = getrlimit(Resource::Data).current;
+    Ok(data.unwrap_or(u64::MAX).min(limit_bytes(root)?))
+}
+
 /// Threads that can run at once: cores this process may use, by affinity and by the cgroup's quota.
 #[must_use]
 pub fn threads() -> usize {
@@ -182,6 +192,14 @@ mod tests {
             limit_bytes(folder.path()),
             Err(Error::File { .. })
         ));
+    }
+
+    #[test]
+    fn a_limit_on_the_process_holds_besides_its_groups() {
+        let before = allowed_bytes(Path::new("/")).unwrap();
+        let lower = before - (1 << 20);
+        set_limit(lower).unwrap();
+        assert_eq!(allowed_bytes(Path::new("/")).unwrap(), lower);
     }
 
     #[test]

@@ -63,6 +63,38 @@ pub(crate) fn forward(
     Ok(Trace { hidden, blocks })
 }
 
+/// Runs all blocks over `packed`, each with a change that is made just before it; keeps nothing.
+///
+/// `own` holds one block's change: `prepare` is told which block comes and leaves it there.
+pub(crate) fn forward_each(
+    model: &Model,
+    packed: &Packed,
+    own: &mut Changes,
+    prepare: &mut dyn FnMut(usize, &mut Changes),
+    control: &Control,
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, Error> {
+    let mut pass = Pass::new(model, None, packed, workspace);
+    let mut hidden = pass.embed()?;
+    let mut rope = pass.rope;
+    for (index, block) in model.blocks().iter().enumerate() {
+        control.block()?;
+        prepare(index, own);
+        let mut pass = Pass {
+            model,
+            changes: Some(own),
+            packed,
+            rope,
+            workspace: &mut *workspace,
+        };
+        let (next, kept) = pass.block(0, block, &hidden, None)?;
+        kept.give(pass.workspace);
+        pass.workspace.give(std::mem::replace(&mut hidden, next));
+        rope = pass.rope;
+    }
+    Ok(hidden)
+}
+
 /// Keys and values of the tokens seen so far, for one sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {

@@ -15,10 +15,10 @@ mod workspace;
 pub(crate) use activations::Keep;
 pub(crate) use backward::{backward, scatter};
 pub(crate) use change::Changes;
-pub(crate) use forward::{Cache, forward, forward_cached};
+pub(crate) use forward::{Cache, forward, forward_cached, forward_each};
 pub(crate) use head::{gather, log_probabilities, logits};
 pub(crate) use packed::Packed;
-pub(crate) use workspace::Workspace;
+pub(crate) use workspace::{Choice, Workspace, choose};
 
 use crate::control::Cancelled;
 

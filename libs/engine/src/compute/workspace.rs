@@ -12,39 +12,56 @@ pub(crate) struct Workspace {
     pub(crate) ops: cross_entropy::Scratch,
 }
 
+/// Where a buffer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The free one at this place.
+    Reuse(usize),
+    /// A new one.
+    New,
+    /// A new one, for which the free one at this place makes room.
+    Replace(usize),
+}
+
+/// Which of the free buffers, by capacity, serves for `len` values: the smallest that is not far
+/// too large. Where none is large enough the largest makes room, so that odd sizes do not pile up.
+pub(crate) fn choose(free: impl Iterator<Item = usize> + Clone, len: usize) -> Choice {
+    let sizes = free.enumerate();
+    let fits = sizes.clone().filter(|(_, capacity)| *capacity >= len);
+    match fits.min_by_key(|(_, capacity)| *capacity) {
+        Some((index, capacity)) if capacity <= 2 * len + 4096 => Choice::Reuse(index),
+        Some(_) => Choice::New,
+        None if sizes.clone().count() > 8 => match sizes.max_by_key(|(_, capacity)| *capacity) {
+            Some((index, _)) => Choice::Replace(index),
+            None => Choice::New,
+        },
+        None => Choice::New,
+    }
+}
+
 impl Workspace {
     /// A buffer of `len` values, whose contents mean nothing.
     pub(crate) fn take(&mut self, len: usize) -> Vec<f32> {
-        let fits = |buffer: &&(usize, usize)| buffer.1 >= len;
-        let sizes: Vec<(usize, usize)> = self.free.iter().map(Vec::capacity).enumerate().collect();
-        let best = sizes
-            .iter()
-            .filter(fits)
-            .min_by_key(|(_, capacity)| *capacity);
-        // Where none fits, the largest makes room, so that odd sizes do not pile up.
-        let best = match best {
-            Some((index, capacity)) if *capacity <= 2 * len + 4096 => Some(*index),
-            Some(_) => None,
-            None => {
-                if let Some((index, _)) = sizes
-                    .iter()
-                    .max_by_key(|(_, capacity)| *capacity)
-                    .filter(|_| self.free.len() > 8)
-                {
-                    drop(self.free.swap_remove(*index));
-                }
-                None
+        let mut buffer = match choose(self.free.iter().map(Vec::capacity), len) {
+            Choice::Reuse(index) => self.free.swap_remove(index),
+            Choice::New => Vec::new(),
+            Choice::Replace(index) => {
+                drop(self.free.swap_remove(index));
+                Vec::new()
             }
         };
-        let mut buffer = best
-            .map(|index| self.free.swap_remove(index))
-            .unwrap_or_default();
         if buffer.capacity() < len {
             // An eighth more, so that slightly longer batches fit too.
             buffer.reserve_exact(len + len / 8);
         }
         buffer.resize(len, 0.0);
         buffer
+    }
+
+    /// Bytes of the free buffers: after a step, of all that it took.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.free.iter().map(|buffer| 4 * buffer.capacity()).sum()
     }
 
     /// Gives a buffer back.

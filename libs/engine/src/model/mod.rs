@@ -11,6 +11,7 @@ mod error;
 
 mod block;
 mod cache;
+mod inspect;
 mod load;
 mod quantize;
 mod weights;
@@ -22,8 +23,9 @@ use domain::adapter::WeightShape;
 pub use cache::Cache;
 pub use config::Config;
 pub use error::Error;
+pub use inspect::Inspected;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, STACKS};
 pub(crate) use weights::{Matrix, Stack, StackPart};
 
 use crate::kernel::{Compute, Kernel};

@@ -17,6 +17,12 @@ use super::simd::{exp, max, sum, wide};
 /// Queries that are scored together.
 const TILE: usize = 64;
 
+/// Values that one task holds besides its arguments, for a row of `sequence` tokens.
+pub(crate) const fn scratch_len(sequence: usize, backward: bool) -> usize {
+    let queries = if sequence < TILE { sequence } else { TILE };
+    queries * sequence * if backward { 2 } else { 1 }
+}
+
 /// `out` `[heads, tokens, size]` and `normalizers` `[heads, tokens]` from queries
 /// `[heads, tokens, size]`, keys and values `[kv_heads, tokens, size]`.
 ///

@@ -50,6 +50,13 @@ pub fn plain(
     run().expect("the plain composition")
 }
 
+/// `Σ a·b` in `f64`: with the gradient of a result as `b`, the loss whose gradient an op computes.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum()
+}
+
 /// Asserts that `gradient` is the derivative of `loss`, by central differences at a few elements.
 #[track_caller]
 pub fn differences(x: &[f32], gradient: &[f32], tolerance: f64, loss: impl Fn(&[f32]) -> f64) {

@@ -18,12 +18,27 @@ use super::Table;
 use super::frozen::{self, Frozen};
 use super::product::{Into, View, ViewMut};
 use super::simd::{exp, max, sum, wide};
+use crate::kernel::Kernel;
 
 /// Positions whose logits exist together.
 pub const BLOCK: usize = 128;
 
 /// Rows of the output layer that are decoded together.
 const SLICE: usize = 8192;
+
+/// For how many positions, and of how many columns, logits exist together where the losses of
+/// `positions` are computed; and how many rows of the output layer are multiplied at a time.
+pub(crate) fn held(kernel: Kernel, positions: usize, vocabulary: usize) -> (usize, usize, usize) {
+    let output = Frozen {
+        weight: &(),
+        kernel,
+    };
+    if output.prefers_many(positions) {
+        let piece = vocabulary.min(sliced::PIECE);
+        return (positions.min(sliced::POSITIONS), piece, piece);
+    }
+    (positions.min(BLOCK), vocabulary, vocabulary.min(SLICE))
+}
 
 /// Buffers that are used again.
 #[derive(Debug, Default)]

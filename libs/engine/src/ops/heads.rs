@@ -211,11 +211,13 @@ mod tests {
     use candle_core::Tensor;
 
     use super::*;
-    use crate::ops::check::{close, plain, random};
+    use crate::ops::check::{close, differences, dot, plain, random};
 
     #[test]
-    fn cutting_equals_the_plain_composition_and_its_gradient() {
-        for (heads, kv_heads, size, tokens) in [(1, 1, 2, 1), (3, 1, 64, 5), (4, 2, 80, 9)] {
+    fn cutting_and_its_gradient_equal_the_plain_composition_and_differences() {
+        for (heads, kv_heads, size, tokens) in
+            [(1, 1, 2, 1), (2, 1, 128, 1), (3, 1, 64, 5), (4, 2, 80, 9)]
+        {
             let layout = Layout {
                 heads,
                 kv_heads,
@@ -254,7 +256,7 @@ mod tests {
                 &positions,
             );
             close(&all, &want, 1e-6);
-            let (mut d_heads, mut dx) = (dy, vec![9.0; x.len()]);
+            let (mut d_heads, mut dx) = (dy.clone(), vec![9.0; x.len()]);
             cut_backward(
                 &mut dx,
                 &split(&mut d_heads, layout, tokens),
@@ -263,6 +265,17 @@ mod tests {
                 &positions,
             );
             close(&dx, &want_dx, 1e-6);
+            differences(&x, &dx, 2e-3, |x| {
+                let mut all = vec![0.0; x.len()];
+                cut(
+                    split(&mut all, layout, tokens),
+                    x,
+                    layout,
+                    &rope,
+                    &positions,
+                );
+                dot(&all, &dy)
+            });
         }
     }
 

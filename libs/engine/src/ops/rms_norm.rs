@@ -79,12 +79,12 @@ fn inverse(x: &[f32], epsilon: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{close, plain, random};
+    use crate::ops::check::{close, differences, dot, plain, random};
 
     const EPSILON: f32 = 1e-5;
 
     #[test]
-    fn forward_and_backward_equal_the_plain_composition() {
+    fn forward_and_backward_equal_the_plain_composition_and_differences() {
         for (rows, width) in [(1, 1), (1, 64), (3, 5), (17, 80), (9, 576)] {
             let (x, w, dy) = (
                 random(rows * width, 1),
@@ -103,6 +103,11 @@ mod tests {
             dx.iter_mut().for_each(|v| *v -= 1.0);
             close(&y, &want_y, 1e-5);
             close(&dx, &want_dx, 2e-5);
+            differences(&x, &dx, 5e-3, |x| {
+                let mut y = vec![9.0; x.len()];
+                forward(&mut y, x, &w, EPSILON);
+                dot(&y, &dy)
+            });
         }
     }
 }

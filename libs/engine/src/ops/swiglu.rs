@@ -74,10 +74,10 @@ fn sigmoid(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{close, plain, random};
+    use crate::ops::check::{close, differences, dot, plain, random};
 
     #[test]
-    fn forward_and_backward_equal_the_plain_composition() {
+    fn forward_and_backward_equal_the_plain_composition_and_differences() {
         for (rows, width) in [(1, 1), (1, 64), (3, 5), (17, 80)] {
             let x: Vec<f32> = random(rows * 2 * width, 1)
                 .iter()
@@ -95,6 +95,11 @@ mod tests {
             backward(&mut dx, &dy, width);
             close(&y, &want_y, 1e-5);
             close(&dx, &want_dx, 1e-5);
+            differences(&x, &dx, 5e-3, |x| {
+                let mut y = vec![9.0; x.len() / 2];
+                forward(&mut y, x, width);
+                dot(&y, &dy)
+            });
         }
     }
 }

@@ -1,4 +1,5 @@
-//! First-order training of an adapter: the mean loss of the labelled tokens, its gradient, AdamW.
+//! Training of an adapter on the mean loss of the labelled tokens: by its gradient and AdamW, or by
+//! differences of the loss along random directions.
 //!
 //! Promises: a step that fails or is cancelled leaves the adapter and the optimizer as they were;
 //! the same adapter, batches and rates give the same bytes for any number of threads.
@@ -8,9 +9,13 @@
 mod adamw;
 mod trainer;
 
+mod normal;
+mod zeroth;
+
 use crate::{adapter, compute};
 
 pub use trainer::{Step, Trainer};
+pub use zeroth::{ZerothOptions, ZerothTrainer};
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -91,6 +91,19 @@ impl<'m> Trainer<'m> {
         self.changes.to_adapter(self.model)
     }
 
+    /// The gradient of the batch's mean loss, in the shape of the adapter.
+    #[cfg(test)]
+    pub(crate) fn gradient_of(&mut self, batch: &Batch) -> Result<Adapter, Error> {
+        self.gradient(batch, &Control::new())?;
+        Ok(self.gradient.to_adapter(self.model)?)
+    }
+
+    /// Bytes that the workspace holds between steps.
+    #[cfg(test)]
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace.capacity()
+    }
+
     /// Leaves the gradient of the batch's mean loss in `self.gradient`.
     fn gradient(&mut self, batch: &Batch, control: &Control) -> Result<Step, Error> {
         let Self {

@@ -21,3 +21,4 @@ mod scoring;
 mod smollm2;
 mod support;
 mod torch;
+mod zeroth;

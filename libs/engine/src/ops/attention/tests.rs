@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::*;
-use crate::ops::check::{close, plain, random};
+use crate::ops::check::{close, differences, dot, plain, random};
 use crate::ops::heads::merge;
 
 const SHAPES: [(usize, usize, usize, &[usize]); 5] = [
@@ -49,7 +49,7 @@ fn composition(x: &Tensor, layout: Layout, bounds: &[usize]) -> Result<Tensor> {
 }
 
 #[test]
-fn forward_and_backward_equal_the_plain_composition() {
+fn forward_and_backward_equal_the_plain_composition_and_differences() {
     for (heads, kv_heads, size, bounds) in SHAPES {
         let layout = Layout {
             heads,
@@ -87,6 +87,15 @@ fn forward_and_backward_equal_the_plain_composition() {
         };
         backward((dq, dk, dv), &dy, saved, layout, bounds);
         close(&dx, &want_dx, 1e-5);
+        differences(&x, &dx, 5e-3, |x| {
+            let (q, rest) = x.split_at(q.len());
+            let (k, v) = rest.split_at(k.len());
+            let (mut by_head, mut out) = (vec![9.0; q.len()], vec![9.0; q.len()]);
+            let mut normalizers = vec![9.0; heads * tokens];
+            forward(&mut by_head, &mut normalizers, (q, k, v), layout, bounds);
+            merge(&mut out, &by_head, heads, size);
+            dot(&out, &dy)
+        });
     }
 }
 

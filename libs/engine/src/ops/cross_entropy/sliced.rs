@@ -15,10 +15,10 @@ use crate::ops::product::{Into, View, ViewMut};
 use crate::ops::simd::{exp, max, sum, wide};
 
 /// Positions that are scored together: the output layer is read once for all of them.
-const POSITIONS: usize = 1024;
+pub(super) const POSITIONS: usize = 1024;
 
 /// Rows of the output layer that pass by together.
-const PIECE: usize = 2048;
+pub(super) const PIECE: usize = 2048;
 
 /// The logarithm of a sum of exponentials, of which more and more terms become known.
 #[derive(Debug, Clone, Copy)]

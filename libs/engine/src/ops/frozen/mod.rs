@@ -13,6 +13,7 @@ mod blocks;
 mod dots;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+mod needs;
 mod rounded;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
@@ -22,6 +23,8 @@ mod tiles;
 mod words;
 
 use std::ops::Range;
+
+pub(crate) use needs::Needs;
 
 use super::Table;
 use super::product::{Into, View, ViewMut, multiply};

@@ -56,7 +56,7 @@ impl Args {
         let dataset = self.data.open()?;
         let model = self.model.load()?;
         let encoder = self.data.encoder(&model)?;
-        let adapter = super::adapter(self.adapter.as_deref(), &model)?;
+        let adapter = super::adapter(self.adapter.as_deref(), &model.weights())?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
         let found = if self.choices.is_empty() {
             self.loss(&mut evaluator, &dataset, &encoder)?

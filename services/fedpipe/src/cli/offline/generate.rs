@@ -44,7 +44,7 @@ impl Args {
     /// Generates.
     pub fn run(self) -> anyhow::Result<()> {
         let model = self.model.load()?;
-        let adapter = super::adapter(self.adapter.as_deref(), &model)?;
+        let adapter = super::adapter(self.adapter.as_deref(), &model.weights())?;
         let tokenizer = model.tokenizer();
         let prompt = if self.chat {
             let system = self

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args as Arguments, ValueEnum};
-use domain::adapter::Projection;
+use domain::adapter::{Projection, RankTable, WeightShape};
 use engine::data::{Dataset, EncodeOptions, Encoder, Format};
 use engine::kernel::{Compute, Kernel};
-use engine::model::{Base, LoadOptions, Model};
+use engine::memory::{Demand, Estimate, Optimizer};
+use engine::model::{Base, Config, Inspected, LoadOptions, Model};
 
 use crate::output;
 
@@ -38,6 +39,31 @@ pub struct ModelArgs {
     /// `none` keeps nothing [default: $XDG_CACHE_HOME/fedpipe/quantized or ~/.cache/fedpipe/quantized]
     #[arg(long, value_name = "DIR|none")]
     pub quantized_cache: Option<PathBuf>,
+}
+
+/// Whether to begin what is predicted not to fit.
+#[derive(Debug, Clone, Copy, Arguments)]
+pub struct MemoryArgs {
+    /// Begin even if more memory is predicted to be needed than this process may use
+    #[arg(long)]
+    ignore_memory: bool,
+}
+
+/// What a command is about to compute, as far as memory depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    /// Rank of every adapted weight, at most.
+    pub ranks: &'a RankTable,
+    /// What is done with the adapter.
+    pub optimizer: Optimizer,
+    /// Whether blocks are computed again in backward.
+    pub checkpoint: bool,
+    /// Rows of a step.
+    pub batch: usize,
+    /// Tokens of a row at most.
+    pub sequence: usize,
+    /// Labelled tokens of a row at most.
+    pub labelled: usize,
 }
 
 /// Names of precisions.
@@ -79,17 +105,7 @@ impl From<ComputeName> for Compute {
 impl ModelArgs {
     /// Loads it.
     pub fn load(&self) -> anyhow::Result<Model> {
-        let base = match self.base {
-            BaseName::Source => Base::Source,
-            BaseName::F32 => Base::F32,
-            BaseName::Bf16 => Base::Bf16,
-            BaseName::Int8 => Base::Int8,
-            BaseName::Nf4 => Base::Nf4,
-        };
-        let threads = self
-            .threads
-            .or_else(|| NonZeroUsize::new(chassis::memory::threads()))
-            .unwrap_or(NonZeroUsize::MIN);
+        let (base, threads) = (self.base(), self.threads());
         let kernel = Kernel::best(self.compute.into());
         let options = LoadOptions {
             base,
@@ -99,6 +115,56 @@ impl ModelArgs {
         };
         let loaded = Model::load(&self.model, &options);
         loaded.with_context(|| format!("cannot use the model {}", self.model.display()))
+    }
+
+    /// The sizes of the model, before it is loaded.
+    pub fn inspect(&self) -> anyhow::Result<Inspected> {
+        let found = Model::inspect(&self.model);
+        found.with_context(|| format!("cannot use the model {}", self.model.display()))
+    }
+
+    /// Predicts the memory of some work; refuses what would not fit, before it is begun.
+    pub fn check(
+        &self,
+        model: &Inspected,
+        work: Work<'_>,
+        memory: MemoryArgs,
+    ) -> anyhow::Result<Estimate> {
+        let allowed = chassis::memory::allowed_bytes(Path::new("/"))?;
+        let demand = Demand {
+            base: self.base(),
+            kernel: Kernel::best(self.compute.into()),
+            ranks: work.ranks,
+            optimizer: work.optimizer,
+            checkpoint: work.checkpoint,
+            batch: work.batch,
+            sequence: work.sequence,
+            labelled: work.labelled,
+            threads: self.threads().get(),
+        };
+        match engine::memory::check(&model.config, model.bytes, &demand, allowed) {
+            Ok(predicted) => Ok(predicted),
+            Err(too_large) if memory.ignore_memory => Ok(too_large.needed),
+            Err(too_large) => {
+                Err(too_large).context("this would not fit; --ignore-memory begins all the same")
+            }
+        }
+    }
+
+    fn base(&self) -> Base {
+        match self.base {
+            BaseName::Source => Base::Source,
+            BaseName::F32 => Base::F32,
+            BaseName::Bf16 => Base::Bf16,
+            BaseName::Int8 => Base::Int8,
+            BaseName::Nf4 => Base::Nf4,
+        }
+    }
+
+    fn threads(&self) -> NonZeroUsize {
+        self.threads
+            .or_else(|| NonZeroUsize::new(chassis::memory::threads()))
+            .unwrap_or(NonZeroUsize::MIN)
     }
 }
 
@@ -177,20 +243,20 @@ pub struct Targets(pub Vec<Projection>);
 /// Loads an adapter if one is named.
 pub fn adapter(
     folder: Option<&Path>,
-    model: &Model,
+    weights: &[WeightShape],
 ) -> anyhow::Result<Option<engine::adapter::Adapter>> {
     let Some(folder) = folder else {
         return Ok(None);
     };
-    let loaded = engine::adapter::Adapter::load(folder, &model.weights());
+    let loaded = engine::adapter::Adapter::load(folder, weights);
     loaded
         .map(Some)
         .with_context(|| format!("cannot use the adapter {}", folder.display()))
 }
 
 /// Blocks of a model as adapters count them.
-pub fn layers(model: &Model) -> anyhow::Result<u16> {
-    match u16::try_from(model.config().layers) {
+pub fn layers(config: &Config) -> anyhow::Result<u16> {
+    match u16::try_from(config.layers) {
         Ok(layers) => Ok(layers),
         Err(_) => bail!("the model has more blocks than an adapter can name"),
     }

@@ -1,5 +1,6 @@
 //! `fedpipe train`: trains an adapter on this machine.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,14 +9,16 @@ use anyhow::Context;
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
-use engine::adapter::{Adapter, Export};
+use engine::adapter::{Adapter, Export, Factors};
 use engine::control::Control;
-use engine::data::{self, Balance, Dataset, Loader, Sampler, SamplerOptions, Seed};
-use engine::model::Model;
+use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
+use engine::memory::Optimizer;
+use engine::model::{Inspected, Model};
+use engine::plain::{self, Place};
 use engine::train::{Options, Step, Trainer};
 use serde_json::json;
 
-use super::{DataArgs, ModelArgs, Targets};
+use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
 
 /// Flags of `fedpipe train`.
@@ -29,6 +32,8 @@ The adapter folder loads in Hugging Face PEFT.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
     /// Folder for the trained adapter
@@ -73,6 +78,9 @@ pub struct Args {
     /// Compute each block again in the backward pass: less memory, more time
     #[arg(long)]
     checkpoint: bool,
+    /// Where to compute; only cpu is fast, and tested
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
     /// A line of JSON for each step
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
@@ -101,22 +109,72 @@ enum Schedule {
     Linear,
 }
 
+/// Devices.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Device {
+    /// The processor, through the engine's own operations
+    Cpu,
+    /// The first NVIDIA GPU, through candle's plain operations; needs a build with the feature cuda
+    Cuda,
+}
+
+/// Who trains.
+enum Trains<'m> {
+    Ours(Box<Trainer<'m>>),
+    Plain(Box<plain::Trainer>),
+}
+
+impl<'m> Trains<'m> {
+    fn new(
+        model: &'m Model,
+        start: &Adapter,
+        options: Options,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        Ok(match device {
+            Device::Cpu => Self::Ours(Box::new(Trainer::new(model, start, options)?)),
+            Device::Cuda => {
+                let made = plain::Trainer::new(model, start, options, Place::Cuda)?;
+                Self::Plain(Box::new(made))
+            }
+        })
+    }
+
+    fn step(&mut self, batch: &Batch, rate: f32) -> anyhow::Result<Step> {
+        let control = Control::new();
+        Ok(match self {
+            Self::Ours(trainer) => trainer.step(batch, rate, &control)?,
+            Self::Plain(trainer) => trainer.step(batch, rate, &control)?,
+        })
+    }
+
+    fn adapter(&self) -> anyhow::Result<Adapter> {
+        Ok(match self {
+            Self::Ours(trainer) => trainer.adapter()?,
+            Self::Plain(trainer) => trainer.adapter()?,
+        })
+    }
+}
+
 impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
         let dataset = self.data.open()?;
+        let inspected = self.model.inspect()?;
+        let start = self.start(&inspected)?;
+        self.check_memory(&inspected, &start)?;
         let model = self.model.load()?;
         let encoder = self.data.encoder(&model)?;
         let sampler = self.sampler(&dataset)?;
         let loader = Loader::new(&dataset, &encoder, &sampler);
-        let start = self.start(&model)?;
         let options = Options {
             weight_decay: self.weight_decay,
             clip_norm: self.clip_norm,
             checkpoint: self.checkpoint,
             ..Options::default()
         };
-        let mut trainer = Trainer::new(&model, &start, options)?;
+        let mut trainer = Trains::new(&model, &start, options, self.device)?;
+        drop(start);
         let mut metrics = match &self.metrics {
             Some(path) => Some(
                 File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
@@ -130,7 +188,7 @@ impl Args {
             for refused in &loaded.refused {
                 output::note(format!("record {}: {}", refused.record, refused.refusal));
             }
-            let step = trainer.step(&loaded.batch, self.rate(number), &Control::new())?;
+            let step = trainer.step(&loaded.batch, self.rate(number))?;
             tokens += step.tokens;
             self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
             last = Some(step.loss);
@@ -163,18 +221,38 @@ impl Args {
         }
     }
 
-    fn start(&self, model: &Model) -> anyhow::Result<Adapter> {
-        if let Some(adapter) = super::adapter(self.init_adapter.as_deref(), model)? {
+    fn check_memory(&self, model: &Inspected, start: &Adapter) -> anyhow::Result<()> {
+        if !matches!(self.device, Device::Cpu) {
+            return Ok(());
+        }
+        let targets: BTreeSet<_> = start
+            .factors()
+            .map(|factors| factors.shape().name.projection())
+            .collect();
+        let targets: Vec<_> = targets.into_iter().collect();
+        let rank = start.factors().map(Factors::rank).max().unwrap_or_default();
+        let ranks = RankTable::uniform(&targets, super::layers(&model.config)?, rank);
+        let work = Work {
+            ranks: &ranks,
+            optimizer: Optimizer::AdamW,
+            checkpoint: self.checkpoint,
+            batch: self.batch,
+            sequence: self.data.sequence_length,
+            labelled: self.data.sequence_length,
+        };
+        self.model.check(model, work, self.memory)?;
+        Ok(())
+    }
+
+    fn start(&self, model: &Inspected) -> anyhow::Result<Adapter> {
+        let weights = model.config.weights();
+        if let Some(adapter) = super::adapter(self.init_adapter.as_deref(), &weights)? {
             return Ok(adapter);
         }
-        let ranks = RankTable::uniform(&self.targets.0, super::layers(model)?, self.rank);
+        let layers = super::layers(&model.config)?;
+        let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
         let scale = self.alpha / f32::from(self.rank.max(1));
-        Ok(Adapter::initialize(
-            &model.weights(),
-            &ranks,
-            scale,
-            self.seed,
-        )?)
+        Ok(Adapter::initialize(&weights, &ranks, scale, self.seed)?)
     }
 
     fn sampler(&self, dataset: &Dataset) -> anyhow::Result<Sampler> {

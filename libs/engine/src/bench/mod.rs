@@ -2,6 +2,9 @@
 //!
 //! The clock is the caller's: the engine has none.
 
+mod flops;
+mod roofline;
+
 use std::fs;
 use std::time::Duration;
 
@@ -13,7 +16,10 @@ use crate::control::Control;
 use crate::data::{Batch, Row};
 use crate::evaluate::Evaluator;
 use crate::model::Model;
-use crate::train::{self, Options, Trainer};
+use crate::train::{self, Options, Trainer, ZerothOptions, ZerothTrainer};
+
+use flops::{Flops, Passes};
+pub use roofline::roofline;
 
 /// What to measure: `batch` rows of `sequence` pseudo-random tokens, every one labelled or only
 /// the last `labelled` of each row.
@@ -31,8 +37,8 @@ pub struct Workload<'a> {
     pub labelled: usize,
     /// Steps that are measured, after one that is not.
     pub steps: usize,
-    /// How to train.
-    pub options: Options,
+    /// Keep only the blocks' inputs and compute each block again in backward.
+    pub checkpoint: bool,
 }
 
 /// What was measured.
@@ -44,6 +50,13 @@ pub struct Measured {
     pub step: Duration,
     /// Mean loss of the last step.
     pub loss: f64,
+    /// Floating-point operations of a step that its result needs, divided by its median time.
+    ///
+    /// Per token `4·N + 6·LoRA + attention` for a step of AdamW, N the parameters that take part in
+    /// matrix products with the output layer among them (at labelled positions alone); attention is
+    /// causal. `2·N + 2·LoRA + attention/3` for a forward pass. What is computed twice to save
+    /// memory counts once.
+    pub flops_per_second: f64,
     /// The highest resident memory of this process so far; none where the system does not say.
     pub peak_bytes: Option<u64>,
 }
@@ -62,25 +75,40 @@ pub enum Error {
     Compute(#[from] compute::Error),
 }
 
-/// Measures training steps. `now` is a monotonic clock.
+/// Measures steps of AdamW. `now` is a monotonic clock.
 ///
 /// # Errors
 /// The workload does not fit the model.
-pub fn train_step(
+pub fn first_order(
     model: &Model,
     workload: &Workload<'_>,
     now: impl Fn() -> Duration,
 ) -> Result<Measured, Error> {
-    let ranks = RankTable::uniform(
-        workload.targets,
-        model.config().layers as u16,
-        workload.rank,
-    );
-    let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 0)?;
-    let mut trainer = Trainer::new(model, &adapter, workload.options)?;
+    let options = Options {
+        checkpoint: workload.checkpoint,
+        ..Options::default()
+    };
+    let mut trainer = Trainer::new(model, &workload.adapter(model)?, options)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(workload, now, || {
+    measure(model, workload, Passes::FORWARD_BACKWARD, now, || {
         Ok(trainer.step(&batch, 1e-4, &control)?.loss)
+    })
+}
+
+/// Measures zeroth-order steps, two forward passes each. `now` is a monotonic clock.
+///
+/// # Errors
+/// The workload does not fit the model.
+pub fn zeroth_order(
+    model: &Model,
+    workload: &Workload<'_>,
+    now: impl Fn() -> Duration,
+) -> Result<Measured, Error> {
+    let options = ZerothOptions::default();
+    let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, options)?;
+    let (batch, control) = (workload.rows(model), Control::new());
+    measure(model, workload, Passes::TWO_FORWARDS, now, || {
+        Ok(trainer.step(&batch, 1e-5, &control)?.loss)
     })
 }
 
@@ -95,13 +123,15 @@ pub fn forward(
 ) -> Result<Measured, Error> {
     let mut evaluator = Evaluator::new(model, None)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(workload, now, || {
+    measure(model, workload, Passes::FORWARD, now, || {
         Ok(evaluator.loss(&batch, &control)?.mean().unwrap_or(f64::NAN))
     })
 }
 
 fn measure(
+    model: &Model,
     workload: &Workload<'_>,
+    passes: Passes,
     now: impl Fn() -> Duration,
     mut step: impl FnMut() -> Result<f64, Error>,
 ) -> Result<Measured, Error> {
@@ -112,18 +142,29 @@ fn measure(
         loss = step()?;
         times.push(now().saturating_sub(start));
     }
-    times.sort_unstable();
-    let step = times.get(times.len() / 2).copied().unwrap_or_default();
-    let tokens_per_second = (workload.batch * workload.sequence) as f64 / step.as_secs_f64();
+    let step = median(times);
+    let per_second = |count: f64| count / step.as_secs_f64();
+    let flops = Flops::of(model.config(), workload).total(passes);
     Ok(Measured {
-        tokens_per_second,
+        tokens_per_second: per_second((workload.batch * workload.sequence) as f64),
         step,
         loss,
+        flops_per_second: per_second(flops),
         peak_bytes: peak_bytes(),
     })
 }
 
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
 impl Workload<'_> {
+    fn adapter(&self, model: &Model) -> Result<Adapter, adapter::Error> {
+        let ranks = RankTable::uniform(self.targets, model.config().layers as u16, self.rank);
+        Adapter::initialize(&model.weights(), &ranks, 2.0, 0)
+    }
+
     fn rows(&self, model: &Model) -> Batch {
         let vocabulary = model.config().vocabulary as u64;
         let row = |record: usize| {
@@ -149,7 +190,8 @@ impl Workload<'_> {
     }
 }
 
-/// The kernel's high-water mark of this process's resident memory.
+/// The kernel's high-water mark of this process's resident memory: getrusage's `ru_maxrss`, without
+/// what the program before an `exec` may have left there.
 fn peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,0 +1,279 @@
+//! The buffers of a step, taken and given in the order of `compute::forward` and
+//! `compute::backward`. Whoever changes one changes the other; a test compares both.
+
+use domain::adapter::Projection;
+
+use super::Demand;
+use super::pool::{Buffer, Pool};
+use crate::compute::Keep;
+use crate::model::{Config, STACKS};
+
+/// The workspace of a training run, or of one evaluation after another.
+pub(super) fn workspace(config: &Config, demand: &Demand<'_>) -> Pool {
+    let mut pass = Pass::new(config, demand);
+    match demand.optimizer {
+        super::Optimizer::AdamW => {
+            let keep = if demand.checkpoint {
+                Keep::Inputs
+            } else {
+                Keep::All
+            };
+            // The second step finds the buffers of the first in another order.
+            for _ in 0..2 {
+                let (hidden, trace) = pass.forward(keep);
+                let d = pass.head(&hidden, true);
+                pass.backward(hidden, trace, d);
+            }
+        }
+        super::Optimizer::Mezo | super::Optimizer::None => {
+            for _ in 0..2 {
+                let (hidden, trace) = pass.forward(Keep::Nothing);
+                drop(trace);
+                let d = pass.head(&hidden, false);
+                pass.pool.give(hidden);
+                pass.pool.give(d);
+            }
+        }
+    }
+    pass.pool
+}
+
+/// The sizes of a step, and the pool it runs on.
+struct Pass<'a> {
+    pool: Pool,
+    config: &'a Config,
+    demand: &'a Demand<'a>,
+    tokens: usize,
+    /// Width of the queries of all heads, and of the keys.
+    queries: usize,
+    keys: usize,
+}
+
+/// As `compute::activations::Kept`.
+#[derive(Default)]
+struct Kept {
+    x: Option<Buffer>,
+    /// What a block computes again if it was not kept.
+    rest: Option<Rest>,
+}
+
+struct Rest {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    normalizers: Buffer,
+    attended: Buffer,
+    middle: Buffer,
+    gate_up: Buffer,
+    low: [Buffer; 4],
+}
+
+impl<'a> Pass<'a> {
+    fn new(config: &'a Config, demand: &'a Demand<'a>) -> Self {
+        Self {
+            pool: Pool::default(),
+            config,
+            demand,
+            tokens: demand.tokens(),
+            queries: config.heads * config.head_size,
+            keys: config.kv_heads * config.head_size,
+        }
+    }
+
+    fn take(&mut self, width: usize) -> Buffer {
+        self.pool.take(self.tokens * width)
+    }
+
+    fn give(&mut self, buffer: Buffer) {
+        self.pool.give(buffer);
+    }
+
+    /// The summed rank of a stack.
+    fn rank(&self, layer: usize, stack: usize) -> usize {
+        let of = |projection: &Projection| self.demand.rank(layer, *projection);
+        let projections = STACKS.get(stack).copied().unwrap_or_default();
+        projections.iter().map(of).sum()
+    }
+
+    fn outputs(&self, stack: usize) -> usize {
+        let of = |projection: &Projection| self.config.shape(*projection).0;
+        let projections = STACKS.get(stack).copied().unwrap_or_default();
+        projections.iter().map(of).sum()
+    }
+
+    fn is_adapted(&self, layer: usize) -> bool {
+        (0..STACKS.len()).any(|stack| self.rank(layer, stack) > 0)
+    }
+
+    fn lowest(&self) -> usize {
+        let layers = 0..self.config.layers;
+        let adapted = self.demand.optimizer != super::Optimizer::None;
+        layers
+            .clone()
+            .find(|layer| adapted && self.is_adapted(*layer))
+            .unwrap_or(self.config.layers)
+    }
+
+    fn forward(&mut self, keep: Keep) -> (Buffer, Vec<Kept>) {
+        let (lowest, mut trace) = (self.lowest(), Vec::new());
+        let mut hidden = self.take(self.config.hidden);
+        for layer in 0..self.config.layers {
+            let keep = if layer < lowest { Keep::Nothing } else { keep };
+            let (next, rest) = self.block(layer);
+            let input = std::mem::replace(&mut hidden, next);
+            let mut kept = Kept::default();
+            match keep {
+                Keep::All => (kept.x, kept.rest) = (Some(input), Some(rest)),
+                Keep::Inputs => {
+                    self.give_rest(rest);
+                    kept.x = Some(input);
+                }
+                Keep::Nothing => {
+                    self.give_rest(rest);
+                    self.give(input);
+                }
+            }
+            trace.push(kept);
+        }
+        (hidden, trace)
+    }
+
+    fn linear(&mut self, layer: usize, stack: usize) -> (Buffer, Buffer) {
+        let y = self.take(self.outputs(stack));
+        let rank = if self.demand.optimizer == super::Optimizer::None {
+            0
+        } else {
+            self.rank(layer, stack)
+        };
+        (y, self.take(rank))
+    }
+
+    fn block(&mut self, layer: usize) -> (Buffer, Rest) {
+        let hidden = self.config.hidden;
+        let normed = self.take(hidden);
+        let (joined, low_qkv) = self.linear(layer, 0);
+        self.give(normed);
+        let (q, k, v) = (
+            self.take(self.queries),
+            self.take(self.keys),
+            self.take(self.keys),
+        );
+        self.give(joined);
+        let by_head = self.take(self.queries);
+        let normalizers = self.take(self.config.heads);
+        let attended = self.take(self.queries);
+        self.give(by_head);
+        let (middle, low_o) = self.linear(layer, 1);
+        let normed = self.take(hidden);
+        let (gate_up, low_gate_up) = self.linear(layer, 2);
+        self.give(normed);
+        let gated = self.take(self.config.intermediate);
+        let (y, low_down) = self.linear(layer, 3);
+        self.give(gated);
+        let rest = Rest {
+            q,
+            k,
+            v,
+            normalizers,
+            attended,
+            middle,
+            gate_up,
+            low: [low_qkv, low_o, low_gate_up, low_down],
+        };
+        (y, rest)
+    }
+
+    fn give_rest(&mut self, rest: Rest) {
+        let Rest {
+            q,
+            k,
+            v,
+            normalizers,
+            attended,
+            middle,
+            gate_up,
+            low,
+        } = rest;
+        for buffer in [q, k, v, normalizers, attended, middle, gate_up] {
+            self.give(buffer);
+        }
+        low.into_iter().for_each(|low| self.give(low));
+    }
+
+    /// The output layer; with a gradient, that of the residual stream.
+    fn head(&mut self, _: &Buffer, gradient: bool) -> Buffer {
+        let rows = self.demand.predicted() * self.config.hidden;
+        let (x, normed) = (self.pool.take(rows), self.pool.take(rows));
+        if !gradient {
+            self.give(x);
+            self.give(normed);
+            return Buffer::default();
+        }
+        let d_normed = self.pool.take(rows);
+        let d = self.take(self.config.hidden);
+        for buffer in [x, d_normed, normed] {
+            self.give(buffer);
+        }
+        d
+    }
+
+    fn backward(&mut self, hidden: Buffer, trace: Vec<Kept>, d: Buffer) {
+        self.give(hidden);
+        let lowest = self.lowest();
+        let layers = trace.into_iter().enumerate().skip(lowest);
+        for (layer, kept) in layers.collect::<Vec<_>>().into_iter().rev() {
+            let rest = match kept.rest {
+                Some(rest) => rest,
+                None => {
+                    let (y, rest) = self.block(layer);
+                    self.give(y);
+                    rest
+                }
+            };
+            self.block_backward(layer, rest, kept.x.unwrap_or_default());
+        }
+        self.give(d);
+    }
+
+    /// The gradient of a stack's `x·Aᵀ` passes.
+    fn low(&mut self, layer: usize, stack: usize) {
+        let rank = self.rank(layer, stack);
+        let d_low = self.take(rank);
+        self.give(d_low);
+    }
+
+    fn block_backward(&mut self, layer: usize, rest: Rest, x: Buffer) {
+        let inner = self.config.intermediate;
+        let gated = (self.rank(layer, 3) > 0).then(|| self.take(inner));
+        let d_gated = self.take(inner);
+        self.low(layer, 3);
+        self.give(gated.unwrap_or_default());
+        self.give(d_gated);
+        self.input(layer, 2, rest.gate_up, false);
+
+        let d_attended = self.take(self.queries);
+        self.low(layer, 1);
+        let d_heads = [self.queries, self.keys, self.keys].map(|width| self.take(width));
+        self.give(d_attended);
+        let d_joined = self.take(self.queries + 2 * self.keys);
+        d_heads.into_iter().for_each(|buffer| self.give(buffer));
+        self.input(layer, 0, d_joined, layer == self.lowest());
+        self.give(x);
+        let (q, k, v) = (rest.q, rest.k, rest.v);
+        for buffer in [q, k, v, rest.normalizers, rest.attended, rest.middle] {
+            self.give(buffer);
+        }
+        rest.low.into_iter().for_each(|low| self.give(low));
+    }
+
+    /// The gradient of a stack's normalized input, from `dy`; of the lowest block's none is needed.
+    fn input(&mut self, layer: usize, stack: usize, dy: Buffer, lowest: bool) {
+        let hidden = self.config.hidden;
+        let normed = (self.rank(layer, stack) > 0).then(|| self.take(hidden));
+        let d_normed = (!lowest).then(|| self.take(hidden));
+        self.low(layer, stack);
+        for buffer in [normed, d_normed, Some(dy)] {
+            self.give(buffer.unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a model's files say of it, without reading its weights.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Config, Error, Model};
+use crate::source::Source;
+
+/// A model that is not loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspected {
+    /// Its sizes.
+    pub config: Config,
+    /// Bytes of the files that hold its weights.
+    pub bytes: u64,
+}
+
+impl Model {
+    /// Reads the sizes of a model that [`Model::load`] would load.
+    ///
+    /// # Errors
+    /// As [`Model::load`], as far as the weights are not looked at.
+    pub fn inspect(path: &Path) -> Result<Inspected, Error> {
+        let config = Source::open(path)?.config()?;
+        let bytes = weight_bytes(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Inspected { config, bytes })
+    }
+}
+
+fn weight_bytes(path: &Path) -> std::io::Result<u64> {
+    if path.is_file() {
+        return Ok(fs::metadata(path)?.len());
+    }
+    // As a source is opened: with a configuration it is a folder of safetensors, else of one GGUF.
+    let wanted = if path.join("config.json").is_file() {
+        "safetensors"
+    } else {
+        "gguf"
+    };
+    let mut total = 0;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let is_wanted = entry.path().extension().is_some_and(|own| own == wanted);
+        if is_wanted {
+            // Follows links: caches of models are full of them.
+            total += fs::metadata(entry.path())?.len();
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,195 @@
+//! Standard normal numbers of a counter-based generator: the direction of a zeroth-order step.
+//!
+//! Promises: value `i` of a tensor depends on (seed, step, tensor, `i`) alone, so any part can be
+//! made again at any time, on any machine and any number of threads, with the same bits. No library
+//! function whose last bit differs between systems is used.
+//!
+//! ChaCha12 gives the bits (rand_chacha), the Box–Muller transform makes them normal. The uniform
+//! number has 24 bits, so no value lies beyond ±5.77.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "words and values of a group are arrays of fixed size"
+)]
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// Values that are made together: one word of the generator each.
+const GROUP: usize = 32;
+
+/// Values of a task.
+const CHUNK: usize = 128 * GROUP;
+
+/// The direction of one step, for every tensor of an adapter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Direction {
+    key: [u8; 32],
+}
+
+impl Direction {
+    /// The direction of step `step` of the run that `seed` names.
+    pub(crate) fn new(seed: u64, step: u64) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(b"fedpipe zeroth-order direction");
+        digest.update(seed.to_le_bytes());
+        digest.update(step.to_le_bytes());
+        Self {
+            key: digest.finalize().into(),
+        }
+    }
+
+    /// `values += factor · z`, with the numbers `z` of `tensor`.
+    pub(crate) fn add(&self, tensor: u64, values: &mut [f32], factor: f32) {
+        let tasks = values.par_chunks_mut(CHUNK).enumerate();
+        tasks.for_each(|(chunk, values)| {
+            let mut generator = ChaCha12Rng::from_seed(self.key);
+            generator.set_stream(tensor);
+            generator.set_word_pos((chunk * CHUNK) as u128);
+            let mut bytes = [0; 4 * GROUP];
+            for values in values.chunks_mut(GROUP) {
+                generator.fill_bytes(&mut bytes);
+                pulp::Arch::new().dispatch(|| {
+                    let z = group(&bytes);
+                    for (value, z) in values.iter_mut().zip(z) {
+                        *value += factor * z;
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// 32 words make 32 values: word `i` the radius and word `i + 16` the angle of values `i`, `i + 16`.
+#[inline(always)]
+fn group(bytes: &[u8; 4 * GROUP]) -> [f32; GROUP] {
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut z = [0.0; GROUP];
+    for i in 0..GROUP / 2 {
+        let (a, b) = (
+            u32::from_le_bytes(words[i]),
+            u32::from_le_bytes(words[i + GROUP / 2]),
+        );
+        (z[i], z[i + GROUP / 2]) = pair(a, b);
+    }
+    z
+}
+
+/// Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958.
+#[inline(always)]
+fn pair(a: u32, b: u32) -> (f32, f32) {
+    const UNIT: f32 = 1.0 / (1 << 24) as f32;
+    // In (0, 1]: the logarithm exists. Through i32, which every vector unit converts.
+    let uniform = ((a >> 8) as i32 + 1) as f32 * UNIT;
+    let radius = (-2.0 * ln(uniform)).sqrt();
+    let (sine, cosine) = sine_cosine((b >> 8) as i32 as f32 * UNIT);
+    (radius * cosine, radius * sine)
+}
+
+/// The natural logarithm of a positive normal number, within 2 ulp; exactly 0 at 1. Cephes logf.
+#[inline(always)]
+fn ln(x: f32) -> f32 {
+    /// The bits of √½: the mantissa is taken from `[√½, √2)`.
+    const ROOT_HALF: u32 = 0x3F35_04F3;
+    let shifted = x.to_bits().wrapping_sub(ROOT_HALF);
+    let exponent = (shifted as i32 >> 23) as f32;
+    let r = f32::from_bits((shifted & 0x007F_FFFF) + ROOT_HALF) - 1.0;
+    let mut p = 7.037_683_6e-2;
+    p = p * r - 1.151_461e-1;
+    p = p * r + 1.167_699_9e-1;
+    p = p * r - 1.242_014_1e-1;
+    p = p * r + 1.424_932_3e-1;
+    p = p * r - 1.666_805_8e-1;
+    p = p * r + 2.000_071_5e-1;
+    p = p * r - 2.499_999_4e-1;
+    p = p * r + 3.333_333e-1;
+    let square = r * r;
+    let small = r * square * p + exponent * -2.121_944_4e-4 - 0.5 * square;
+    small + r + exponent * 0.693_359_4
+}
+
+/// Sine and cosine of `turns` whole turns in `[0, 1)`, within 2e-7. Cephes sinf and cosf.
+#[inline(always)]
+fn sine_cosine(turns: f32) -> (f32, f32) {
+    let quarters = turns * 4.0;
+    let quadrant = (quarters + 0.5) as i32;
+    let r = (quarters - quadrant as f32) * std::f32::consts::FRAC_PI_2;
+    let z = r * r;
+    let sine = ((-1.951_529_6e-4 * z + 8.332_161e-3) * z - 1.666_665_5e-1) * z * r + r;
+    let cosine =
+        ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
+    let (sine, cosine) = if quadrant & 1 == 0 {
+        (sine, cosine)
+    } else {
+        (cosine, sine)
+    };
+    let negate = |value: f32, when: i32| if when & 2 == 0 { value } else { -value };
+    (negate(sine, quadrant), negate(cosine, quadrant + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(seed: u64, step: u64, tensor: u64, len: usize) -> Vec<f32> {
+        let mut values = vec![0.0; len];
+        Direction::new(seed, step).add(tensor, &mut values, 1.0);
+        values
+    }
+
+    #[test]
+    fn a_pair_is_what_box_and_muller_say() {
+        let words = (0..200_000u32).map(|i| i.wrapping_mul(2_654_435_769));
+        for (a, b) in words.clone().zip(words.skip(77)).chain([
+            (0, 0),
+            (u32::MAX, u32::MAX),
+            (1 << 8, 1 << 29),
+        ]) {
+            let unit = f64::from(1 << 24);
+            let radius = (-2.0 * (f64::from((a >> 8) + 1) / unit).ln()).sqrt();
+            let angle = std::f64::consts::TAU * f64::from(b >> 8) / unit;
+            let (x, y) = pair(a, b);
+            let close = |got: f32, want: f64| (f64::from(got) - want).abs() < 1.5e-6;
+            assert!(
+                close(x, radius * angle.cos()) && close(y, radius * angle.sin()),
+                "{a} {b}: {x} {y}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_numbers_are_standard_normal() {
+        let z = numbers(1, 2, 3, 1_000_000);
+        let moment = |k: i32| z.iter().map(|z| f64::from(*z).powi(k)).sum::<f64>() / z.len() as f64;
+        // Standard errors of the first four moments: 0.001, 0.0014, 0.0039, 0.0098.
+        assert!(moment(1).abs() < 0.004, "{}", moment(1));
+        assert!((moment(2) - 1.0).abs() < 0.006, "{}", moment(2));
+        assert!(moment(3).abs() < 0.016, "{}", moment(3));
+        assert!((moment(4) - 3.0).abs() < 0.04, "{}", moment(4));
+        let neighbours = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
+        let halves = z.chunks_exact(32).map(|g| f64::from(g[0] * g[16]));
+        assert!((neighbours / z.len() as f64).abs() < 0.004);
+        assert!((halves.sum::<f64>() * 32.0 / z.len() as f64).abs() < 0.025);
+    }
+
+    #[test]
+    fn seed_step_and_tensor_alone_choose_the_numbers() {
+        let long = numbers(1, 2, 3, 3 * CHUNK + 5);
+        assert_eq!(
+            numbers(1, 2, 3, CHUNK + 7),
+            long[..CHUNK + 7],
+            "the length does not matter"
+        );
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let alone = one.unwrap().install(|| numbers(1, 2, 3, long.len()));
+        assert_eq!(alone, long, "nor does the number of threads");
+        for other in [
+            numbers(2, 2, 3, 8),
+            numbers(1, 3, 3, 8),
+            numbers(1, 2, 4, 8),
+        ] {
+            assert_ne!(other, long[..8]);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Zeroth-order steps move the adapter as the formula says, and not at all when they fail.
+
+use domain::adapter::{Projection, RankTable};
+use engine::adapter::Adapter;
+use engine::control::Control;
+use engine::data::{Batch, Row};
+use engine::evaluate::Evaluator;
+use engine::model::{Base, Model};
+use engine::train::{Error, ZerothOptions, ZerothTrainer};
+
+use crate::support::{Tiny, batch, control, options, read, reference, tiny};
+
+const OPTIONS: ZerothOptions = ZerothOptions {
+    perturbation: 1e-2,
+    seed: 7,
+};
+
+fn start(model: &Model) -> Adapter {
+    Adapter::load(&reference("tiny-uneven"), &model.weights()).unwrap()
+}
+
+#[test]
+fn at_rate_0_the_adapter_keeps_its_bits() {
+    let (model, values): (_, Tiny) = (tiny(), read("tiny.json"));
+    let start = start(&model);
+    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    for rows in &values.batches {
+        let step = trainer.step(&batch(rows), 0.0, &control()).unwrap();
+        assert!(step.gradient_norm > 0.0);
+    }
+    assert_eq!(
+        trainer.adapter().unwrap().to_safetensors().unwrap(),
+        start.to_safetensors().unwrap()
+    );
+}
+
+#[test]
+fn a_step_that_is_cancelled_or_not_finite_leaves_the_adapter_as_it_was() {
+    let (model, values): (_, Tiny) = (tiny(), read("tiny.json"));
+    let start = start(&model);
+    let rows = batch(&values.batches[0]);
+    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    let stopped = Control::new();
+    stopped.cancel();
+    trainer.step(&rows, 1.0, &stopped).unwrap_err();
+    let far = ZerothOptions {
+        perturbation: f32::MAX,
+        ..OPTIONS
+    };
+    let mut beyond = ZerothTrainer::new(&model, &start, far).unwrap();
+    let error = beyond.step(&rows, 1.0, &control()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::NotFinite {
+                what: "loss",
+                step: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    for trainer in [trainer, beyond] {
+        assert_eq!(trainer.adapter().unwrap(), start);
+        assert_eq!(trainer.steps(), 0);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_for_any_number_of_threads_and_precision_of_the_base() {
+    let values: Tiny = read("tiny.json");
+    let trained = |threads, base, seed| {
+        let model = Model::load(&reference("tiny.gguf"), &options(base, threads)).unwrap();
+        let ranks = RankTable::uniform(&Projection::ALL, 2, 3);
+        let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 7).unwrap();
+        let settings = ZerothOptions { seed, ..OPTIONS };
+        let mut trainer = ZerothTrainer::new(&model, &adapter, settings).unwrap();
+        for rows in &values.batches {
+            trainer.step(&batch(rows), 1e-3, &control()).unwrap();
+        }
+        trainer.adapter().unwrap().to_safetensors().unwrap()
+    };
+    let want = trained(2, Base::F32, 7);
+    for (threads, base) in [(1, Base::F32), (3, Base::F32), (2, Base::Source)] {
+        assert!(trained(threads, base, 7) == want, "{threads} {base:?}");
+    }
+    assert!(
+        trained(2, Base::F32, 8) != want,
+        "another seed, another direction"
+    );
+}
+
+/// The projection of the true gradient on a random direction is all a step knows; many steps learn.
+#[test]
+fn the_loss_falls() {
+    let model = tiny();
+    let row = |record: usize| Row {
+        tokens: (0..12).map(|i| (i * 5 + record as u32 * 3) % 63).collect(),
+        labelled: vec![true; 12],
+        record,
+    };
+    let rows = Batch {
+        rows: (0..4).map(row).collect(),
+    };
+    let start = start(&model);
+    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    for _ in 0..300 {
+        trainer.step(&rows, 5e-4, &control()).unwrap();
+    }
+    let loss = |adapter: &Adapter| {
+        let mut evaluator = Evaluator::new(&model, Some(adapter)).unwrap();
+        evaluator.loss(&rows, &control()).unwrap().mean().unwrap()
+    };
+    let (before, after) = (loss(&start), loss(&trainer.adapter().unwrap()));
+    assert!(after < 0.98 * before, "{before} to {after}");
+}

@@ -1,0 +1,297 @@
+//! The commands that use the engine without services: `fedpipe train` and `fedpipe bench`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What every `fedpipe train` of these tests has in common.
+const PLAIN: [&str; 10] = [
+    "--order",
+    "file",
+    "--schedule",
+    "constant",
+    "--clip-norm",
+    "0",
+    "--weight-decay",
+    "0",
+    "--threads",
+    "2",
+];
+
+/// Runs fedpipe.
+fn fedpipe(words: &[&str]) -> Output {
+    let mut command = Command::new(tests::fleet::binary());
+    command.args(words).output().unwrap()
+}
+
+fn succeeded(output: &Output) -> &Output {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    output
+}
+
+fn tiny(folder: &Path) -> PathBuf {
+    let model = folder.join("model");
+    testkit::model::tiny(&model, 1).unwrap();
+    model
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("reference")
+        .join(name)
+}
+
+fn steps(metrics: &Path) -> Vec<Value> {
+    let lines = fs::read_to_string(metrics).unwrap();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// `losses.json`, made by `make_losses.py` beside it.
+#[derive(Deserialize)]
+struct Losses {
+    learning_rate: f64,
+    sequence_length: usize,
+    batch: usize,
+    losses: Vec<f64>,
+}
+
+/// Both sides compute in f32 and sum in another order; over ten steps that stays far below this.
+const LOSS: f64 = 1e-3;
+
+#[test]
+fn ten_steps_of_fedpipe_train_on_smollm2_have_pytorchs_losses() {
+    let Some(model) = std::env::var_os("FEDPIPE_SMOLLM2").map(PathBuf::from) else {
+        eprintln!("skipped: FEDPIPE_SMOLLM2 does not name the model");
+        return;
+    };
+    let want: Losses =
+        serde_json::from_slice(&fs::read(reference("losses.json")).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    formula_adapter(&path("start"));
+    let numbers = [
+        want.losses.len().to_string(),
+        want.learning_rate.to_string(),
+        want.sequence_length.to_string(),
+        want.batch.to_string(),
+    ];
+    let (data, start, out) = (reference("records.jsonl"), path("start"), path("out"));
+    let metrics = path("metrics.jsonl");
+    let mut words = vec!["train", "--model", text(&model), "--base", "f32"];
+    words.extend(["--init-adapter", text(&start), "--data", text(&data)]);
+    words.extend(["--out", text(&out), "--metrics", text(&metrics)]);
+    let flags = ["--steps", "--learning-rate", "--sequence-length", "--batch"];
+    for (flag, number) in flags.into_iter().zip(&numbers) {
+        words.extend([flag, number.as_str()]);
+    }
+    words.extend(PLAIN);
+    succeeded(&fedpipe(&words));
+    let got = steps(&metrics);
+    assert_eq!(got.len(), want.losses.len());
+    for (step, (line, want)) in got.iter().zip(&want.losses).enumerate() {
+        assert_eq!(line["step"], step);
+        let loss = line["loss"].as_f64().unwrap();
+        assert!(
+            (loss - want).abs() <= LOSS * want,
+            "step {step}: {loss}, PyTorch {want}"
+        );
+    }
+    assert!(out.join("adapter_model.safetensors").is_file());
+}
+
+/// An adapter of SmolLM2-135M as PEFT would save it: rank 8, alpha 16, every value from a formula.
+fn formula_adapter(folder: &Path) {
+    const RANK: usize = 8;
+    let (hidden, inner, keys) = (576, 1536, 192);
+    let shapes = [
+        ("self_attn.q_proj", hidden, hidden),
+        ("self_attn.k_proj", keys, hidden),
+        ("self_attn.v_proj", keys, hidden),
+        ("self_attn.o_proj", hidden, hidden),
+        ("mlp.gate_proj", inner, hidden),
+        ("mlp.up_proj", inner, hidden),
+        ("mlp.down_proj", hidden, inner),
+    ];
+    let wave = |len: usize, f: fn(f64) -> f64| -> Vec<u8> {
+        let value = |i: usize| (0.02 * f(0.37 * i as f64)) as f32;
+        (0..len).flat_map(|i| value(i).to_le_bytes()).collect()
+    };
+    let mut tensors = Vec::new();
+    for layer in 0..30 {
+        for (module, out, inp) in shapes {
+            let key = format!("base_model.model.model.layers.{layer}.{module}");
+            let (a, b) = (wave(RANK * inp, f64::sin), wave(out * RANK, f64::cos));
+            tensors.push((format!("{key}.lora_A.weight"), vec![RANK, inp], a));
+            tensors.push((format!("{key}.lora_B.weight"), vec![out, RANK], b));
+        }
+    }
+    let views = tensors.iter().map(|(key, shape, data)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
+        (key, view)
+    });
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(about)).unwrap();
+    let modules: Vec<&str> = shapes
+        .iter()
+        .filter_map(|(module, ..)| module.split('.').next_back())
+        .collect();
+    let config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 16,
+        "lora_dropout": 0.0, "bias": "none", "target_modules": modules,
+    });
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("adapter_model.safetensors"), bytes).unwrap();
+    fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_the_step_and_the_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (tiny(folder.path()), folder.path().join("out"));
+    let data = reference("records.jsonl");
+    let mut words = vec!["train", "--model", text(&model), "--data", text(&data)];
+    words.extend(["--out", text(&out), "--steps", "9", "--batch", "2"]);
+    words.extend(["--learning-rate", "1e30", "--sequence-length", "128"]);
+    words.extend(PLAIN);
+    let output = fedpipe(&words);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (step, records) = (
+        said.contains("of step 1 is not finite"),
+        said.contains("records [2, 3]"),
+    );
+    assert!(step && records, "{said}");
+    assert!(!out.exists(), "nothing was saved");
+}
+
+/// A limit of the process holds as one of its container would; `ulimit -d` is in KiB.
+#[test]
+fn what_would_not_fit_is_refused_before_it_is_begun_with_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (tiny(folder.path()), reference("records.jsonl"));
+    let out = folder.path().join("out");
+    let limited = |words: &[&str]| -> Output {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -d 400000; exec \"$0\" \"$@\""]);
+        command.arg(tests::fleet::binary()).args(words);
+        command.output().unwrap()
+    };
+    let path = text(&model);
+    let bench = [
+        "bench", "train", "--model", path, "--batch", "5000", "--seq", "200",
+    ];
+    let mut train = vec![
+        "train",
+        "--model",
+        path,
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+    ];
+    train.extend([
+        "--steps",
+        "1",
+        "--batch",
+        "5000",
+        "--sequence-length",
+        "200",
+    ]);
+    for words in [&bench[..], &train[..]] {
+        let output = limited(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("this would not fit; --ignore-memory"),
+            "{said}"
+        );
+        assert!(
+            said.contains(" MiB are needed and 391 MiB allowed"),
+            "{said}"
+        );
+        assert!(
+            said.contains("enough would be") && said.contains("batch "),
+            "{said}"
+        );
+    }
+    assert!(!out.exists(), "nothing was begun");
+    let small = [
+        "bench", "train", "--model", path, "--batch", "2", "--seq", "40", "--steps", "1",
+    ];
+    succeeded(&limited(&small));
+}
+
+#[test]
+fn bench_prints_one_json_object_with_every_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path());
+    let measure = |words: &[&str]| -> Value {
+        let mut all = vec!["bench", words[0], "--model", text(&model), "--base", "f32"];
+        all.extend([
+            "--batch",
+            "2",
+            "--seq",
+            "40",
+            "--steps",
+            "1",
+            "--threads",
+            "2",
+            "--json",
+        ]);
+        all.extend(&words[1..]);
+        let output = fedpipe(&all);
+        serde_json::from_slice(&succeeded(&output).stdout).unwrap()
+    };
+    let adapter = ["--rank", "4", "--targets", "all-linear"];
+    for words in [
+        vec!["forward"],
+        [&["train", "--checkpoint"][..], &adapter].concat(),
+        [&["train", "--optimizer", "mezo"][..], &adapter].concat(),
+        [&["train", "--optimizer", "adamw"][..], &adapter].concat(),
+    ] {
+        let figures = measure(&words);
+        for key in [
+            "tokens_per_second",
+            "peak_mib",
+            "loss",
+            "achieved_gflops",
+            "roofline_gflops",
+            "fraction_of_roofline",
+            "threads",
+        ] {
+            let value = figures[key].as_f64();
+            assert!(
+                value.is_some_and(|value| value > 0.0),
+                "{words:?}: {key} in {figures}"
+            );
+        }
+        assert_eq!(
+            (&figures["base"], &figures["compute"]),
+            (&json!("f32"), &json!("f32"))
+        );
+        assert!(
+            figures["kernel"]
+                .as_str()
+                .is_some_and(|id| id.contains("f32")),
+            "{figures}"
+        );
+        let (achieved, roofline) = (&figures["achieved_gflops"], &figures["roofline_gflops"]);
+        let fraction = achieved.as_f64().unwrap() / roofline.as_f64().unwrap();
+        let said = figures["fraction_of_roofline"].as_f64().unwrap();
+        assert!((fraction - said).abs() < 1e-9, "{figures}");
+    }
+}
