@@ -13,6 +13,7 @@ mod e2e;
 mod emulation;
 mod faults;
 mod forged;
+mod grants;
 mod inputs;
 mod kills;
 mod memory;

@@ -14,6 +14,7 @@
 pub mod api;
 pub mod archive;
 pub mod bound;
+pub mod cloud;
 pub mod command;
 pub mod disk;
 pub mod fleet;
@@ -27,6 +28,7 @@ pub mod twin;
 pub mod wire;
 
 pub use api::Api;
+pub use cloud::Cloud;
 pub use fleet::{Fleet, Setup, Site};
 pub use job::job;
 pub use wire::Wire;

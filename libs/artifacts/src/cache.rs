@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::artifact::Digest;
+use domain::object::model_prefix;
 
-use crate::download::rename_durably;
+use crate::download::{reads, rename_durably};
 use crate::manifest::Manifest;
-use crate::model::model_prefix;
 use crate::source::blocking;
 use crate::{Error, Store, Transfer};
 
@@ -154,14 +154,20 @@ impl ModelCache {
         let partial = self.dir.join(format!("{}.partial", digest.hex()));
         let (cache, keep, needed) = (self.clone(), digest.hex().to_owned(), manifest.bytes());
         blocking(move || cache.make_room(&keep, needed)).await?;
+        let prefix = model_prefix(digest);
+        store.expect(|| {
+            manifest
+                .files()
+                .iter()
+                .flat_map(|file| reads(&prefix, file))
+                .collect()
+        });
         for file in manifest.files() {
             let dest = partial.join(&file.path);
             let folder = dest.parent().unwrap_or(&partial).to_owned();
             blocking(move || fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e)))
                 .await?;
-            store
-                .fetch(&model_prefix(digest), file, &dest, transfer)
-                .await?;
+            store.fetch(&prefix, file, &dest, transfer).await?;
         }
         let folder = self.dir.join(digest.hex());
         blocking(move || rename_durably(&partial, &folder)).await

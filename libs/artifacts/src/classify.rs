@@ -8,6 +8,7 @@ use std::io;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::Error;
+use crate::granted::Fault;
 
 /// What errors say about where they happened.
 #[derive(Debug, Clone)]
@@ -17,9 +18,47 @@ pub(crate) struct Place {
 }
 
 impl Error {
+    /// What only storage behind signed URLs reports; anything else is given back.
+    fn through_url(
+        place: &Place,
+        key: &str,
+        error: object_store::Error,
+    ) -> Result<Self, object_store::Error> {
+        let fault = chain(&error).find_map(|e| e.downcast_ref::<Fault>());
+        match fault {
+            Some(Fault::Refused(refusal)) => Ok(Self::NotGranted {
+                key: key.to_owned(),
+                refusal: refusal.clone(),
+            }),
+            Some(Fault::InTheClear) => {
+                let why = "the api signs URLs that are http://, which sends data in the clear: set storage.allow_http";
+                Ok(Self::Config { why: why.into() })
+            }
+            Some(Fault::Away(_)) => Ok(Self::Unreachable {
+                place: "the api, which signs URLs,".into(),
+                source: error.into(),
+            }),
+            Some(Fault::Broken) => Ok(Self::Unreachable {
+                place: place.url.clone(),
+                source: error.into(),
+            }),
+            Some(Fault::Answer {
+                status: 401 | 403, ..
+            }) => Ok(Self::UrlRefused {
+                key: key.to_owned(),
+                source: error.into(),
+            }),
+            _ => Err(error),
+        }
+    }
+
     /// An error of `object_store`, asked about `key` in the storage at `place`.
     pub(crate) fn storage(place: &Place, key: &str, error: object_store::Error) -> Self {
         let key = key.to_owned();
+        let error = match Self::through_url(place, &key, error) {
+            Ok(known) => return known,
+            Err(error) => error,
+        };
         let answer = error.to_string();
         if chain(&error).any(|e| e.downcast_ref().is_some_and(is_full)) || says_full(&answer) {
             return Self::Full {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Storage settings.
+/// Storage settings. Without a url (a worker's site.toml with no `[storage]`) storage is reached
+/// through URLs that the control plane signs; `ca_file` and `allow_http` then say whom to trust.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -32,6 +33,35 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// S3 only: accept an endpoint without TLS.
     pub allow_http: bool,
+    /// S3 only: the URLs that the api signs for workers without credentials.
+    #[serde(skip_serializing_if = "Urls::is_default")]
+    pub urls: Urls,
+}
+
+/// URLs signed for others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Urls {
+    /// `https://host:port` under which the others reach storage; absent: as we do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How long a request may begin with a URL, in seconds; a transfer that takes longer asks again.
+    pub valid_seconds: u32,
+}
+
+impl Default for Urls {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            valid_seconds: 300,
+        }
+    }
+}
+
+impl Urls {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A text that is read from configuration and never printed.

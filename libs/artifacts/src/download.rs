@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use domain::artifact::ArtifactRef;
+use domain::grant::{Access, Wanted};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256};
 
@@ -37,8 +38,9 @@ impl Store {
         transfer: &Transfer,
     ) -> Result<(), Error> {
         let file = transfer.guard(self.manifest_of(artifact, limit)).await?;
-        self.fetch(key::parent(&artifact.key)?, &file, dest, transfer)
-            .await
+        let prefix = key::parent(&artifact.key)?;
+        self.expect(|| reads(prefix, &file).collect());
+        self.fetch(prefix, &file, dest, transfer).await
     }
 
     /// Fetches an artifact of at most `limit` bytes into memory.
@@ -53,6 +55,7 @@ impl Store {
     ) -> Result<Bytes, Error> {
         let file = transfer.guard(self.manifest_of(artifact, limit)).await?;
         let prefix = key::parent(&artifact.key)?;
+        self.expect(|| reads(prefix, &file).collect());
         // The manifest's sum is right, and below the limit that the caller can bear.
         let mut all = BytesMut::with_capacity(file.bytes as usize);
         let parts: Vec<_> = (file.parts.iter())
@@ -153,6 +156,14 @@ impl Store {
         })
         .await
     }
+}
+
+/// What fetching a file asks for, in order.
+pub(crate) fn reads(prefix: &str, file: &manifest::File) -> impl Iterator<Item = Wanted> {
+    file.parts.iter().map(move |part| Wanted {
+        access: Access::Get,
+        key: part_key(prefix, part),
+    })
 }
 
 /// What is there of a download; the hasher has seen exactly the bytes below `length`.

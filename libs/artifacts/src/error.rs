@@ -80,6 +80,29 @@ pub enum Error {
         /// The server's own words.
         source: Source,
     },
+    /// The control plane does not let this worker do it.
+    #[error("the control plane does not grant `{key}`: {}", refusal.reason)]
+    NotGranted {
+        /// What was asked for.
+        key: String,
+        /// What was refused, and why.
+        refusal: domain::grant::Refusal,
+    },
+    /// Storage does not take a URL that was signed a moment ago.
+    #[error(
+        "storage does not take the URL signed for `{key}`: check the api's clock, its keys and storage.urls.endpoint"
+    )]
+    UrlRefused {
+        /// What was asked for.
+        key: String,
+        /// The server's own words.
+        source: Source,
+    },
+    /// No URL can be signed for what lies here.
+    #[error(
+        "objects do not lie in S3, so no URLs can be signed: give each worker its own [storage]"
+    )]
+    NoUrls,
     /// The bucket of the url is not there.
     #[error("bucket `{bucket}` does not exist: create it, or correct the url of the storage")]
     BucketMissing {
@@ -181,6 +204,9 @@ impl Error {
             | Self::Changed { .. } => Retry::Later,
             Self::Untrusted { .. }
             | Self::Denied { .. }
+            | Self::NotGranted { .. }
+            | Self::UrlRefused { .. }
+            | Self::NoUrls
             | Self::BucketMissing { .. }
             | Self::Refused { .. }
             | Self::NotFound { .. }

@@ -1,4 +1,5 @@
-//! The only user of `object_store` in fedpipe: local files and S3 look alike from here.
+//! The only user of `object_store` in fedpipe: local files, S3, and URLs that somebody else signs look
+//! alike from here.
 //!
 //! It promises: content is stored as parts of at most 8 MiB, named by what they contain and sealed
 //! by a [`Manifest`]; nothing is overwritten; every transfer resumes where it stopped, is verified
@@ -14,8 +15,10 @@ pub mod store;
 pub mod transfer;
 
 mod classify;
+mod granted;
 mod key;
 pub mod manifest;
+pub mod sign;
 mod source;
 
 mod download;
@@ -32,10 +35,12 @@ pub mod tensors;
 pub use cache::{CachedModel, ModelCache};
 pub use config::Config;
 pub use error::{Error, Retry};
+pub use granted::Link;
 pub use manifest::Manifest;
 pub use model::ModelRef;
 pub use prefix::Usage;
 pub use probe::Bandwidth;
+pub use sign::{SignError, Signed, Signer};
 pub use spool::Spool;
 pub use store::Store;
 pub use transfer::Transfer;

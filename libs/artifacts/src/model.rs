@@ -7,12 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use domain::artifact::Digest;
+use domain::object::model_prefix;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::manifest::{MANIFEST_BYTES, Manifest};
 use crate::source::{Content, blocking, digest_of};
 use crate::upload::invalid;
-use crate::{Error, Store, Transfer, manifest};
+use crate::{Error, Store, Transfer, key, manifest};
 
 /// Where all models lie.
 const MODELS: &str = "models";
@@ -144,13 +145,8 @@ impl Store {
     }
 }
 
-/// Where the objects of a model lie.
-pub(crate) fn model_prefix(digest: &Digest) -> String {
-    format!("{MODELS}/{}", digest.hex())
-}
-
 fn manifest_key(digest: &Digest) -> String {
-    format!("{MODELS}/{}/manifest", digest.hex())
+    key::join(&model_prefix(digest), "manifest")
 }
 
 /// Every file of a model: its path in the manifest, and where it lies.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::transfer::tick;
 use crate::{Error, PART_BYTES, Store, Transfer, key};
 use bytes::Bytes;
+use domain::grant::{Access, Wanted};
 
 /// Most bytes that a probe moves in each direction.
 pub const PROBE_BYTES: u64 = 8 * PART_BYTES;
@@ -41,50 +42,73 @@ impl Store {
             });
         }
         let prefix = key::join(prefix, &format!("probe-{seed:016x}"));
+        let lengths: Vec<u64> = (0..bytes.get().div_ceil(PART_BYTES))
+            .map(|part| (bytes.get() - part * PART_BYTES).min(PART_BYTES))
+            .collect();
+        let names: Vec<String> = (0..lengths.len())
+            .map(|part| key::join(&prefix, &part.to_string()))
+            .collect();
+        self.expect(|| uses(&names));
         // A probe that died would make this one find its objects instead of sending them.
-        transfer.guard(self.delete_prefix(&prefix)).await?;
-        let measured = self.measure(&prefix, bytes.get(), seed, transfer).await;
+        transfer.guard(self.delete_all(&names)).await?;
+        let measured = self.measure(&names, &lengths, seed, transfer).await;
         // Also after a failure or a cancellation; which of the two is reported is the first one.
-        let deleted = self.delete_prefix(&prefix).await;
+        let deleted = self.delete_all(&names).await;
         let bandwidth = measured?;
         deleted?;
         Ok(bandwidth)
     }
 
+    /// By name: who reaches storage through signed URLs cannot list.
+    async fn delete_all(&self, names: &[String]) -> Result<(), Error> {
+        for name in names {
+            self.delete(&key::parse(name)?).await?;
+        }
+        Ok(())
+    }
+
     async fn measure(
         &self,
-        prefix: &str,
-        bytes: u64,
+        names: &[String],
+        lengths: &[u64],
         seed: u64,
         transfer: &Transfer,
     ) -> Result<Bandwidth, Error> {
-        let lengths: Vec<u64> = (0..bytes.div_ceil(PART_BYTES))
-            .map(|part| (bytes - part * PART_BYTES).min(PART_BYTES))
-            .collect();
-        let name = |part: usize| key::join(prefix, &part.to_string());
         let mut up = Duration::ZERO;
         let mut down = Duration::ZERO;
-        for (part, &length) in lengths.iter().enumerate() {
+        for (part, (name, &length)) in names.iter().zip(lengths).enumerate() {
             let content = noise(seed.wrapping_add(part as u64), length);
             let start = tick();
-            transfer
-                .guard(self.create(&name(part), content, transfer))
-                .await?;
+            transfer.guard(self.create(name, content, transfer)).await?;
             up += tick() - start;
         }
-        for (part, &length) in lengths.iter().enumerate() {
+        for (name, &length) in names.iter().zip(lengths) {
             let start = tick();
             transfer
-                .guard(self.get_exact(&name(part), length, transfer))
+                .guard(self.get_exact(name, length, transfer))
                 .await?;
             down += tick() - start;
         }
+        let bytes: u64 = lengths.iter().sum();
         let rate = |time: Duration| bytes as f64 / time.as_secs_f64().max(1e-9);
         Ok(Bandwidth {
             up_bytes_per_second: rate(up),
             down_bytes_per_second: rate(down),
         })
     }
+}
+
+/// What a probe does with each of its objects; one that is asked for in time is not measured.
+fn uses(names: &[String]) -> Vec<Wanted> {
+    let accesses = [Access::Delete, Access::Put, Access::Get];
+    let uses = accesses.into_iter().flat_map(|access| {
+        let wanted = move |key: &String| Wanted {
+            access,
+            key: key.clone(),
+        };
+        names.iter().map(wanted)
+    });
+    uses.collect()
 }
 
 /// SplitMix64's output as bytes.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use domain::grant::Wanted;
 use futures::StreamExt;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -20,6 +21,8 @@ use object_store::{
 };
 
 use crate::classify::Place;
+use crate::granted::Urls;
+use crate::sign::Signing;
 use crate::{Config, Error, Transfer, key};
 
 /// Time to set up a connection.
@@ -27,11 +30,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Silence of a server that was asked something, or stopped within an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
 /// A request that fails is repeated for this long.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for sending one part; 8 MiB in it are 70 kB/s.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Objects on local files or on an S3 server; clones share the connections.
+/// Objects on local files, on an S3 server, or behind URLs that somebody else signs; clones share the
+/// connections.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// For questions: they have short answers, or answers that show progress.
@@ -41,6 +45,10 @@ pub struct Store {
     pub(crate) place: Place,
     /// Where local objects lie.
     pub(crate) folder: Option<PathBuf>,
+    /// With what URLs are signed for others.
+    pub(crate) signing: Option<Arc<Signing>>,
+    /// The URLs that others sign for us.
+    urls: Option<Arc<Urls>>,
 }
 
 impl Store {
@@ -83,6 +91,8 @@ impl Store {
             writes: files,
             place,
             folder: Some(folder.to_owned()),
+            signing: None,
+            urls: None,
         })
     }
 
@@ -99,33 +109,63 @@ impl Store {
         } else {
             key::parse(prefix)?
         };
-        // The client below has no TLS provider of its own; a second call changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let place = Place {
             url: config.url.clone(),
             bucket: bucket.to_owned(),
         };
-        let asking = ClientOptions::new()
-            .with_timeout_disabled()
-            .with_read_timeout(READ_TIMEOUT);
-        let sending = ClientOptions::new().with_timeout(SEND_TIMEOUT);
-        let open = |options: ClientOptions| -> Result<Arc<dyn ObjectStore>, Error> {
-            let s3 = s3_builder(config, bucket)?
-                .with_client_options(
-                    trusting(config, options)?
-                        .with_connect_timeout(CONNECT_TIMEOUT)
-                        .with_allow_http(config.allow_http),
-                )
-                .build()
-                .map_err(|e| Error::Config { why: e.to_string() })?;
-            Ok(Arc::new(PrefixStore::new(s3, prefix.clone())))
+        let open =
+            |endpoint: Option<&str>, options: ClientOptions| -> Result<Arc<AmazonS3>, Error> {
+                let builder = s3_builder(config, bucket, endpoint)?.with_client_options(options);
+                let built = builder.build();
+                Ok(Arc::new(
+                    built.map_err(|e| Error::Config { why: e.to_string() })?,
+                ))
+            };
+        let endpoint = config.endpoint.as_deref();
+        let (reads, writes) = (
+            open(endpoint, asking(config)?)?,
+            open(endpoint, sending(config)?)?,
+        );
+        let signs = match config.urls.endpoint.as_deref() {
+            Some(elsewhere) => open(Some(elsewhere), asking(config)?)?,
+            None => Arc::clone(&reads),
         };
+        let signing = Signing::new(config, signs, prefix.clone())?;
         Ok(Self {
-            reads: open(asking)?,
-            writes: open(sending)?,
+            reads: Arc::new(PrefixStore::new(reads, prefix.clone())),
+            writes: Arc::new(PrefixStore::new(writes, prefix)),
             place,
             folder: None,
+            signing: Some(Arc::new(signing)),
+            urls: None,
         })
+    }
+
+    /// Storage behind the URLs of somebody else.
+    pub(crate) fn through_urls(
+        reads: Arc<dyn ObjectStore>,
+        writes: Arc<dyn ObjectStore>,
+        urls: Arc<Urls>,
+    ) -> Self {
+        let place = Place {
+            url: "the signed URLs".into(),
+            bucket: "behind the signed URLs".into(),
+        };
+        Self {
+            reads,
+            writes,
+            place,
+            folder: None,
+            signing: None,
+            urls: Some(urls),
+        }
+    }
+
+    /// Says what a transfer is going to ask for, so that its URLs are signed in batches.
+    pub(crate) fn expect(&self, ahead: impl FnOnce() -> Vec<Wanted>) {
+        if let Some(urls) = &self.urls {
+            urls.expect(ahead());
+        }
     }
 
     /// Asks the storage one small question: is it there, and may we in?
@@ -133,6 +173,9 @@ impl Store {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Denied`], [`Error::BucketMissing`] and their like.
     pub async fn ready(&self) -> Result<(), Error> {
+        if self.urls.is_some() {
+            return self.exists(domain::object::REACH).await.map(drop);
+        }
         match self.reads.list(Some(&Path::from("models"))).next().await {
             Some(Err(e)) => Err(Error::storage(&self.place, "models", e)),
             Some(Ok(_)) | None => Ok(()),
@@ -278,8 +321,26 @@ impl Store {
     }
 }
 
-/// The options with the configured authorities in them.
-fn trusting(config: &Config, mut options: ClientOptions) -> Result<ClientOptions, Error> {
+/// For questions.
+pub(crate) fn asking(config: &Config) -> Result<ClientOptions, Error> {
+    let options = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(READ_TIMEOUT);
+    trusting(config, options)
+}
+
+/// For sending.
+pub(crate) fn sending(config: &Config) -> Result<ClientOptions, Error> {
+    trusting(config, ClientOptions::new().with_timeout(SEND_TIMEOUT))
+}
+
+/// The options with the configured authorities in them, and what all connections share.
+fn trusting(config: &Config, options: ClientOptions) -> Result<ClientOptions, Error> {
+    // The client has no TLS provider of its own; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut options = options
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_allow_http(config.allow_http);
     if let Some(path) = &config.ca_file {
         let pem = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let unusable = |e| Error::Config {
@@ -292,7 +353,11 @@ fn trusting(config: &Config, mut options: ClientOptions) -> Result<ClientOptions
     Ok(options)
 }
 
-fn s3_builder(config: &Config, bucket: &str) -> Result<AmazonS3Builder, Error> {
+fn s3_builder(
+    config: &Config,
+    bucket: &str,
+    endpoint: Option<&str>,
+) -> Result<AmazonS3Builder, Error> {
     let (Some(access), Some(secret)) = (&config.access_key, &config.secret_key) else {
         return Err(Error::Config {
             why: "s3:// needs access_key and secret_key".into(),
@@ -313,7 +378,7 @@ fn s3_builder(config: &Config, bucket: &str) -> Result<AmazonS3Builder, Error> {
             max_retries: 100,
             retry_timeout: RETRY_TIMEOUT,
         });
-    if let Some(endpoint) = &config.endpoint {
+    if let Some(endpoint) = endpoint {
         if endpoint.starts_with("http://") && !config.allow_http {
             let why = "endpoint is http://, which sends data in the clear: use https:// or set allow_http";
             return Err(Error::Config { why: why.into() });

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use domain::artifact::ArtifactRef;
+use domain::grant::{Access, Wanted};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::manifest::{self, Manifest};
@@ -78,6 +79,7 @@ impl Store {
         transfer: &Transfer,
     ) -> Result<(), Error> {
         let sealed = Bytes::from(manifest.to_bytes().map_err(|e| invalid(key, e))?);
+        self.expect(|| writes(key, prefix, manifest));
         if transfer
             .guard(self.is_placed(key, sealed.len() as u64))
             .await?
@@ -124,6 +126,23 @@ impl Store {
             .try_collect::<()>();
         transfer.guard(sent).await
     }
+}
+
+/// What storing this asks for, in order.
+fn writes(key: &str, prefix: &str, manifest: &Manifest) -> Vec<Wanted> {
+    let wanted = |access, key: &str| Wanted {
+        access,
+        key: key.to_owned(),
+    };
+    let parts = manifest.files().iter().flat_map(|file| &file.parts);
+    let parts = parts.flat_map(|part| {
+        let key = part_key(prefix, part);
+        [wanted(Access::Head, &key), wanted(Access::Put, &key)]
+    });
+    std::iter::once(wanted(Access::Head, key))
+        .chain(parts)
+        .chain(std::iter::once(wanted(Access::Put, key)))
+        .collect()
 }
 
 /// Where a part of an artifact under `prefix` lies.

@@ -18,7 +18,6 @@ use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::connection::REQUEST_TIMEOUT;
 use crate::publish::{headers, payload};
 use crate::{Bus, Error, store};
 
@@ -252,28 +251,6 @@ impl Bus {
         Ok(beats.filter_map(|message| {
             std::future::ready(decode(message.headers.as_ref(), &message.payload))
         }))
-    }
-
-    /// Gives a worker an order and waits for its answer.
-    ///
-    /// # Errors
-    /// If nobody answers in time.
-    pub async fn order(&self, control: &Control) -> Result<Reply, Error> {
-        let request = self.client.request_with_headers(
-            control.subject(),
-            headers(control),
-            payload(control)?,
-        );
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
-        let answer =
-            answer.map_err(|error| Error::unavailable("order a worker")(Box::new(error)))?;
-        let answer =
-            answer.map_err(|error| Error::unavailable("order a worker")(Box::new(error)))?;
-        let subject = control.subject();
-        decode(answer.headers.as_ref(), &answer.payload).ok_or_else(|| Error::Decode {
-            subject,
-            source: "not a reply".into(),
-        })
     }
 
     /// Orders to this worker.

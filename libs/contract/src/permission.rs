@@ -27,6 +27,8 @@ pub struct Permissions {
     pub publish: Vec<String>,
     /// Allowed for subscribing.
     pub subscribe: Vec<String>,
+    /// Whether it may answer questions that it hears, each once, wherever they ask to be answered.
+    pub answers: bool,
 }
 
 impl Role {
@@ -67,6 +69,7 @@ fn worker_permissions(worker: &WorkerName) -> Permissions {
         publish: vec![
             format!("{PREFIX}.report.{worker}.>"),
             subject::beat(worker),
+            subject::grant(worker),
             topology::registration_subject(worker),
             format!("$JS.API.CONSUMER.INFO.{tasks}.{consumer}"),
             format!("$JS.API.CONSUMER.MSG.NEXT.{tasks}.{consumer}"),
@@ -79,6 +82,7 @@ fn worker_permissions(worker: &WorkerName) -> Permissions {
             format!("{}.>", subject::inbox(worker)),
             subject::control(worker),
         ],
+        answers: false,
     }
 }
 
@@ -107,8 +111,17 @@ fn control_permissions(role: &Role) -> Permissions {
         Role::Planner => publish.push(kv(Bucket::Plans)),
         _ => publish.extend([TASKS.filter(), format!("{PREFIX}.ctl.*")]),
     }
-    let subscribe = vec![inbox, subject::beats(), JOBS.filter(), REPORTS.filter()];
-    Permissions { publish, subscribe }
+    let mut subscribe = vec![inbox, subject::beats(), JOBS.filter(), REPORTS.filter()];
+    // The api answers what workers ask; the bus answers into the asking worker's own inbox only.
+    let answers = *role == Role::Api;
+    if answers {
+        subscribe.push(subject::grants());
+    }
+    Permissions {
+        publish,
+        subscribe,
+        answers,
+    }
 }
 
 #[cfg(test)]

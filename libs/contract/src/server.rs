@@ -26,6 +26,9 @@ pub struct Listen {
     pub disk_bytes: u64,
 }
 
+/// Leave to answer a question once, within a time that no requester waits longer than.
+const ANSWERS: &str = ", allow_responses: { max: 1, expires: \"30s\" }";
+
 /// Renders the configuration file.
 #[must_use]
 pub fn configuration(listen: &Listen, users: &[User]) -> String {
@@ -40,10 +43,15 @@ pub fn configuration(listen: &Listen, users: &[User]) -> String {
         listen.address, listen.ports_file_dir, listen.store_dir, listen.disk_bytes
     );
     for user in users {
-        let Permissions { publish, subscribe } = user.role.permissions();
+        let Permissions {
+            publish,
+            subscribe,
+            answers,
+        } = user.role.permissions();
+        let answers = if answers { ANSWERS } else { "" };
         let _ = writeln!(
             text,
-            "    {{ user: {:?}, password: {:?}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",
+            "    {{ user: {:?}, password: {:?}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }}{answers} }} }}",
             user.role.user(),
             user.password,
             list(&publish),

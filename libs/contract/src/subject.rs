@@ -66,6 +66,25 @@ pub fn beats() -> String {
     format!("{PREFIX}.beat.*")
 }
 
+/// Where a worker asks to be let at objects in storage.
+#[must_use]
+pub fn grant(worker: &WorkerName) -> String {
+    format!("{PREFIX}.grant.{worker}")
+}
+
+/// All such questions.
+#[must_use]
+pub fn grants() -> String {
+    format!("{PREFIX}.grant.*")
+}
+
+/// Who asks on this subject; `None` for any other. Permissions let a worker ask under its own name only.
+#[must_use]
+pub fn parse_grant(subject: &str) -> Option<WorkerName> {
+    let rest = subject.strip_prefix(PREFIX)?;
+    rest.strip_prefix(".grant.")?.parse().ok()
+}
+
 /// Where what could not be handled is laid down.
 #[must_use]
 pub fn dead(service: &str, subject: &str) -> String {

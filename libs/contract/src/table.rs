@@ -7,6 +7,7 @@ use domain::fleet::Beat;
 use crate::Message;
 use crate::message::control::{Control, Reply};
 use crate::message::dead::DeadLetter;
+use crate::message::grant::{Answer, Ask};
 use crate::message::job::JobEvent;
 use crate::message::{report, task};
 use crate::permission::Role;
@@ -29,6 +30,8 @@ pub fn kinds() -> Vec<(&'static str, u16)> {
         kind::<report::Failed>(),
         kind::<Control>(),
         kind::<Reply>(),
+        kind::<Ask>(),
+        kind::<Answer>(),
         kind::<Beat>(),
         kind::<DeadLetter>(),
     ]
@@ -72,6 +75,9 @@ pub fn markdown() -> String {
         let _ = writeln!(page, "\n### `{}`\n", role.user());
         let _ = writeln!(page, "- publish: {}", code(&permissions.publish));
         let _ = writeln!(page, "- subscribe: {}", code(&permissions.subscribe));
+        if permissions.answers {
+            page.push_str("- publish once to wherever a question it hears asks to be answered\n");
+        }
     }
     page
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::state::App;
-use crate::{Config, Error, routes};
+use crate::{Config, Error, grants, routes};
 
 /// Readiness: the message bus.
 const NATS: &str = "nats";
@@ -69,6 +69,7 @@ pub async fn serve(
     tasks.spawn(until_stopped(app.clone(), follow_jobs(app.clone())));
     tasks.spawn(until_stopped(app.clone(), follow_workers(app.clone())));
     tasks.spawn(until_stopped(app.clone(), follow_beats(app.clone())));
+    tasks.spawn(until_stopped(app.clone(), grants::listen(app.clone())));
     tasks.spawn(until_stopped(
         app.clone(),
         look_at_bus(app.clone(), readiness.clone()),

@@ -5,6 +5,9 @@
 //! document (RFC 9457) that says what to do; whoever asks for a job learns within ten seconds which
 //! site it waits for and why. What it shows of one job comes from the key-value store.
 //!
+//! It is the door: people come in by token, over HTTP; workers without credentials of their own are let
+//! at single objects in storage, as far as the stored job says that they take part.
+//!
 //! It does not drive a job: it stores what a person decided (submit, cancel, pause, resume, delete)
 //! and says so. Several may run side by side; none keeps anything that another needs.
 
@@ -15,6 +18,7 @@ mod cursor;
 mod error;
 mod explain;
 mod extract;
+mod grants;
 mod layers;
 mod problem;
 mod reported;

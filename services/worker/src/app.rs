@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artifacts::{ModelCache, Store};
+use artifacts::ModelCache;
 use bus::{Bus, Connect, Serve};
 use chassis::memory;
 use chassis::service::Frame;
@@ -19,6 +19,7 @@ use crate::journal::{Casualty, Journal};
 use crate::sealed::Sealed;
 use crate::site::Site;
 use crate::status::Status;
+use crate::storage::Storage;
 use crate::{Config, Error, beats, handlers, register};
 
 /// Deliveries after which a task is given up without being looked at. Deaths are counted by the
@@ -50,12 +51,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let journal = Journal::at(&state("running"));
     let inherited = journal.inherit(&name, exhaustion, memory_limit_bytes);
     let casualty = inherited.map_err(unusable(&state("running")))?;
+    let storage = Storage::open(&config.storage, &bus, &name)?;
     let site = Arc::new(Site {
         name,
         memory_limit_bytes,
         threads,
         bus,
-        store: Store::open(&config.storage)?,
+        storage,
         cache: ModelCache::open(&state("models"), config.cache_bytes.0)?,
         compute: Compute::start(config.quantized())?,
         status: Status::default(),

@@ -24,7 +24,9 @@ pub struct Config {
     pub name: Option<WorkerName>,
     /// How to reach NATS.
     pub nats: Nats,
-    /// How to reach object storage.
+    /// How to reach object storage. Without a url, which is how a site of somebody else's is set up, the
+    /// worker has no credentials: the control plane signs a URL for each object that its jobs let it
+    /// reach. `ca_file` and `allow_http` then say whom to trust.
     pub storage: artifacts::Config,
     /// Where health and metrics are served.
     pub health: Health,

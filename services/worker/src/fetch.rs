@@ -33,7 +33,7 @@ pub async fn model(running: &Running) -> Result<ModelFiles, Failure> {
             running.stage(Stage::Downloading, 0);
             let transfer = running.transfer();
             let fetched = running.patiently(Trouble::ModelUnusable, || {
-                site.cache.fetch(&site.store, digest, &transfer)
+                site.cache.fetch(&running.store, digest, &transfer)
             });
             let cached = fetched.await?;
             telemetry::count(
@@ -69,7 +69,7 @@ pub async fn adapter(running: &Running, global: &ArtifactRef) -> Result<(PathBuf
     running.stage(Stage::Downloading, global.bytes);
     let (transfer, limit) = (running.transfer(), site.config.adapter_bytes.0);
     let fetched = running.patiently(Trouble::StorageUnavailable, || {
-        site.store.get_file(global, &path, limit, &transfer)
+        running.store.get_file(global, &path, limit, &transfer)
     });
     fetched.await?;
     telemetry::count(

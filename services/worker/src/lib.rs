@@ -36,6 +36,7 @@ mod failure;
 mod trouble;
 
 mod fetch;
+mod storage;
 
 mod adapter_file;
 mod compute;
@@ -53,3 +54,4 @@ pub use config::{Config, Files, Policy};
 pub use error::Error;
 pub use hours::Hours;
 pub use size::Size;
+pub use storage::Storage;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use artifacts::{Retry, Transfer};
+use artifacts::{Retry, Store, Transfer};
 use chassis::clock;
 use chassis::telemetry::{self, Metric};
 use contract::message::report;
@@ -32,6 +32,8 @@ pub struct Running {
     pub address: Address,
     /// What every task carries.
     pub head: Head,
+    /// Object storage, as far as the task's job lets this worker reach it.
+    pub store: Store,
     /// Ends it early.
     pub stop: Stop,
     /// Steps, blocks, bytes and records; what keeps the task ours.

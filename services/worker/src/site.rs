@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use artifacts::{ModelCache, Store};
+use artifacts::ModelCache;
 use bus::Bus;
 use contract::subject::Address;
 use domain::id::{Epoch, JobId, WorkerName};
@@ -17,6 +17,7 @@ use crate::journal::Journal;
 use crate::sealed::Sealed;
 use crate::status::Status;
 use crate::stop::Stop;
+use crate::storage::Storage;
 
 /// What every task of this worker shares.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct Site {
     /// The bus.
     pub bus: Bus,
     /// Object storage.
-    pub store: Store,
+    pub storage: Storage,
     /// Models fetched by digest.
     pub cache: ModelCache,
     /// The compute thread.

@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
-use artifacts::{Config, Store, Transfer};
+use artifacts::{Config, Link, Store, Transfer};
 use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 use testkit::s3::S3Server;
+
+use crate::clerk::Clerk;
 use tokio_util::sync::CancellationToken;
 
 pub const MIB: usize = 1024 * 1024;
 
 pub struct Backend {
     pub store: Store,
+    /// The same storage with every right: who lists and deletes.
+    pub owner: Store,
     back_door: Box<dyn ObjectStore>,
     /// A folder of the test's own.
     pub dir: TempDir,
@@ -32,6 +36,7 @@ impl Backend {
         .unwrap();
         let back_door = object_store::local::LocalFileSystem::new_with_prefix(root).unwrap();
         Self {
+            owner: store.clone(),
             store,
             back_door: Box::new(back_door),
             dir,
@@ -56,10 +61,21 @@ impl Backend {
         let back_door = object_store::prefix::PrefixStore::new(back_door, prefix);
         let dir = tempfile::tempdir().unwrap();
         Self {
+            owner: store.clone(),
             store,
             back_door: Box::new(back_door),
             dir,
             _server: Some(server),
+        }
+    }
+
+    /// The same as [`Backend::s3`], its store without credentials: whatever it asks for is signed.
+    pub fn granted(prefix: &str) -> Self {
+        let backend = Self::s3(prefix);
+        let signer = Arc::new(Clerk::of(&backend.owner));
+        Self {
+            store: Store::granted(&link(), signer),
+            ..backend
         }
     }
 
@@ -93,6 +109,15 @@ impl Backend {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// Connections that take URLs without TLS, as these servers need.
+pub fn link() -> Link {
+    let config = Config {
+        allow_http: true,
+        ..Config::default()
+    };
+    Link::open(&config).unwrap()
 }
 
 pub fn config_of(server: &S3Server, prefix: &str) -> Config {

@@ -18,6 +18,7 @@ fn the_futures_of_all_calls_may_change_threads() {
     ) {
         check(store.ready());
         check(store.exists("a"));
+        check(store.sign(&[]));
         check(store.put_file("a", path, transfer));
         check(store.put_bytes("a", "x", transfer));
         check(store.get_file(artifact, path, 1, transfer));

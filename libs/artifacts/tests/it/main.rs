@@ -1,4 +1,5 @@
-//! Storage as its users see it: one suite on local files and on a real S3 server, then faults.
+//! Storage as its users see it: one suite on local files, on a real S3 server and through URLs that
+//! are signed for it; then faults.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -6,8 +7,10 @@
 )]
 
 mod backend;
+mod clerk;
 mod faults;
 mod futures_are_send;
+mod granted_urls;
 mod suite;
 mod suite_models;
 mod suite_refusals;
@@ -25,6 +28,12 @@ macro_rules! on_every_backend {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 crate::$module::$case(&crate::backend::Backend::s3(stringify!($case))).await;
+            })*
+        }
+        mod granted {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$module::$case(&crate::backend::Backend::granted(stringify!($case))).await;
             })*
         }
     };

@@ -181,17 +181,17 @@ pub async fn a_prefix_goes_away_and_its_neighbours_stay(backend: &Backend) {
     put("jobs/a/updates/w1").await.unwrap();
     put("jobs/a/updates/w2").await.unwrap();
     let neighbour = put("jobs/ab/updates/w1").await.unwrap();
-    let used = backend.store.usage("jobs/a").await.unwrap();
+    let used = backend.owner.usage("jobs/a").await.unwrap();
     assert_eq!(used.objects, 4);
     assert!(used.bytes > 34);
 
-    assert_eq!(backend.store.delete_prefix("jobs/a").await.unwrap(), used);
+    assert_eq!(backend.owner.delete_prefix("jobs/a").await.unwrap(), used);
     assert_eq!(
-        backend.store.usage("jobs/a").await.unwrap(),
+        backend.owner.usage("jobs/a").await.unwrap(),
         Usage::default()
     );
     assert_eq!(
-        backend.store.delete_prefix("jobs/a").await.unwrap(),
+        backend.owner.delete_prefix("jobs/a").await.unwrap(),
         Usage::default()
     );
     backend
@@ -221,7 +221,7 @@ pub async fn a_probe_measures_the_emulated_link_and_leaves_nothing(backend: &Bac
         assert!(rate > 0.0 && rate < 1.02 * link as f64, "{measured:?}");
     }
     assert_eq!(transfer.moved(), 2 * bytes.get());
-    assert_eq!(backend.store.usage("jobs").await.unwrap(), Usage::default());
+    assert_eq!(backend.owner.usage("jobs").await.unwrap(), Usage::default());
     let too_much = NonZeroU64::new(artifacts::probe::PROBE_BYTES + 1).unwrap();
     let error = backend
         .store
@@ -325,7 +325,7 @@ pub async fn a_full_spool_is_resumable(backend: &Backend) {
 
     // A reservation does not outlive a fetch that failed.
     spool.remove(&two.sha256).await.unwrap();
-    backend.store.delete_prefix("a").await.unwrap();
+    backend.owner.delete_prefix("a").await.unwrap();
     spool
         .ensure(&backend.store, &one, &transfer)
         .await

@@ -66,7 +66,7 @@ pub async fn a_folder_comes_back_as_it_was_pushed(backend: &Backend) {
     let other = push(backend, 9, 10).await;
     let mut expected = [model.clone(), other.clone()];
     expected.sort_by(|a, b| a.digest.cmp(&b.digest));
-    assert_eq!(backend.store.list_models().await.unwrap(), expected);
+    assert_eq!(backend.owner.list_models().await.unwrap(), expected);
 
     let transfer = Transfer::default();
     let cache = cache(backend, 64 * MIB as u64);
@@ -85,8 +85,8 @@ pub async fn a_folder_comes_back_as_it_was_pushed(backend: &Backend) {
         .unwrap();
     assert_eq!(transfer.moved(), model.bytes, "fetched twice");
 
-    backend.store.delete_model(&model.digest).await.unwrap();
-    assert_eq!(backend.store.list_models().await.unwrap(), [other]);
+    backend.owner.delete_model(&model.digest).await.unwrap();
+    assert_eq!(backend.owner.list_models().await.unwrap(), [other]);
 }
 
 pub async fn a_single_file_is_fetched_as_a_file(backend: &Backend) {
@@ -202,5 +202,5 @@ pub async fn a_model_that_was_never_pushed_is_not_found(backend: &Backend) {
         .fetch(&backend.store, &digest, &Transfer::default())
         .await;
     assert!(matches!(error, Err(Error::NotFound { .. })), "{error:?}");
-    assert_eq!(backend.store.list_models().await.unwrap(), []);
+    assert_eq!(backend.owner.list_models().await.unwrap(), []);
 }

@@ -85,7 +85,7 @@ pub async fn a_part_of_another_length_is_refused(backend: &Backend) {
         .put_bytes("b", "hello", &Transfer::default())
         .await
         .unwrap();
-    backend.store.delete_prefix("b").await.unwrap();
+    backend.owner.delete_prefix("b").await.unwrap();
     let part = format!("b/parts/{}", artifact.sha256.hex());
     backend.overwrite(&part, "hell").await;
     let error = backend
@@ -265,7 +265,7 @@ pub async fn a_prefix_that_could_escape_is_refused(backend: &Backend) {
             matches!(error, Error::InvalidKey { .. }),
             "{prefix}: {error:?}"
         );
-        let error = backend.store.delete_prefix(prefix).await.unwrap_err();
+        let error = backend.owner.delete_prefix(prefix).await.unwrap_err();
         assert!(
             matches!(error, Error::InvalidKey { .. }),
             "{prefix}: {error:?}"
@@ -300,7 +300,7 @@ pub async fn a_missing_artifact_is_not_found(backend: &Backend) {
     )
     .await;
     // A seal on parts that are gone.
-    backend.store.delete_prefix("a/parts").await.unwrap();
+    backend.owner.delete_prefix("a/parts").await.unwrap();
     refused(
         backend,
         &artifact,

@@ -24,7 +24,7 @@ use crate::fixture::{SOON, Site, connect, failed, job_id, probe, site_a, site_b,
 const MOMENT: Duration = Duration::from_millis(400);
 
 /// Somebody with the credentials of this role and a client of their own.
-async fn raw(server: &NatsServer, role: &Role) -> Client {
+pub async fn raw(server: &NatsServer, role: &Role) -> Client {
     let login = server.login(role);
     ConnectOptions::with_user_and_password(login.user, login.password)
         .custom_inbox_prefix(role.inbox())

@@ -3,6 +3,7 @@
 // Clippy then knows that helper modules are tests, too.
 #![cfg(test)]
 
+mod asks;
 mod configuration;
 mod denied;
 mod drive;

@@ -43,6 +43,8 @@ pub enum Failpoint {
     ApiDeleteAfterMessages,
     /// API, delete: after state.
     ApiDeleteAfterState,
+    /// API, grant: before the answer.
+    ApiGrantBeforeAnswer,
     /// Profiler, admit: after state.
     ProfilerAdmitAfterState,
     /// Profiler, admit: after publish.
@@ -161,6 +163,7 @@ impl Failpoint {
         Self::ApiDeleteAfterValues,
         Self::ApiDeleteAfterMessages,
         Self::ApiDeleteAfterState,
+        Self::ApiGrantBeforeAnswer,
         Self::ProfilerAdmitAfterState,
         Self::ProfilerAdmitAfterPublish,
         Self::ProfilerProbeAfterFirstTask,
@@ -228,6 +231,7 @@ impl Failpoint {
             Self::ApiDeleteAfterValues => "api.delete.after_values",
             Self::ApiDeleteAfterMessages => "api.delete.after_messages",
             Self::ApiDeleteAfterState => "api.delete.after_state",
+            Self::ApiGrantBeforeAnswer => "api.grant.before_answer",
             Self::ProfilerAdmitAfterState => "profiler.admit.after_state",
             Self::ProfilerAdmitAfterPublish => "profiler.admit.after_publish",
             Self::ProfilerProbeAfterFirstTask => "profiler.probe.after_first_task",

@@ -3,6 +3,7 @@
 pub mod beat;
 pub mod control;
 pub mod dead;
+pub mod grant;
 pub mod job;
 pub mod report;
 pub mod task;

@@ -84,6 +84,11 @@ fn orders_beats_and_dead_letters_are_as_released() {
     check(&cancel, "cancel");
     check(&ping, "ping");
     check(&samples::reply(), "");
+    check(&samples::ask(), "");
+    let [granted, refused, away] = samples::answers();
+    check(&granted, "granted");
+    check(&refused, "refused");
+    check(&away, "away");
     let [working, idle] = samples::beats();
     check(&working, "working");
     check(&idle, "idle");

@@ -80,6 +80,7 @@ fn who_says_what() -> Vec<(&'static str, String, Vec<Role>)> {
         said(&samples::failed(), &[own()]),
         said(&order, &[Role::Api, Role::Aggregator]),
         said(&beat, &[own()]),
+        said(&samples::ask(), &[own()]),
         said(&samples::dead_letter(), &control),
     ]);
     all
@@ -111,8 +112,9 @@ fn each_message_may_be_said_by_who_says_it_and_by_nobody_else() {
 fn every_kind_of_the_table_is_judged_here() {
     let judged: Vec<&str> = who_says_what().into_iter().map(|(kind, ..)| kind).collect();
     for (kind, _) in contract::table::kinds() {
-        // A reply goes to an inbox: see the test of answers.
-        assert!(judged.contains(&kind) || kind == "control-reply", "{kind}");
+        // A reply goes to an inbox: see the tests of answers.
+        let is_reply = kind.ends_with("-reply");
+        assert!(judged.contains(&kind) || is_reply, "{kind}");
     }
 }
 
@@ -167,6 +169,20 @@ fn whoever_gives_orders_hears_the_answers() {
         assert!(may_publish(&own(), &reply));
         assert!(may_hear(&role, &reply));
     }
+}
+
+#[test]
+fn questions_for_urls_are_heard_and_answered_by_the_api_alone() {
+    let question = samples::ask().subject();
+    for role in [Role::Profiler, Role::Planner, Role::Aggregator, own()] {
+        assert!(!may_hear(&role, &question), "{}", role.user());
+        assert!(!role.permissions().answers, "{}", role.user());
+    }
+    assert!(may_hear(&Role::Api, &question));
+    assert!(Role::Api.permissions().answers);
+    // It answers questions; it says nothing to a worker that did not ask.
+    let inbox = format!("{}.x", subject::inbox(&samples::worker()));
+    assert!(!may_publish(&Role::Api, &inbox));
 }
 
 #[test]

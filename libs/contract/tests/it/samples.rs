@@ -2,6 +2,7 @@
 
 use contract::message::control::{Control, Order, Reply};
 use contract::message::dead::DeadLetter;
+use contract::message::grant::{Answer, Ask};
 use contract::message::job::{Event, JobEvent};
 use contract::message::report::{self, Evaluated, Failed, Probed, Updated};
 use contract::message::task::{self, Evaluate, ModelRef, Probe, Train};
@@ -9,6 +10,7 @@ use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::fleet::{Beat, Progress, Stage};
+use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::Choice;
 use domain::job::spec::{Base, Compute, Optimizer, Order as Records, Training};
@@ -347,6 +349,35 @@ pub fn reply() -> Reply {
         worker: worker(),
         stopped: true,
     }
+}
+
+/// Everything that can be done with an object.
+pub fn ask() -> Ask {
+    let accesses = [Access::Get, Access::Head, Access::Put, Access::Delete];
+    let wanted = accesses.map(|access| Wanted {
+        access,
+        key: artifact().key,
+    });
+    Ask {
+        worker: worker(),
+        job: Some(job()),
+        wanted: wanted.into(),
+    }
+}
+
+/// Granted, refused, and not now.
+pub fn answers() -> [Answer; 3] {
+    let url = |number| SignedUrl::from(format!("https://storage/fedpipe/{number}?signed"));
+    [
+        Answer::Granted {
+            urls: vec![url(1), url(2)],
+            valid_ms: 300_000,
+        },
+        Answer::Refused(Refusal::of(&artifact().key, Reason::NotTakingPart)),
+        Answer::Away {
+            detail: "what a person reads".to_owned(),
+        },
+    ]
 }
 
 /// Working, and idle.

@@ -45,6 +45,8 @@ proptest! {
         prop_assert!(matches(&subject::job_events(&job), &event));
         prop_assert!(!matches(&subject::job_events(&another), &event));
         prop_assert!(matches(&subject::beats(), &subject::beat(&one)));
+        prop_assert!(matches(&subject::grants(), &subject::grant(&one)));
+        prop_assert_eq!(subject::parse_grant(&subject::grant(&one)), Some(one));
     }
 
     #[test]
@@ -63,5 +65,6 @@ proptest! {
         prop_assert_eq!(streams(&subject::dead("api", &task)), ["FEDPIPE_DEAD"]);
         prop_assert!(streams(&subject::beat(&worker)).is_empty());
         prop_assert!(streams(&subject::control(&worker)).is_empty());
+        prop_assert!(streams(&subject::grant(&worker)).is_empty());
     }
 }

@@ -8,6 +8,7 @@ use contract::message::task::{Evaluate, Head, ModelRef, Train};
 use domain::artifact::ArtifactRef;
 use domain::id::WorkerName;
 use domain::job::Job;
+use domain::object;
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
 
@@ -37,13 +38,13 @@ pub fn head(job: &Job, worker: &WorkerName, expires_at: UnixMillis) -> Head {
 /// Where a worker puts the update of a round; deleted two rounds later.
 #[must_use]
 pub fn update_prefix(job: &Job, worker: &WorkerName, round: u32) -> String {
-    format!("jobs/{}/updates/{worker}/{round}", job.id)
+    object::update_prefix(&job.id, worker, round)
 }
 
 /// Where merged adapters lie.
 #[must_use]
 pub fn global_prefix(job: &Job) -> String {
-    format!("jobs/{}/global", job.id)
+    object::global_prefix(&job.id)
 }
 
 /// One round of training.

@@ -129,7 +129,9 @@ pub async fn delete(State(app): State<App>, JobPath(id): JobPath) -> Result<Stat
         return Err(Problem::new(Kind::Conflict, detail));
     }
     // The record goes last: until then a deletion that was interrupted can be asked for again.
-    app.objects().delete_prefix(&format!("jobs/{id}")).await?;
+    app.objects()
+        .delete_prefix(&domain::object::job_prefix(&id))
+        .await?;
     hit(Failpoint::ApiDeleteAfterObjects);
     delete_values(&app, &job).await?;
     hit(Failpoint::ApiDeleteAfterValues);

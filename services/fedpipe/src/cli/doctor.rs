@@ -106,11 +106,12 @@ impl Args {
             let next = "start NATS, or correct [nats] url, user and password in site.toml";
             findings.push(Finding::of("nats", nats(&config, &name).await, next));
         }
-        findings.push(Finding::of(
-            "storage",
-            storage(&config).await,
-            "correct [storage] in site.toml, or start the storage",
-        ));
+        let next = if config.storage.url.is_empty() {
+            "start the api; it must have S3 storage that this site reaches (its storage.urls.endpoint)"
+        } else {
+            "correct [storage] in site.toml, or start the storage"
+        };
+        findings.push(Finding::of("storage", storage(&config).await, next));
         findings.push(Finding::of(
             "memory",
             memory(&config),
@@ -128,7 +129,7 @@ impl Args {
     }
 }
 
-async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<String> {
+async fn connected(config: &worker::Config, name: &WorkerName) -> anyhow::Result<Bus> {
     let connect = Connect {
         url: config.nats.url.clone(),
         user: config.nats.user.clone(),
@@ -151,6 +152,11 @@ async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<Stri
         "{} does not answer, or refuses the user",
         config.nats.url
     );
+    Ok(bus)
+}
+
+async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<String> {
+    let bus = connected(config, name).await?;
     let watch = Stopwatch::start();
     let known = bus.worker_is_known(name).await;
     let ms = watch.seconds() * 1000.0;
@@ -166,9 +172,15 @@ async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<Stri
 }
 
 async fn storage(config: &worker::Config) -> anyhow::Result<String> {
-    anyhow::ensure!(!config.storage.url.is_empty(), "no storage is configured");
-    artifacts::Store::open(&config.storage)?.ready().await?;
-    Ok(format!("{} answers", config.storage.url))
+    if !config.storage.url.is_empty() {
+        artifacts::Store::open(&config.storage)?.ready().await?;
+        return Ok(format!("{} answers", config.storage.url));
+    }
+    let name = config.check()?;
+    let bus = connected(config, &name).await?;
+    let storage = worker::Storage::open(&config.storage, &bus, &name)?;
+    storage.store(None).ready().await?;
+    Ok("answers to URLs that the api signs for this site".to_owned())
 }
 
 fn memory(config: &worker::Config) -> anyhow::Result<String> {

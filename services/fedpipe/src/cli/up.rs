@@ -40,7 +40,8 @@ pub struct Args {
     /// The idle knob: how long without progress is noticed
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
     idle: Duration,
-    /// Object storage other than STATE/objects: TOML with url, endpoint, access_key, secret_key …
+    /// Object storage other than STATE/objects: TOML with url, endpoint, access_key, secret_key …; the
+    /// workers of this fleet get none of it, the api signs URLs for them
     #[arg(long, value_name = "FILE")]
     storage: Option<PathBuf>,
     /// The nats-server program; otherwise $FEDPIPE_TOOLS/bin, ./.tools/bin and the PATH are searched

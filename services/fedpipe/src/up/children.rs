@@ -89,7 +89,8 @@ impl Writer<'_> {
         let role = Role::Worker(site.name.clone());
         let mut config = self.common(&role)?;
         config.extend(site.config.clone());
-        config.insert("storage".to_owned(), Value::Table(self.state.storage()?));
+        let storage = worker_storage(self.state.storage()?);
+        config.insert("storage".to_owned(), Value::Table(storage));
         let folder = self.state.path("workers").join(site.name.as_str());
         insert(&mut config, "state_dir", folder.display().to_string());
         // On one machine a job may name a model by path; a site's own policy comes first.
@@ -162,6 +163,38 @@ impl Writer<'_> {
     }
 }
 
+/// Workers get no credentials, here as anywhere else: what lies in S3 they reach through URLs that
+/// the API signs. A folder they share.
+fn worker_storage(storage: Table) -> Table {
+    let url = storage.get("url").and_then(Value::as_str);
+    if url.is_none_or(|url| !url.starts_with("s3://")) {
+        return storage;
+    }
+    let trust = |key: &str| ["ca_file", "allow_http"].contains(&key);
+    storage.into_iter().filter(|(key, _)| trust(key)).collect()
+}
+
 fn insert(table: &mut Table, key: &str, value: String) {
     table.insert(key.to_owned(), Value::String(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(storage: &str, expected: &str) {
+        let table: Table = toml::from_str(storage).unwrap();
+        let expected: Table = toml::from_str(expected).unwrap();
+        assert_eq!(worker_storage(table), expected, "{storage}");
+    }
+
+    #[test]
+    fn a_worker_is_told_whom_to_trust_and_no_secret() {
+        let s3 = "url = 's3://b'\nendpoint = 'http://h'\naccess_key = 'a'\nsecret_key = 's'\n";
+        check(s3, "");
+        let trusting =
+            format!("{s3}allow_http = true\nca_file = '/ca.pem'\n[urls]\nvalid_seconds = 9");
+        check(&trusting, "allow_http = true\nca_file = '/ca.pem'");
+        check("url = 'file:///objects'", "url = 'file:///objects'");
+    }
 }

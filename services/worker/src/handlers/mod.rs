@@ -86,10 +86,12 @@ async fn dispatch(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     let stop = Stop::below(&site.token);
     let site = Arc::clone(site);
     let sent_before = site.bus.bytes_sent();
+    let store = site.storage.store(Some(&address.job));
     let running = Running {
         site,
         address,
         head,
+        store,
         stop,
         progress,
         sent_before,

@@ -122,7 +122,7 @@ async fn bandwidth(running: &Running, task: &Probe) -> Result<artifacts::Bandwid
     let bytes = NonZeroU64::new(bytes).unwrap_or(NonZeroU64::MIN);
     let (transfer, seed) = (running.transfer(), task.head.epoch.0);
     let probe = running.patiently(Trouble::StorageUnavailable, || {
-        site.store.probe(&task.prefix, bytes, seed, &transfer)
+        running.store.probe(&task.prefix, bytes, seed, &transfer)
     });
     probe.await
 }

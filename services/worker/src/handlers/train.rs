@@ -92,9 +92,9 @@ async fn upload(
 ) -> Result<(ArtifactRef, u64), Failure> {
     let bytes = std::fs::metadata(file).map_or(0, |about| about.len());
     running.stage(Stage::Uploading, bytes);
-    let (site, transfer) = (&running.site, running.transfer());
+    let transfer = running.transfer();
     let put = running.patiently(Trouble::StorageUnavailable, || {
-        site.store.put_file(prefix, file, &transfer)
+        running.store.put_file(prefix, file, &transfer)
     });
     let mut put = pin!(put);
     // Between two parts, or between the last part and the manifest.
