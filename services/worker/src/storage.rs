@@ -18,14 +18,18 @@ pub enum Storage {
     /// With credentials of its own.
     Own(Store),
     /// Through signed URLs.
-    Granted {
-        /// The connections.
-        link: Link,
-        /// On which it asks.
-        bus: Bus,
-        /// Under which name.
-        worker: WorkerName,
-    },
+    Granted(Box<Granted>),
+}
+
+/// What a worker without credentials needs.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The connections.
+    link: Link,
+    /// On which it asks.
+    bus: Bus,
+    /// Under which name.
+    worker: WorkerName,
 }
 
 impl Storage {
@@ -35,11 +39,11 @@ impl Storage {
     /// If the settings cannot be used; nothing is asked yet.
     pub fn open(config: &Config, bus: &Bus, worker: &WorkerName) -> Result<Self, artifacts::Error> {
         if config.url.is_empty() {
-            return Ok(Self::Granted {
+            return Ok(Self::Granted(Box::new(Granted {
                 link: Link::open(config)?,
                 bus: bus.clone(),
                 worker: worker.clone(),
-            });
+            })));
         }
         Store::open(config).map(Self::Own)
     }
@@ -49,13 +53,13 @@ impl Storage {
     pub fn store(&self, job: Option<&JobId>) -> Store {
         match self {
             Self::Own(store) => store.clone(),
-            Self::Granted { link, bus, worker } => {
+            Self::Granted(granted) => {
                 let asks = Asks {
-                    bus: bus.clone(),
-                    worker: worker.clone(),
+                    bus: granted.bus.clone(),
+                    worker: granted.worker.clone(),
                     job: job.cloned(),
                 };
-                Store::granted(link, Arc::new(asks))
+                Store::granted(&granted.link, Arc::new(asks))
             }
         }
     }

@@ -224,6 +224,10 @@ impl Pass<'_> {
 
     /// The gradient of a stack's input, where it is asked for, and of its factors, where it has some;
     /// these read the stack's input and its `x·Aᵀ`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "where, what is learned there, and both gradients"
+    )]
     fn stack_backward(
         &mut self,
         at: Place<'_>,

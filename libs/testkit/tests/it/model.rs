@@ -1,6 +1,5 @@
 //! The tiny model, as the engine reads it.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use engine::model::{Base, LoadOptions, Model};
@@ -8,7 +7,7 @@ use engine::model::{Base, LoadOptions, Model};
 fn load(folder: &Path) -> Model {
     let options = LoadOptions {
         base: Base::Source,
-        threads: NonZeroUsize::MIN,
+        ..LoadOptions::default()
     };
     Model::load(folder, &options).unwrap()
 }

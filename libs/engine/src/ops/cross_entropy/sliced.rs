@@ -90,13 +90,15 @@ pub(super) fn losses_and_gradient<T: Table>(
     Ok(losses)
 }
 
-/// The logarithm of each position's sum, and the logits of its wanted ids.
+/// Of each position, the logarithm of its sum and the logits of its wanted ids.
+type Normalized = (Vec<f32>, Vec<Vec<f32>>);
+
 fn normalized<T: Table>(
     x: &[f32],
     output: Frozen<'_, T>,
     wanted: &[&[u32]],
     scratch: &mut Scratch,
-) -> Result<(Vec<f32>, Vec<Vec<f32>>), T::Error> {
+) -> Result<Normalized, T::Error> {
     let mut normalizers = vec![Normalizer::EMPTY; wanted.len()];
     let mut found: Vec<Vec<f32>> = wanted.iter().map(|ids| vec![0.0; ids.len()]).collect();
     for piece in pieces(output.weight.count()) {

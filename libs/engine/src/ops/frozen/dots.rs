@@ -5,8 +5,9 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
 use super::words::{PANEL, ROWS, Word};
@@ -48,16 +49,15 @@ unsafe fn pairs(
 ) {
     let mut sums = [[_mm512_setzero_ps(); 2]; TALL];
     for k in 0..words {
-        // SAFETY: line `k` of the panel and word `k` of each row; the caller vouches for them. bf16
-        // vectors are plain bits.
+        // SAFETY: line `k` of the panel and word `k` of each row; the caller vouches for them.
         unsafe {
             let line = panel.add(k * PANEL);
             let low: __m512i = _mm512_loadu_si512(line.cast());
             let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
             for (i, [a, b]) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_epi32(*left.add(i * pitch + k) as i32);
-                *a = _mm512_dpbf16_ps(*a, std::mem::transmute(x), std::mem::transmute(low));
-                *b = _mm512_dpbf16_ps(*b, std::mem::transmute(x), std::mem::transmute(high));
+                let x = halves(_mm512_set1_epi32(*left.add(i * pitch + k) as i32));
+                *a = _mm512_dpbf16_ps(*a, x, halves(low));
+                *b = _mm512_dpbf16_ps(*b, x, halves(high));
             }
         }
     }
@@ -68,6 +68,14 @@ unsafe fn pairs(
             _mm512_storeu_ps(c.add(i * stride + 16), b);
         }
     }
+}
+
+/// The same 64 bytes as bf16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn halves(words: __m512i) -> __m512bh {
+    // SAFETY: both are 64 plain bytes.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
 }
 
 /// # Safety

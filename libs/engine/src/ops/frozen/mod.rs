@@ -162,7 +162,7 @@ pub fn forward_beside<T: Table>(
         let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
         let w = View::new(rows, outputs, inputs);
         let unit = frozen.kernel.unit();
-        tiled::forward_beside(y, low, x, w, beside, unit, &mut scratch.tiled);
+        tiled::forward_beside((y, low), x, w, beside, unit, &mut scratch.tiled);
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ pub fn backward_beside<T: Table>(
         let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
         let w = View::new(rows, outputs, inputs);
         let unit = frozen.kernel.unit();
-        tiled::backward_beside(dx, d_low, dy, w, beside, unit, &mut scratch.tiled);
+        tiled::backward_beside((dx, d_low), dy, w, beside, unit, &mut scratch.tiled);
     }
     Ok(())
 }

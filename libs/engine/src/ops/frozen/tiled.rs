@@ -30,8 +30,7 @@ pub(super) fn forward(y: ViewMut<'_>, x: View<'_>, w: View<'_>, unit: Unit, scra
 
 /// `low ← x · aᵀ`, then `y ← x · wᵀ + low · bᵀ`, all rounded to bf16.
 pub(super) fn forward_beside(
-    y: ViewMut<'_>,
-    mut low: ViewMut<'_>,
+    (y, mut low): (ViewMut<'_>, ViewMut<'_>),
     x: View<'_>,
     w: View<'_>,
     beside: Beside<'_>,
@@ -101,8 +100,7 @@ pub(super) fn backward(
 
 /// `d_low ← dy · b`, then `dx ← dy · w + d_low · a`, all rounded to bf16.
 pub(super) fn backward_beside(
-    dx: ViewMut<'_>,
-    mut d_low: ViewMut<'_>,
+    (dx, mut d_low): (ViewMut<'_>, ViewMut<'_>),
     dy: View<'_>,
     w: View<'_>,
     beside: Beside<'_>,
