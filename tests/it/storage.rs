@@ -114,6 +114,51 @@ async fn storage_that_is_away_for_many_idle_periods_during_an_upload_costs_time_
 }
 
 #[tokio::test]
+async fn a_site_whose_own_link_to_storage_is_cut_is_named_and_costs_one_wait_and_no_more() {
+    let server = S3Server::start();
+    let address: SocketAddr = server.endpoint.replace("http://", "").parse().unwrap();
+    let link = Proxy::start(address).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        idle: Duration::from_secs(1),
+        ..on_s3(&server, &server.endpoint, folder.path(), 2)
+    };
+    let replay = Replay::prepare(&setup, async |fleet| {
+        with(
+            job(&fleet.model()),
+            "rounds",
+            json!({"count": 5, "quorum": 1}),
+        )
+    })
+    .await;
+    let Replay { fleet, .. } = &replay;
+    fleet.over("worker-b", &server.endpoint, &link).await;
+    let point = Failpoint::WorkerTrainWhileUploading;
+    let disturbed = replay.hold_worker("worker-b", point).await;
+    link.cut();
+    fleet.all_go_on();
+    let api = fleet.api();
+    let named = |job: &Value| {
+        let sites = job["sites"].as_array().unwrap();
+        let lost = |site: &Value| site["worker"] == "b" && site["lost"]["trouble"] == "no_progress";
+        sites.iter().any(lost)
+    };
+    api.until(&disturbed.id, "b is named", VISIBLE, named).await;
+    api.succeeded(&disturbed.id, END).await;
+    let seconds: Vec<f64> = api.rounds(&disturbed.id).await[1..]
+        .iter()
+        .map(|round| round["seconds"].as_f64().unwrap())
+        .collect();
+    eprintln!("rounds with a site that is stuck: {seconds:.1?} s");
+    assert!(seconds[0] < 10.0, "{seconds:?}");
+    assert!(seconds[1..].iter().all(|round| *round < 2.0), "{seconds:?}");
+
+    link.open();
+    let again = replay.begin().await;
+    replay.end(&again).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_site_without_room_for_the_model_says_so_and_the_others_go_on() {
     let mut setup = Setup::sites(2);
     setup.sites[1] = Site::new("b").line("cache_bytes = 1000");

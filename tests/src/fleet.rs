@@ -199,15 +199,27 @@ impl Fleet {
 
     /// Puts a network that can be broken between a worker and NATS, and starts the worker anew.
     pub async fn through(&self, worker: &str, network: &Proxy) {
+        let url = format!("nats://{}", network.address());
+        self.instead(worker, &self.nats_url(), &url).await;
+        let what = format!("{worker} speaks through the network");
+        wait::until(&what, BACK, async || network.passed_bytes() > 0).await;
+    }
+
+    /// Puts a network that can be broken between a worker and storage, and starts the worker anew.
+    pub async fn over(&self, worker: &str, endpoint: &str, network: &Proxy) {
+        let url = format!("http://{}", network.address());
+        self.instead(worker, endpoint, &url).await;
+    }
+
+    /// Starts a worker anew with another address in its configuration.
+    async fn instead(&self, worker: &str, address: &str, other: &str) {
         let file = self.state().join(format!("config/{worker}.toml"));
         let text = std::fs::read_to_string(&file).expect("the worker's configuration");
-        let other = text.replace(&self.nats_url(), &format!("nats://{}", network.address()));
-        assert_ne!(text, other, "the configuration names no server");
+        let other = text.replace(address, other);
+        assert_ne!(text, other, "the configuration does not name {address}");
         std::fs::write(&file, other).expect("the configuration is written");
         let old = self.kill(worker);
         self.back(worker, old).await;
-        let what = format!("{worker} speaks through the network");
-        wait::until(&what, BACK, async || network.passed_bytes() > 0).await;
     }
 
     /// A folder for what a case needs beside.
