@@ -12,7 +12,7 @@ use domain::adapter::Projection;
 use domain::artifact::Digest;
 use domain::cause::Trouble;
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::spec::{Base, Spec, Training};
+use domain::job::spec::{Base, Compute, Spec, Training};
 use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
 use testkit::nats::{NatsServer, roles};
@@ -119,6 +119,7 @@ pub fn probe(worker: &WorkerName, job: u64, epoch: u64) -> Probe {
         rank_max: 8,
         training: Training::default(),
         base: Base::Auto,
+        compute: Compute::Auto,
         choices: Vec::new(),
         prefix: "probes".to_owned(),
     }
