@@ -301,9 +301,10 @@ impl Room<'_> {
         RankTable::uniform(&self.task.targets, self.layers, rank)
     }
 
-    /// Tokens of the longest row that the job allows, or a part of it.
+    /// Tokens of the longest row that the job and the model allow, or a part of it.
     fn longest(&self, part: usize) -> usize {
-        self.task.training.sequence_length as usize / part
+        let allowed = self.task.training.sequence_length as usize;
+        allowed.min(self.model.config().context) / part
     }
 
     /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
