@@ -20,14 +20,18 @@ const VISIBLE: Duration = Duration::from_secs(10);
 const OVERHEAD: f64 = 3.0;
 
 /// A fleet of so many sites whose storage is the server, at this address.
-fn on_s3(server: &S3Server, endpoint: &str, folder: &Path, sites: u8) -> Setup {
-    let file = folder.join("s3.toml");
+/// A storage table with the server's credentials.
+fn credentials(server: &S3Server, endpoint: &str) -> String {
     let bucket = &server.bucket;
     let (access, secret) = (&server.access_key, &server.secret_key);
-    let text = format!(
+    format!(
         "url = \"s3://{bucket}\"\nendpoint = \"{endpoint}\"\nallow_http = true\naccess_key = \"{access}\"\nsecret_key = \"{secret}\"\n"
-    );
-    std::fs::write(&file, text).unwrap();
+    )
+}
+
+fn on_s3(server: &S3Server, endpoint: &str, folder: &Path, sites: u8) -> Setup {
+    let file = folder.join("s3.toml");
+    std::fs::write(&file, credentials(server, endpoint)).unwrap();
     Setup {
         arguments: vec!["--storage".to_owned(), file.display().to_string()],
         ..Setup::sites(sites)
@@ -132,7 +136,10 @@ async fn a_site_whose_own_link_to_storage_is_cut_is_named_and_costs_one_wait_and
     })
     .await;
     let Replay { fleet, .. } = &replay;
-    fleet.over("worker-b", &server.endpoint, &link).await;
+    let endpoint = format!("http://{}", link.address());
+    fleet
+        .own_storage("worker-b", &credentials(&server, &endpoint))
+        .await;
     let point = Failpoint::WorkerTrainWhileUploading;
     let disturbed = replay.hold_worker("worker-b", point).await;
     link.cut();

@@ -205,18 +205,30 @@ impl Fleet {
         wait::until(&what, BACK, async || network.passed_bytes() > 0).await;
     }
 
-    /// Puts a network that can be broken between a worker and storage, and starts the worker anew.
-    pub async fn over(&self, worker: &str, endpoint: &str, network: &Proxy) {
-        let url = format!("http://{}", network.address());
-        self.instead(worker, endpoint, &url).await;
+    /// Gives a worker storage of its own, with what `storage` says, instead of signed URLs, and starts
+    /// the worker anew.
+    pub async fn own_storage(&self, worker: &str, storage: &str) {
+        let change = |text: &str| {
+            let mut site: toml::Table = text.parse().expect("the worker's configuration");
+            let own: toml::Table = storage.parse().expect("a storage table");
+            site.insert("storage".to_owned(), own.into());
+            site.to_string()
+        };
+        self.changed(worker, change).await;
     }
 
     /// Starts a worker anew with another address in its configuration.
     async fn instead(&self, worker: &str, address: &str, other: &str) {
+        self.changed(worker, |text| text.replace(address, other))
+            .await;
+    }
+
+    /// Starts a worker anew with a changed configuration.
+    async fn changed(&self, worker: &str, change: impl Fn(&str) -> String) {
         let file = self.state().join(format!("config/{worker}.toml"));
         let text = std::fs::read_to_string(&file).expect("the worker's configuration");
-        let other = text.replace(address, other);
-        assert_ne!(text, other, "the configuration does not name {address}");
+        let other = change(&text);
+        assert_ne!(text, other, "nothing of the configuration was changed");
         std::fs::write(&file, other).expect("the configuration is written");
         let old = self.kill(worker);
         self.back(worker, old).await;

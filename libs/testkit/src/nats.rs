@@ -144,6 +144,11 @@ impl NatsServer {
     /// If it does not run.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let child = self.child.as_ref().expect("the server runs");
+        // The signal is on its way to threads that still run; it has arrived once the process is stopped.
+        while !is_stopped(child.id()) {
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT: goes on after [`NatsServer::pause`].
@@ -233,4 +238,11 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether the system calls the process stopped: its state follows its name in `/proc`.
+fn is_stopped(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server is there");
+    let state = status.rsplit(')').next().map(str::trim_start);
+    state.is_some_and(|state| state.starts_with('T'))
 }
