@@ -19,7 +19,6 @@ const VISIBLE: Duration = Duration::from_secs(10);
 /// What a round on S3 may take beside its slowest site's compute, in seconds.
 const OVERHEAD: f64 = 3.0;
 
-/// A fleet of so many sites whose storage is the server, at this address.
 /// A storage table with the server's credentials.
 fn credentials(server: &S3Server, endpoint: &str) -> String {
     let bucket = &server.bucket;
@@ -29,6 +28,7 @@ fn credentials(server: &S3Server, endpoint: &str) -> String {
     )
 }
 
+/// A fleet of so many sites whose storage is the server, at this address.
 fn on_s3(server: &S3Server, endpoint: &str, folder: &Path, sites: u8) -> Setup {
     let file = folder.join("s3.toml");
     std::fs::write(&file, credentials(server, endpoint)).unwrap();

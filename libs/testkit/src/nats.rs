@@ -147,7 +147,7 @@ impl NatsServer {
         let child = self.child.as_ref().expect("the server runs");
         // The signal is on its way to threads that still run; it has arrived once the process is stopped.
         while !is_stopped(child.id()) {
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
