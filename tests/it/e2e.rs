@@ -6,7 +6,7 @@ use chassis::clock::Stopwatch;
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::wait;
-use tests::job::{scored, with};
+use tests::job::{job, scored, with};
 use tests::{Fleet, Setup, Site, archive, procs};
 
 const END: Duration = Duration::from_secs(60);
@@ -49,6 +49,26 @@ async fn a_job_trains_through_all_processes_and_its_plan_replays_to_the_same_ada
     let replayed = with(scored(&fleet.model()), "plan_from", json!(id));
     let again = api.submit(&replayed).await;
     assert_eq!(api.succeeded(&again, END).await, digest);
+}
+
+#[tokio::test]
+async fn sites_train_on_the_base_and_in_the_arithmetic_that_the_job_names() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let api = fleet.api();
+    for (base, compute) in [("nf4", "f32"), ("int8", "int8"), ("bf16", "bf16")] {
+        let precision = json!({"base": base, "compute": compute});
+        let job = with(job(&fleet.model()), "precision", precision);
+        let id = api.submit(&job).await;
+        api.succeeded(&id, END).await;
+        let plan = api.get(&format!("/v1/jobs/{id}/plan")).await.body;
+        let workers = plan["workers"].as_object().unwrap();
+        assert_eq!(workers.len(), 2, "{plan:#}");
+        for worker in workers.values() {
+            let kernel = worker["kernel"].as_str().unwrap();
+            assert_eq!(worker["base"], base, "{worker:#}");
+            assert!(kernel.contains(&format!("-{compute}-")), "{worker:#}");
+        }
+    }
 }
 
 fn check_rounds(rounds: &[Value]) {

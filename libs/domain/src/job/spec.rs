@@ -434,12 +434,6 @@ impl Spec {
                 "use a number from 0; 0 turns clipping off".to_owned(),
             );
         }
-        if !matches!(self.precision.base, Base::Auto | Base::Source | Base::F32) {
-            refuse(
-                "precision.base",
-                "this version trains on `source` or `f32`; or use auto".to_owned(),
-            );
-        }
     }
 
     fn check_rounds(&self, refuse: &mut impl FnMut(&str, String)) {

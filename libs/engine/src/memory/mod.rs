@@ -100,6 +100,12 @@ pub fn estimate(config: &Config, source_bytes: u64, demand: &Demand<'_>) -> Esti
     }
 }
 
+/// Predicts what a process that runs already takes more once it has loaded a model.
+#[must_use]
+pub fn loading(config: &Config, source_bytes: u64, held: Base) -> u64 {
+    base(config, source_bytes, held) + TOKEN * config.vocabulary as u64
+}
+
 fn base(config: &Config, source_bytes: u64, base: Base) -> u64 {
     let tables = if config.tied { 1 } else { 2 };
     let table = (config.vocabulary, config.hidden);

@@ -26,7 +26,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "precision",
-        "`base`: auto, source or f32; `compute`: auto (the fastest that each worker measured of f32 and, with instructions for it, bf16), f32, bf16 or int8",
+        "`base`: auto, source, f32, bf16, int8 or nf4; `compute`: auto (the fastest that each worker measured of f32 and, with instructions for it, bf16), f32, bf16 or int8",
     ),
     (
         "rounds",

@@ -38,24 +38,6 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Bytes of the files, sub-folders left out; 0 where that cannot be told.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let length = |about: std::io::Result<std::fs::Metadata>| match about {
-            Ok(about) if about.is_file() => about.len(),
-            _ => 0,
-        };
-        match std::fs::read_dir(&self.path) {
-            Ok(entries) => {
-                let files = entries.flatten();
-                files
-                    .map(|entry| length(std::fs::metadata(entry.path())))
-                    .sum()
-            }
-            Err(_) => length(std::fs::metadata(&self.path)),
-        }
-    }
-
     /// A file or folder of the site's own.
     #[must_use]
     pub const fn own(path: PathBuf) -> Self {
@@ -106,8 +88,8 @@ impl Bench {
             .is_some_and(|loaded| loaded.key == *key)
     }
 
-    /// Drops the model that is loaded, if it is another, and looks whether this one can fit: held as it
-    /// came, it takes at least its files' bytes.
+    /// Drops the model that is loaded, if it is another, and looks whether this one can fit. Files that
+    /// cannot be read are left to the loading to complain of.
     ///
     /// # Errors
     /// Out of memory, with what is missing at least.
@@ -121,8 +103,12 @@ impl Bench {
             return Ok(());
         }
         self.loaded = None;
-        let needed = memory::data_bytes().saturating_add(files.bytes());
-        if key.base != Base::Source || needed <= limit_bytes {
+        let Ok(inspected) = Model::inspect(&files.path) else {
+            return Ok(());
+        };
+        let loading = engine::memory::loading(&inspected.config, inspected.bytes, held(key.base)?);
+        let needed = memory::data_bytes().saturating_add(loading);
+        if needed <= limit_bytes {
             return Ok(());
         }
         let detail = format!(
@@ -150,17 +136,9 @@ impl Bench {
 }
 
 fn load(key: &Key, files: &ModelFiles, cache: Option<Cache>) -> Result<Loaded, Failure> {
-    let unsupported = |detail| Failure::new(Trouble::PlanUnsupported, detail);
-    let base = match key.base {
-        Base::Source => engine::model::Base::Source,
-        Base::F32 => engine::model::Base::F32,
-        Base::Bf16 => engine::model::Base::Bf16,
-        Base::Int8 => engine::model::Base::Int8,
-        Base::Nf4 => engine::model::Base::Nf4,
-        Base::Auto => return Err(unsupported("a plan must name its base".to_owned())),
-    };
+    let base = held(key.base)?;
     let threads = NonZeroUsize::new(usize::from(key.threads))
-        .ok_or_else(|| unsupported("0 threads".to_owned()))?;
+        .ok_or_else(|| Failure::new(Trouble::PlanUnsupported, "0 threads"))?;
     failpoint::hit(Failpoint::WorkerModelWhileLoading);
     tracing::info!(path = %files.path.display(), ?base, threads, "loading the model");
     let options = LoadOptions {
@@ -182,4 +160,19 @@ fn load(key: &Key, files: &ModelFiles, cache: Option<Cache>) -> Result<Loaded, F
         base_memory_bytes,
         _files: files.clone(),
     })
+}
+
+/// How the engine holds a base.
+fn held(base: Base) -> Result<engine::model::Base, Failure> {
+    match base {
+        Base::Source => Ok(engine::model::Base::Source),
+        Base::F32 => Ok(engine::model::Base::F32),
+        Base::Bf16 => Ok(engine::model::Base::Bf16),
+        Base::Int8 => Ok(engine::model::Base::Int8),
+        Base::Nf4 => Ok(engine::model::Base::Nf4),
+        Base::Auto => {
+            let detail = "a plan must name its base";
+            Err(Failure::new(Trouble::PlanUnsupported, detail))
+        }
+    }
 }

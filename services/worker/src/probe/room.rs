@@ -140,19 +140,22 @@ impl Room<'_> {
             }
         }
         match too_large {
-            Some(bytes) if measured.len() < NEEDED => {
-                let limit = self.running.site.memory_limit_bytes;
-                let missing = bytes.saturating_sub(limit);
-                let detail = format!(
-                    "the smallest step would need {} and it may use {}: {} are missing",
-                    mib(bytes),
-                    mib(limit),
-                    mib(missing),
-                );
-                Err(Failure::new(Trouble::OutOfMemory, detail))
-            }
+            Some(bytes) if measured.len() < NEEDED => Err(self.lacks("the smallest step", bytes)),
             _ => Ok(measured),
         }
+    }
+
+    /// `what` needs `bytes`, which are more than there are when the share kept free is counted.
+    fn lacks(&self, what: &str, bytes: u64) -> Failure {
+        let limit = self.running.site.memory_limit_bytes;
+        let needed = (bytes as f64 / FILL) as u64;
+        let detail = format!(
+            "{what} would need {} with what must stay free, and it may use {}: {} are missing",
+            mib(needed),
+            mib(limit),
+            mib(needed.saturating_sub(limit)),
+        );
+        Failure::new(Trouble::OutOfMemory, detail)
     }
 
     /// What a round is predicted to need, if that is more than there is.
@@ -239,8 +242,8 @@ impl Room<'_> {
         })
     }
 
-    /// Forward passes as scoring makes them, with the whole merged adapter. None where not even one row
-    /// fits.
+    /// Forward passes as scoring makes them, with the whole merged adapter. Where not even one row fits
+    /// there are none, and a job that scores cannot be taken part in.
     pub(super) fn scored(&mut self, trained: &[Measured]) -> Result<Vec<Measured>, Failure> {
         let parameters = self.ranks(self.task.rank_max).parameters(&self.weights);
         // A forward pass alone keeps less of each token than training does.
@@ -254,10 +257,13 @@ impl Room<'_> {
                 self.beyond_base(sample) * growth + SCORED_PARAMETER_BYTES * parameters as f64
             });
             let bytes = self.base_memory_bytes as f64 + needed;
-            if bytes > FILL * self.running.site.memory_limit_bytes as f64 {
+            if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
+                measured.push(self.pass(rows, parameters)?);
+            } else if measured.is_empty() && !self.task.choices.is_empty() {
+                return Err(self.lacks("scoring a record", bytes as u64));
+            } else {
                 break;
             }
-            measured.push(self.pass(rows, parameters)?);
         }
         Ok(measured)
     }
