@@ -322,7 +322,10 @@ async fn a_site_that_asks_under_another_sites_name_is_not_heard_and_one_that_poi
         .user_and_password("worker-a".to_owned(), held.fleet.password("worker-a"))
         .custom_inbox_prefix("_INBOX_worker-a");
     let intruder = options.connect(held.fleet.nats_url()).await.unwrap();
-    let mut answers = intruder.subscribe("_INBOX_worker-a.*").await.unwrap();
+    let mut answers = intruder
+        .subscribe("_INBOX_worker-a.intruder.*")
+        .await
+        .unwrap();
     let global = held.global(&held.job_a).await;
     let say = async |who: &str, named: &str, reply: &str| {
         let ask = held.ask(named, &held.job_a, Access::Get, &global);
@@ -336,14 +339,15 @@ async fn a_site_that_asks_under_another_sites_name_is_not_heard_and_one_that_poi
         intruder.flush().await.unwrap();
     };
     // Every question has a reply subject of its own, as a client's have: the server lets one be used once.
-    say("b", "b", "_INBOX_worker-a.1").await;
+    // The real site's own answers arrive under the same prefix.
+    say("b", "b", "_INBOX_worker-a.intruder.1").await;
     wait::never("the server lets it speak for b", MOMENT, heard.next()).await;
     // On its own subject, as somebody else; and as itself, to be answered where the api may speak and it may not.
-    say("a", "b", "_INBOX_worker-a.2").await;
+    say("a", "b", "_INBOX_worker-a.intruder.2").await;
     say("a", "a", elsewhere).await;
     wait::never("it speaks through the api", MOMENT, tasks.next()).await;
     wait::never("it is answered for b", MOMENT, answers.next()).await;
-    say("a", "a", "_INBOX_worker-a.3").await;
+    say("a", "a", "_INBOX_worker-a.intruder.3").await;
     let answer = wait::in_time("its own question is answered", END, answers.next()).await;
     let answer = answer.unwrap();
     let answer: Answer = contract::decode(Some(Answer::KIND), Some("1"), &answer.payload).unwrap();

@@ -157,8 +157,12 @@ async fn a_site_whose_own_link_to_storage_is_cut_is_named_and_costs_one_wait_and
         .map(|round| round["seconds"].as_f64().unwrap())
         .collect();
     eprintln!("rounds with a site that is stuck: {seconds:.1?} s");
-    assert!(seconds[0] < 10.0, "{seconds:?}");
-    assert!(seconds[1..].iter().all(|round| *round < 2.0), "{seconds:?}");
+    // The update that was held may have been whole: then the next round is the one that waits.
+    let waited = seconds.iter().filter(|round| **round >= 2.0).count();
+    assert!(
+        waited <= 1 && seconds.iter().all(|round| *round < 10.0),
+        "{seconds:?}"
+    );
 
     link.open();
     let again = replay.begin().await;
