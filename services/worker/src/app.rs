@@ -12,13 +12,12 @@ use chassis::{clock, health};
 use contract::permission::Role;
 use domain::fleet::Stage;
 
-use crate::compute::Compute;
-use crate::data::Data;
+use crate::compute::{Compute, Tempo};
 use crate::floors::Floors;
-use crate::journal::{Casualty, Journal};
+use crate::journal::Casualty;
+use crate::machine::Machine;
 use crate::sealed::Sealed;
 use crate::site::Site;
-use crate::status::Status;
 use crate::storage::Storage;
 use crate::{Config, Error, beats, handlers, register};
 
@@ -44,31 +43,25 @@ pub async fn run(config: Config) -> Result<(), Error> {
     .await?;
     let started_at = clock::now();
     let (memory_limit_bytes, exhaustion) = limits(&config)?;
-    let threads = config.compute_threads();
     let bus = connect(&config, &name).await?;
+    let machine = Machine::new(name, config, memory_limit_bytes, Tempo::Kept);
+    let config = &machine.config;
     let state = |path: &str| config.state_dir.join(path);
     let sealed = Sealed::open(&state("sealed")).map_err(unusable(&state("sealed")))?;
-    let journal = Journal::at(&state("running"));
-    let inherited = journal.inherit(&name, exhaustion, memory_limit_bytes);
+    let inherited = machine
+        .journal
+        .inherit(&machine.name, exhaustion, memory_limit_bytes);
     let casualty = inherited.map_err(unusable(&state("running")))?;
-    let storage = Storage::open(&config.storage, &bus, &name)?;
     let site = Arc::new(Site {
-        name,
-        memory_limit_bytes,
-        threads,
-        bus,
-        storage,
+        storage: Storage::open(&config.storage, &bus, &machine.name)?,
         cache: ModelCache::open(&state("models"), config.cache_bytes.0)?,
         compute: Compute::start(config.quantized())?,
-        status: Status::default(),
+        machine: Arc::new(machine),
+        bus,
         sealed,
-        journal,
-        data: Data::new(config.datasets.clone()),
-        forward_speedup: Mutex::default(),
         floors: Floors::default(),
         token: frame.token.clone(),
         current: Mutex::default(),
-        config,
     });
     serve(&site, &frame.readiness, started_at, casualty).await?;
     let gone = site.compute.is_gone();

@@ -49,6 +49,9 @@ pub struct Config {
     pub memory_limit: Option<Size>,
     /// Caps training and scoring, to play a slower machine.
     pub throttle_tokens_per_second: Option<f64>,
+    /// Share of this machine's speed that training and scoring have, above 0 and at most 1, to play a
+    /// slower machine.
+    pub speed: Option<f64>,
     /// Caps transfers, in bytes a second, to play a slower link.
     pub bandwidth_limit: Option<Size>,
     /// Models this site has already: digest to a local file or folder.
@@ -75,6 +78,7 @@ impl Default for Config {
             threads: 0,
             memory_limit: None,
             throttle_tokens_per_second: None,
+            speed: None,
             bandwidth_limit: None,
             models: BTreeMap::new(),
             datasets: BTreeMap::new(),
@@ -143,6 +147,12 @@ impl Config {
         let throttle = self.throttle_tokens_per_second;
         if throttle.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
             return Err(refuse("throttle_tokens_per_second", "use a number above 0"));
+        }
+        if self
+            .speed
+            .is_some_and(|share| !(share > 0.0 && share <= 1.0))
+        {
+            return Err(refuse("speed", "use a number above 0, at most 1"));
         }
         if self.bandwidth_limit == Some(Size(0)) {
             return Err(refuse("bandwidth_limit", "use a number above 0"));
@@ -268,6 +278,8 @@ mod tests {
         for (text, named) in [
             ("threads = 1", "name"),
             ("name = \"a\"\nthrottle_tokens_per_second = 0", "throttle"),
+            ("name = \"a\"\nspeed = 0.0", "speed"),
+            ("name = \"a\"\nspeed = 1.5", "speed"),
             (
                 "name = \"a\"\n[policy]\nallow_paths = [\"x\"]",
                 "allow_paths",

@@ -16,6 +16,7 @@ use crate::adapter_file;
 use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::running::Running;
 
 /// What a scoring needs.
@@ -31,6 +32,23 @@ pub struct Scoring {
     pub global: PathBuf,
     /// The data.
     pub data: Arc<Opened>,
+}
+
+/// Records of the site that a task has scored.
+#[must_use]
+pub fn scored(data: &Opened, task: &Evaluate) -> u64 {
+    let held_out = data.summary().held_out;
+    task.sample
+        .map_or(held_out, |sample| held_out.min(u64::from(sample)))
+}
+
+/// Whether the score of so many of the site's held-out records may leave it.
+///
+/// # Errors
+/// If they are too few.
+pub fn admit(site: &Machine, records: u64) -> Result<(), Failure> {
+    let admitted = site.config.policy.admit_count("the score", records);
+    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))
 }
 
 /// One record's rows and the right answer among them.
@@ -62,7 +80,7 @@ impl Scoring {
         let mut evaluator = Evaluator::new(model, Some(&adapter))?;
         drop(adapter);
         let mut tally = Tally::new(self.task.choices.len());
-        let whole = Stopwatch::start();
+        let (pace, mut seconds) = (running.site.forward_pace(), 0.0);
         for numbers in chosen.chunks(self.chunk()) {
             let watch = Stopwatch::start();
             let tokens = if self.task.choices.is_empty() {
@@ -72,17 +90,18 @@ impl Scoring {
                 let questions = self.questions(held_out, &encoder, numbers)?;
                 tally.choices(&mut evaluator, questions, running)?
             };
-            let pace = running.site.forward_pace();
-            pace.wait(&runtime, &running.stop, tokens, watch.seconds(), || {
+            let really = watch.seconds();
+            pace.wait(&runtime, &running.stop, tokens, really, || {
                 running.advance()
             })?;
+            seconds += pace.seconds(tokens, really);
             running.advance();
             running
                 .site
                 .status
                 .update(|progress| progress.done += numbers.len() as u64);
         }
-        Ok(tally.score(whole.seconds()))
+        Ok(tally.score(seconds))
     }
 
     /// Records that are computed together: as many as the planner counted memory for.

@@ -11,14 +11,14 @@ use domain::cause::Trouble;
 use domain::fleet::Stage;
 
 use crate::compute::ModelFiles;
+use crate::errand::Errand;
 use crate::failure::Failure;
-use crate::running::Running;
 
 /// The model's files: where the site says they are, or from storage through the cache.
 ///
 /// # Errors
 /// If the policy does not admit the path, or storage does not have the model.
-pub async fn model(running: &Running) -> Result<ModelFiles, Failure> {
+pub async fn model(running: &Errand) -> Result<ModelFiles, Failure> {
     let site = &running.site;
     match &running.head.model {
         ModelRef::Path(source) => {
@@ -52,7 +52,7 @@ pub async fn model(running: &Running) -> Result<ModelFiles, Failure> {
 ///
 /// # Errors
 /// If storage does not give it.
-pub async fn adapter(running: &Running, global: &ArtifactRef) -> Result<(PathBuf, u64), Failure> {
+pub async fn adapter(running: &Errand, global: &ArtifactRef) -> Result<(PathBuf, u64), Failure> {
     let site = &running.site;
     let folder = site.config.state_dir.join("global");
     let name = format!("{}.safetensors", global.sha256.hex());

@@ -18,6 +18,9 @@ mod train;
 
 mod evaluate;
 
+mod local;
+
+mod machine;
 mod site;
 
 mod beats;
@@ -29,6 +32,7 @@ mod policy;
 mod hours;
 mod size;
 
+mod errand;
 mod running;
 mod stop;
 
@@ -52,6 +56,10 @@ mod floors;
 pub use app::run;
 pub use config::{Config, Files, Policy};
 pub use error::Error;
+pub use failure::Failure;
 pub use hours::Hours;
+pub use local::{Local, Workbench};
+pub use probe::Link;
 pub use size::Size;
 pub use storage::Storage;
+pub use train::Trained;

@@ -1,35 +1,26 @@
-//! What every task of this worker shares.
+//! The machine's place in the fleet: what every task of this worker shares.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use artifacts::ModelCache;
 use bus::Bus;
 use contract::subject::Address;
-use domain::id::{Epoch, JobId, WorkerName};
+use domain::id::{Epoch, JobId};
 use tokio_util::sync::CancellationToken;
 
-use crate::Config;
-use crate::compute::{Compute, Pace};
-use crate::data::Data;
+use crate::compute::Compute;
 use crate::floors::Floors;
-use crate::journal::Journal;
+use crate::machine::Machine;
 use crate::sealed::Sealed;
-use crate::status::Status;
 use crate::stop::Stop;
 use crate::storage::Storage;
 
 /// What every task of this worker shares.
 #[derive(Debug)]
 pub struct Site {
-    /// The worker's name.
-    pub name: WorkerName,
-    /// The configuration, checked.
-    pub config: Config,
-    /// Bytes the process may use.
-    pub memory_limit_bytes: u64,
-    /// Compute threads.
-    pub threads: u16,
+    /// What computes; its fields are the site's.
+    pub machine: Arc<Machine>,
     /// The bus.
     pub bus: Bus,
     /// Object storage.
@@ -38,16 +29,8 @@ pub struct Site {
     pub cache: ModelCache,
     /// The compute thread.
     pub compute: Compute,
-    /// What the beats say.
-    pub status: Status,
     /// Decided results.
     pub sealed: Sealed,
-    /// What the next process must know.
-    pub journal: Journal,
-    /// The site's data sets.
-    pub data: Data,
-    /// How many times as fast as training a forward pass is, by the last probe of this process.
-    pub forward_speedup: Mutex<Option<f64>>,
     /// Cancelled epochs.
     pub floors: Floors,
     /// Stops the process.
@@ -56,37 +39,16 @@ pub struct Site {
     pub current: Mutex<Option<(Address, Stop)>>,
 }
 
+// A site is its machine, with a way to the others.
+impl Deref for Site {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
 impl Site {
-    /// The cap on speed, if this site plays a slower machine.
-    #[must_use]
-    pub fn pace(&self) -> Pace {
-        Pace::new(self.config.throttle_tokens_per_second)
-    }
-
-    /// The cap on speed of forward passes alone.
-    #[must_use]
-    pub fn forward_pace(&self) -> Pace {
-        let measured = *self
-            .forward_speedup
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.pace().forward(measured)
-    }
-
-    /// Notes how many times as fast as training a forward pass is on this machine.
-    pub fn set_forward_speedup(&self, speedup: f64) {
-        *self
-            .forward_speedup
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(speedup);
-    }
-
-    /// Where files of the task under way lie.
-    #[must_use]
-    pub fn work_dir(&self) -> PathBuf {
-        self.config.state_dir.join("work")
-    }
-
     /// Stops the task under way if it belongs to the job and an epoch below this one.
     pub fn stop_below(&self, job: &JobId, below: Epoch) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ use crate::up::{self, Fleet, Options};
   fedpipe up --fleet demo/fleet.toml --state /var/lib/fedpipe --listen 127.0.0.1:8080
   fedpipe up --fleet fleet.toml --storage s3.toml --json
 
-A fleet file has one [[workers]] table per worker: name, memory_limit, threads, throttle_tokens_per_second,
+A fleet file has one [[workers]] table per worker: name, memory_limit, threads, speed, throttle_tokens_per_second,
 bandwidth_limit, [workers.datasets.NAME] train, held_out, format, and [workers.policy], as in a site.toml.
 Paths in it are relative to the folder in which `fedpipe up` is started.
 

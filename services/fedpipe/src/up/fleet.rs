@@ -15,11 +15,12 @@ use toml::{Table, Value};
 const LIMIT: usize = 1000;
 
 /// Keys of a site.toml that a fleet file may give.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "name",
     "memory_limit",
     "threads",
     "throttle_tokens_per_second",
+    "speed",
     "bandwidth_limit",
     "cache_bytes",
     "quantized_bytes",

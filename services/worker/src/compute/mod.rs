@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Error;
 
 pub use model::{Key, Loaded, ModelFiles};
-pub use pace::Pace;
+pub use pace::{Pace, Tempo};
 
 /// Work that may wait: one under way, one behind it, and an answer to a stopped one.
 const QUEUE: usize = 4;
@@ -30,6 +30,16 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// Without a model yet. `quantized` is where models made for a base in fewer bits are kept.
+    #[must_use]
+    pub const fn new(quantized: Option<Cache>, runtime: Handle) -> Self {
+        Self {
+            loaded: None,
+            quantized,
+            runtime,
+        }
+    }
+
     /// The runtime, for waits that something else can end.
     #[must_use]
     pub const fn runtime(&self) -> &Handle {
@@ -53,11 +63,7 @@ impl Compute {
         let (queue, mut waiting) = mpsc::channel::<Work>(QUEUE);
         let runtime = Handle::current();
         let work = move || {
-            let mut bench = Bench {
-                loaded: None,
-                quantized,
-                runtime,
-            };
+            let mut bench = Bench::new(quantized, runtime);
             while let Some(work) = waiting.blocking_recv() {
                 work(&mut bench);
             }

@@ -2,27 +2,21 @@
 
 use contract::message::report::Evaluated;
 use contract::message::task::Evaluate;
-use domain::cause::Trouble;
 
 use super::honour;
-use crate::evaluate::Scoring;
+use crate::errand::Errand;
+use crate::evaluate::{Scoring, admit, scored};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::report::Report;
-use crate::running::Running;
 
 /// Scores; a site without held-out records answers with an empty score.
-pub(super) async fn handle(running: &Running, task: &Evaluate) -> Result<Report, Failure> {
+pub(super) async fn handle(running: &Errand, task: &Evaluate) -> Result<Report, Failure> {
     let site = &running.site;
     let key = honour(site, &task.head.model, &task.plan)?;
     let name = task.head.dataset.clone();
     let data = running.aside(move |site| site.data.get(&name)).await?;
-    let held_out = data.summary().held_out;
-    let scored = task
-        .sample
-        .map_or(held_out, |sample| held_out.min(u64::from(sample)));
-    let admitted = site.config.policy.admit_count("the score", scored);
-    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+    admit(site, scored(&data, task))?;
 
     let files = fetch::model(running).await?;
     let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
@@ -39,8 +33,7 @@ pub(super) async fn handle(running: &Running, task: &Evaluate) -> Result<Report,
         .await?;
     score.bytes_down = bytes_down;
     // Records without an answer among the choices are left out; too few may be left.
-    let admitted = site.config.policy.admit_count("the score", score.records);
-    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+    admit(site, score.records)?;
     let head = running.report_head();
     Ok(Report::Evaluated(Box::new(Evaluated {
         head,

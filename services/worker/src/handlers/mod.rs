@@ -26,7 +26,9 @@ use domain::plan::WorkerPlan;
 use engine::kernel::Kernel;
 
 use crate::compute::Key;
+use crate::errand::Errand;
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::report::Report;
 use crate::running::Running;
 use crate::site::Site;
@@ -88,25 +90,25 @@ async fn dispatch(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     let sent_before = site.bus.bytes_sent();
     let store = site.storage.store(Some(&address.job));
     let running = Running {
+        site: Arc::clone(&site.machine),
+        stop,
+        progress,
+    };
+    let errand = Errand {
         site,
+        running,
         address,
         head,
         store,
-        stop,
-        progress,
         sent_before,
     };
-    run(&running, task).await
+    run(&errand, task).await
 }
 
 /// Runs an admitted task to its end.
-async fn run(running: &Running, task: Task) -> Outcome {
-    let Running {
-        site,
-        address,
-        stop,
-        ..
-    } = running;
+async fn run(running: &Errand, task: Task) -> Outcome {
+    let Errand { site, address, .. } = running;
+    let stop = &running.stop;
     if let Err(error) = site.journal.begin(address, Stage::Downloading) {
         let failure = Failure::of(Trouble::DiskFull, &error);
         return settle::fail(site, address, failure).await;
@@ -141,7 +143,7 @@ async fn run(running: &Running, task: Task) -> Outcome {
     outcome
 }
 
-async fn work(running: &Running, task: &Task) -> Result<Report, Failure> {
+async fn work(running: &Errand, task: &Task) -> Result<Report, Failure> {
     match task {
         Task::Probe(task) => probe::handle(running, task).await,
         Task::Train(task) => train::handle(running, task).await,
@@ -155,7 +157,7 @@ async fn expiry(head: &Head) {
     tokio::time::sleep(Duration::from_millis(left)).await;
 }
 
-fn expired(running: &Running) -> Failure {
+fn expired(running: &Errand) -> Failure {
     tracing::warn!(job = %running.head.job, "task expired while it ran, dropped");
     running.stop.stop();
     Failure::Stopped
@@ -173,7 +175,7 @@ fn readable(
     task.map_err(|error| Failure::internal(&error))
 }
 
-fn progress(running: &Running, round: u32) -> Progress {
+fn progress(running: &Errand, round: u32) -> Progress {
     Progress {
         job: running.address.job.clone(),
         epoch: running.address.epoch,
@@ -207,7 +209,7 @@ fn kind(text: &str) -> &'static str {
 ///
 /// # Errors
 /// What the plan asks that is not here; a plan leaves no choice, so nothing is replaced.
-fn honour(site: &Site, model: &ModelRef, plan: &WorkerPlan) -> Result<Key, Failure> {
+pub fn honour(site: &Machine, model: &ModelRef, plan: &WorkerPlan) -> Result<Key, Failure> {
     let refuse = |detail: String| Err(Failure::new(Trouble::PlanUnsupported, detail));
     let kernel = Kernel::named(&plan.kernel)
         .map_err(|error| Failure::of(Trouble::PlanUnsupported, &error))?;

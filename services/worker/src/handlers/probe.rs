@@ -4,19 +4,15 @@ use std::num::NonZeroU64;
 
 use chassis::clock::Stopwatch;
 use contract::message::report::Probed;
-use contract::message::task::{ModelRef, Probe};
+use contract::message::task::Probe;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
-use domain::job::spec::Base;
-use domain::profile::Measurement;
-use engine::kernel::{Compute, Kernel};
 
-use crate::compute::Key;
+use crate::errand::Errand;
 use crate::failure::Failure;
 use crate::fetch;
-use crate::probe::Examination;
+use crate::probe::{self, Examination, Link};
 use crate::report::Report;
-use crate::running::Running;
 use crate::site::Site;
 
 /// Bytes of the bandwidth probe on a link of unknown speed, in each direction.
@@ -28,7 +24,7 @@ const SMALLEST_PROBE_BYTES: u64 = 64 << 10;
 const ROUND_TRIPS: usize = 3;
 
 /// Measures everything, the link first: nothing else uses it then.
-pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Failure> {
+pub(super) async fn handle(running: &Errand, task: &Probe) -> Result<Report, Failure> {
     let site = &running.site;
     let (name, policy) = (task.head.dataset.clone(), site.config.policy.clone());
     let data = running.aside(move |site| site.data.reopen(&name)).await?;
@@ -36,11 +32,15 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
     let admitted = policy.admit_count("the length of records", summary.records);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
 
-    let key = key(site.threads, task);
+    let key = probe::key(site.threads, task);
     let files = fetch::model(running).await?;
     running.stage(Stage::Probing, 0);
-    let link = bandwidth(running, task).await?;
-    let round_trip_ms = round_trip_ms(site).await;
+    let bandwidth = bandwidth(running, task).await?;
+    let link = Link {
+        upload_bytes_per_second: bandwidth.up_bytes_per_second,
+        download_bytes_per_second: bandwidth.down_bytes_per_second,
+        round_trip_ms: round_trip_ms(site).await,
+    };
     let examination = Examination {
         task: task.clone(),
         key,
@@ -51,50 +51,9 @@ pub(super) async fn handle(running: &Running, task: &Probe) -> Result<Report, Fa
         .compute(move |bench, running| examination.examine(bench, running))
         .await?;
 
-    let measurement = Measurement {
-        model: digest(&task.head.model),
-        kernel: examined.kernel.to_string(),
-        weights: examined.weights,
-        layers: examined.layers,
-        base_memory_bytes: examined.base_memory_bytes,
-        memory_limit_bytes: site.memory_limit_bytes,
-        threads: site.threads,
-        samples: examined.samples,
-        scoring: examined.scoring,
-        noise: examined.noise,
-        forward_tokens_per_second: examined.forward_tokens_per_second,
-        upload_bytes_per_second: link.up_bytes_per_second,
-        download_bytes_per_second: link.down_bytes_per_second,
-        round_trip_ms,
-        records: summary.records,
-        held_out: summary.held_out,
-        skipped: summary.skipped,
-        mean_tokens: examined.mean_tokens,
-    };
+    let measurement = examined.measurement(site, task, &summary, link);
     let head = running.report_head();
     Ok(Report::Probed(Box::new(Probed { head, measurement })))
-}
-
-/// The model as measured is the model as trained: the worker's best where the job leaves it open.
-fn key(threads: u16, task: &Probe) -> Key {
-    let base = match task.base {
-        // As it came: the least memory, and decoded to the same numbers.
-        Base::Auto => Base::Source,
-        fixed => fixed,
-    };
-    Key {
-        model: task.head.model.clone(),
-        base,
-        kernel: Kernel::best(Compute::F32),
-        threads,
-    }
-}
-
-fn digest(model: &ModelRef) -> Option<domain::artifact::Digest> {
-    match model {
-        ModelRef::Digest(digest) => Some(digest.clone()),
-        ModelRef::Path(_) => None,
-    }
 }
 
 /// The shortest of a few requests to the bus and their answers; 0 while the bus is away.
@@ -113,7 +72,7 @@ async fn round_trip_ms(site: &Site) -> f64 {
     })
 }
 
-async fn bandwidth(running: &Running, task: &Probe) -> Result<artifacts::Bandwidth, Failure> {
+async fn bandwidth(running: &Errand, task: &Probe) -> Result<artifacts::Bandwidth, Failure> {
     let site = &running.site;
     // About a second on a slow link.
     let bytes = site.config.bandwidth().map_or(PROBE_BYTES, |rate| {

@@ -10,10 +10,10 @@ use contract::message::task::Task;
 use contract::subject::Address;
 use tokio_util::sync::CancellationToken;
 
+use crate::errand::Errand;
 use crate::failure::{Failure, explain};
 use crate::journal::Casualty;
 use crate::report::Report;
-use crate::running::Running;
 use crate::site::Site;
 use crate::train::Pending;
 
@@ -36,7 +36,7 @@ pub(super) async fn find(site: &Arc<Site>, address: &Address) -> Result<Option<R
 }
 
 /// Seals and says a result, with a fail-point between each two effects.
-pub(super) async fn succeed(running: &Running, task: &Task, report: &Report) -> Outcome {
+pub(super) async fn succeed(running: &Errand, task: &Task, report: &Report) -> Outcome {
     let site = &running.site;
     match task {
         Task::Probe(_) => failpoint::hit(Failpoint::WorkerProbeBeforeReport),
@@ -65,7 +65,7 @@ pub(super) async fn succeed(running: &Running, task: &Task, report: &Report) -> 
 }
 
 /// The stored and sealed update is not needed here any more.
-async fn forget(running: &Running) {
+async fn forget(running: &Errand) {
     let pending = Pending::of(&running.site.work_dir(), &running.address);
     let done = tokio::task::spawn_blocking(move || pending.forget()).await;
     if let Ok(Err(error)) = done {

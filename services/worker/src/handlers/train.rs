@@ -14,14 +14,14 @@ use domain::fleet::Stage;
 use domain::round::{Update, UpdateMetrics};
 
 use super::honour;
+use crate::errand::Errand;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::report::Report;
-use crate::running::Running;
-use crate::train::{Lesson, Pending, Trained};
+use crate::train::{self as lessons, Lesson, Pending, Trained};
 
 /// Trains, or takes up an update that was trained before the process died, and stores it.
-pub(super) async fn handle(running: &Running, task: &Train) -> Result<Report, Failure> {
+pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Failure> {
     let site = &running.site;
     let pending = Pending::of(&site.work_dir(), &running.address);
     let found = pending.clone();
@@ -46,7 +46,7 @@ pub(super) async fn handle(running: &Running, task: &Train) -> Result<Report, Fa
 }
 
 async fn train(
-    running: &Running,
+    running: &Errand,
     task: &Train,
     pending: &Pending,
 ) -> Result<UpdateMetrics, Failure> {
@@ -54,10 +54,7 @@ async fn train(
     let key = honour(site, &task.head.model, &task.plan)?;
     let name = task.head.dataset.clone();
     let data = running.aside(move |site| site.data.get(&name)).await?;
-    let steps = u64::from(task.plan.batch) * u64::from(task.plan.local_steps);
-    let averaged = steps.min(data.summary().records);
-    let admitted = site.config.policy.admit_count("the loss", averaged);
-    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+    lessons::admit(site, &task.plan, &data)?;
 
     let files = fetch::model(running).await?;
     let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
@@ -86,7 +83,7 @@ async fn train(
 
 /// Stores the update; returns where, and how many bytes were sent.
 async fn upload(
-    running: &Running,
+    running: &Errand,
     prefix: &str,
     file: &Path,
 ) -> Result<(ArtifactRef, u64), Failure> {

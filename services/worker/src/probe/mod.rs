@@ -5,9 +5,11 @@
 mod configurations;
 mod examination;
 mod kernels;
+mod measurement;
 mod noise;
 mod room;
 mod sized;
 mod start;
 
 pub use examination::Examination;
+pub use measurement::{Link, key};

@@ -8,8 +8,10 @@ use chassis::failpoint::{self, Failpoint};
 use chassis::memory;
 use chassis::telemetry::{self, Metric};
 use contract::message::task::Train;
+use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::{Order, Training};
+use domain::plan::WorkerPlan;
 use domain::round::UpdateMetrics;
 use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
 use engine::train::{Options, Step};
@@ -18,6 +20,7 @@ use super::{SharedLoss, begin, finish};
 use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::running::Running;
 
 /// Everything a round's training needs.
@@ -51,6 +54,8 @@ struct Sums {
     tokens: u64,
     loss: f64,
     steps: u32,
+    /// At the site's pace.
+    seconds: f64,
 }
 
 impl Lesson {
@@ -77,7 +82,6 @@ impl Lesson {
         let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
         let pace = running.site.pace();
 
-        let whole = Stopwatch::start();
         let mut sums = Sums::default();
         let planned = u64::from(plan.batch) * u64::from(plan.local_steps);
         let consent = running.site.config.policy.share_small_counts;
@@ -92,22 +96,25 @@ impl Lesson {
             pace.wait(&runtime, &running.stop, step.tokens, seconds, || {
                 running.advance()
             })?;
-            sums.add(loaded.batch.rows.len(), &step);
+            sums.add(
+                loaded.batch.rows.len(),
+                &step,
+                pace.seconds(step.tokens, seconds),
+            );
             let loss = shared.add(loaded.batch.rows.len() as u64, step.loss);
             tell(
                 running,
                 &step,
                 &watch,
                 loss,
-                sums.tokens as f64 / whole.seconds(),
+                sums.tokens as f64 / sums.seconds,
             );
             if number == 0 {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
         }
-        let seconds = whole.seconds();
         let update = finish(trainer)?;
-        let metrics = sums.metrics(seconds);
+        let metrics = sums.metrics();
         Ok(Trained { update, metrics })
     }
 
@@ -116,6 +123,17 @@ impl Lesson {
         let (plan, training) = (&self.task.plan, &self.task.training);
         sampler(&self.data, usize::from(plan.batch), training, running)
     }
+}
+
+/// Whether the loss of a round of this plan may leave the site.
+///
+/// # Errors
+/// If it would be averaged over too few records.
+pub fn admit(site: &Machine, plan: &WorkerPlan, data: &Opened) -> Result<(), Failure> {
+    let drawn = u64::from(plan.batch) * u64::from(plan.local_steps);
+    let averaged = drawn.min(data.summary().records);
+    let admitted = site.config.policy.admit_count("the loss", averaged);
+    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))
 }
 
 /// The stream of batches of this worker in this job: a function of seed, worker and step.
@@ -170,21 +188,22 @@ fn tell(running: &Running, step: &Step, watch: &Stopwatch, loss: Option<f64>, sp
 }
 
 impl Sums {
-    fn add(&mut self, records: usize, step: &Step) {
+    fn add(&mut self, records: usize, step: &Step, seconds: f64) {
         self.records += records as u64;
         self.tokens += step.tokens as u64;
         self.loss += step.loss;
         self.steps += 1;
+        self.seconds += seconds;
     }
 
-    fn metrics(&self, seconds: f64) -> UpdateMetrics {
+    fn metrics(&self) -> UpdateMetrics {
         UpdateMetrics {
             records: self.records,
             tokens: self.tokens,
             loss: self.loss / f64::from(self.steps.max(1)),
             steps: self.steps,
-            compute_seconds: seconds,
-            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
+            compute_seconds: self.seconds,
+            tokens_per_second: self.tokens as f64 / self.seconds.max(1e-9),
             peak_memory_bytes: memory::peak_data_bytes(),
             bytes_up: 0,
             bytes_down: 0,

@@ -1,0 +1,180 @@
+//! A site in the caller's own process: measured, trained and scored by the very code of a worker, without
+//! bus, object storage, journal or waiting.
+//!
+//! For simulations, which play site after site on one machine. The site's pace is counted and not kept,
+//! its memory limit is what it measures itself against and is not enforced, and whose jobs it admits at
+//! which hours is not asked. What may leave it is: figures of too few records are refused as in a fleet.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use contract::message::task::{Evaluate, Probe, Train};
+use domain::id::WorkerName;
+use domain::profile::Measurement;
+use domain::round::Score;
+use engine::model::Cache;
+use tokio_util::sync::CancellationToken;
+
+use crate::compute::{Bench, ModelFiles, Tempo};
+use crate::evaluate::{self, Scoring};
+use crate::failure::Failure;
+use crate::handlers::honour;
+use crate::machine::Machine;
+use crate::probe::{self, Examination, Link};
+use crate::running::Running;
+use crate::stop::Stop;
+use crate::train::{self, Lesson, Trained};
+use crate::{Config, Error};
+
+/// Where sites compute in turn: it holds one model at a time, as each of them would.
+#[derive(Debug)]
+pub struct Workbench {
+    bench: Bench,
+    // The bench waits on it where a pace is kept; here nothing is.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Workbench {
+    /// An empty one. `quantized` is where models made for a base in fewer bits are kept.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] if the system refuses.
+    pub fn new(quantized: Option<Cache>) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(Error::Thread)?;
+        Ok(Self {
+            bench: Bench::new(quantized, runtime.handle().clone()),
+            _runtime: runtime,
+        })
+    }
+}
+
+/// A site in this process.
+#[derive(Debug)]
+pub struct Local {
+    machine: Arc<Machine>,
+    model: ModelFiles,
+}
+
+impl Local {
+    /// A site with this configuration and model; a model's file or folder, whatever jobs call it.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub fn open(config: Config, model: PathBuf) -> Result<Self, Error> {
+        let name = config.check()?;
+        let memory_limit_bytes = match config.memory_limit {
+            Some(limit) => limit.0,
+            None => chassis::memory::limit_bytes(Path::new("/"))?,
+        };
+        let machine = Machine::new(name, config, memory_limit_bytes, Tempo::Counted);
+        Ok(Self {
+            machine: Arc::new(machine),
+            model: ModelFiles::own(model),
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &WorkerName {
+        &self.machine.name
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.machine.config
+    }
+
+    /// Bytes that it may use.
+    #[must_use]
+    pub fn memory_limit_bytes(&self) -> u64 {
+        self.machine.memory_limit_bytes
+    }
+
+    /// Compute threads.
+    #[must_use]
+    pub fn threads(&self) -> u16 {
+        self.machine.threads
+    }
+
+    /// Measures the site, all but its link.
+    ///
+    /// # Errors
+    /// What keeps the site from it.
+    pub fn measure(
+        &self,
+        bench: &mut Workbench,
+        task: &Probe,
+        link: Link,
+    ) -> Result<Measurement, Failure> {
+        let data = self.machine.data.get(&task.head.dataset)?;
+        let summary = data.summary();
+        let examination = Examination {
+            task: task.clone(),
+            key: probe::key(self.machine.threads, task),
+            files: self.model.clone(),
+            data,
+        };
+        let examined = examination.examine(&mut bench.bench, &self.running())?;
+        Ok(examined.measurement(&self.machine, task, &summary, link))
+    }
+
+    /// Trains one round from the merged adapter in this file.
+    ///
+    /// # Errors
+    /// What keeps the site from it.
+    pub fn train(
+        &self,
+        bench: &mut Workbench,
+        task: &Train,
+        global: &Path,
+    ) -> Result<Trained, Failure> {
+        let key = honour(&self.machine, &task.head.model, &task.plan)?;
+        let data = self.machine.data.get(&task.head.dataset)?;
+        train::admit(&self.machine, &task.plan, &data)?;
+        let lesson = Lesson {
+            task: task.clone(),
+            key,
+            files: self.model.clone(),
+            global: global.to_owned(),
+            data,
+        };
+        lesson.train(&mut bench.bench, &self.running())
+    }
+
+    /// Scores the merged adapter in this file.
+    ///
+    /// # Errors
+    /// What keeps the site from it.
+    pub fn score(
+        &self,
+        bench: &mut Workbench,
+        task: &Evaluate,
+        global: &Path,
+    ) -> Result<Score, Failure> {
+        let key = honour(&self.machine, &task.head.model, &task.plan)?;
+        let data = self.machine.data.get(&task.head.dataset)?;
+        evaluate::admit(&self.machine, evaluate::scored(&data, task))?;
+        let scoring = Scoring {
+            task: task.clone(),
+            key,
+            files: self.model.clone(),
+            global: global.to_owned(),
+            data,
+        };
+        let score = scoring.score(&mut bench.bench, &self.running())?;
+        evaluate::admit(&self.machine, score.records)?;
+        Ok(score)
+    }
+
+    fn running(&self) -> Running {
+        Running {
+            site: Arc::clone(&self.machine),
+            stop: Stop::below(&CancellationToken::new()),
+            progress: Arc::default(),
+        }
+    }
+}
