@@ -27,6 +27,12 @@ pub fn update_prefix(job: &JobId, worker: &WorkerName, round: u32) -> String {
     format!("jobs/{job}/updates/{worker}/{round}")
 }
 
+/// The moments of the server's optimizer after one round. No worker may read them.
+#[must_use]
+pub fn optimizer_prefix(job: &JobId, round: u32) -> String {
+    format!("jobs/{job}/optimizer/{round}")
+}
+
 /// What one worker writes and reads to measure its link.
 #[must_use]
 pub fn probe_prefix(job: &JobId, worker: &WorkerName) -> String {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::RankTable;
 use crate::artifact::ArtifactRef;
 use crate::cause::{SiteTrouble, Trouble};
 use crate::id::WorkerName;
@@ -230,6 +231,10 @@ pub struct WorkerRound {
     pub batch: u16,
     /// Its share of the merge.
     pub weight: f64,
+    /// Share of the merged adapter's energy in slices that its rank leaves out, so that it will not load
+    /// them; absent for rules whose slices are not orthogonal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld_energy: Option<f64>,
     /// Its update.
     pub update: ArtifactRef,
     /// Its figures.
@@ -243,6 +248,12 @@ pub struct Summary {
     pub round: u32,
     /// The merged adapter.
     pub global: ArtifactRef,
+    /// Slices of each weight that every site applies and none trains; they stand behind the live ones.
+    #[serde(default, skip_serializing_if = "RankTable::is_empty")]
+    pub side: RankTable,
+    /// The moments of the server's optimizer after this round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<ArtifactRef>,
     /// When the round opened.
     pub opened_at: UnixMillis,
     /// When the merged adapter was committed.

@@ -25,6 +25,15 @@ pub enum Error {
     /// A tensor file of ours.
     #[error("tensor file")]
     Tensors(#[from] artifacts::tensors::Error),
+    /// The file of a merged adapter whose ranks are known last.
+    #[error("cannot write {path}")]
+    Unwritten {
+        /// Which.
+        path: String,
+        /// What lies below.
+        #[source]
+        source: strategy::source::Below,
+    },
     /// The merge.
     #[error("merging round {round}")]
     Merge {
@@ -74,9 +83,11 @@ impl Error {
                 artifacts::Retry::Never => Retry::Never,
             },
             // A full or lost disk comes back, as storage does; so does a cancelled computation.
-            Self::Away { .. } | Self::Folder { .. } | Self::Tensors(_) | Self::Interrupted(_) => {
-                Retry::Later
-            }
+            Self::Away { .. }
+            | Self::Folder { .. }
+            | Self::Tensors(_)
+            | Self::Unwritten { .. }
+            | Self::Interrupted(_) => Retry::Later,
             Self::Start(_) | Self::Merge { .. } | Self::Missing { .. } | Self::Encode { .. } => {
                 Retry::Never
             }

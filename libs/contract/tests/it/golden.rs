@@ -9,8 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contract::message::report::{Evaluated, Probed};
-use contract::message::task::Probe;
+use contract::message::task::{Probe, Train};
 use contract::{DecodeError, Message};
+use domain::adapter::RankTable;
+use domain::job::Strategy;
 use domain::job::spec::Compute;
 
 use crate::samples;
@@ -117,6 +119,10 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     let [mut probe, _] = samples::probes();
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
+    let mut train = samples::train();
+    train.strategy = Strategy::Product;
+    train.live = RankTable::default();
+    assert_eq!(read_old::<Train>(1), train);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::fleet::{Beat, Progress, Stage};
 use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::Choice;
 use domain::job::spec::{Base, Compute, Optimizer, Order as Records, Training};
+use domain::job::{Choice, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
 use domain::profile::{GradientNoise, Measurement, Sample};
 use domain::round::{Score, Update, UpdateMetrics};
@@ -143,6 +143,7 @@ fn training() -> Training {
         learning_rate: 0.001,
         weight_decay: 0.25,
         clip_norm: 1.0,
+        proximal: 0.0,
         order: Records::Balanced,
         seed: 7,
     }
@@ -212,6 +213,8 @@ pub fn train() -> Train {
         scale: 0.5,
         plan: plan(),
         training: training(),
+        strategy: Strategy::Residual,
+        live: RankTable::uniform(&[Projection::Q, Projection::Down], 2, 16),
         prefix: "jobs/job_0123456789abcdef/updates/3/site-a".to_owned(),
     }
 }

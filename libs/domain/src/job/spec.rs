@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::aggregation::Aggregation;
 use super::choice::Choice;
 use super::quorum::Quorum;
 use crate::adapter::{Projection, RANK_LIMIT};
@@ -151,10 +152,21 @@ pub struct Training {
     pub weight_decay: f64,
     /// Largest norm of the gradient; 0 turns clipping off.
     pub clip_norm: f64,
+    /// `FedProx`'s μ: what pulls a site back to the merged adapter that it started from; 0 turns it off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub proximal: f64,
     /// Order of the records.
     pub order: Order,
     /// Seed of every random stream of the job.
     pub seed: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Default for Training {
@@ -167,6 +179,7 @@ impl Default for Training {
             learning_rate: 1e-3,
             weight_decay: 0.0,
             clip_norm: 1.0,
+            proximal: 0.0,
             order: Order::Shuffle,
             seed: 0,
         }
@@ -238,38 +251,6 @@ impl Default for Rounds {
             deadline: Choice::Auto,
         }
     }
-}
-
-/// The rule that merges updates of different rank.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Merges the changes as products and refactorizes; exact up to the kept rank.
-    #[default]
-    Product,
-}
-
-/// A site's share of the merge.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weighting {
-    /// By records trained on in the round.
-    #[default]
-    Samples,
-    /// By tokens trained on in the round.
-    Tokens,
-    /// The same for every site.
-    Equal,
-}
-
-/// How updates become one adapter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Aggregation {
-    /// The rule.
-    pub strategy: Strategy,
-    /// The weights.
-    pub weights: Weighting,
 }
 
 /// Scoring on the sites' held-out records, before training, after rounds, and at the end.
@@ -344,6 +325,7 @@ impl Spec {
         self.check_adapter(&mut refuse);
         self.check_training(&mut refuse);
         self.check_rounds(&mut refuse);
+        self.aggregation.check(self, &mut refuse);
         if let Some(evaluation) = &self.evaluation {
             let long = evaluation
                 .choices
@@ -432,6 +414,12 @@ impl Spec {
             refuse(
                 "training.clip_norm",
                 "use a number from 0; 0 turns clipping off".to_owned(),
+            );
+        }
+        if !(training.proximal.is_finite() && training.proximal >= 0.0) {
+            refuse(
+                "training.proximal",
+                "use a number from 0; 0 turns FedProx off".to_owned(),
             );
         }
     }

@@ -5,6 +5,7 @@ use super::forward::{Pass, Trace, add};
 use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::model::{Block, Model};
+use crate::ops::Table;
 use crate::ops::heads::{Cut, Layout, cut_backward};
 use crate::ops::lora_linear::{self, Factors, Learned};
 use crate::ops::{attention, rms_norm, swiglu};
@@ -233,7 +234,7 @@ impl Pass<'_> {
         at: Place<'_>,
         place: usize,
         gradient: &mut [Factors; 4],
-        dx: Option<&mut [f32]>,
+        mut dx: Option<&mut [f32]>,
         dy: &[f32],
         (x, low): (Option<&[f32]>, &[f32]),
     ) -> Result<(), Error> {
@@ -253,8 +254,14 @@ impl Pass<'_> {
         });
         let frozen = self.model.frozen(&stack.matrix);
         let scratch = &mut self.workspace.ops.products;
-        lora_linear::backward(dx, dy, frozen, learned, scratch)?;
+        lora_linear::backward(dx.as_deref_mut(), dy, frozen, learned, scratch)?;
         self.workspace.give(d_low);
+        if let Some(dx) = dx {
+            let outputs = stack.matrix.count();
+            let mut side = self.workspace.take(dy.len() / outputs * stack.side.rank());
+            stack.side.backward(dx, &mut side, dy, outputs);
+            self.workspace.give(side);
+        }
         Ok(())
     }
 }

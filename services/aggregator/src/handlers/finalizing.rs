@@ -36,7 +36,10 @@ pub async fn handle(
                 .map(|(score, _)| score),
         );
     }
-    let config = encode("adapter configuration", &peft_config(job.job(), &plan))?;
+    let side = rounds.iter().rfind(|summary| summary.global == adapter);
+    let side = side.map(|summary| summary.side.clone()).unwrap_or_default();
+    let config = peft_config(job.job(), &plan, &side);
+    let config = encode("adapter configuration", &config)?;
     let prefix = format!("jobs/{id}/adapter");
     let sent = aggregator
         .artifacts

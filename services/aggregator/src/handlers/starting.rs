@@ -39,6 +39,8 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let summary = Summary {
         round: 0,
         global: global.clone(),
+        side: domain::adapter::RankTable::default(),
+        optimizer: None,
         opened_at: job.job().phase_since,
         committed_at: now,
         seconds: now.seconds_since(job.job().phase_since),

@@ -109,7 +109,7 @@ async fn collect(
             let task = tasks::train(
                 job.job(),
                 worker,
-                worker_plan,
+                (worker_plan, &plan.global),
                 open.round,
                 &open.global,
                 open.deadline,

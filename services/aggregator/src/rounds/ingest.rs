@@ -1,5 +1,7 @@
 //! An update is fetched once, verified and checked before it may count.
 
+use std::path::PathBuf;
+
 use artifacts::tensors::TensorFile;
 use bus::drive::{Owned, error_chain};
 use chassis::failpoint::{Failpoint, hit};
@@ -8,12 +10,13 @@ use contract::message::job::Event;
 use domain::adapter::WeightShape;
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
+use domain::job::Phase;
 use domain::plan::WorkerPlan;
 use domain::round::{Standing, Update};
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::strategy;
+use crate::strategy::{self, norm::Moved};
 
 /// Bytes of file header and names that an update may have beyond its tensors.
 const HEADER_BYTES: u64 = 1 << 20;
@@ -78,10 +81,41 @@ async fn accept(
         Err(error) => return Ok(Err(error_chain(&error))),
     };
     hit(Failpoint::AggregatorIngestAfterDownload);
+    let bound = bound(aggregator, job).await?;
     let (ranks, weights) = (plan.ranks.clone(), weights.to_vec());
+    let spec = &job.job().spec;
+    let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {
-        let file = TensorFile::open(&path).map_err(|error| error_chain(&error))?;
-        strategy::check(&file, &ranks, &weights, None).map_err(|error| error_chain(&error))
+        let update = TensorFile::open(&path).map_err(|error| error_chain(&error))?;
+        let refused = |error: strategy::Refused| error_chain(&error);
+        strategy::check(&update, &ranks, &weights, trained).map_err(refused)?;
+        let Some((bound, global)) = bound else {
+            return Ok(());
+        };
+        let global = TensorFile::open(&global).map_err(|error| error_chain(&error))?;
+        let moved = Moved {
+            update: &update,
+            global: &global,
+            ranks: &ranks,
+            weights: &weights,
+            scale,
+            trained,
+        };
+        moved.within(bound).map_err(refused)
     });
     Ok(checked.await?)
+}
+
+/// The job's bound on how far an update may have moved, and the merged adapter that it started from.
+async fn bound(aggregator: &Aggregator, job: &Owned) -> Result<Option<(f64, PathBuf)>, Error> {
+    let Some(bound) = job.job().spec.aggregation.norm_bound else {
+        return Ok(None);
+    };
+    let Phase::Training { global, .. } = &job.job().phase else {
+        return Ok(None);
+    };
+    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
+    let fetched = aggregator.spool.ensure(store, global, transfer);
+    let global = aggregator.reach.guard(fetched).await??;
+    Ok(Some((bound, global)))
 }

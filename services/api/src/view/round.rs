@@ -81,6 +81,10 @@ pub struct WorkerRoundView {
     pub batch: u16,
     /// Its share of the merge.
     pub weight: Option<f64>,
+    /// Share of the merged adapter's energy in slices that its rank leaves out; absent for rules whose
+    /// slices are not orthogonal.
+    #[serde(default)]
+    pub withheld_energy: Option<f64>,
     /// Its figures.
     pub metrics: MetricsView,
 }
@@ -198,6 +202,8 @@ mod tests {
         Summary {
             round: 1,
             global: artifact(),
+            side: domain::adapter::RankTable::default(),
+            optimizer: None,
             opened_at: UnixMillis(1000),
             committed_at: UnixMillis(3000),
             seconds: 2.0,
@@ -208,6 +214,7 @@ mod tests {
                 rank: 4,
                 batch: 2,
                 weight: 1.0,
+                withheld_energy: Some(0.25),
                 update: artifact(),
                 metrics,
             }],
@@ -238,6 +245,7 @@ mod tests {
         let view = serde_json::to_value(RoundView::new(read, Some(score))).expect("serializes");
         assert!(view["workers"][0]["metrics"]["loss"].is_null());
         assert!(view["dropped_energy"].is_null());
+        assert_eq!(view["workers"][0]["withheld_energy"], 0.25);
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);

@@ -22,7 +22,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "training",
-        "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `order` (shuffle, balanced, file), `seed`",
+        "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`",
     ),
     (
         "precision",
@@ -34,7 +34,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "aggregation",
-        "`strategy`: product; `weights`: samples, tokens or equal",
+        "`strategy`: product, stack, ffa, slice, fedit, residual or sum (what each may be combined with: `docs/rules.md`); `weights`: samples, tokens or equal; `normalize`: none or fednova; `optimizer`: `kind` (fedavg, fedavgm, fedadam, fedyogi, fedadagrad), `learning_rate`, `beta1`, `beta2`, `tau`; `norm_bound`: largest norm of a site's change (absent: none)",
     ),
     (
         "evaluation",

@@ -69,6 +69,8 @@ fn summary(round: u32, global: ArtifactRef) -> Summary {
     Summary {
         round,
         global,
+        side: domain::adapter::RankTable::default(),
+        optimizer: None,
         opened_at: UnixMillis(0),
         committed_at: UnixMillis(1000),
         seconds: 1.0,
