@@ -8,6 +8,7 @@ use crate::adapter::RankTable;
 use crate::cause::SiteTrouble;
 use crate::id::{JobId, WorkerName};
 use crate::job::spec::{Base, Optimizer};
+use crate::profile::Mode;
 
 /// Version of a job's plan, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +40,19 @@ pub struct WorkerPlan {
     pub predicted: Prediction,
     /// Why this and nothing else.
     pub why: Explanation,
+}
+
+impl WorkerPlan {
+    /// How its steps are computed.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        Mode {
+            base: self.base,
+            kernel: self.kernel.clone(),
+            checkpoint: self.checkpoint,
+            optimizer: self.optimizer,
+        }
+    }
 }
 
 /// What a plan expects of one worker and one round.

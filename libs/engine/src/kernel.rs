@@ -8,7 +8,7 @@
 use std::fmt;
 
 /// Raise it with every change of the engine that changes a result.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// The precision in which activations and frozen weights are multiplied. Sums are `f32` or wider,
 /// and so is everything that is not a product with a frozen weight.

@@ -15,7 +15,10 @@ use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::spec::{Base, Compute, Optimizer, Order as Records, Training};
 use domain::job::{Choice, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
-use domain::profile::{GradientNoise, Measurement, Sample};
+use domain::profile::{
+    GradientNoise, Importance, ImportanceMethod, Measurement, Mode, ModeMeasurement, Sample,
+    WeightImportance,
+};
 use domain::round::{Score, Update, UpdateMetrics};
 use domain::time::UnixMillis;
 
@@ -244,36 +247,55 @@ pub fn probed() -> Probed {
         head: report_head(),
         measurement: Measurement {
             model: Some(digest(1)),
-            kernel: "portable-1".to_owned(),
             weights: vec![WeightShape {
                 name: WeightName::new(1, Projection::Gate),
                 out: 64,
                 inp: 32,
             }],
             layers: 2,
-            base_memory_bytes: 100_000_000,
             memory_limit_bytes: 400_000_000,
             threads: 2,
-            samples: vec![Sample {
-                batch: 4,
-                tokens: 512,
-                longest_tokens: 1024,
-                parameters: 1000,
-                step_seconds: 0.5,
-                peak_memory_bytes: 200_000_000,
-            }],
-            scoring: vec![Sample {
-                batch: 1,
-                tokens: 128,
-                longest_tokens: 0,
-                parameters: 4000,
-                step_seconds: 0.25,
-                peak_memory_bytes: 150_000_000,
+            modes: vec![ModeMeasurement {
+                mode: Mode {
+                    base: Base::Nf4,
+                    kernel: "portable-f32-1".to_owned(),
+                    checkpoint: true,
+                    optimizer: Optimizer::Adamw,
+                },
+                base_memory_bytes: 100_000_000,
+                samples: vec![Sample {
+                    batch: 4,
+                    tokens: 512,
+                    squares: 65536.0,
+                    longest_tokens: 1024,
+                    parameters: 1000,
+                    step_seconds: 0.5,
+                    peak_memory_bytes: 200_000_000,
+                }],
+                scoring: vec![Sample {
+                    batch: 1,
+                    tokens: 128,
+                    squares: 16384.0,
+                    longest_tokens: 0,
+                    parameters: 4000,
+                    step_seconds: 0.25,
+                    peak_memory_bytes: 150_000_000,
+                }],
+                loss: Some(2.25),
             }],
             noise: Some(GradientNoise {
                 signal: 0.5,
                 variance: 4.0,
                 records: 21,
+            }),
+            importance: Some(Importance {
+                method: ImportanceMethod::Sketch,
+                weights: vec![WeightImportance {
+                    name: WeightName::new(1, Projection::Gate),
+                    energies: vec![0.5, 0.25],
+                }],
+                agreement: 0.75,
+                records: 32,
             }),
             forward_tokens_per_second: 2000.0,
             upload_bytes_per_second: 1e7,
@@ -283,6 +305,7 @@ pub fn probed() -> Probed {
             held_out: 40,
             skipped: 1,
             mean_tokens: 64.5,
+            mean_squares: 5000.5,
         },
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Kept {
     pub(crate) attended: Vec<f32>,
     /// The residual stream between attention and feed-forward, `[tokens, hidden]`.
     pub(crate) middle: Vec<f32>,
-    /// `[tokens, 2·intermediate]`
+    /// Gate and up: `[tokens, 2·intermediate]`, or both rounded, two to a word, `[tokens, intermediate]`.
     pub(crate) gate_up: Vec<f32>,
     /// `x·Aᵀ` of the four stacks.
     pub(crate) low: [Vec<f32>; 4],

@@ -8,7 +8,7 @@ use crate::model::{Block, Model};
 use crate::ops::Table;
 use crate::ops::heads::{Cut, Layout, cut_backward};
 use crate::ops::lora_linear::{self, Factors, Learned};
-use crate::ops::{attention, rms_norm, swiglu};
+use crate::ops::{attention, rms_norm};
 
 /// Overwrites `gradient` by that of `changes`, given `d_hidden` `[tokens, hidden]`, the gradient of
 /// the residual stream after the last block. Stops at the lowest adapted block.
@@ -91,17 +91,18 @@ impl Pass<'_> {
         at: Place<'_>,
         gradient: &mut [Factors; 4],
         mut d: Vec<f32>,
-        mut gate_up: Vec<f32>,
+        gate_up: Vec<f32>,
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [_, _, low_gate_up, low_down] = &kept.low;
         let gated = self.needed(at, 3).then(|| self.gated(&gate_up));
-        let mut d_gated = self.workspace.take(gate_up.len() / 2);
+        let inner = self.model.config().intermediate;
+        let mut d_gated = self.workspace.take(self.packed.tokens.len() * inner);
         let x = gated.as_deref();
         self.stack_backward(at, 3, gradient, Some(&mut d_gated), &d, (x, low_down))?;
         self.workspace.give(gated.unwrap_or_default());
 
-        swiglu::backward(&mut gate_up, &d_gated, self.model.config().intermediate);
+        let gate_up = self.gate_gradient(gate_up, &d_gated);
         self.workspace.give(d_gated);
         let normed = self
             .needed(at, 2)

@@ -3,6 +3,7 @@
 use super::activations::{Keep, Kept};
 use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
+use crate::kernel::Compute;
 use crate::model::{Block, Model, Stack};
 use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
 use crate::ops::lora_linear;
@@ -260,8 +261,7 @@ impl<'a> Pass<'a> {
         let normed = self.normed(&kept.middle, &block.feed_forward_norm);
         let (joined, low_gate_up) = self.linear(index, 2, gate_up, &normed)?;
         self.workspace.give(normed);
-        kept.gate_up = joined;
-        let gated = self.gated(&kept.gate_up);
+        let gated = self.gate(joined, &mut kept.gate_up);
         let (y, low_down) = self.linear(index, 3, down, &gated)?;
         self.workspace.give(gated);
         let [.., third, fourth] = &mut kept.low;
@@ -276,11 +276,50 @@ impl<'a> Pass<'a> {
         y
     }
 
-    /// The gated product of `gate_up`.
-    pub(super) fn gated(&mut self, gate_up: &[f32]) -> Vec<f32> {
+    /// The gated product of `gate_up`, and in `kept` what [`Pass::gated`] reads.
+    fn gate(&mut self, gate_up: Vec<f32>, kept: &mut Vec<f32>) -> Vec<f32> {
+        let width = self.model.config().intermediate;
         let mut y = self.workspace.take(gate_up.len() / 2);
-        swiglu::forward(&mut y, gate_up, self.model.config().intermediate);
+        if self.rounds() {
+            *kept = self.workspace.take(gate_up.len() / 2);
+            swiglu::rounded::forward(&mut y, kept, &gate_up, width);
+            self.workspace.give(gate_up);
+        } else {
+            swiglu::forward(&mut y, &gate_up, width);
+            *kept = gate_up;
+        }
         y
+    }
+
+    /// The gated product again, from what was kept of gate and up.
+    pub(super) fn gated(&mut self, kept: &[f32]) -> Vec<f32> {
+        let width = self.model.config().intermediate;
+        let tokens = self.packed.tokens.len();
+        let mut y = self.workspace.take(tokens * width);
+        if self.rounds() {
+            swiglu::rounded::again(&mut y, kept);
+        } else {
+            swiglu::forward(&mut y, kept, width);
+        }
+        y
+    }
+
+    /// The gradient of gate and up, from what was kept of them and that of their gated product.
+    pub(super) fn gate_gradient(&mut self, mut kept: Vec<f32>, d_gated: &[f32]) -> Vec<f32> {
+        let width = self.model.config().intermediate;
+        if !self.rounds() {
+            swiglu::backward(&mut kept, d_gated, width);
+            return kept;
+        }
+        let mut d = self.workspace.take(2 * d_gated.len());
+        swiglu::rounded::backward(&mut d, &kept, d_gated, width);
+        self.workspace.give(kept);
+        d
+    }
+
+    /// Whether gate and up are rounded: where the products round their operands anyway.
+    fn rounds(&self) -> bool {
+        self.model.kernel().compute() != Compute::F32
     }
 
     /// The output of a stack and its `x·Aᵀ`.

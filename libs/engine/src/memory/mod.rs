@@ -144,10 +144,11 @@ fn adapter(config: &Config, demand: &Demand<'_>) -> u64 {
 }
 
 fn workspace(config: &Config, demand: &Demand<'_>) -> u64 {
-    let held = cross_entropy::held(demand.kernel, demand.predicted(), config.vocabulary);
+    let trains = demand.optimizer == Optimizer::AdamW;
+    let predicted = demand.predicted();
+    let held = cross_entropy::held(demand.kernel, predicted, config.vocabulary, trains);
     let (positions, columns, slice) = held;
     let logits = 4 * (positions * columns) as u64;
-    let trains = demand.optimizer == Optimizer::AdamW;
     let scores = attention::scratch_len(demand.sequence.min(TOKENS), trains);
     let attention = 4 * (demand.threads * scores) as u64;
     let decoded = demand.base != Base::F32;

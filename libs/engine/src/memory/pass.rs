@@ -6,6 +6,7 @@ use domain::adapter::Projection;
 use super::Demand;
 use super::pool::{Buffer, Pool};
 use crate::compute::Keep;
+use crate::kernel::Compute;
 use crate::model::{Config, STACKS};
 
 /// The workspace of a training run, or of one evaluation after another.
@@ -95,6 +96,11 @@ impl<'a> Pass<'a> {
         projections.iter().map(of).sum()
     }
 
+    /// Whether gate and up are kept rounded.
+    fn rounds(&self) -> bool {
+        self.demand.kernel.compute() != Compute::F32
+    }
+
     fn outputs(&self, stack: usize) -> usize {
         let of = |projection: &Projection| self.config.shape(*projection).0;
         let projections = STACKS.get(stack).copied().unwrap_or_default();
@@ -165,9 +171,16 @@ impl<'a> Pass<'a> {
         self.give(by_head);
         let (middle, low_o) = self.linear(layer, 1);
         let normed = self.take(hidden);
-        let (gate_up, low_gate_up) = self.linear(layer, 2);
+        let (joined, low_gate_up) = self.linear(layer, 2);
         self.give(normed);
         let gated = self.take(self.config.intermediate);
+        let gate_up = if self.rounds() {
+            let kept = self.take(self.config.intermediate);
+            self.give(joined);
+            kept
+        } else {
+            joined
+        };
         let (y, low_down) = self.linear(layer, 3);
         self.give(gated);
         let rest = Rest {
@@ -248,8 +261,15 @@ impl<'a> Pass<'a> {
         let d_gated = self.take(inner);
         self.low(layer, 3);
         self.give(gated.unwrap_or_default());
+        let d_gate_up = if self.rounds() {
+            let d = self.take(2 * inner);
+            self.give(rest.gate_up);
+            d
+        } else {
+            rest.gate_up
+        };
         self.give(d_gated);
-        self.input(layer, 2, rest.gate_up, false);
+        self.input(layer, 2, d_gate_up, false);
 
         let d_attended = self.take(self.queries);
         self.low(layer, 1);

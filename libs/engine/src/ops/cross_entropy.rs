@@ -1,10 +1,10 @@
 //! The output layer and the loss, over the labelled positions alone.
 //!
-//! Neither `[tokens, vocabulary]` nor a decoded output layer is ever held. Where a product in the
-//! kernel's arithmetic is as cheap for a few positions as for many, the logits of [`BLOCK`] positions
-//! exist at a time and serve both the loss and its gradient. Where the output layer must first be
-//! brought into another order, that is done once for many positions: the vocabulary passes by in
-//! [`sliced`] pieces, twice for a gradient, since a probability needs the sum over all of them.
+//! Neither `[tokens, vocabulary]` nor a decoded output layer is ever held. Losses alone need one product:
+//! the vocabulary passes by in [`sliced`] pieces for many positions at a time. Their gradient needs the sum
+//! over the whole vocabulary first. Where a product in the kernel's arithmetic is as cheap for a few
+//! positions as for many, the logits of [`BLOCK`] positions exist at a time and serve both. Where the
+//! output layer must first be brought into another order, the pieces pass by twice instead.
 #![expect(
     clippy::indexing_slicing,
     reason = "x, dx: [positions, width]; logits: [block, vocabulary]; asserted at entry"
@@ -21,19 +21,25 @@ use super::simd::{exp, max, sum, wide};
 use crate::kernel::Kernel;
 
 /// Positions whose logits exist together.
-pub const BLOCK: usize = 128;
+pub const BLOCK: usize = 256;
 
 /// Rows of the output layer that are decoded together.
 const SLICE: usize = 8192;
 
 /// For how many positions, and of how many columns, logits exist together where the losses of
-/// `positions` are computed; and how many rows of the output layer are multiplied at a time.
-pub(crate) fn held(kernel: Kernel, positions: usize, vocabulary: usize) -> (usize, usize, usize) {
+/// `positions` are computed, with their gradient if one trains; and how many rows of the output layer are
+/// multiplied at a time.
+pub(crate) fn held(
+    kernel: Kernel,
+    positions: usize,
+    vocabulary: usize,
+    trains: bool,
+) -> (usize, usize, usize) {
     let output = Frozen {
         weight: &(),
         kernel,
     };
-    if output.prefers_many(positions) {
+    if !trains || output.prefers_many(positions) {
         let piece = vocabulary.min(sliced::PIECE);
         return (positions.min(sliced::POSITIONS), piece, piece);
     }
@@ -64,24 +70,9 @@ pub fn log_probabilities<T: Table>(
     wanted: &[&[u32]],
     scratch: &mut Scratch,
 ) -> Result<Vec<Vec<f32>>, T::Error> {
-    let (width, vocabulary) = (output.weight.width(), output.weight.count());
+    let width = output.weight.width();
     assert!(x.len() == wanted.len() * width, "one row per position");
-    if output.prefers_many(wanted.len()) {
-        return sliced::log_probabilities(x, output, wanted, scratch);
-    }
-    let mut out = Vec::with_capacity(wanted.len());
-    for (x, wanted) in x.chunks(BLOCK * width).zip(wanted.chunks(BLOCK)) {
-        scratch.logits(x, output)?;
-        let rows = scratch.logits.par_chunks(vocabulary).zip(wanted);
-        out.par_extend(rows.map(|(row, wanted)| {
-            let normalizer = wide(|| normalizer(row));
-            wanted
-                .iter()
-                .map(|id| row[*id as usize] - normalizer)
-                .collect::<Vec<_>>()
-        }));
-    }
-    Ok(out)
+    sliced::log_probabilities(x, output, wanted, scratch)
 }
 
 /// The loss `−ln p(target)` of each position, and in `dx` `[positions, width]` the gradient of
@@ -115,13 +106,16 @@ pub fn losses_and_gradient<T: Table>(
         let rows = scratch.logits.par_chunks_mut(vocabulary).zip(targets);
         losses.par_extend(rows.map(|(row, target)| {
             let target = *target as usize;
-            let normalizer = wide(|| normalizer(row));
-            let loss = normalizer - row[target];
-            wide(|| {
-                for value in row.iter_mut() {
-                    *value = exp(*value - normalizer) * scale;
-                }
+            let wanted = row[target];
+            let normalizer = wide(|| {
+                let most = max(row);
+                row.iter_mut().for_each(|value| *value = exp(*value - most));
+                let all = sum(row.len(), |i| row[i]);
+                let factor = scale / all;
+                row.iter_mut().for_each(|value| *value *= factor);
+                most + all.ln()
             });
+            let loss = normalizer - wanted;
             row[target] -= scale;
             loss
         }));
@@ -179,12 +173,6 @@ impl Scratch {
         }
         Ok(())
     }
-}
-
-#[inline(always)]
-fn normalizer(row: &[f32]) -> f32 {
-    let most = max(row);
-    most + sum(row.len(), |i| exp(row[i] - most)).ln()
 }
 
 #[cfg(test)]

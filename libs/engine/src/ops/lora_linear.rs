@@ -7,7 +7,7 @@
 
 use super::Table;
 use super::frozen::{self, Beside, Frozen, Scratch};
-use super::product::{Into, View, ViewMut, multiply};
+use super::product::{Into, View, ViewMut, multiply, multiply_tall};
 
 /// The low-rank factors of the weights in one stack.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -242,17 +242,29 @@ impl Learned<'_> {
     fn factors_gradient(&mut self, dy: View<'_>) {
         let Change { factors, scale } = self.change;
         let (tokens, rank) = (dy.rows(), factors.rank());
+        let mut across = Vec::new();
         for (part, gradient) in factors.parts.iter().zip(&mut self.gradient.parts) {
             let low = View::new(self.low, tokens, rank).columns(part.first, part.rank);
             let dy = dy.columns(part.column, part.outputs);
-            let gradient = ViewMut::new(&mut gradient.b, part.outputs, part.rank);
-            multiply(gradient, dy.t(), low, scale, Into::Overwrite);
+            across.resize(part.rank * part.outputs, 0.0);
+            multiply_tall(&mut across, low, dy, scale);
+            transpose(&mut gradient.b, &across, part.outputs);
         }
         let inputs = factors.a.len() / rank;
         let d_low = View::new(self.d_low, tokens, rank);
         let x = View::new(self.x, tokens, inputs);
-        let gradient = ViewMut::new(&mut self.gradient.a, rank, inputs);
-        multiply(gradient, d_low.t(), x, 1.0, Into::Overwrite);
+        multiply_tall(&mut self.gradient.a, d_low, x, 1.0);
+    }
+}
+
+/// `from` `[rank, outputs]` → `to` `[outputs, rank]`.
+fn transpose(to: &mut [f32], from: &[f32], outputs: usize) {
+    let rank = from.len() / outputs;
+    for (column, row) in to.chunks_exact_mut(rank).enumerate() {
+        let values = from.iter().skip(column).step_by(outputs);
+        row.iter_mut()
+            .zip(values)
+            .for_each(|(to, from)| *to = *from);
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod portable;
+mod thin;
 
 use gemm::Parallelism;
 
@@ -247,6 +248,19 @@ pub fn multiply(dst: ViewMut<'_>, lhs: View<'_>, rhs: View<'_>, scale: f32, into
 /// The shapes do not match.
 pub fn multiply_here(dst: ViewMut<'_>, lhs: View<'_>, rhs: View<'_>, scale: f32, into: Into) {
     product(dst, lhs, rhs, scale, into, Parallelism::None);
+}
+
+/// `dst` `[rank, cols]` ← `scale · lhsᵀ · rhs`, where `lhs` `[tokens, rank]` is thin and both are tall:
+/// the gradient of a low-rank factor. On all threads of the current pool.
+///
+/// # Panics
+/// The shapes do not match, or a matrix was transposed.
+pub fn multiply_tall(dst: &mut [f32], lhs: View<'_>, rhs: View<'_>, scale: f32) {
+    if threads::are_portable() {
+        let dst = ViewMut::new(dst, lhs.cols, rhs.cols);
+        return portable::product(dst, lhs.t(), rhs, scale, Into::Overwrite);
+    }
+    thin::outer(dst, lhs, rhs, scale);
 }
 
 fn product(

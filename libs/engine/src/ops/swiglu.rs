@@ -4,6 +4,8 @@
     reason = "gate_up, d_gate_up: [rows, 2·width]; y, dy: [rows, width]; asserted at entry"
 )]
 
+pub mod rounded;
+
 use rayon::prelude::*;
 
 use super::simd::{ROWS, exp, wide};
@@ -28,7 +30,7 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
             {
                 let (gate, up) = gate_up.split_at(width);
                 for i in 0..width {
-                    y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+                    y[i] = product(gate[i], up[i]);
                 }
             }
         });
@@ -55,15 +57,24 @@ pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
             {
                 let (gate, up) = gate_up.split_at_mut(width);
                 for i in 0..width {
-                    let s = sigmoid(gate[i]);
-                    let silu = gate[i] * s;
-                    let d_gate = dy[i] * up[i] * (s + silu * (1.0 - s));
-                    up[i] = dy[i] * silu;
-                    gate[i] = d_gate;
+                    (gate[i], up[i]) = gradient(gate[i], up[i], dy[i]);
                 }
             }
         });
     });
+}
+
+#[inline(always)]
+fn product(gate: f32, up: f32) -> f32 {
+    gate * sigmoid(gate) * up
+}
+
+/// The gradients of both, given that of their product.
+#[inline(always)]
+fn gradient(gate: f32, up: f32, dy: f32) -> (f32, f32) {
+    let s = sigmoid(gate);
+    let silu = gate * s;
+    (dy * up * (s + silu * (1.0 - s)), dy * silu)
 }
 
 #[inline(always)]

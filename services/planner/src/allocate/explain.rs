@@ -113,9 +113,12 @@ fn text(
     text.push_str(&match spec.precision.compute {
         Compute::Auto => format!(
             " It computes with {}, the fastest it tried.",
-            measured.kernel
+            site.mode.mode.kernel
         ),
-        _ => format!(" It computes with {}, as the job says.", measured.kernel),
+        _ => format!(
+            " It computes with {}, as the job says.",
+            site.mode.mode.kernel
+        ),
     });
     for (what, fixed) in [
         ("rank", spec.adapter.rank.fixed().is_some()),

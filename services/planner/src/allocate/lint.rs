@@ -90,9 +90,13 @@ pub fn lint(
 fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) -> Vec<String> {
     let mut problems = choice_problems(plan, worker, profile, spec);
     let measured = &profile.measurement;
+    let Some(mode) = profile.mode(&worker.mode()) else {
+        problems.push("it was not measured in its plan's mode".to_owned());
+        return problems;
+    };
     let download = adapter_bytes(&plan.global, &measured.weights);
-    let predicted = predict(profile, spec, &worker.ranks, worker.batch, download);
-    let needed = needed_bytes(&predicted, memory_margin(profile));
+    let predicted = predict(measured, mode, spec, &worker.ranks, worker.batch, download);
+    let needed = needed_bytes(&predicted, memory_margin(mode));
     let mut refuse = |wrong: bool, problem: String| {
         if wrong {
             problems.push(problem);
@@ -111,7 +115,7 @@ fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) ->
             plan.round_seconds
         ),
     );
-    let most = most_seconds(spec) / (1.0 + time_margin(profile));
+    let most = most_seconds(spec) / (1.0 + time_margin(mode));
     refuse(
         round > most * (1.0 + ROUNDING),
         format!("its round takes {round} s, the job's deadlines leave {most}"),
@@ -180,8 +184,8 @@ fn choice_problems(
             "its optimizer is left open",
         ),
         (
-            worker.kernel != measured.kernel || worker.threads != measured.threads,
-            "it was measured with another kernel or number of threads",
+            worker.threads != measured.threads,
+            "it was measured with another number of threads",
         ),
     ];
     let wrong = checks.into_iter().filter(|(wrong, _)| *wrong);

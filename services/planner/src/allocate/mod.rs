@@ -6,10 +6,8 @@
 //! rank rests on an assumption that `finish` names); the same input gives the same bytes; a plan that is returned has passed its own
 //! linter; and where no plan exists, the refusal names which site lacks what, and by how much.
 //!
-//! It does not choose per weight (all target weights of a worker have one rank), knows no other
-//! optimizer than AdamW and no other base than the one that was measured, and never plans activation
-//! checkpointing, because no sample was measured with it: a cost model says nothing of what it has
-//! not seen.
+//! It does not choose per weight (all target weights of a worker have one rank), and of the modes that
+//! were measured it plans the fastest first-order one without checkpointing.
 
 mod candidate;
 mod explain;
@@ -35,7 +33,7 @@ use std::collections::BTreeMap;
 use domain::adapter::RankTable;
 use domain::cause::{Cause, CauseKind, SiteTrouble};
 use domain::id::{JobId, WorkerName};
-use domain::job::spec::{Base, Optimizer, Spec};
+use domain::job::spec::Spec;
 use domain::plan::{Plan, PlanVersion, WorkerPlan};
 use domain::profile::Profile;
 
@@ -108,27 +106,19 @@ pub fn allocate(request: &Request<'_>) -> Result<Plan, Cause> {
 
 fn worker_plan(spec: &Spec, site: &Site<'_>, chosen: &Candidate, fleet_seconds: f64) -> WorkerPlan {
     let measured = &site.profile.measurement;
+    let mode = site.mode.mode.clone();
     WorkerPlan {
         ranks: site.table(chosen.rank),
-        base: base(spec),
-        kernel: measured.kernel.clone(),
+        base: mode.base,
+        kernel: mode.kernel,
         threads: measured.threads,
         batch: chosen.batch,
         local_steps: spec.training.local_steps,
         sequence_length: spec.training.sequence_length,
-        checkpoint: false,
-        optimizer: Optimizer::Adamw,
+        checkpoint: mode.checkpoint,
+        optimizer: mode.optimizer,
         predicted: chosen.predicted.clone(),
         why: explain::explain(spec, site, chosen, fleet_seconds),
-    }
-}
-
-/// Precision of the frozen base. Workers are measured with the base as it came, so that is what `auto`
-/// means; a version that measures others chooses here.
-const fn base(spec: &Spec) -> Base {
-    match spec.precision.base {
-        Base::Auto => Base::Source,
-        fixed => fixed,
     }
 }
 

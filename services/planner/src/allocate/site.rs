@@ -7,17 +7,19 @@ use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
 use domain::job::choice::Choice;
 use domain::job::spec::Spec;
-use domain::profile::Profile;
+use domain::profile::{ModeProfile, Profile};
 
 use super::candidate::{Candidate, batches, ranks};
 use super::noise::BatchNoise;
-use super::predict::{adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
+use super::predict::{self, adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
 use super::{Request, finish, units};
 
 /// A site that can take part.
 pub(super) struct Site<'a> {
     pub name: &'a WorkerName,
     pub profile: &'a Profile,
+    /// How it computes.
+    pub mode: &'a ModeProfile,
     /// Its share of the fleet's records.
     pub share: f64,
     /// Projections that carry an adapter.
@@ -70,7 +72,7 @@ pub(super) fn admit<'a>(request: &Request<'a>) -> (Vec<Site<'a>>, Vec<SiteTroubl
     let (mut sites, mut excluded) = (Vec::new(), Vec::new());
     for (name, profile) in request.profiles {
         let site = usable(profile, model, request.spec)
-            .and_then(|targets| build(name, profile, targets, request.spec, noise));
+            .and_then(|usable| build(name, profile, usable, request.spec, noise));
         match site {
             Ok(site) => sites.push(site),
             Err((trouble, detail)) => excluded.push(SiteTrouble {
@@ -103,12 +105,18 @@ fn common_model(profiles: &BTreeMap<WorkerName, Profile>) -> &[WeightShape] {
     first.map_or(&[], |(weights, _)| *weights)
 }
 
-/// The targets, if the site's measurement can be planned with.
-fn usable(
-    profile: &Profile,
+/// What a plan needs of a site's measurement.
+struct Usable<'a> {
+    targets: Vec<Projection>,
+    mode: &'a ModeProfile,
+}
+
+/// The targets and the mode, if the site's measurement can be planned with.
+fn usable<'a>(
+    profile: &'a Profile,
     model: &[WeightShape],
     spec: &Spec,
-) -> Result<Vec<Projection>, (Trouble, String)> {
+) -> Result<Usable<'a>, (Trouble, String)> {
     let measured = &profile.measurement;
     if measured.weights != model {
         let detail = "its model has other weights than the other sites' models".to_owned();
@@ -118,33 +126,33 @@ fn usable(
         let detail = "it has no usable training record".to_owned();
         return Err((Trouble::DataUnusable, detail));
     }
-    let cost = &profile.cost;
-    let figures = [
-        cost.seconds_fixed,
-        cost.seconds_per_token,
-        cost.seconds_per_token_parameter,
-        cost.memory_fixed,
-        cost.memory_per_token,
-        cost.memory_per_parameter,
-        profile.fit_error,
-        profile.memory_error,
-        cost.scoring_memory_fixed,
-        cost.scoring_memory_per_token,
+    let Some(mode) = predict::mode(profile, spec) else {
+        let detail =
+            "it measured no first-order training on the base that the job asks for".to_owned();
+        return Err((Trouble::PlanUnsupported, detail));
+    };
+    let others = [
+        mode.fit_error,
+        mode.memory_error,
         measured.mean_tokens,
+        measured.mean_squares,
     ];
-    let sound = figures.iter().all(|f| f.is_finite() && *f >= 0.0);
+    let mut figures = mode.cost.coefficients().into_iter().chain(others);
+    let sound = figures.all(|f| f.is_finite() && f >= 0.0);
     if !sound || measured.mean_tokens == 0.0 {
         let detail = "its profile holds a figure that is not a positive number".to_owned();
         return Err((Trouble::Internal, detail));
     }
-    if spec.evaluation.is_some() && measured.scoring.is_empty() {
+    let scored = measured.mode(&mode.mode);
+    if spec.evaluation.is_some() && scored.is_none_or(|scored| scored.scoring.is_empty()) {
         let detail = format!(
             "it has no memory left to score the merged adapter of rank {}, which the job asks for",
             spec.adapter.rank_max
         );
         return Err((Trouble::OutOfMemory, detail));
     }
-    targets(measured.layers, &measured.weights, spec)
+    let targets = targets(measured.layers, &measured.weights, spec)?;
+    Ok(Usable { targets, mode })
 }
 
 /// The projections that the job fixes, or all; each must be there in every block.
@@ -173,21 +181,22 @@ fn targets(
 fn build<'a>(
     name: &'a WorkerName,
     profile: &'a Profile,
-    targets: Vec<Projection>,
+    usable: Usable<'a>,
     spec: &Spec,
     noise: BatchNoise,
 ) -> Result<Site<'a>, (Trouble, String)> {
     let measured = &profile.measurement;
+    let Usable { targets, mode } = usable;
     let layers = measured.layers;
     let rank_max = spec.adapter.rank_max;
     let global = RankTable::uniform(&targets, layers, rank_max);
     let download_bytes = adapter_bytes(&global, &measured.weights);
-    let margin = memory_margin(profile);
+    let margin = memory_margin(mode);
     let mut all = Vec::new();
     for rank in ranks(spec) {
         let table = RankTable::uniform(&targets, layers, rank);
         for batch in batches(spec, measured.records) {
-            let predicted = predict(profile, spec, &table, batch, download_bytes);
+            let predicted = predict(measured, mode, spec, &table, batch, download_bytes);
             all.push(Candidate {
                 rank,
                 batch,
@@ -200,11 +209,12 @@ fn build<'a>(
     let mut site = Site {
         name,
         profile,
+        mode,
         share: 0.0,
         targets,
         all,
         fitting: Vec::new(),
-        most_seconds: most_seconds(spec) / (1.0 + time_margin(profile)),
+        most_seconds: most_seconds(spec) / (1.0 + time_margin(mode)),
         margin,
         noise,
     };

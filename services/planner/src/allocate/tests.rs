@@ -1,84 +1,26 @@
 use domain::adapter::{Projection, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
+use domain::job::spec::{Base, Optimizer};
 use domain::plan::Binding;
-use domain::profile::{CostModel, GradientNoise, Measurement, Sample};
+use domain::profile::{
+    CostModel, GradientNoise, Measurement, Mode, ModeMeasurement, ModeProfile, Sample,
+};
 use proptest::prelude::*;
 
 use std::collections::BTreeSet;
 
 use super::*;
 
+mod fixture;
+mod modes;
 mod noise;
 mod scoring;
 
+use fixture::{mode, site};
+
 const GIB: u64 = 1 << 30;
 const LAYERS: u16 = 3;
-
-fn weights() -> Vec<WeightShape> {
-    let shape = |layer, projection| WeightShape {
-        name: WeightName::new(layer, projection),
-        out: 576,
-        inp: 576,
-    };
-    (0..LAYERS)
-        .flat_map(|layer| Projection::ALL.map(|projection| shape(layer, projection)))
-        .collect()
-}
-
-/// A site of the given speed (1: 200 tokens a second) and memory.
-fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile) {
-    let cost = CostModel {
-        seconds_fixed: 0.05 / speed,
-        seconds_per_token: 5e-3 / speed,
-        seconds_per_token_parameter: 2e-9 / speed,
-        memory_fixed: 0.5 * GIB as f64,
-        memory_per_token: 500_000.0,
-        memory_per_parameter: 24.0,
-        scoring_memory_fixed: 0.6 * GIB as f64,
-        scoring_memory_per_token: 50_000.0,
-    };
-    let sample = |batch: u16, parameters| {
-        let tokens = u32::from(batch) * 100;
-        Sample {
-            batch,
-            tokens,
-            longest_tokens: 0,
-            parameters,
-            step_seconds: cost.step_seconds(f64::from(tokens), parameters),
-            peak_memory_bytes: cost.peak_memory_bytes(f64::from(tokens), parameters) as u64,
-        }
-    };
-    let measurement = Measurement {
-        model: None,
-        kernel: "portable".to_owned(),
-        weights: weights(),
-        layers: LAYERS,
-        base_memory_bytes: GIB / 2,
-        memory_limit_bytes: memory,
-        threads: 2,
-        samples: vec![sample(1, 100_000), sample(4, 100_000), sample(2, 800_000)],
-        scoring: vec![sample(1, 800_000)],
-        noise: None,
-        forward_tokens_per_second: 600.0 * speed,
-        upload_bytes_per_second: 5e6,
-        download_bytes_per_second: 2e7,
-        round_trip_ms: 2.0,
-        records: 500,
-        held_out: 50,
-        skipped: 0,
-        mean_tokens: 100.0,
-    };
-    let worker: WorkerName = name.parse().expect("legal");
-    let profile = Profile {
-        worker: worker.clone(),
-        measurement,
-        cost,
-        fit_error: 0.02,
-        memory_error: 0.05,
-    };
-    (worker, profile)
-}
 
 fn spec() -> Spec {
     let text = r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"}}"#;
@@ -163,7 +105,7 @@ fn a_small_memory_binds_and_the_explanation_says_what_more_would_take() {
 fn a_model_that_was_too_low_somewhere_keeps_more_memory_free() {
     let (name, mut profile) = site("a", 1.0, GIB / 5 * 6);
     let before = plan(&spec(), &[(name.clone(), profile.clone())], 1).expect("possible");
-    profile.memory_error = 0.5;
+    profile.modes[0].memory_error = 0.5;
     let after = plan(&spec(), &[(name, profile)], 1).expect("possible");
     let peak = |plan: &Plan| of(plan, "a").predicted.peak_memory_bytes;
     assert!(peak(&before) > peak(&after));
@@ -264,7 +206,7 @@ fn sites_that_cannot_train_at_all_are_excluded_by_cause() {
     let (b, mut other_model) = site("b", 1.0, 8 * GIB);
     other_model.measurement.weights.pop();
     let (c, mut nonsense) = site("c", 1.0, 8 * GIB);
-    nonsense.cost.seconds_per_token = f64::NAN;
+    nonsense.modes[0].cost.seconds_per_token = f64::NAN;
     let sites = [
         (a, no_data),
         (b, other_model),
@@ -410,7 +352,12 @@ fn the_linter_finds_what_is_wrong() {
     check("base is not", &|plan| {
         worker(plan, &|w| w.base = Base::Auto)
     });
-    check("another kernel", &|plan| worker(plan, &|w| w.threads = 64));
+    check("another number of threads", &|plan| {
+        worker(plan, &|w| w.threads = 64)
+    });
+    check("not measured in its plan's mode", &|plan| {
+        worker(plan, &|w| w.kernel = "abacus".to_owned())
+    });
     check("cost model's", &|plan| {
         worker(plan, &|w| w.predicted.step_seconds *= 0.5)
     });
@@ -438,9 +385,9 @@ prop_compose! {
         profile.measurement.records = records;
         profile.measurement.mean_tokens = mean_tokens;
         profile.measurement.upload_bytes_per_second = upload;
-        profile.fit_error = fit_error;
-        profile.cost.memory_per_token = per_token;
-        profile.cost.seconds_fixed = fixed;
+        profile.modes[0].fit_error = fit_error;
+        profile.modes[0].cost.memory_per_token = per_token;
+        profile.modes[0].cost.seconds_fixed = fixed;
         profile
     }
 }
@@ -485,7 +432,7 @@ proptest! {
                     let profile = &sites.iter().find(|(n, _)| n == name).expect("its site").1;
                     let tokens = f64::from(worker.batch) * f64::from(sequence_length);
                     let parameters = worker.ranks.parameters(&profile.measurement.weights);
-                    let peak = profile.cost.peak_memory_bytes(tokens, parameters);
+                    let peak = profile.modes[0].cost.peak_memory_bytes(tokens, parameters);
                     prop_assert!(peak <= profile.measurement.memory_limit_bytes as f64);
                 }
             }

@@ -1,5 +1,5 @@
-//! Least squares with at most three unknowns that must not be negative, solved exactly by trying
-//! every set of unknowns that may be above zero.
+//! Least squares with a few unknowns that must not be negative, solved exactly by trying every set of
+//! unknowns that may be above zero.
 
 /// Share of a column that the others must leave unexplained for it to count as separate. Samples that
 /// differ by less than a few percent say nothing about the rest of the range.
@@ -9,12 +9,15 @@ const SEPARATE: f64 = 0.02;
 const DEPENDENT: f64 = 1e-9;
 
 /// The columns' coefficients of the least squares solution with no coefficient below 0. An absent
-/// column has the coefficient 0. All columns are as long as `target`.
-pub(super) fn nonnegative(columns: &[Option<Vec<f64>>; 3], target: &[f64]) -> [f64; 3] {
-    let mut best = [0.0; 3];
+/// column has the coefficient 0. All columns are as long as `target`, and there are at most 8.
+pub(super) fn nonnegative<const N: usize>(
+    columns: &[Option<Vec<f64>>; N],
+    target: &[f64],
+) -> [f64; N] {
+    let mut best = [0.0; N];
     let mut least = f64::INFINITY;
-    for mask in 0u8..8 {
-        let chosen = (0u8..3)
+    for mask in 0u16..1 << N {
+        let chosen = (0..N)
             .zip(columns)
             .filter(|(bit, _)| mask & (1 << bit) != 0);
         let Some(chosen) = chosen
@@ -46,18 +49,23 @@ pub(super) fn nonnegative(columns: &[Option<Vec<f64>>; 3], target: &[f64]) -> [f
     best
 }
 
-/// Whether the second column can be told from the first, and the third from both.
-pub(super) fn separable(first: &[f64], second: &[f64], third: &[f64]) -> (bool, bool) {
-    let unexplained = |column: &[f64], by: &[Vec<f64>]| {
-        let rest = without(by, column.to_vec());
-        norm(&rest) / norm(column).max(f64::MIN_POSITIVE)
-    };
-    let mut basis = vec![unit(first.to_vec())];
-    let has_second = unexplained(second, &basis) > SEPARATE;
-    if has_second {
-        basis.push(unit(without(&basis, second.to_vec())));
-    }
-    (has_second, unexplained(third, &basis) > SEPARATE)
+/// Which of the columns after the first can be told from those before it; one that cannot is left out
+/// of what the next is compared with.
+pub(super) fn separable<const N: usize, const M: usize>(columns: &[Vec<f64>; N]) -> [bool; M] {
+    let mut columns = columns.iter();
+    let first = columns.next().cloned().unwrap_or_default();
+    let mut basis = vec![unit(first)];
+    std::array::from_fn(|_| {
+        let Some(column) = columns.next() else {
+            return false;
+        };
+        let rest = without(&basis, without(&basis, column.clone()));
+        let separate = norm(&rest) / norm(column).max(f64::MIN_POSITIVE) > SEPARATE;
+        if separate {
+            basis.push(unit(rest));
+        }
+        separate
+    })
 }
 
 /// `|found − expected| / expected`.

@@ -1,4 +1,5 @@
 use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::job::spec::Base;
 
 use super::*;
 
@@ -9,6 +10,7 @@ fn truth() -> CostModel {
         seconds_fixed: 0.08,
         seconds_per_token: 5e-3,
         seconds_per_token_parameter: 4e-10,
+        seconds_per_square: 0.0,
         memory_fixed: 700.0 * MIB,
         memory_per_token: 1.5 * MIB,
         memory_per_parameter: 20.0,
@@ -24,27 +26,32 @@ fn measured(cost: &CostModel, shapes: &[(u16, u64)], noise: &[f64]) -> Measureme
         Sample {
             batch: *batch,
             tokens,
+            squares: f64::from(*batch) * 1e4,
             longest_tokens: 0,
             parameters: *parameters,
-            step_seconds: cost.step_seconds(f64::from(tokens), *parameters) * noise,
+            step_seconds: cost.step_seconds(f64::from(tokens), 0.0, *parameters) * noise,
             peak_memory_bytes: cost.peak_memory_bytes(f64::from(tokens), *parameters) as u64,
         }
     };
     Measurement {
         model: None,
-        kernel: "test".to_owned(),
         weights: vec![WeightShape {
             name: WeightName::new(0, Projection::Q),
             out: 10_000,
             inp: 10_000,
         }],
         layers: 1,
-        base_memory_bytes: (600.0 * MIB) as u64,
         memory_limit_bytes: 4 << 30,
         threads: 1,
-        samples: shapes.iter().zip(noise).map(sample).collect(),
-        scoring: Vec::new(),
+        modes: vec![ModeMeasurement {
+            mode: mode(Optimizer::Adamw),
+            base_memory_bytes: (600.0 * MIB) as u64,
+            samples: shapes.iter().zip(noise).map(sample).collect(),
+            scoring: Vec::new(),
+            loss: None,
+        }],
         noise: None,
+        importance: None,
         // 2 · 1e8 · 75 flop a second, so 6 flop take 4e-10 seconds.
         forward_tokens_per_second: 75.0,
         upload_bytes_per_second: 1e7,
@@ -54,7 +61,22 @@ fn measured(cost: &CostModel, shapes: &[(u16, u64)], noise: &[f64]) -> Measureme
         held_out: 10,
         skipped: 0,
         mean_tokens: 100.0,
+        mean_squares: 1e4,
     }
+}
+
+fn mode(optimizer: Optimizer) -> Mode {
+    Mode {
+        base: Base::Source,
+        kernel: "test".to_owned(),
+        checkpoint: false,
+        optimizer,
+    }
+}
+
+/// Fits the only mode of a measurement.
+fn fit(measurement: &Measurement) -> Result<Fit, Error> {
+    super::fit(measurement, &measurement.modes[0])
 }
 
 const M: u64 = 1_000_000;
@@ -79,8 +101,12 @@ fn check(found: &CostModel, within: f64) {
     for batch in [1.0, 4.0, 32.0] {
         for parameters in [M, 5 * M, 40 * M] {
             let tokens = batch * 100.0;
-            let seconds = found.step_seconds(tokens, parameters);
-            close(seconds, expected.step_seconds(tokens, parameters), within);
+            let seconds = found.step_seconds(tokens, batch * 1e4, parameters);
+            close(
+                seconds,
+                expected.step_seconds(tokens, 0.0, parameters),
+                within,
+            );
             let bytes = found.peak_memory_bytes(tokens, parameters);
             close(
                 bytes,
@@ -96,7 +122,10 @@ fn three_clean_samples_give_the_truth() {
     let fit = fit(&measured(&truth(), &THREE, &[1.0; 3])).expect("fits");
     check(&fit.cost, 1e-3);
     assert!(fit.time_error < 1e-9 && fit.memory_error < 1e-6, "{fit:?}");
-    assert_eq!((fit.ignored, fit.derived.len()), (None, 0));
+    assert_eq!(
+        (fit.ignored, fit.derived.as_slice()),
+        (None, &[Term::TimePerSquare][..])
+    );
 }
 
 #[test]
@@ -147,7 +176,11 @@ fn one_rank_in_all_samples_leaves_the_cost_of_parameters_to_what_is_known_of_it(
     let fit = fit(&measured(&truth(), &shapes, &[1.0; 3])).expect("fits");
     assert_eq!(
         fit.derived,
-        [Term::TimePerParameter, Term::MemoryPerParameter]
+        [
+            Term::TimePerParameter,
+            Term::TimePerSquare,
+            Term::MemoryPerParameter
+        ]
     );
     close(fit.cost.seconds_per_token_parameter, 4e-10, 1e-9);
     close(fit.cost.memory_per_parameter, 16.0, 1e-9);
@@ -171,7 +204,10 @@ fn a_flop_rate_that_cannot_be_true_never_makes_the_rest_negative() {
 fn one_size_in_all_samples_charges_everything_to_the_tokens() {
     let shapes = [(4, M), (4, 5 * M), (4, 20 * M)];
     let fit = fit(&measured(&truth(), &shapes, &[1.0; 3])).expect("fits");
-    assert_eq!(fit.derived, [Term::TimeFixed, Term::MemoryFixed]);
+    assert_eq!(
+        fit.derived,
+        [Term::TimePerSquare, Term::TimeFixed, Term::MemoryFixed]
+    );
     assert_eq!(fit.cost.seconds_fixed, 0.0);
     assert!(fit.time_error < 1e-9, "{fit:?}");
 }
@@ -181,7 +217,7 @@ fn memory_is_never_predicted_below_the_base_and_the_parameters_own() {
     let mut cost = truth();
     cost.memory_per_parameter = 3.0;
     let fit = fit(&measured(&cost, &SIX, &[1.0; 6])).expect("fits");
-    assert!(fit.cost.memory_per_parameter >= PARAMETER_BYTES);
+    assert!(fit.cost.memory_per_parameter >= 16.0);
     assert!(fit.cost.memory_fixed >= 600.0 * MIB);
 }
 
@@ -196,10 +232,11 @@ fn whatever_was_measured_no_coefficient_is_negative() {
     };
     for count in (3..9).cycle().take(300) {
         let mut measurement = measured(&truth(), &SIX, &[1.0; 6]);
-        measurement.samples = (0..count)
+        measurement.modes[0].samples = (0..count)
             .map(|_| Sample {
                 batch: 1,
                 tokens: 1 + (draw() * 4000.0) as u32,
+                squares: draw() * 1e6,
                 longest_tokens: (draw() * 8000.0) as u32,
                 parameters: (draw() * 5e7) as u64,
                 step_seconds: 1e-3 + 100.0 * draw(),
@@ -207,24 +244,17 @@ fn whatever_was_measured_no_coefficient_is_negative() {
             })
             .collect();
         let cost = fit(&measurement).expect("fits").cost;
-        for coefficient in [
-            cost.seconds_fixed,
-            cost.seconds_per_token,
-            cost.seconds_per_token_parameter,
-            cost.memory_fixed,
-            cost.memory_per_token,
-            cost.memory_per_parameter,
-        ] {
+        for coefficient in cost.coefficients() {
             assert!(coefficient.is_finite() && coefficient >= 0.0, "{cost:?}");
         }
-        assert!(cost.step_seconds(1.0, 1) > 0.0, "{cost:?}");
+        assert!(cost.step_seconds(1.0, 1.0, 1) > 0.0, "{cost:?}");
     }
 }
 
 #[test]
 fn too_few_samples_and_figures_that_are_no_numbers_are_refused() {
     let mut measurement = measured(&truth(), &THREE, &[1.0; 3]);
-    measurement.samples[1].step_seconds = f64::NAN;
+    measurement.modes[0].samples[1].step_seconds = f64::NAN;
     assert!(matches!(
         fit(&measurement),
         Err(Error::Figure {
@@ -232,14 +262,14 @@ fn too_few_samples_and_figures_that_are_no_numbers_are_refused() {
             ..
         })
     ));
-    measurement.samples.truncate(2);
+    measurement.modes[0].samples.truncate(2);
     assert_eq!(fit(&measurement), Err(Error::TooFew { found: 2 }));
 }
 
 #[test]
 fn memory_goes_by_the_longest_step_and_time_by_the_one_that_was_timed() {
     let (expected, mut measurement) = (truth(), measured(&truth(), &SIX, &[1.0; 6]));
-    for sample in &mut measurement.samples {
+    for sample in &mut measurement.modes[0].samples {
         sample.longest_tokens = 2 * sample.tokens;
         let peak = expected.peak_memory_bytes(2.0 * f64::from(sample.tokens), sample.parameters);
         sample.peak_memory_bytes = peak as u64;
@@ -251,13 +281,13 @@ fn memory_goes_by_the_longest_step_and_time_by_the_one_that_was_timed() {
 fn a_peak_that_the_others_did_not_announce_is_the_models_error() {
     let mut measurement = measured(&truth(), &SIX, &[1.0; 6]);
     assert!(fit(&measurement).expect("fits").memory_error < 1e-6);
-    let last = measurement.samples.last_mut().expect("six");
+    let last = measurement.modes[0].samples.last_mut().expect("six");
     last.peak_memory_bytes = last.peak_memory_bytes / 10 * 11;
     let error = fit(&measurement).expect("fits").memory_error;
     assert!((0.08..0.15).contains(&error), "{error}");
     // What was below the model endangers nobody.
     let mut measurement = measured(&truth(), &THREE, &[1.0; 3]);
-    measurement.samples[1].peak_memory_bytes /= 2;
+    measurement.modes[0].samples[1].peak_memory_bytes /= 2;
     let error = fit(&measurement).expect("fits").memory_error;
     assert!(error < 0.5, "{error}");
 }
@@ -267,6 +297,7 @@ fn scoring_has_a_line_of_its_own_that_starts_no_lower_than_the_base() {
     let pass = |tokens: u32, peak: f64| Sample {
         batch: 1,
         tokens,
+        squares: 0.0,
         longest_tokens: 0,
         parameters: M,
         step_seconds: 1.0,
@@ -275,16 +306,76 @@ fn scoring_has_a_line_of_its_own_that_starts_no_lower_than_the_base() {
     let mut measurement = measured(&truth(), &THREE, &[1.0; 3]);
     let cost = |measurement: &Measurement| fit(measurement).expect("fits").cost;
     assert_eq!(cost(&measurement).scoring_memory_bytes(100.0), 0.0);
-    measurement.scoring = vec![pass(100, 650.0), pass(400, 680.0)];
+    measurement.modes[0].scoring = vec![pass(100, 650.0), pass(400, 680.0)];
     close(
         cost(&measurement).scoring_memory_bytes(1000.0),
         740.0 * MIB,
         1e-6,
     );
-    measurement.scoring.truncate(1);
+    measurement.modes[0].scoring.truncate(1);
     close(
         cost(&measurement).scoring_memory_bytes(200.0),
         700.0 * MIB,
         1e-6,
     );
+}
+
+#[test]
+fn attention_is_told_from_the_tokens_by_rows_of_unequal_length() {
+    let mut expected = truth();
+    expected.seconds_per_square = 4e-6;
+    let mut measurement = measured(&expected, &SIX, &[1.0; 6]);
+    for (sample, rows) in measurement.modes[0]
+        .samples
+        .iter_mut()
+        .zip([1, 1, 4, 2, 8, 1])
+    {
+        let tokens = f64::from(sample.tokens);
+        sample.squares = tokens * tokens / f64::from(rows);
+        sample.step_seconds = expected.step_seconds(tokens, sample.squares, sample.parameters);
+    }
+    let found = fit(&measurement).expect("fits");
+    assert_eq!((found.derived.len(), found.ignored), (0, None), "{found:?}");
+    close(found.cost.seconds_per_square, 4e-6, 1e-6);
+    close(found.cost.seconds_per_token, 5e-3, 1e-6);
+    // As few steps as terms would make it of noise.
+    measurement.modes[0].samples.truncate(4);
+    let few = fit(&measurement).expect("fits");
+    assert!(few.derived.contains(&Term::TimePerSquare), "{few:?}");
+}
+
+#[test]
+fn without_gradients_a_parameter_takes_itself_and_two_passes() {
+    let shapes = [(1, 2 * M), (4, 2 * M), (8, 2 * M)];
+    let mut measurement = measured(&truth(), &shapes, &[1.0; 3]);
+    measurement.modes[0].mode = mode(Optimizer::Mezo);
+    let found = fit(&measurement).expect("fits");
+    close(found.cost.memory_per_parameter, 4.0, 1e-9);
+    close(
+        found.cost.seconds_per_token_parameter,
+        4e-10 * 4.0 / 6.0,
+        1e-9,
+    );
+}
+
+#[test]
+fn a_profile_has_a_model_for_each_mode_and_none_of_nothing() {
+    let mut measurement = measured(&truth(), &THREE, &[1.0; 3]);
+    let mut second = measurement.modes[0].clone();
+    second.mode.checkpoint = true;
+    for sample in &mut second.samples {
+        sample.step_seconds *= 1.3;
+    }
+    measurement.modes.push(second.clone());
+    let worker: WorkerName = "w".parse().expect("legal");
+    let profile = profile(worker.clone(), measurement.clone()).expect("fits");
+    assert_eq!(profile.modes.len(), 2);
+    let seconds = |mode: &Mode| {
+        let fitted = profile.mode(mode).expect("fitted");
+        fitted.cost.step_seconds(400.0, 0.0, M)
+    };
+    let ratio = seconds(&second.mode) / seconds(&mode(Optimizer::Adamw));
+    close(ratio, 1.3, 1e-6);
+    measurement.modes.clear();
+    assert_eq!(super::profile(worker, measurement), Err(Error::Nothing));
 }

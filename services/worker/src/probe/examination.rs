@@ -5,8 +5,8 @@ use std::sync::Arc;
 use contract::message::task::Probe;
 use domain::adapter::WeightShape;
 use domain::fleet::Stage;
-use domain::profile::{GradientNoise, Sample};
-use engine::kernel::Kernel;
+use domain::job::spec::Optimizer;
+use domain::profile::{GradientNoise, Mode, ModeMeasurement};
 
 use super::kernels;
 use super::noise::Norms;
@@ -16,7 +16,7 @@ use crate::compute::{Bench, Key, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::running::Running;
-use crate::train;
+use crate::train::{self, Lengths};
 
 /// Everything the measurement needs.
 #[derive(Debug)]
@@ -34,24 +34,18 @@ pub struct Examination {
 /// What the compute thread measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Examined {
-    /// The arithmetic that everything was measured with.
-    pub kernel: Kernel,
     /// Adaptable weights of the model.
     pub weights: Vec<WeightShape>,
     /// Blocks of the model.
     pub layers: u16,
-    /// Bytes that count against the limit with the model loaded.
-    pub base_memory_bytes: u64,
-    /// Rounds of training.
-    pub samples: Vec<Sample>,
-    /// Forward passes with a whole merged adapter.
-    pub scoring: Vec<Sample>,
+    /// Rounds of training and passes of scoring, by mode.
+    pub modes: Vec<ModeMeasurement>,
     /// How noisy the gradient is.
     pub noise: Option<GradientNoise>,
     /// Forward passes alone.
     pub forward_tokens_per_second: f64,
-    /// Mean tokens of a record.
-    pub mean_tokens: f64,
+    /// How long records are.
+    pub lengths: Lengths,
 }
 
 impl Examination {
@@ -113,12 +107,17 @@ impl Examination {
         let encoder = self
             .data
             .encoder(model.tokenizer(), training.sequence_length)?;
-        let mean_tokens = train::mean_tokens(&self.data, &encoder, running)?;
+        let lengths = train::lengths(&self.data, &encoder, running)?;
         let global = running.site.work_dir().join("probe.safetensors");
         let (targets, rank_max) = (&self.task.targets, self.task.rank_max);
         start::write(&global, &weights, targets, rank_max, training.seed)?;
         Ok(Room {
-            kernel: key.kernel,
+            mode: Mode {
+                base: key.base,
+                kernel: key.kernel.to_string(),
+                checkpoint: false,
+                optimizer: Optimizer::Adamw,
+            },
             running,
             task: &self.task,
             data: &self.data,
@@ -127,7 +126,7 @@ impl Examination {
             weights,
             layers: u16::try_from(model.config().layers).unwrap_or(u16::MAX),
             encoder,
-            mean_tokens,
+            lengths,
             base_memory_bytes: loaded.base_memory_bytes(),
             steps: 0,
             norms: Norms::default(),

@@ -53,15 +53,13 @@ impl Examined {
         };
         Measurement {
             model,
-            kernel: self.kernel.to_string(),
             weights: self.weights,
             layers: self.layers,
-            base_memory_bytes: self.base_memory_bytes,
             memory_limit_bytes: site.memory_limit_bytes,
             threads: site.threads,
-            samples: self.samples,
-            scoring: self.scoring,
+            modes: self.modes,
             noise: self.noise,
+            importance: None,
             forward_tokens_per_second: self.forward_tokens_per_second,
             upload_bytes_per_second: link.upload_bytes_per_second,
             download_bytes_per_second: link.download_bytes_per_second,
@@ -69,7 +67,8 @@ impl Examined {
             records: summary.records,
             held_out: summary.held_out,
             skipped: summary.skipped,
-            mean_tokens: self.mean_tokens,
+            mean_tokens: self.lengths.mean,
+            mean_squares: self.lengths.mean_square,
         }
     }
 }

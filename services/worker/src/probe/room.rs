@@ -9,10 +9,9 @@ use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
 use domain::job::aggregation::Trains;
-use domain::profile::Sample;
+use domain::profile::{Mode, ModeMeasurement, Sample};
 use engine::data::{Batch, Encoder, Loader};
 use engine::evaluate::Evaluator;
-use engine::kernel::Kernel;
 use engine::model::Model;
 
 use super::configurations::{Configuration, NEEDED, Need, configurations, predicted};
@@ -25,7 +24,7 @@ use crate::failure::Failure;
 use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
 use crate::size::mib;
-use crate::train;
+use crate::train::{self, Lengths};
 
 /// Seconds of real computing after which no larger step is tried, once there are enough samples.
 const ENOUGH_SECONDS: f64 = 20.0;
@@ -54,7 +53,7 @@ pub(super) struct Measured {
 
 /// What all measurements of one examination share.
 pub(super) struct Room<'a> {
-    pub(super) kernel: Kernel,
+    pub(super) mode: Mode,
     pub(super) running: &'a Running,
     pub(super) task: &'a Probe,
     pub(super) data: &'a Opened,
@@ -64,7 +63,7 @@ pub(super) struct Room<'a> {
     pub(super) weights: Vec<WeightShape>,
     pub(super) layers: u16,
     pub(super) encoder: Encoder,
-    pub(super) mean_tokens: f64,
+    pub(super) lengths: Lengths,
     pub(super) base_memory_bytes: u64,
     /// Every step has records of its own.
     pub(super) steps: u64,
@@ -88,15 +87,18 @@ impl Room<'_> {
         let smallest = if consent { 1 } else { SMALLEST_COUNT };
         let samples = |all: Vec<Measured>| all.into_iter().map(|one| one.sample).collect();
         Ok(Examined {
-            kernel: self.kernel,
             weights: self.weights,
             layers: self.layers,
-            base_memory_bytes: self.base_memory_bytes,
-            samples: samples(trained),
-            scoring: samples(scored),
+            modes: vec![ModeMeasurement {
+                mode: self.mode,
+                base_memory_bytes: self.base_memory_bytes,
+                samples: samples(trained),
+                scoring: samples(scored),
+                loss: None,
+            }],
             noise: self.norms.estimate(smallest),
             forward_tokens_per_second,
-            mean_tokens: self.mean_tokens,
+            lengths: self.lengths,
         })
     }
 
@@ -234,6 +236,7 @@ impl Room<'_> {
             sample: Sample {
                 batch,
                 tokens: count(tokens),
+                squares: squares(tokens, batch),
                 longest_tokens: count(longest_tokens),
                 parameters: ranks.parameters(&self.weights),
                 step_seconds: self.running.site.pace().seconds(tokens, seconds),
@@ -287,6 +290,7 @@ impl Room<'_> {
             sample: Sample {
                 batch: rows,
                 tokens: count(tokens),
+                squares: squares(tokens, rows),
                 longest_tokens: count(longest_tokens),
                 parameters,
                 step_seconds: self.running.site.forward_pace().seconds(tokens, seconds),
@@ -316,7 +320,7 @@ impl Room<'_> {
 
     /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
     fn mean(&self, part: usize) -> usize {
-        (self.mean_tokens.round() as usize).min(self.longest(part))
+        (self.lengths.mean.round() as usize).min(self.longest(part))
     }
 
     fn batch(&mut self, records: usize, length: usize) -> Result<Batch, Failure> {
@@ -354,6 +358,12 @@ fn median(
     }
     times.sort_unstable_by(f64::total_cmp);
     Ok((times.get(times.len() / 2).copied().unwrap_or(spent), tokens))
+}
+
+/// The sum of the squares of so many equal rows' tokens.
+fn squares(tokens: usize, rows: u16) -> f64 {
+    let (tokens, rows) = (tokens as f64, f64::from(rows.max(1)));
+    tokens * tokens / rows
 }
 
 fn count(tokens: usize) -> u32 {

@@ -234,12 +234,22 @@ impl Sums {
     }
 }
 
-/// The mean number of tokens of a record as the model sees it, over all records that have a row.
+/// How long records are, as the model sees them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lengths {
+    /// Mean tokens of a record.
+    pub mean: f64,
+    /// Mean of the square of a record's tokens.
+    pub mean_square: f64,
+}
+
+/// The mean number of tokens of a record as the model sees it, and of its square, over all records that
+/// have a row.
 ///
 /// # Errors
 /// If no record has one, or the task is stopped.
-pub fn mean_tokens(data: &Opened, encoder: &Encoder, running: &Running) -> Result<f64, Failure> {
-    let (mut tokens, mut rows) = (0u64, 0u64);
+pub fn lengths(data: &Opened, encoder: &Encoder, running: &Running) -> Result<Lengths, Failure> {
+    let (mut tokens, mut squares, mut rows) = (0.0, 0.0, 0u64);
     let stride = data.train.len().div_ceil(MEAN_RECORDS).max(1);
     for number in (0..data.train.len()).step_by(stride) {
         running.stop.check()?;
@@ -249,7 +259,9 @@ pub fn mean_tokens(data: &Opened, encoder: &Encoder, running: &Running) -> Resul
             .map_err(|error| data.trouble(&error))?;
         match encoder.row(number, &record) {
             Ok(row) => {
-                tokens += row.tokens.len() as u64;
+                let length = row.tokens.len() as f64;
+                tokens += length;
+                squares += length * length;
                 rows += 1;
             }
             Err(refusal) if refusal.is_of_this_record() => {}
@@ -260,7 +272,11 @@ pub fn mean_tokens(data: &Opened, encoder: &Encoder, running: &Running) -> Resul
     if rows == 0 {
         return Err(data.trouble(&data::Refusal::NothingToLearn.into()));
     }
-    Ok(tokens as f64 / rows as f64)
+    let rows = rows as f64;
+    Ok(Lengths {
+        mean: tokens / rows,
+        mean_square: squares / rows,
+    })
 }
 
 /// Records that are encoded to know their mean length, evenly over the file.

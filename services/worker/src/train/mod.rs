@@ -9,6 +9,6 @@ mod loss;
 mod pending;
 
 pub use course::{begin, finish};
-pub use lesson::{Lesson, Trained, admit, mean_tokens, options, sampler};
+pub use lesson::{Lengths, Lesson, Trained, admit, lengths, options, sampler};
 pub use loss::SharedLoss;
 pub use pending::Pending;

@@ -74,23 +74,27 @@ async fn probe(site: &Site) -> Probed {
         (measured.records, measured.held_out, measured.skipped),
         (40, 16, 1)
     );
-    assert!(measured.samples.len() >= 3, "{:?}", measured.samples);
-    for sample in &measured.samples {
+    let [mode] = measured.modes.as_slice() else {
+        panic!("{:?}", measured.modes)
+    };
+    assert!(mode.samples.len() >= 3, "{:?}", mode.samples);
+    for sample in &mode.samples {
         assert!(sample.step_seconds > 0.0 && sample.tokens > 1 && sample.parameters > 0);
         // The site plays a machine of 2000 tokens a second.
         let speed = f64::from(sample.tokens) / sample.step_seconds;
         assert!(speed < 2000.1, "{sample:?}");
         assert!(
             // All private memory counts, also what no step of a tiny model adds to.
-            sample.peak_memory_bytes + (8 << 20) > measured.base_memory_bytes,
+            sample.peak_memory_bytes + (8 << 20) > mode.base_memory_bytes,
             "{measured:?}"
         );
     }
-    assert!(!measured.scoring.is_empty(), "{measured:?}");
-    assert!(measured.samples.iter().any(|s| s.longest_tokens > s.tokens));
+    assert!(!mode.scoring.is_empty(), "{measured:?}");
+    assert!(mode.samples.iter().any(|s| s.longest_tokens > s.tokens));
     assert!(measured.upload_bytes_per_second > 0.0 && measured.download_bytes_per_second > 0.0);
     assert!(measured.round_trip_ms > 0.0, "{measured:?}");
     assert!(measured.forward_tokens_per_second > 0.0 && measured.mean_tokens > 2.0);
+    assert!(measured.mean_squares >= measured.mean_tokens * measured.mean_tokens);
     probed
 }
 

@@ -189,7 +189,7 @@ pub fn plan(measured: &Probed, ranks: RankTable) -> WorkerPlan {
     WorkerPlan {
         ranks,
         base: Base::Source,
-        kernel: measured.measurement.kernel.clone(),
+        kernel: measured.measurement.modes[0].mode.kernel.clone(),
         threads: measured.measurement.threads,
         batch: 4,
         local_steps: 3,

@@ -8,7 +8,7 @@ fn scoring_counts_where_the_job_asks_for_it() {
     spec.adapter.rank = Choice::Fixed(1);
     spec.training.batch = Choice::Fixed(1);
     let (name, mut profile) = site("a", 1.0, 8 * GIB);
-    profile.cost.scoring_memory_fixed = 2.0 * GIB as f64;
+    profile.modes[0].cost.scoring_memory_fixed = 2.0 * GIB as f64;
     let sites = [(name.clone(), profile.clone())];
     let peak = |spec: &Spec| {
         let plan = plan(spec, &sites, 1).expect("possible");
@@ -22,7 +22,7 @@ fn scoring_counts_where_the_job_asks_for_it() {
     });
     assert_eq!(peak(&spec), 2 * GIB + 2 * 128 * 50_000);
 
-    profile.measurement.scoring.clear();
+    profile.measurement.modes[0].scoring.clear();
     let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
     assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
     assert!(
