@@ -23,5 +23,6 @@ mod owners;
 mod privacy;
 mod ranks;
 mod retention;
+mod rounds;
 mod storage;
 mod wedge;

@@ -21,6 +21,12 @@ pub fn global_prefix(job: &JobId) -> String {
     format!("jobs/{job}/global")
 }
 
+/// All updates of a job.
+#[must_use]
+pub fn updates_prefix(job: &JobId) -> String {
+    format!("jobs/{job}/updates")
+}
+
 /// The update of one worker in one round.
 #[must_use]
 pub fn update_prefix(job: &JobId, worker: &WorkerName, round: u32) -> String {

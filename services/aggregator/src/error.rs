@@ -58,6 +58,12 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// A round is committed already, with another decision than this process has read.
+    #[error("round {round} was committed with other updates")]
+    Contradicted {
+        /// Which round.
+        round: u32,
+    },
     /// A value of ours has no JSON form.
     #[error("cannot write {what}")]
     Encode {
@@ -88,9 +94,11 @@ impl Error {
             | Self::Tensors(_)
             | Self::Unwritten { .. }
             | Self::Interrupted(_) => Retry::Later,
-            Self::Start(_) | Self::Merge { .. } | Self::Missing { .. } | Self::Encode { .. } => {
-                Retry::Never
-            }
+            Self::Start(_)
+            | Self::Merge { .. }
+            | Self::Missing { .. }
+            | Self::Contradicted { .. }
+            | Self::Encode { .. } => Retry::Never,
         }
     }
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::Aggregation;
 use super::choice::Choice;
-use super::quorum::Quorum;
+use super::course::Measure;
+use super::rounds::Rounds;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
 use crate::id::{DatasetName, JobId, WorkerName};
@@ -234,29 +235,6 @@ pub struct Precision {
     pub compute: Compute,
 }
 
-/// How many rounds, with whom, for how long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rounds {
-    /// Rounds of train and merge.
-    pub count: u32,
-    /// Updates that close a round after its deadline; auto: of more than half of the planned sites;
-    /// all: of every admitted site, so that the same inputs give the same bytes whatever happens.
-    pub quorum: Quorum,
-    /// Seconds a round may take; auto: from the plan's prediction.
-    pub deadline: Choice<u32>,
-}
-
-impl Default for Rounds {
-    fn default() -> Self {
-        Self {
-            count: 3,
-            quorum: Quorum::Auto,
-            deadline: Choice::Auto,
-        }
-    }
-}
-
 /// Scoring on the sites' held-out records, before training, after rounds, and at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -270,6 +248,18 @@ pub struct Evaluation {
     /// Candidate completions; the likeliest one is the answer. Empty: loss alone.
     #[serde(default)]
     pub choices: Vec<String>,
+}
+
+impl Evaluation {
+    /// What scores of the job are compared by.
+    #[must_use]
+    pub const fn measure(&self) -> Measure {
+        if self.choices.is_empty() {
+            Measure::Loss
+        } else {
+            Measure::BalancedAccuracy
+        }
+    }
 }
 
 const fn one() -> u32 {
@@ -328,7 +318,9 @@ impl Spec {
         }
         self.check_adapter(&mut refuse);
         self.check_training(&mut refuse);
-        self.check_rounds(&mut refuse);
+        let named = self.data.sites.len();
+        self.rounds
+            .check(named, self.evaluation.is_some(), &mut refuse);
         self.aggregation.check(self, &mut refuse);
         if let Some(evaluation) = &self.evaluation {
             let long = evaluation
@@ -424,34 +416,6 @@ impl Spec {
             refuse(
                 "training.proximal",
                 "use a number from 0; 0 turns FedProx off".to_owned(),
-            );
-        }
-    }
-
-    fn check_rounds(&self, refuse: &mut impl FnMut(&str, String)) {
-        if !(1..=100_000).contains(&self.rounds.count) {
-            refuse("rounds.count", "use 1 to 100000".to_owned());
-        }
-        if self.rounds.quorum == Quorum::Fixed(0) {
-            refuse(
-                "rounds.quorum",
-                "use at least 1, `auto` for more than half of the sites, or `all`".to_owned(),
-            );
-        }
-        let named = u32::try_from(self.data.sites.len()).unwrap_or(u32::MAX);
-        if let Quorum::Fixed(quorum) = self.rounds.quorum
-            && named > 0
-            && quorum > named
-        {
-            refuse(
-                "rounds.quorum",
-                format!("{quorum} is more than the {named} sites named in data.sites"),
-            );
-        }
-        if self.rounds.deadline == Choice::Fixed(0) {
-            refuse(
-                "rounds.deadline",
-                "use at least 1 second, or auto".to_owned(),
             );
         }
     }

@@ -6,8 +6,8 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
+use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
-use domain::fleet::Liveness;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::object;
@@ -18,7 +18,9 @@ use domain::time::UnixMillis;
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{follow, tasks};
+use crate::rounds::clean::clean;
+use crate::rounds::returning::returning;
+use crate::rounds::{commit, follow, late, tasks};
 use crate::strategy::{self, Folded, Member, Round, Share};
 
 /// A decided round.
@@ -33,7 +35,8 @@ pub struct Decided {
 struct Merged {
     global: ArtifactRef,
     optimizer: Option<ArtifactRef>,
-    shares: Vec<Share>,
+    /// Of each contribution: its share and its highest rank.
+    members: Vec<(Share, u16)>,
     folded: Folded,
 }
 
@@ -57,33 +60,42 @@ pub async fn handle(
     let global = store(aggregator, &prefix, &round.out).await?;
     hit(Failpoint::AggregatorFoldAfterArtifact);
     let merged = Merged {
-        global: global.clone(),
+        global,
         optimizer,
-        shares: round.members.iter().map(|member| member.share).collect(),
+        members: round
+            .members
+            .iter()
+            .map(|member| (member.share, member.ranks.max()))
+            .collect(),
         folded,
     };
     let summary = summarize(job.job(), &plan, decided, merged, job.now());
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
-    aggregator
-        .rounds
-        .put(&round_key(&job.job().id, decided.round), &summary)
-        .await?;
+    // Another process may have been here before: what it committed stands.
+    let global = commit::summary(aggregator, &job.job().id, summary)
+        .await?
+        .global;
     hit(Failpoint::AggregatorFoldAfterSummary);
     let idle_ms = aggregator.config.liveness.idle_ms;
-    let next = follow::after_merge(job.job(), &plan, decided.round, global, job.now(), idle_ms);
     let back: Vec<WorkerName> = returning(aggregator, job.job(), job.now());
+    let mut seen = job.job().clone();
+    seen.lost.retain(|lost| !back.contains(&lost.worker));
+    let next = follow::after_merge(&seen, &plan, decided.round, global, job.now(), idle_ms);
     let paused = matches!(next, domain::job::Phase::Paused { .. });
+    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {
-        job.lost.retain(|lost| !back.contains(&lost.worker));
+        job.lost = seen.lost;
         job.pause_requested &= !paused;
     })
     .await?;
     hit(Failpoint::AggregatorFoldAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    clean(aggregator, job.job(), decided).await;
+    late::withdraw(job, &dropped).await;
+    let (round, contributions) = (decided.round, &decided.closed.contributions);
+    clean(aggregator, job.job(), round, &decided.global, contributions).await;
     Ok(Next::Again)
 }
 
@@ -103,18 +115,20 @@ async fn prepare(
     let mut members = Vec::new();
     for (contribution, share) in contributions.iter().zip(shares) {
         let update = fetch(aggregator, &contribution.update.adapter).await?;
-        let ranks = plan
-            .workers
-            .get(&contribution.worker)
-            .map(|worker| worker.ranks.clone());
-        let ranks = ranks.ok_or(Error::Missing {
-            what: "plan of a contributor",
-        })?;
+        let (ranks, started) = match &contribution.credit {
+            None => (ranks(plan, &contribution.worker)?, None),
+            Some(credit) => {
+                let own = aggregator.plan_of(job.job(), credit.plan).await?;
+                let started = fetch(aggregator, &credit.global).await?;
+                (ranks(&own, &contribution.worker)?, Some(started))
+            }
+        };
         members.push(Member {
             worker: contribution.worker.clone(),
             ranks,
             share,
             update,
+            started,
         });
     }
     let round = decided.round;
@@ -159,6 +173,14 @@ async fn store(aggregator: &Aggregator, prefix: &str, path: &Path) -> Result<Art
     Ok(aggregator.reach.guard(sent).await??)
 }
 
+/// What a contributor trained.
+fn ranks(plan: &Plan, worker: &WorkerName) -> Result<RankTable, Error> {
+    let own = plan.workers.get(worker).map(|own| own.ranks.clone());
+    own.ok_or(Error::Missing {
+        what: "plan of a contributor",
+    })
+}
+
 /// An artifact as a local file.
 async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBuf, Error> {
     let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
@@ -175,28 +197,31 @@ fn summarize(
     now: UnixMillis,
 ) -> Summary {
     let withheld = &merged.folded.withheld_energy;
-    let worker_round = |(at, (contribution, share)): (usize, (&Contribution, &Share))| {
-        let worker_plan = plan.workers.get(&contribution.worker);
-        WorkerRound {
-            worker: contribution.worker.clone(),
-            rank: worker_plan.map_or(0, |worker| worker.ranks.max()),
-            batch: worker_plan.map_or(0, |worker| worker.batch),
-            weight: share.weight,
-            withheld_energy: withheld.get(at).copied(),
-            update: contribution.update.adapter.clone(),
-            metrics: contribution.update.metrics.clone(),
-        }
-    };
+    let worker_round =
+        |(at, (contribution, (share, rank))): (usize, (&Contribution, &(Share, u16)))| {
+            let worker_plan = plan.workers.get(&contribution.worker);
+            WorkerRound {
+                worker: contribution.worker.clone(),
+                rank: *rank,
+                batch: worker_plan.map_or(0, |worker| worker.batch),
+                weight: share.weight,
+                withheld_energy: withheld.get(at).copied(),
+                trained_in: contribution.credit.as_ref().map(|credit| credit.round),
+                update: contribution.update.adapter.clone(),
+                metrics: contribution.update.metrics.clone(),
+            }
+        };
     let workers: Vec<WorkerRound> = decided
         .closed
         .contributions
         .iter()
-        .zip(&merged.shares)
+        .zip(&merged.members)
         .enumerate()
         .map(worker_round)
         .collect();
-    let slowest = workers
-        .iter()
+    // A late update was computed in earlier rounds.
+    let in_time = workers.iter().filter(|worker| worker.trained_in.is_none());
+    let slowest = in_time
         .map(|worker| worker.metrics.compute_seconds)
         .fold(0.0, f64::max);
     let seconds = now.seconds_since(decided.opened_at);
@@ -211,54 +236,8 @@ fn summarize(
         seconds,
         overhead_seconds: (seconds - slowest).max(0.0),
         dropped_energy: merged.folded.dropped_energy,
+        asked: decided.closed.asked.clone(),
         workers,
         missing: decided.closed.missing.clone(),
-    }
-}
-
-/// Sites that were given up, beat again and get on again: the next round asks them. One that beats and
-/// is stuck in what it was given up for would cost every round the same wait.
-fn returning(aggregator: &Aggregator, job: &Job, now: UnixMillis) -> Vec<WorkerName> {
-    let give_up_ms = aggregator.config.liveness.give_up_ms();
-    let gets_on = |member: bus::fleet::Member| {
-        member.liveness(now) == Liveness::Alive && now.since(member.moved_at) <= give_up_ms
-    };
-    let back = job.lost.iter().filter(|lost| {
-        let member = aggregator.fleet.member(&lost.worker);
-        !lost.trouble.is_lasting() && member.is_some_and(gets_on)
-    });
-    back.map(|lost| lost.worker.clone()).collect()
-}
-
-/// Frees the spool, and deletes updates and moments two rounds after they were merged. What cannot be deleted now
-/// goes with the job.
-async fn clean(aggregator: &Aggregator, job: &Job, decided: &Decided) {
-    for contribution in &decided.closed.contributions {
-        if let Err(error) = aggregator
-            .spool
-            .remove(&contribution.update.adapter.sha256)
-            .await
-        {
-            tracing::debug!(%error, "spool not freed");
-        }
-    }
-    hit(Failpoint::AggregatorCleanAfterSpool);
-    let Some(old) = decided.round.checked_sub(2).filter(|old| *old > 0) else {
-        return;
-    };
-    let mut prefixes = Vec::new();
-    if job.spec.aggregation.optimizer.kind.has_state() {
-        prefixes.push(object::optimizer_prefix(&job.id, old));
-    }
-    if !job.spec.retention.keep_updates {
-        let updates = job.participants.iter();
-        prefixes.extend(updates.map(|worker| tasks::update_prefix(job, worker, old)));
-    }
-    for prefix in prefixes {
-        let deleted = aggregator.artifacts.delete_prefix(&prefix);
-        let deleted = aggregator.reach.guard(deleted).await;
-        if let Err(error) = deleted.and_then(|done| done.map_err(Error::from)) {
-            tracing::debug!(%error, prefix, "old updates not deleted");
-        }
     }
 }

@@ -3,7 +3,7 @@
 use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
 use domain::id::JobId;
-use domain::job::{Job, Spec};
+use domain::job::{Job, Kept, Spec};
 use domain::peft;
 use domain::plan::Plan;
 use domain::round::{Evaluated, Summary};
@@ -27,6 +27,8 @@ pub struct Report<'a> {
     pub rounds: &'a [Summary],
     /// Every score.
     pub evaluations: Vec<Scored<'a>>,
+    /// Of which round the adapter is, and why; whether training stopped early.
+    pub kept: Option<&'a Kept>,
     /// The adapter.
     pub adapter: &'a ArtifactRef,
 }

@@ -64,7 +64,8 @@ fn average(
         (0..weight.rank(input)).map(|j| share(input, j)).collect()
     };
     let mut left = vec![1.0; keep];
-    for input in inputs {
+    // A late one's change is its difference from what it had loaded, which is taken off below.
+    for input in inputs.iter().filter(|input| input.start.is_none()) {
         for (left, share) in left.iter_mut().zip(shares_of(input)) {
             *left -= share;
         }
@@ -85,6 +86,11 @@ fn average(
         add_columns(&mut b, keep, &update.b, &shares);
         moved |= !update.a.is_empty();
         add_rows(&mut a, inp, &update.a, &shares);
+        if let Some(start) = weight.start(input)? {
+            let taken: Vec<f64> = shares.iter().take(start.rank).map(|share| -share).collect();
+            add_columns(&mut b, keep, &start.b, &taken);
+            add_rows(&mut a, inp, &start.a, &taken);
+        }
     }
     Ok(Average {
         a: moved.then_some(a),

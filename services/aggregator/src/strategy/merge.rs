@@ -38,6 +38,9 @@ pub struct Input<'a> {
     pub ranks: &'a RankTable,
     /// What it sent.
     pub update: &'a dyn Source,
+    /// The merged adapter that it had loaded, if that is not the merge's `global`: a late update is of an
+    /// earlier round, and its change is what it made of that.
+    pub start: Option<&'a dyn Source>,
 }
 
 /// What the server does with the mean of the changes.

@@ -24,6 +24,8 @@ pub struct Member {
     pub share: Share,
     /// The update's file, checked before.
     pub update: PathBuf,
+    /// The merged adapter that it started from, if that is an earlier one than the others'.
+    pub started: Option<PathBuf>,
 }
 
 /// One round's merge.
@@ -71,14 +73,20 @@ impl Round {
             let like = updates.last();
             updates.push(Closed::open(&member.update, like)?);
         }
-        let parts = self.members.iter().zip(&updates);
+        let started = self.members.iter().map(|member| {
+            let path = member.started.as_deref();
+            path.map(TensorFile::open).transpose()
+        });
+        let started: Vec<Option<TensorFile>> = started.collect::<Result<_, _>>()?;
+        let parts = self.members.iter().zip(&updates).zip(&started);
         let inputs: Vec<Input<'_>> = parts
-            .map(|(member, update)| Input {
+            .map(|((member, update), started)| Input {
                 worker: &member.worker,
                 weight: member.share.weight,
                 stretch: member.share.stretch,
                 ranks: &member.ranks,
                 update,
+                start: started.as_ref().map(|file| file as &dyn super::Source),
             })
             .collect();
         let state = self.state.as_deref().map(TensorFile::open).transpose()?;

@@ -14,7 +14,8 @@ pub struct Share {
     pub stretch: f64,
 }
 
-/// Each contribution's share, in their order. Where the figure they go by is zero for all, they are equal.
+/// Each contribution's share, in their order; the figure that a late one goes by is discounted. Where the
+/// figure they go by is zero for all, they are equal.
 #[must_use]
 pub fn shares(
     contributions: &[Contribution],
@@ -26,7 +27,8 @@ pub fn shares(
         Weighting::Tokens => contribution.update.metrics.tokens as f64,
         Weighting::Equal => 1.0,
     };
-    let figures: Vec<f64> = contributions.iter().map(figure).collect();
+    let discounted = |one: &Contribution| figure(one) * one.discount();
+    let figures: Vec<f64> = contributions.iter().map(discounted).collect();
     let sum: f64 = figures.iter().sum();
     let equal = 1.0 / contributions.len().max(1) as f64;
     let share = |figure: f64| if sum > 0.0 { figure / sum } else { equal };

@@ -118,7 +118,8 @@ impl<'a> Weight<'a> {
     pub(super) fn stays(&self) -> Vec<f64> {
         let left = |slice: usize| {
             let left = self.merge.inputs.iter().map(|input| {
-                if self.rank(input) <= slice {
+                // What a late one had loaded are not these slices.
+                if self.rank(input) <= slice || input.start.is_some() {
                     input.weight
                 } else {
                     input.weight * (1.0 - input.stretch)
@@ -129,9 +130,38 @@ impl<'a> Weight<'a> {
         (0..self.keep).map(left).collect()
     }
 
-    /// Slices of all updates together.
+    /// What a late worker had loaded of this weight: the leading slices of the merged adapter that it
+    /// started from, at most as many as it trained; `None` for one that started from `global`. Where the
+    /// rule's workers send B alone, A is read and left out.
+    pub(super) fn start(&self, input: &Input<'_>) -> Result<Option<Factors>, Error> {
+        let Some(source) = input.start else {
+            return Ok(None);
+        };
+        let shape = source.shape(&self.shape.name.peft_a());
+        let held = shape.and_then(|shape| shape.first().copied());
+        let held = held.unwrap_or(0);
+        if held == 0 {
+            return Ok(None);
+        }
+        let whole =
+            factors(source, &self.shape, held).map_err(|source| Error::Global { source })?;
+        let rank = self.rank(input).min(held);
+        let mut a = whole.a;
+        a.truncate(rank * self.shape.inp);
+        let rows = whole.b.chunks_exact(held);
+        let b = rows.flat_map(|row| row.iter().take(rank).copied());
+        Ok(Some(Factors {
+            rank,
+            a,
+            b: b.collect(),
+        }))
+    }
+
+    /// Slices of all updates together, and of what late ones had loaded.
     pub(super) fn updated(&self) -> usize {
-        self.merge.inputs.iter().map(|input| self.rank(input)).sum()
+        let slices =
+            |input: &Input<'_>| self.rank(input) * (1 + usize::from(input.start.is_some()));
+        self.merge.inputs.iter().map(slices).sum()
     }
 
     /// Adds `ΔW_{t+1}`, the side term left out: what stays of the live slices, and every update.
@@ -143,6 +173,9 @@ impl<'a> Weight<'a> {
             if let Some(update) = self.update(input)? {
                 let share = scale * input.weight * input.stretch;
                 change.add(&update, &vec![share; update.rank]);
+                if let Some(start) = self.start(input)? {
+                    change.add(&start, &vec![-share; start.rank]);
+                }
             }
         }
         Ok(())

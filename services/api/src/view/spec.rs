@@ -30,7 +30,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "rounds",
-        "`count`, `quorum` (auto: more than half of the planned sites; all: every admitted site; or a number), `deadline` in seconds (auto: from the plan's prediction)",
+        "`count` at most; `quorum` (auto: more than half of the sites that the round asks; all: every one; or a number); `deadline` in seconds (auto: from the plan's prediction); `sample` (all, a number of sites or a fraction of them, drawn for each round); `late` (drop, or credit: an update that comes after its round closed counts in the next, its weight times `staleness_discount` for each round of age, 0.7 if absent); `keep` (last, or best: the adapter of the round with the best score); `patience`: scores without improvement after which training stops, `min_delta`: by how much a score must be better to be one",
     ),
     (
         "aggregation",

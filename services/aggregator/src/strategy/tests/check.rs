@@ -4,7 +4,8 @@ use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::Trouble;
 use domain::job::Weighting;
 use domain::job::aggregation::Normalize;
-use domain::round::{Contribution, Update, UpdateMetrics};
+use domain::plan::PlanVersion;
+use domain::round::{Contribution, Credit, Update, UpdateMetrics};
 
 use super::super::check::{check, shapes};
 use super::*;
@@ -168,6 +169,7 @@ fn shares_go_by_samples_tokens_or_neither() {
                 control_bytes_up: 0,
             },
         },
+        credit: None,
     };
     let both = [contribution("a", 30, 100), contribution("b", 10, 100)];
     let shares = |of: &[Contribution], weighting| -> Vec<f64> {
@@ -180,6 +182,15 @@ fn shares_go_by_samples_tokens_or_neither() {
     assert_eq!(shares(&both, Weighting::Equal), [0.5, 0.5]);
     let idle = [contribution("a", 0, 0), contribution("b", 0, 0)];
     assert_eq!(shares(&idle, Weighting::Samples), [0.5, 0.5]);
+    let mut late = both.clone();
+    late[0].credit = Some(Credit {
+        round: 1,
+        global: late[0].update.adapter.clone(),
+        plan: PlanVersion(1),
+        discount: 0.5,
+    });
+    let found = shares(&late, Weighting::Samples);
+    assert_eq!(found, [0.6, 0.4], "30 · 0.5 against 10");
 
     // FedNova: τ = 0.75·4 + 0.25·1 steps, so that both move by as much per step.
     let mut uneven = both;

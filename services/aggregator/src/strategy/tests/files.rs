@@ -37,6 +37,7 @@ fn round(
             let path = dir.join(format!("update-{index}"));
             write(&path, &adapter);
             Member {
+                started: None,
                 worker: name.parse().expect("legal"),
                 ranks: ranks.clone(),
                 share: Share {

@@ -4,6 +4,7 @@ mod check;
 mod conformance;
 mod exact;
 mod files;
+mod late;
 mod norms;
 mod optimizers;
 mod rounds;
@@ -135,6 +136,8 @@ pub(super) struct Case<'a> {
     pub updates: &'a [(f64, RankTable, Memory)],
     /// What each change is multiplied by; none: 1.
     pub stretches: &'a [f64],
+    /// What late workers had loaded, where it is not `global`.
+    pub starts: &'a [Option<&'a Memory>],
     pub round: u32,
     pub optimizer: Option<(&'a ServerOptimizer, Option<&'a Memory>)>,
 }
@@ -152,6 +155,7 @@ impl<'a> Case<'a> {
             ranks,
             updates,
             stretches: &[],
+            starts: &[],
             round: 1,
             optimizer: None,
         }
@@ -170,6 +174,12 @@ impl<'a> Case<'a> {
                 stretch: self.stretches.get(at).copied().unwrap_or(1.0),
                 ranks,
                 update,
+                start: self
+                    .starts
+                    .get(at)
+                    .copied()
+                    .flatten()
+                    .map(|start| start as &dyn Source),
             })
             .collect();
         let merge = Merge {
