@@ -14,3 +14,4 @@ mod handlers;
 pub use app::run;
 pub use config::Config;
 pub use error::Error;
+pub use handlers::profiling::probe;

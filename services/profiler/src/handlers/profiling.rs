@@ -128,7 +128,9 @@ async fn ask(
     Ok(Next::Wait(Some(deadline)))
 }
 
-fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
+/// What a job asks of a worker before it is planned.
+#[must_use]
+pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
     let spec = &job.spec;
     let model = match (&spec.model.digest, &spec.model.source) {
         (Some(digest), _) => ModelRef::Digest(digest.clone()),

@@ -3,7 +3,7 @@
 pub mod bench;
 pub mod eval;
 pub mod generate;
-mod quantized;
+pub mod quantized;
 pub mod train;
 
 use std::env;

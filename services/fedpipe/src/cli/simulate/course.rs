@@ -1,0 +1,268 @@
+//! The rounds: every site trains in turn, the updates are merged, the merged adapter is scored; the clock
+//! goes on by what the slowest site would have taken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aggregator::peft_config;
+use aggregator::rounds::{follow, tasks};
+use anyhow::{Context, ensure};
+use chassis::clock::Stopwatch;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::job::Job;
+use domain::round::Score;
+use worker::Trained;
+
+use super::clock::Together;
+use super::job::{NEVER, Simulated};
+use super::merge::{self, Delivered};
+use super::report::{Adapter, Round, Run, Scored, SiteRound};
+use super::sites::{self, Sites};
+use crate::client::archive;
+use crate::output;
+
+/// Rounds at most, however short they are.
+const ROUNDS: u32 = 100_000;
+
+/// When the course ends, and where its result goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits<'a> {
+    /// Virtual seconds; absent: the job's rounds.
+    pub until: Option<f64>,
+    /// Folder for the adapter.
+    pub out: Option<&'a Path>,
+}
+
+/// A simulation under way.
+pub struct Course<'a> {
+    simulated: &'a Simulated,
+    sites: &'a mut Sites,
+    folder: &'a Path,
+    limits: Limits<'a>,
+    /// The job with its last round, once that is known.
+    job: Job,
+    /// Virtual seconds of rounds.
+    clock: f64,
+    /// Virtual seconds of scoring.
+    scoring: f64,
+}
+
+/// A merged adapter.
+struct Global {
+    path: PathBuf,
+    sha256: Digest,
+    bytes: u64,
+}
+
+impl<'a> Course<'a> {
+    /// At the start.
+    pub fn new(
+        simulated: &'a Simulated,
+        sites: &'a mut Sites,
+        folder: &'a Path,
+        limits: Limits<'a>,
+    ) -> Self {
+        let mut job = simulated.job.clone();
+        if limits.until.is_some() {
+            job.spec.rounds.count = ROUNDS;
+        }
+        Self {
+            simulated,
+            sites,
+            folder,
+            limits,
+            job,
+            clock: 0.0,
+            scoring: 0.0,
+        }
+    }
+
+    /// Goes through all rounds.
+    pub fn run(mut self) -> anyhow::Result<Run> {
+        let real = Stopwatch::start();
+        let path = self.file("round-0");
+        merge::fresh(self.simulated, &path)?;
+        let mut global = Global::of(path)?;
+        let expected = self.simulated.plan.round_seconds;
+        ensure!(
+            self.has_time_for(expected),
+            "the first round is expected to take {expected:.1} s, which is more than --until allows"
+        );
+        let mut rounds: Vec<Round> = Vec::new();
+        let start = self.score(0, &global)?;
+        for number in 1..=self.job.spec.rounds.count {
+            let (next, round) = self.round(number, &global)?;
+            fs::remove_file(&global.path).context("an adapter's file cannot be removed")?;
+            global = next;
+            let last = !self.has_time_for(round.together.slowest_seconds);
+            if last {
+                self.job.spec.rounds.count = number;
+            }
+            let score = self.score(number, &global)?;
+            let round = Round { score, ..round };
+            output::note(round.text());
+            rounds.push(round);
+            if last {
+                break;
+            }
+        }
+        let adapter = self.finish(&global)?;
+        Ok(Run {
+            start,
+            rounds,
+            adapter,
+            seconds: self.clock,
+            scoring_seconds: self.scoring,
+            real_seconds: real.seconds(),
+        })
+    }
+
+    /// Whether a round of this length would end in time.
+    fn has_time_for(&self, seconds: f64) -> bool {
+        let until = self.limits.until.unwrap_or(f64::INFINITY);
+        self.clock + seconds <= until
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.safetensors"))
+    }
+
+    fn round(&mut self, number: u32, global: &Global) -> anyhow::Result<(Global, Round)> {
+        let began_at = self.clock;
+        let (mut delivered, mut workers) = (Vec::new(), Vec::new());
+        let Sites {
+            all,
+            bench,
+            round_trip,
+        } = &mut *self.sites;
+        for site in all.iter() {
+            let Some(plan) = self.simulated.plan.workers.get(site.name()) else {
+                continue;
+            };
+            let reference = global.reference();
+            let task = tasks::train(&self.job, site.name(), plan, number, &reference, NEVER);
+            let trained = site.train(bench, &task, &global.path);
+            let trained = trained.with_context(|| format!("worker {}", site.name()))?;
+            let update = self.folder.join(format!("{}.safetensors", site.name()));
+            let update = keep(trained, update, site.name())?;
+            merge::check(
+                self.simulated,
+                site.name(),
+                &update.path,
+                self.simulated.weights(),
+            )?;
+            let link = sites::link(site, *round_trip);
+            let spent = link.spent(update.metrics.compute_seconds, global.bytes, update.bytes);
+            workers.push(SiteRound::new(site.name(), plan, &update, spent));
+            delivered.push(update);
+        }
+        let together = Together::of(
+            workers
+                .iter()
+                .map(|site| (&site.worker, site.spent.seconds)),
+        );
+        for site in &mut workers {
+            site.wait_seconds = together.slowest_seconds - site.spent.seconds;
+        }
+        let merging = Stopwatch::start();
+        let out = self.file(&format!("round-{number}"));
+        let dropped_energy = merge::merge(self.simulated, &global.path, &delivered, &out)?;
+        let merge_seconds = merging.seconds();
+        self.clock += together.slowest_seconds + merge_seconds;
+        let merged = Global::of(out)?;
+        let round = Round {
+            round: number,
+            began_at,
+            ends_at: self.clock,
+            together,
+            merge_seconds,
+            dropped_energy,
+            global: merged.sha256.clone(),
+            workers,
+            score: None,
+        };
+        Ok((merged, round))
+    }
+
+    /// The fleet's score of a merged adapter, if the job asks for it after this round.
+    fn score(&mut self, round: u32, global: &Global) -> anyhow::Result<Option<Scored>> {
+        if !follow::is_scored(&self.job, round) {
+            return Ok(None);
+        }
+        let (mut sum, mut slowest) = (Score::default(), 0.0f64);
+        let Sites { all, bench, .. } = &mut *self.sites;
+        for site in all.iter() {
+            let Some(plan) = self.simulated.plan.workers.get(site.name()) else {
+                continue;
+            };
+            let reference = global.reference();
+            let task = tasks::evaluate(&self.job, site.name(), plan, round, &reference, NEVER);
+            let score = site.score(bench, &task, &global.path);
+            let score = score.with_context(|| format!("worker {}", site.name()))?;
+            slowest = slowest.max(score.seconds);
+            sum.add(&score);
+        }
+        self.scoring += slowest;
+        Ok(Some(Scored {
+            complete: follow::is_complete(&self.job, round),
+            records: sum.records,
+            loss: sum.loss(),
+            balanced_accuracy: sum.balanced_accuracy(),
+            seconds: slowest,
+        }))
+    }
+
+    /// The result, in the folder that was asked for.
+    fn finish(&self, global: &Global) -> anyhow::Result<Adapter> {
+        if let Some(out) = self.limits.out {
+            let write = || -> anyhow::Result<()> {
+                fs::create_dir_all(out)?;
+                fs::copy(&global.path, out.join("adapter_model.safetensors"))?;
+                let config = peft_config(&self.job, &self.simulated.plan);
+                let text = serde_json::to_string_pretty(&config)?;
+                Ok(fs::write(out.join("adapter_config.json"), text + "\n")?)
+            };
+            write().with_context(|| format!("cannot write into {}", out.display()))?;
+        }
+        Ok(Adapter {
+            sha256: global.sha256.clone(),
+            bytes: global.bytes,
+        })
+    }
+}
+
+impl Global {
+    fn of(path: PathBuf) -> anyhow::Result<Self> {
+        let (sha256, bytes) = (archive::digest(&path)?, fs::metadata(&path)?.len());
+        Ok(Self {
+            path,
+            sha256,
+            bytes,
+        })
+    }
+
+    /// As tasks name it; nobody fetches it.
+    fn reference(&self) -> ArtifactRef {
+        ArtifactRef {
+            key: String::new(),
+            sha256: self.sha256.clone(),
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// An update as a file, as the aggregator would have it.
+fn keep(
+    trained: Trained,
+    path: PathBuf,
+    worker: &domain::id::WorkerName,
+) -> anyhow::Result<Delivered> {
+    fs::write(&path, &trained.update).context("an update cannot be written")?;
+    Ok(Delivered {
+        worker: worker.clone(),
+        sha256: archive::digest(&path)?,
+        bytes: trained.update.len() as u64,
+        metrics: trained.metrics,
+        path,
+    })
+}
