@@ -255,3 +255,18 @@ async fn a_plan_alone_trains_nothing_and_what_cannot_be_planned_is_said() {
     let ended = played.run(&absent, &["--plan-only"]).await;
     ended.failed(&["no site", "other"]);
 }
+
+#[tokio::test]
+async fn ranks_that_are_given_take_the_place_of_the_planned_ones() {
+    let played = Played::sites(&["", ""]);
+    let report = played.run(&played.job(), &["--ranks", "a=2"]).await.json();
+    let round = &report["run"]["rounds"][0];
+    let ranks = [&round["workers"][0]["rank"], &round["workers"][1]["rank"]];
+    assert_eq!(ranks, [&json!(2), &json!(8)]);
+    let bytes = |site: usize| round["workers"][site]["update_bytes"].as_u64().unwrap();
+    assert!(3 * bytes(0) < bytes(1) + bytes(0), "{round:#}");
+    for (ranks, words) in [("a=9", "rank_max"), ("z=2", "no site z")] {
+        let ended = played.run(&played.job(), &["--ranks", ranks]).await;
+        ended.failed(&["--ranks", words]);
+    }
+}

@@ -9,6 +9,7 @@ use aggregator::rounds::{follow, tasks};
 use anyhow::{Context, ensure};
 use chassis::clock::Stopwatch;
 use domain::artifact::{ArtifactRef, Digest};
+use domain::id::WorkerName;
 use domain::job::Job;
 use domain::round::Score;
 use worker::Trained;
@@ -145,12 +146,7 @@ impl<'a> Course<'a> {
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
             let update = keep(trained, update, site.name())?;
-            merge::check(
-                self.simulated,
-                site.name(),
-                &update.path,
-                self.simulated.weights(),
-            )?;
+            merge::check(self.simulated, site.name(), &update.path)?;
             let link = sites::link(site, *round_trip);
             let spent = link.spent(update.metrics.compute_seconds, global.bytes, update.bytes);
             workers.push(SiteRound::new(site.name(), plan, &update, spent));
@@ -252,11 +248,7 @@ impl Global {
 }
 
 /// An update as a file, as the aggregator would have it.
-fn keep(
-    trained: Trained,
-    path: PathBuf,
-    worker: &domain::id::WorkerName,
-) -> anyhow::Result<Delivered> {
+fn keep(trained: Trained, path: PathBuf, worker: &WorkerName) -> anyhow::Result<Delivered> {
     fs::write(&path, &trained.update).context("an update cannot be written")?;
     Ok(Delivered {
         worker: worker.clone(),

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use aggregator::strategy::{self, Input, Merge};
 use artifacts::tensors::TensorFile;
-use domain::adapter::WeightShape;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::round::{Contribution, Update, UpdateMetrics};
@@ -53,13 +52,8 @@ pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Refuses an update that the aggregator would refuse.
-pub fn check(
-    simulated: &Simulated,
-    worker: &WorkerName,
-    path: &Path,
-    weights: &[WeightShape],
-) -> anyhow::Result<()> {
-    let plan = simulated.worker(worker)?;
+pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow::Result<()> {
+    let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
     strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, None)?;
     Ok(())
 }

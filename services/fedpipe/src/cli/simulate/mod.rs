@@ -11,6 +11,7 @@ mod course;
 mod job;
 mod merge;
 mod profiles;
+mod ranks;
 mod report;
 mod sites;
 
@@ -30,6 +31,7 @@ use crate::{output, units};
 use course::{Course, Limits};
 use job::Simulated;
 use profiles::Profiles;
+use ranks::Ranks;
 use report::{Report, Targets};
 use sites::Sites;
 
@@ -73,6 +75,10 @@ pub struct Args {
     /// Round trip of every site to the control plane
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = units::duration)]
     round_trip: Duration,
+    /// Train every weight of these sites at these ranks instead of the planned ones, to compare rules of
+    /// merging; what the plan predicts does not count then
+    #[arg(long, value_name = "SITE=R,…", value_parser = ranks::parse)]
+    ranks: Option<Ranks>,
     /// Measure and plan, and train nothing
     #[arg(long)]
     plan_only: bool,
@@ -97,7 +103,10 @@ impl Args {
         let mut sites = Sites::open(&fleet, &spec, &model, folder.path(), cache)?;
         sites.round_trip = self.round_trip;
         let mut profiles = Profiles::open(self.profiles.as_deref(), &model)?;
-        let simulated = Simulated::plan(spec, &mut sites, &mut profiles)?;
+        let mut simulated = Simulated::plan(spec, &mut sites, &mut profiles)?;
+        if let Some(ranks) = &self.ranks {
+            ranks.replace(&mut simulated)?;
+        }
         if self.plan_only {
             return self.tell(&Report::planned(&simulated, &sites));
         }
