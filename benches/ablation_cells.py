@@ -107,8 +107,9 @@ def outcome(report: dict) -> dict:
     """The figures of a simulation that are kept."""
     run = report["run"]
     rounds = run["rounds"]
-    curve = [{"seconds": 0.0, **run["start"]}] if run["start"] else []
-    curve += [{"seconds": one["ends_at"], **one["score"]} for one in rounds if one["score"]]
+    # A score has seconds of its own, those of scoring; a point of the curve has those of the rounds' clock.
+    curve = [{**run["start"], "seconds": 0.0}] if run["start"] else []
+    curve += [{**one["score"], "seconds": one["ends_at"]} for one in rounds if one["score"]]
     planned = report["plan"]["workers"]
     return {
         "curve": curve,

@@ -20,7 +20,7 @@ def page(results: dict) -> str:
         f"Made by `./run ablation` on {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), "
         f"{machine.get('memory_gib', '?')} GiB. How: [README.md](../README.md).",
         "",
-        "Four sites: speed 1, 1/2, 1/4, 1/8; memory 8, 2, 1, 0.5 GiB (for the small model a third of that); the third on a link of",
+        "Four sites: speed 1, 1/2, 1/4, 1/8; memory 8, 2, 1, 0.5 GiB (for the small model 0.45 of that); the third on a link of",
         "4 MiB/s. All cells of a table have the same time by the virtual clock. ± is half of a 95 % interval over the seeds; what a",
         "part does is judged by the differences seed by seed.",
     ]

@@ -62,6 +62,16 @@ class Cells(unittest.TestCase):
 
 
 class Figures(unittest.TestCase):
+    def test_an_outcome_has_the_scores_by_the_rounds_clock(self) -> None:
+        score = lambda loss: {"seconds": 7.0, "loss": loss, "balanced_accuracy": None, "records": 8, "complete": True}
+        apart = {"apart": 0.5, "waiting": 0.25}
+        sites = [{"tokens": 10, "records": 2}, {"tokens": 30, "records": 4}]
+        rounds = [{"ends_at": 20.0 * number, "together": apart, "workers": sites, "score": found} for number, found in ((1, None), (2, score(1.0)))]
+        run = {"start": score(3.0), "rounds": rounds, "seconds": 40.0, "real_seconds": 9.0, "adapter": {"sha256": "sha256:0"}}
+        found = cells.outcome({"run": run, "plan": {"workers": {}, "excluded": []}, "planned_together": {"apart": 0.4}})
+        self.assertEqual([(point["seconds"], point["loss"]) for point in found["curve"]], [(0.0, 3.0), (40.0, 1.0)])
+        self.assertEqual((found["tokens"], found["records"], found["apart"]), (80, 12, 0.5))
+
     def test_an_interval_is_students(self) -> None:
         mean, half = cells.interval([1.0, 2.0, 3.0])
         self.assertEqual(mean, 2.0)
