@@ -4,19 +4,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aggregator::peft_config;
-use aggregator::rounds::{follow, tasks};
+use aggregator::{ask, follow, peft_config, tasks};
 use anyhow::{Context, ensure};
 use chassis::clock::Stopwatch;
+use domain::adapter::RankTable;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::job::Job;
+use domain::job::course::{Figure, Scored as Compared};
 use domain::round::Score;
 use worker::Trained;
 
 use super::clock::Together;
 use super::job::{NEVER, Simulated};
-use super::merge::{self, Delivered};
+use super::merge::{self, Delivered, Files};
 use super::report::{Adapter, Round, Run, Scored, SiteRound};
 use super::sites::{self, Sites};
 use crate::client::archive;
@@ -46,11 +47,19 @@ pub struct Course<'a> {
     clock: f64,
     /// Virtual seconds of scoring.
     scoring: f64,
+    /// The best scored adapter so far, if the job ends with it.
+    best: Option<Global>,
+    /// The server optimizer's moments.
+    moments: Option<PathBuf>,
 }
 
 /// A merged adapter.
+#[derive(Clone)]
 struct Global {
+    round: u32,
     path: PathBuf,
+    /// Slices of a side term behind the live ones.
+    side: RankTable,
     sha256: Digest,
     bytes: u64,
 }
@@ -75,6 +84,8 @@ impl<'a> Course<'a> {
             job,
             clock: 0.0,
             scoring: 0.0,
+            best: None,
+            moments: None,
         }
     }
 
@@ -83,39 +94,57 @@ impl<'a> Course<'a> {
         let real = Stopwatch::start();
         let path = self.file("round-0");
         merge::fresh(self.simulated, &path)?;
-        let mut global = Global::of(path)?;
+        let mut global = Global::of(0, path, RankTable::default())?;
         let expected = self.simulated.plan.round_seconds;
         ensure!(
             self.has_time_for(expected),
             "the first round is expected to take {expected:.1} s, which is more than --until allows"
         );
         let mut rounds: Vec<Round> = Vec::new();
-        let start = self.score(0, &global)?;
+        let start = self.score(&global)?;
         for number in 1..=self.job.spec.rounds.count {
             let (next, round) = self.round(number, &global)?;
-            fs::remove_file(&global.path).context("an adapter's file cannot be removed")?;
-            global = next;
-            let last = !self.has_time_for(round.together.slowest_seconds);
-            if last {
+            self.replace(&mut global, next)?;
+            if !self.has_time_for(round.together.slowest_seconds) {
                 self.job.spec.rounds.count = number;
             }
-            let score = self.score(number, &global)?;
+            let score = self.score(&global)?;
             let round = Round { score, ..round };
             output::note(round.text());
             rounds.push(round);
-            if last {
+            let patience = self.job.course.is_out_of_patience(&self.job.spec.rounds);
+            if number >= self.job.spec.rounds.count || patience {
                 break;
             }
         }
-        let adapter = self.finish(&global)?;
+        let (reference, kept) =
+            self.job
+                .course
+                .conclude(global.round, &global.reference(), &self.job.spec.rounds);
+        let best = self.best.take();
+        let ended = match best.filter(|best| best.sha256 == reference.sha256) {
+            Some(best) => best,
+            None => global,
+        };
         Ok(Run {
             start,
             rounds,
-            adapter,
+            adapter: self.finish(&ended)?,
+            kept,
             seconds: self.clock,
             scoring_seconds: self.scoring,
             real_seconds: real.seconds(),
         })
+    }
+
+    /// The next adapter in the place of the last, whose file goes unless it is the best.
+    fn replace(&self, global: &mut Global, next: Global) -> anyhow::Result<()> {
+        let old = std::mem::replace(global, next);
+        let is_best = self.best.as_ref().map(|best| &best.path) == Some(&old.path);
+        if !is_best {
+            fs::remove_file(&old.path).context("an adapter's file cannot be removed")?;
+        }
+        Ok(())
     }
 
     /// Whether a round of this length would end in time.
@@ -131,17 +160,18 @@ impl<'a> Course<'a> {
     fn round(&mut self, number: u32, global: &Global) -> anyhow::Result<(Global, Round)> {
         let began_at = self.clock;
         let (mut delivered, mut workers) = (Vec::new(), Vec::new());
+        let asked = ask::drawn(&self.job, &self.simulated.plan, number);
+        let asked = ask::whom(&self.job, &self.simulated.plan, &asked);
         let Sites {
             all,
             bench,
             round_trip,
         } = &mut *self.sites;
-        for site in all.iter() {
-            let Some(plan) = self.simulated.plan.workers.get(site.name()) else {
-                continue;
-            };
+        for site in all.iter().filter(|site| asked.contains(site.name())) {
+            let plan = self.simulated.worker(site.name())?;
+            let both = (plan, &self.simulated.plan.global);
             let reference = global.reference();
-            let task = tasks::train(&self.job, site.name(), plan, number, &reference, NEVER);
+            let task = tasks::train(&self.job, site.name(), both, number, &reference, NEVER);
             let trained = site.train(bench, &task, &global.path);
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
@@ -162,17 +192,25 @@ impl<'a> Course<'a> {
         }
         let merging = Stopwatch::start();
         let out = self.file(&format!("round-{number}"));
-        let dropped_energy = merge::merge(self.simulated, &global.path, &delivered, &out)?;
+        let state_out = self.file(&format!("moments-{number}"));
+        let files = Files {
+            start: global.path.clone(),
+            out: out.clone(),
+            state: self.moments.take(),
+            state_out: state_out.clone(),
+        };
+        let (folded, has_moments) = merge::merge(self.simulated, number, &delivered, files)?;
+        self.moments = has_moments.then_some(state_out);
         let merge_seconds = merging.seconds();
         self.clock += together.slowest_seconds + merge_seconds;
-        let merged = Global::of(out)?;
+        let merged = Global::of(number, out, folded.side)?;
         let round = Round {
             round: number,
             began_at,
             ends_at: self.clock,
             together,
             merge_seconds,
-            dropped_energy,
+            dropped_energy: folded.dropped_energy,
             global: merged.sha256.clone(),
             workers,
             score: None,
@@ -181,7 +219,8 @@ impl<'a> Course<'a> {
     }
 
     /// The fleet's score of a merged adapter, if the job asks for it after this round.
-    fn score(&mut self, round: u32, global: &Global) -> anyhow::Result<Option<Scored>> {
+    fn score(&mut self, global: &Global) -> anyhow::Result<Option<Scored>> {
+        let round = global.round;
         if !follow::is_scored(&self.job, round) {
             return Ok(None);
         }
@@ -199,6 +238,7 @@ impl<'a> Course<'a> {
             sum.add(&score);
         }
         self.scoring += slowest;
+        self.compare(&sum, global);
         Ok(Some(Scored {
             complete: follow::is_complete(&self.job, round),
             records: sum.records,
@@ -208,13 +248,36 @@ impl<'a> Course<'a> {
         }))
     }
 
+    /// Notes a score in the job's course, as the aggregator does, and keeps the best adapter.
+    fn compare(&mut self, score: &Score, global: &Global) {
+        let measure = self.job.spec.evaluation.as_ref().map(|one| one.measure());
+        let Some(figure) = measure.and_then(|measure| Figure::of(score, measure)) else {
+            return;
+        };
+        let scored = Compared {
+            round: global.round,
+            global: global.reference(),
+            figure,
+        };
+        self.job.course = self.job.course.after(scored, &self.job.spec.rounds);
+        let best = self.job.course.best.as_ref().map(|best| best.round);
+        if best == Some(global.round) {
+            let old = self.best.replace(global.clone());
+            if let Some(old) = old
+                && let Err(error) = fs::remove_file(&old.path)
+            {
+                tracing::warn!(%error, "an adapter's file remains");
+            }
+        }
+    }
+
     /// The result, in the folder that was asked for.
     fn finish(&self, global: &Global) -> anyhow::Result<Adapter> {
         if let Some(out) = self.limits.out {
             let write = || -> anyhow::Result<()> {
                 fs::create_dir_all(out)?;
                 fs::copy(&global.path, out.join("adapter_model.safetensors"))?;
-                let config = peft_config(&self.job, &self.simulated.plan);
+                let config = peft_config(&self.job, &self.simulated.plan, &global.side);
                 let text = serde_json::to_string_pretty(&config)?;
                 Ok(fs::write(out.join("adapter_config.json"), text + "\n")?)
             };
@@ -228,10 +291,12 @@ impl<'a> Course<'a> {
 }
 
 impl Global {
-    fn of(path: PathBuf) -> anyhow::Result<Self> {
+    fn of(round: u32, path: PathBuf, side: RankTable) -> anyhow::Result<Self> {
         let (sha256, bytes) = (archive::digest(&path)?, fs::metadata(&path)?.len());
         Ok(Self {
+            round,
             path,
+            side,
             sha256,
             bytes,
         })

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aggregator::strategy::{self, Input, Merge};
+use aggregator::strategy::{self, Folded, Member, Round};
 use artifacts::tensors::TensorFile;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
@@ -38,6 +38,7 @@ impl Delivered {
                 },
                 metrics: self.metrics.clone(),
             },
+            credit: None,
         }
     }
 }
@@ -51,46 +52,60 @@ pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses an update that the aggregator would refuse.
+/// Refuses an update that is not what its plan demands, as the aggregator does.
 pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow::Result<()> {
     let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
-    strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, None)?;
+    let trained = simulated.job.spec.aggregation.strategy.trains();
+    strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, trained)?;
     Ok(())
 }
 
-/// Merges a round; returns the share of the change that the kept rank does not hold.
+/// The files of one merge.
+pub struct Files {
+    /// The merged adapter that the sites started from.
+    pub start: PathBuf,
+    /// Where the new one goes.
+    pub out: PathBuf,
+    /// The server optimizer's moments of the round before, if it has any.
+    pub state: Option<PathBuf>,
+    /// Where the new ones go.
+    pub state_out: PathBuf,
+}
+
+/// Merges a round; says whether there are moments in `state_out`.
 pub fn merge(
     simulated: &Simulated,
-    start: &Path,
+    number: u32,
     delivered: &[Delivered],
-    out: &Path,
-) -> anyhow::Result<f64> {
+    files: Files,
+) -> anyhow::Result<(Folded, bool)> {
     let spec = &simulated.job.spec;
+    let aggregation = spec.aggregation.clone();
     let contributions: Vec<Contribution> = delivered.iter().map(Delivered::contribution).collect();
-    let shares = strategy::weights(&contributions, spec.aggregation.weights);
-    let global = TensorFile::open(start)?;
-    let mut files = Vec::new();
-    for update in delivered {
-        files.push(TensorFile::open(&update.path)?);
-    }
-    let mut inputs = Vec::new();
-    for ((update, file), weight) in delivered.iter().zip(&files).zip(shares) {
-        inputs.push(Input {
-            worker: &update.worker,
-            weight,
-            ranks: &simulated.worker(&update.worker)?.ranks,
-            update: file,
+    let shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
+    let mut members = Vec::new();
+    for (update, share) in delivered.iter().zip(shares) {
+        members.push(Member {
+            worker: update.worker.clone(),
+            ranks: simulated.worker(&update.worker)?.ranks.clone(),
+            share,
+            started: None,
+            update: update.path.clone(),
         });
     }
-    let merge = Merge {
-        inputs: &inputs,
-        global: &global,
-        ranks: &simulated.plan.global,
+    let round = Round {
+        aggregation,
+        round: number,
+        start: files.start,
+        state: files.state,
+        members,
+        weights: simulated.weights().to_vec(),
+        ranks: simulated.plan.global.clone(),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
+        out: files.out,
+        state_out: files.state_out,
     };
-    let mut sink = strategy::files::create(out, &simulated.plan.global, simulated.weights())?;
-    let folded = merge.fold(&mut sink)?;
-    sink.finish()?;
-    Ok(folded.dropped_energy)
+    let folded = round.merge()?;
+    Ok((folded, round.has_state()))
 }

@@ -3,8 +3,8 @@
 //! It promises: the planner, the fit, the training, the scoring and the merge are the services' own code on
 //! the services' own inputs, so that without emulation the adapter is the one that the running services
 //! make, byte for byte; and time is counted on a clock of its own, so that two cores can be a fleet. It
-//! does not: deliver messages, keep objects, enforce memory limits, or lose a site; those are what
-//! `fedpipe up` and its tests are for.
+//! does not: deliver messages, keep objects, enforce memory limits, or lose a site or an update; those
+//! are what `fedpipe up` and its tests are for.
 
 mod clock;
 mod course;

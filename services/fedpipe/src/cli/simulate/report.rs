@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::artifact::Digest;
 use domain::id::WorkerName;
-use domain::job::Spec;
+use domain::job::{Kept, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use serde::Serialize;
 
@@ -117,6 +117,8 @@ pub struct Run {
     pub rounds: Vec<Round>,
     /// The result.
     pub adapter: Adapter,
+    /// Which round it is of, and why.
+    pub kept: Kept,
     /// Virtual seconds of all rounds.
     pub seconds: f64,
     /// Virtual seconds of all scoring.
@@ -216,11 +218,13 @@ impl<'a> Report<'a> {
             });
         }
         parts.push(format!(
-            "{:.1} s in {} rounds, {:.1} s of scoring beside them; {:.1} s here; adapter {}",
+            "{:.1} s in {} rounds, {:.1} s of scoring beside them; {:.1} s here; adapter of round {} ({}) {}",
             run.seconds,
             run.rounds.len(),
             run.scoring_seconds,
             run.real_seconds,
+            run.kept.round,
+            run.kept.why,
             run.adapter.sha256,
         ));
         Ok(parts.join("\n"))
@@ -338,6 +342,13 @@ mod tests {
             adapter: Adapter {
                 sha256: digest.clone(),
                 bytes: 1,
+            },
+            kept: Kept {
+                round: 4,
+                last: 4,
+                figure: None,
+                why: String::new(),
+                stopped_early: None,
             },
             seconds: 40.0,
             scoring_seconds: 4.0,
