@@ -2,6 +2,7 @@
 
 pub mod choice;
 pub mod phase;
+pub mod planner;
 pub mod quorum;
 pub mod record;
 pub mod spec;
