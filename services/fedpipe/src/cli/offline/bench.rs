@@ -1,4 +1,4 @@
-//! `fedpipe bench train|forward`: measured speed and memory of this machine.
+//! `fedpipe bench`: measured speed and memory of this machine.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use engine::model::Model;
 use serde_json::{Value, json};
 
 use super::{MemoryArgs, ModelArgs, Targets, Work};
+use crate::cli::bench_plan;
 use crate::output;
 
 /// What to measure.
@@ -20,6 +21,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Forward passes with the loss, without an adapter
     Forward(ForwardArgs),
+    /// The planner, for fleets of any size
+    Plan(bench_plan::Args),
 }
 
 /// Flags of `fedpipe bench train`.
@@ -100,6 +103,7 @@ impl Command {
         match self {
             Self::Train(args) => args.run(),
             Self::Forward(args) => args.run(),
+            Self::Plan(args) => args.run(),
         }
     }
 }
