@@ -23,5 +23,6 @@ mod owners;
 mod privacy;
 mod ranks;
 mod retention;
+mod rules;
 mod storage;
 mod wedge;

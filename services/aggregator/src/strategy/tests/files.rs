@@ -70,6 +70,7 @@ fn round(
         seed: SEED,
         out: dir.join("merged"),
         state_out: dir.join("moments"),
+        threads: std::num::NonZeroUsize::MIN,
     }
 }
 
