@@ -298,9 +298,9 @@ fn of_stack(
 fn lower_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'b, f64> {
     let size = matrix.ncols();
     touch(buffer, size * size);
-    let mut gram = MatMut::from_column_major_slice_mut(&mut buffer[..size * size], size, size);
+    let gram = MatMut::from_column_major_slice_mut(&mut buffer[..size * size], size, size);
     triangular::matmul(
-        gram.as_mut(),
+        gram,
         BlockStructure::TriangularLower,
         Accum::Replace,
         matrix.transpose(),
@@ -310,7 +310,7 @@ fn lower_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'
         1.0,
         Par::Seq,
     );
-    gram.into_const()
+    MatRef::from_column_major_slice(&buffer[..size * size], size, size)
 }
 
 /// All of `MᵀM`.
@@ -323,7 +323,7 @@ fn whole_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'
             gram[(row, column)] = gram[(column, row)];
         }
     }
-    gram.into_const()
+    MatRef::from_column_major_slice(&buffer[..size * size], size, size)
 }
 
 fn clear(buffer: &mut Vec<f64>, count: usize) {

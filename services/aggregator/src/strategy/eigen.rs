@@ -42,18 +42,19 @@ impl Eigen {
         self.reserve(size);
         let mut values = Diag::<f64>::zeros(size);
         let vectors = self.vectors.get_mut(..size * size)?;
-        let mut vectors = MatMut::from_column_major_slice_mut(vectors, size, size);
         self_adjoint_evd(
             matrix,
             values.as_mut(),
-            Some(vectors.as_mut()),
+            Some(MatMut::from_column_major_slice_mut(vectors, size, size)),
             // One order of sums, whatever else the machine does.
             Par::Seq,
             MemStack::new(self.scratch.as_mut()?),
             Default::default(),
         )
         .ok()?;
-        let (vectors, values) = (vectors.as_ref(), values.column_vector());
+        let values = values.column_vector();
+        let vectors = self.vectors.get(..size * size)?;
+        let vectors = MatRef::from_column_major_slice(vectors, size, size);
         let kept = keep.min(size);
         let found: Vec<f64> = (0..kept).map(|j| values[size - 1 - j]).collect();
         let vectors = Mat::from_fn(size, kept, |row, j| vectors[(row, size - 1 - j)]);

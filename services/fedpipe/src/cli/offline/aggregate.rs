@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aggregator::strategy::{Member, Round, Share, compare, files};
+use aggregator::strategy::{Member, Round, Share, compare};
 use anyhow::{Context, bail};
 use chassis::clock::Stopwatch;
 use clap::Args as Arguments;
@@ -176,7 +176,7 @@ impl Args {
         let step = (usize::from(layers) - 1).max(1).div_ceil(wanted.max(2) - 1);
         let named = weights.iter().map(|weight| weight.name);
         named
-            .filter(|name| usize::from(name.layer()) % step == 0)
+            .filter(|name| usize::from(name.layer()).is_multiple_of(step))
             .collect()
     }
 
