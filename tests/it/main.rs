@@ -24,5 +24,6 @@ mod privacy;
 mod ranks;
 mod retention;
 mod rounds;
+mod rules;
 mod storage;
 mod wedge;
