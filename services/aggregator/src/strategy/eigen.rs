@@ -1,8 +1,9 @@
 //! Eigenvectors of symmetric matrices, in memory that is taken once.
 
+use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
-use faer::{Diag, Mat, MatMut, MatRef, Par};
+use faer::{Mat, MatMut, MatRef, Par};
 
 /// What one thread takes matrices apart in.
 #[derive(Default)]
