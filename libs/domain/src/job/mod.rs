@@ -4,6 +4,7 @@ pub mod aggregation;
 pub mod choice;
 pub mod legality;
 pub mod phase;
+pub mod planner;
 pub mod quorum;
 pub mod record;
 pub mod spec;

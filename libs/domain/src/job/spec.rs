@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::Aggregation;
 use super::choice::Choice;
+use super::planner::Planner;
 use super::quorum::Quorum;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
@@ -28,6 +29,9 @@ pub struct Spec {
     /// Precision of the frozen base.
     #[serde(default)]
     pub precision: Precision,
+    /// How plans are made.
+    #[serde(default)]
+    pub planner: Planner,
     /// How many rounds, with whom, for how long.
     #[serde(default)]
     pub rounds: Rounds,

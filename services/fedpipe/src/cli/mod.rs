@@ -1,5 +1,6 @@
 //! The commands: one file each. This one is the table of contents.
 
+mod bench_plan;
 mod doctor;
 mod exec_child;
 mod fleet;

@@ -1,4 +1,4 @@
-//! `fedpipe bench train|forward`: measured speed and memory of this machine.
+//! `fedpipe bench`: measured speed and memory of this machine.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use engine::model::Model;
 use serde_json::{Value, json};
 
 use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate};
+use crate::cli::bench_plan;
 use crate::output;
 
 /// What to measure.
@@ -22,6 +23,8 @@ pub enum Command {
     Forward(ForwardArgs),
     /// Merges of many updates by every rule: error, speed, memory
     Aggregate(aggregate::Args),
+    /// The planner, for fleets of any size
+    Plan(bench_plan::Args),
 }
 
 /// Flags of `fedpipe bench train`.
@@ -103,6 +106,7 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Forward(args) => args.run(),
             Self::Aggregate(args) => args.run(),
+            Self::Plan(args) => args.run(),
         }
     }
 }
