@@ -23,5 +23,7 @@ mod owners;
 mod privacy;
 mod ranks;
 mod retention;
+mod rounds;
+mod rules;
 mod storage;
 mod wedge;

@@ -2,14 +2,14 @@
 
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
-use contract::topology::{profile_key, round_key};
+use contract::topology::profile_key;
 use domain::adapter::WeightShape;
 use domain::job::Job;
 use domain::plan::Plan;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
-use crate::rounds::{follow, tasks};
+use crate::rounds::{commit, follow, tasks};
 use crate::{Error, strategy};
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
@@ -38,19 +38,22 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let now = job.now();
     let summary = Summary {
         round: 0,
-        global: global.clone(),
+        global,
+        side: domain::adapter::RankTable::default(),
+        optimizer: None,
         opened_at: job.job().phase_since,
         committed_at: now,
         seconds: now.seconds_since(job.job().phase_since),
         overhead_seconds: 0.0,
         dropped_energy: 0.0,
+        asked: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),
     };
-    aggregator
-        .rounds
-        .put(&round_key(&job.job().id, 0), &summary)
-        .await?;
+    // Another process may have been here before: what it committed stands.
+    let global = commit::summary(aggregator, &job.job().id, summary)
+        .await?
+        .global;
     hit(Failpoint::AggregatorStartAfterSummary);
     let next = follow::after_merge(
         job.job(),

@@ -8,6 +8,7 @@ use chassis::memory;
 use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
+use domain::job::aggregation::Trains;
 use domain::profile::{Mode, ModeMeasurement, Sample};
 use engine::data::{Batch, Encoder, Loader};
 use engine::evaluate::Evaluator;
@@ -229,7 +230,7 @@ impl Room<'_> {
         } else {
             median(|| step(self, mean))?
         };
-        drop(train::finish(trainer)?);
+        drop(train::finish(trainer, Trains::Both)?);
         let peak_memory_bytes = memory::peak_data_bytes();
         Ok(Measured {
             sample: Sample {
