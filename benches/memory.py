@@ -3,7 +3,7 @@
 
     benches/memory.py [--fedpipe target/release/fedpipe]
 
-Prints the table of docs/memory.md and fails if a prediction is off by more than 15 %.
+Prints the table of docs/engine.md and fails if a prediction is off by more than 15 %.
 """
 
 import argparse

@@ -24,6 +24,7 @@ mod privacy;
 mod ranks;
 mod retention;
 mod rounds;
+mod rules;
 mod simulate;
 mod storage;
 mod wedge;

@@ -84,7 +84,7 @@ async fn a_site_that_is_late_is_dropped_and_asked_again() {
     let wire = Wire::tap(&fleet).await;
     let decided = Failpoint::AggregatorCloseAfterDecision;
     fleet.points().arm(decided, Fate::Halted);
-    let rounds = json!({"count": 4, "quorum": 2, "deadline": 4});
+    let rounds = json!({"count": 4, "quorum": 2, "deadline": 8});
     let id = api
         .submit(&with(job(&fleet.model()), "rounds", rounds))
         .await;
@@ -247,14 +247,15 @@ fn leading(adapter: &Adapter, rank: usize) -> Adapter {
 async fn stored(fleet: &Fleet, artifact: &Value) -> Adapter {
     let artifact: ArtifactRef = serde_json::from_value(artifact.clone()).unwrap();
     let store = fleet.objects();
-    let bytes = store.get_bytes(&artifact, LIMIT, &Transfer::default());
-    tensors::read(&bytes.await.unwrap())
+    let transfer = Transfer::default();
+    let bytes = store.get_bytes(&artifact, LIMIT, &transfer).await;
+    tensors::read(&bytes.unwrap())
 }
 
 #[tokio::test]
 async fn a_late_update_counts_in_the_next_round_as_the_change_of_what_it_had_loaded() {
     let patient = Setup {
-        idle: Duration::from_secs(4),
+        idle: Duration::from_secs(6),
         ..Setup::sites(3)
     };
     let fleet = Fleet::start(&patient).await;
@@ -264,7 +265,7 @@ async fn a_late_update_counts_in_the_next_round_as_the_change_of_what_it_had_loa
     let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 48, "alpha": 48.0});
     let mut asked = with(job(&fleet.model()), "adapter", adapter);
     asked["retention"] = json!({"keep_updates": true});
-    asked["rounds"] = json!({"count": 4, "quorum": 2, "deadline": 8, "late": "credit", "staleness_discount": 0.5});
+    asked["rounds"] = json!({"count": 4, "quorum": 2, "deadline": 15, "late": "credit", "staleness_discount": 0.5});
     let decided = Failpoint::AggregatorCloseAfterDecision;
     points.arm(decided, Fate::Halted);
     let id = api.submit(&asked).await;

@@ -205,6 +205,30 @@ impl RankTable {
         )
     }
 
+    /// These weights at these ranks. Every projection of `targets` appears, if only as frozen; a weight
+    /// outside of them or of the layers is left out.
+    #[must_use]
+    pub fn of(
+        targets: &[Projection],
+        layers: u16,
+        ranks: impl IntoIterator<Item = (WeightName, u16)>,
+    ) -> Self {
+        let mut table = Self::uniform(targets, layers, 0);
+        for (name, rank) in ranks {
+            let row = table.0.get_mut(&name.projection);
+            if let Some(cell) = row.and_then(|row| row.get_mut(usize::from(name.layer))) {
+                *cell = rank;
+            }
+        }
+        table
+    }
+
+    /// One projection's ranks, by layer; empty where it does not appear.
+    #[must_use]
+    pub fn row(&self, projection: Projection) -> &[u16] {
+        self.0.get(&projection).map_or(&[], Vec::as_slice)
+    }
+
     /// One weight at this rank and nothing else.
     #[must_use]
     pub fn only(name: WeightName, rank: u16) -> Self {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::RankTable;
+use crate::adapter::{Projection, RankTable, WeightName};
 use crate::cause::SiteTrouble;
 use crate::id::{JobId, WorkerName};
+use crate::job::planner::Solver;
 use crate::job::spec::{Base, Optimizer};
 use crate::profile::Mode;
 
@@ -85,9 +86,9 @@ pub enum Binding {
     Job,
     /// The worker's memory.
     Memory,
-    /// The time in which the fleet finishes together.
+    /// The time in which the fleet finishes together, or the job's deadlines.
     Time,
-    /// Nothing larger is allowed.
+    /// Nothing larger is allowed, or it would not gain.
     Nothing,
 }
 
@@ -100,17 +101,121 @@ pub struct Explanation {
     pub binding: Binding,
     /// The next better choices and why each was rejected.
     pub rejected: Vec<Rejected>,
+    /// The chosen ranks, projection by projection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankSummary>,
+}
+
+/// The ranks of one projection over all blocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankSummary {
+    /// Which.
+    pub projection: Projection,
+    /// Blocks that train it.
+    pub trained: u16,
+    /// Blocks in which it stays frozen.
+    pub frozen: u16,
+    /// Lowest rank among those that train; 0 if none does.
+    pub least: u16,
+    /// Highest rank.
+    pub most: u16,
+    /// Mean rank over all blocks.
+    pub mean: f64,
+}
+
+/// In what a rejected choice differs from the one that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A higher rank of one or of all weights.
+    Rank,
+    /// A larger batch.
+    Batch,
+    /// Another precision of the frozen base.
+    Base,
+    /// Another kernel.
+    Kernel,
+    /// With or without recomputing activations.
+    Checkpoint,
+    /// Zeroth-order in place of first-order.
+    Optimizer,
 }
 
 /// A choice that was looked at and not taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// Rank of the rejected choice.
+    /// Highest rank of the rejected choice.
     pub rank: u16,
     /// Batch of the rejected choice.
     pub batch: u16,
     /// Why, with figures.
     pub because: String,
+    /// What would have been other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    /// How its steps would have been computed, if that is what is other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Bytes it would have needed, the margin included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Seconds of a round with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_seconds: Option<f64>,
+    /// By how much more a round with it would have lowered the loss than the choice that was taken;
+    /// below 0: by less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<f64>,
+}
+
+/// What the worth of a rank was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RankBasis {
+    /// Importance that the sites measured: each weight has its own rank.
+    Measured,
+    /// Importance on which two seeds of the probe do not agree: one rank for all weights of a worker, its
+    /// worth from the sum over all weights.
+    Disagreeing,
+    /// Nothing was measured: one rank, and the energy of the j-th direction is assumed to fall like 1/j.
+    Assumed,
+    /// The job fixes the rank.
+    Fixed,
+}
+
+/// What the worths in a plan rest on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The worth of a rank.
+    pub ranks: RankBasis,
+    /// Rank correlation of importance between two seeds, mean over the sites by their records.
+    pub agreement: Option<f64>,
+    /// The gradient's noise scale, in records.
+    pub noise_records: f64,
+    /// Records that it was measured on; 0: assumed.
+    pub noise_measured_on: u64,
+    /// Loss at the start, mean over the sites by their records; absent: not measured, and worths are
+    /// shares of the loss.
+    pub loss: Option<f64>,
+    /// Expected decrease of that loss in one round.
+    pub expected_decrease: f64,
+    /// What solved the programs; never `auto`.
+    pub solver: Solver,
+    /// Whether every worker's choice is known to be its best.
+    pub proven: bool,
+}
+
+/// A weight whose rank falls from one plan to the next: what its adapter holds beyond is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shrunk {
+    /// Whose.
+    pub worker: WorkerName,
+    /// Which weight.
+    pub weight: WeightName,
+    /// Its rank in the parent.
+    pub from: u16,
+    /// Its rank now.
+    pub to: u16,
 }
 
 /// One version of a job's plan.
@@ -134,6 +239,15 @@ pub struct Plan {
     pub workers: BTreeMap<WorkerName, WorkerPlan>,
     /// Workers that cannot take part, and why.
     pub excluded: Vec<SiteTrouble>,
+    /// What its worths rest on. Absent in plans of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+    /// Why it replaces its parent; empty: it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
+    /// The weights whose rank is lower than in the parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shrunk: Vec<Shrunk>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod threads;
 
 pub mod model;
+mod normal;
 mod source;
 
 pub mod adapter;
@@ -25,6 +26,7 @@ pub mod text;
 pub mod bench;
 pub mod evaluate;
 pub mod generate;
+pub mod importance;
 pub mod memory;
 pub mod plain;
 pub mod train;

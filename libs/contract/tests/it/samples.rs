@@ -196,7 +196,13 @@ fn plan() -> WorkerPlan {
                 rank: 16,
                 batch: 8,
                 because: "needs 400 MB".to_owned(),
+                change: None,
+                mode: None,
+                memory_bytes: None,
+                round_seconds: None,
+                gain: None,
             }],
+            ranks: Vec::new(),
         },
     }
 }

@@ -5,6 +5,7 @@ pub mod choice;
 pub mod course;
 pub mod legality;
 pub mod phase;
+pub mod planner;
 pub mod quorum;
 pub mod record;
 pub mod rounds;

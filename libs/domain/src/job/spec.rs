@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregation::Aggregation;
 use super::choice::Choice;
 use super::course::Measure;
+use super::planner::Planner;
 use super::rounds::Rounds;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
@@ -29,6 +30,9 @@ pub struct Spec {
     /// Precision of the frozen base.
     #[serde(default)]
     pub precision: Precision,
+    /// How plans are made.
+    #[serde(default)]
+    pub planner: Planner,
     /// How many rounds, with whom, for how long.
     #[serde(default)]
     pub rounds: Rounds,

@@ -7,10 +7,10 @@ use super::Workspace;
 pub(crate) enum Keep {
     /// Nothing: there will be no backward.
     Nothing,
-    /// The blocks' inputs; a block is computed again in backward.
-    Inputs,
-    /// Everything that backward reads and that is not cheap to compute again.
-    All,
+    /// The inputs of the blocks from this one on; a block is computed again in backward.
+    Inputs { from: usize },
+    /// Everything that backward reads of them and that is not cheap to compute again.
+    All { from: usize },
 }
 
 /// What one block leaves. Normalized inputs and the gated product are computed again: they are

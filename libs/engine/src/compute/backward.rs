@@ -1,46 +1,77 @@
-//! The backward pass: the gradient of the adapter, and of nothing else.
+//! The backward pass: the gradient of the adapter, or a look at what makes that of the frozen weights;
+//! never a gradient as large as a weight.
 
 use super::activations::Kept;
-use super::forward::{Pass, Trace, add};
+use super::forward::{Pass, Trace};
 use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
-use crate::model::{Block, Model};
+use crate::model::{Block, Model, Stack};
 use crate::ops::Table;
 use crate::ops::heads::{Cut, Layout, cut_backward};
-use crate::ops::lora_linear::{self, Factors, Learned};
+use crate::ops::lora_linear::{self, Learned};
 use crate::ops::{attention, rms_norm};
 
-/// Overwrites `gradient` by that of `changes`, given `d_hidden` `[tokens, hidden]`, the gradient of
-/// the residual stream after the last block. Stops at the lowest adapted block.
+/// What is learned on the way back.
+pub(crate) enum Learn<'a> {
+    /// The gradient of the adapter's factors: overwritten.
+    Factors(&'a mut Changes),
+    /// Whatever an observer makes of the gradients of the frozen weights.
+    Frozen(&'a mut dyn Observe),
+}
+
+/// Sees both sides of the product that the gradient of a frozen weight is, and keeps neither.
+pub(crate) trait Observe: Send {
+    /// The lowest block of which something is to be seen; none: nothing is.
+    fn lowest(&self) -> Option<usize>;
+
+    /// Whether something of a stack is to be seen.
+    fn wants(&self, block: usize, place: usize) -> bool;
+
+    /// The gradient of the weights of `stack` in a block is `dyᵀ·x`: `dy` `[tokens, outputs]`, `x`
+    /// `[tokens, inputs]`.
+    fn see(
+        &mut self,
+        block: usize,
+        stack: &Stack,
+        dy: &[f32],
+        x: &[f32],
+        workspace: &mut Workspace,
+    );
+}
+
+impl Learn<'_> {
+    fn lowest(&self, changes: Option<&Changes>) -> Option<usize> {
+        match self {
+            Self::Factors(_) => changes?.lowest(),
+            Self::Frozen(observer) => observer.lowest(),
+        }
+    }
+}
+
+/// Learns what `learn` asks for, given `d_hidden` `[tokens, hidden]`, the gradient of the residual
+/// stream after the last block. Stops at the lowest block of which something is learned.
 #[expect(
     clippy::too_many_arguments,
     reason = "a pass has a model, an adapter, a batch, a trace, and who watches it"
 )]
 pub(crate) fn backward(
-    gradient: &mut Changes,
+    mut learn: Learn<'_>,
     d_hidden: Vec<f32>,
     trace: Trace,
     model: &Model,
-    changes: &Changes,
+    changes: Option<&Changes>,
     packed: &Packed,
     control: &Control,
     workspace: &mut Workspace,
 ) -> Result<(), Error> {
-    let mut pass = Pass::new(model, Some(changes), packed, workspace);
+    let mut pass = Pass::new(model, changes, packed, workspace);
     pass.workspace.give(trace.hidden);
-    let Some(lowest) = changes.lowest() else {
+    let Some(lowest) = learn.lowest(changes) else {
         return Ok(());
     };
     let mut d = d_hidden;
-    let blocks = model
-        .blocks()
-        .iter()
-        .zip(trace.blocks)
-        .zip(&mut gradient.blocks)
-        .enumerate();
-    for (index, ((block, kept), gradient)) in
-        blocks.skip(lowest).collect::<Vec<_>>().into_iter().rev()
-    {
+    let blocks = model.blocks().iter().zip(trace.blocks).enumerate();
+    for (index, (block, kept)) in blocks.skip(lowest).collect::<Vec<_>>().into_iter().rev() {
         control.block()?;
         let kept = if kept.middle.is_empty() {
             pass.again(index, block, kept.x)?
@@ -53,7 +84,7 @@ pub(crate) fn backward(
                 block,
                 lowest: index == lowest,
             },
-            gradient,
+            &mut learn,
             d,
             kept,
         )?;
@@ -75,13 +106,13 @@ impl Pass<'_> {
     fn block_backward(
         &mut self,
         at: Place<'_>,
-        gradient: &mut [Factors; 4],
+        learn: &mut Learn<'_>,
         d: Vec<f32>,
         mut kept: Kept,
     ) -> Result<Vec<f32>, Error> {
         let gate_up = std::mem::take(&mut kept.gate_up);
-        let d = self.feed_forward_backward(at, gradient, d, gate_up, &kept)?;
-        let d = self.attention_backward(at, gradient, d, &kept)?;
+        let d = self.feed_forward_backward(at, learn, d, gate_up, &kept)?;
+        let d = self.attention_backward(at, learn, d, &kept)?;
         kept.give(self.workspace);
         Ok(d)
     }
@@ -89,30 +120,30 @@ impl Pass<'_> {
     fn feed_forward_backward(
         &mut self,
         at: Place<'_>,
-        gradient: &mut [Factors; 4],
+        learn: &mut Learn<'_>,
         mut d: Vec<f32>,
         gate_up: Vec<f32>,
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [_, _, low_gate_up, low_down] = &kept.low;
-        let gated = self.needed(at, 3).then(|| self.gated(&gate_up));
+        let gated = self.needed(learn, at, 3).then(|| self.gated(&gate_up));
         let inner = self.model.config().intermediate;
         let mut d_gated = self.workspace.take(self.packed.tokens.len() * inner);
         let x = gated.as_deref();
-        self.stack_backward(at, 3, gradient, Some(&mut d_gated), &d, (x, low_down))?;
+        self.stack_backward(at, 3, learn, Some(&mut d_gated), &d, (x, low_down))?;
         self.workspace.give(gated.unwrap_or_default());
 
         let gate_up = self.gate_gradient(gate_up, &d_gated);
         self.workspace.give(d_gated);
         let normed = self
-            .needed(at, 2)
+            .needed(learn, at, 2)
             .then(|| self.normed(&kept.middle, &at.block.feed_forward_norm));
         let mut d_normed = self.workspace.take(kept.middle.len());
         let x = normed.as_deref();
         self.stack_backward(
             at,
             2,
-            gradient,
+            learn,
             Some(&mut d_normed),
             &gate_up,
             (x, low_gate_up),
@@ -133,32 +164,25 @@ impl Pass<'_> {
     fn attention_backward(
         &mut self,
         at: Place<'_>,
-        gradient: &mut [Factors; 4],
+        learn: &mut Learn<'_>,
         mut d: Vec<f32>,
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [low_qkv, low_o, ..] = &kept.low;
         let mut d_attended = self.workspace.take(kept.attended.len());
         let x = Some(kept.attended.as_slice());
-        self.stack_backward(at, 1, gradient, Some(&mut d_attended), &d, (x, low_o))?;
+        self.stack_backward(at, 1, learn, Some(&mut d_attended), &d, (x, low_o))?;
 
         let d_joined = self.heads_backward(d_attended, kept);
         let normed = self
-            .needed(at, 0)
+            .needed(learn, at, 0)
             .then(|| self.normed(&kept.x, &at.block.attention_norm));
         let x = normed.as_deref();
         if at.lowest {
-            self.stack_backward(at, 0, gradient, None, &d_joined, (x, low_qkv))?;
+            self.stack_backward(at, 0, learn, None, &d_joined, (x, low_qkv))?;
         } else {
             let mut d_normed = self.workspace.take(kept.x.len());
-            self.stack_backward(
-                at,
-                0,
-                gradient,
-                Some(&mut d_normed),
-                &d_joined,
-                (x, low_qkv),
-            )?;
+            self.stack_backward(at, 0, learn, Some(&mut d_normed), &d_joined, (x, low_qkv))?;
             rms_norm::backward(
                 &mut d,
                 &d_normed,
@@ -218,14 +242,18 @@ impl Pass<'_> {
         d_joined
     }
 
-    /// Whether a stack is adapted, so that its input is needed again.
-    fn needed(&self, at: Place<'_>, place: usize) -> bool {
-        self.changes
-            .is_some_and(|changes| changes.of(at.index, place).is_some())
+    /// Whether something is learned at a stack, so that its input is needed again.
+    fn needed(&self, learn: &Learn<'_>, at: Place<'_>, place: usize) -> bool {
+        match learn {
+            Learn::Factors(_) => self
+                .changes
+                .is_some_and(|changes| changes.of(at.index, place).is_some()),
+            Learn::Frozen(observer) => observer.wants(at.index, place),
+        }
     }
 
-    /// The gradient of a stack's input, where it is asked for, and of its factors, where it has some;
-    /// these read the stack's input and its `x·Aᵀ`.
+    /// The gradient of a stack's input, where it is asked for, and what is learned there; this reads
+    /// the stack's input and its `x·Aᵀ`.
     #[expect(
         clippy::too_many_arguments,
         reason = "where, what is learned there, and both gradients"
@@ -234,19 +262,28 @@ impl Pass<'_> {
         &mut self,
         at: Place<'_>,
         place: usize,
-        gradient: &mut [Factors; 4],
+        learn: &mut Learn<'_>,
         mut dx: Option<&mut [f32]>,
         dy: &[f32],
         (x, low): (Option<&[f32]>, &[f32]),
     ) -> Result<(), Error> {
-        let (Some(stack), Some(gradient)) = (at.block.stacks.get(place), gradient.get_mut(place))
-        else {
+        let Some(stack) = at.block.stacks.get(place) else {
             // Invariant: `place` is one of the four.
             return Ok(());
         };
+        let gradient = match learn {
+            Learn::Factors(gradient) => gradient.stack_mut(at.index, place),
+            Learn::Frozen(observer) => {
+                if let Some(x) = x.filter(|_| observer.wants(at.index, place)) {
+                    observer.see(at.index, stack, dy, x, self.workspace);
+                }
+                None
+            }
+        };
         let mut d_low = self.workspace.take(low.len());
         let change = self.changes.and_then(|changes| changes.of(at.index, place));
-        let learned = change.zip(x).map(|(change, x)| Learned {
+        let learned = change.zip(x).zip(gradient);
+        let learned = learned.map(|((change, x), gradient)| Learned {
             change,
             x,
             low,
@@ -265,22 +302,4 @@ impl Pass<'_> {
         }
         Ok(())
     }
-}
-
-/// The gradient `[tokens, hidden]` of which only the rows at `positions` are not zero.
-pub(crate) fn scatter(
-    tokens: usize,
-    hidden: usize,
-    positions: &[usize],
-    rows: &[f32],
-    workspace: &mut Workspace,
-) -> Vec<f32> {
-    let mut out = workspace.take(tokens * hidden);
-    out.fill(0.0);
-    for (position, row) in positions.iter().zip(rows.chunks_exact(hidden)) {
-        if let Some(out) = out.get_mut(position * hidden..(position + 1) * hidden) {
-            add(out, row);
-        }
-    }
-    out
 }

@@ -58,6 +58,15 @@ impl Changes {
         })
     }
 
+    /// The factors of one stack.
+    pub(crate) fn stack_mut(
+        &mut self,
+        block: usize,
+        stack: usize,
+    ) -> Option<&mut lora_linear::Factors> {
+        self.blocks.get_mut(block)?.get_mut(stack)
+    }
+
     /// The lowest block that is adapted: no gradient is needed below it.
     pub(crate) fn lowest(&self) -> Option<usize> {
         self.blocks

@@ -25,8 +25,6 @@ pub(crate) struct Trace {
 }
 
 /// Runs all blocks over `packed`.
-///
-/// Nothing is kept of blocks below the lowest adapted one: no gradient reaches them.
 pub(crate) fn forward(
     model: &Model,
     changes: Option<&Changes>,
@@ -36,24 +34,22 @@ pub(crate) fn forward(
     workspace: &mut Workspace,
 ) -> Result<Trace, Error> {
     let mut pass = Pass::new(model, changes, packed, workspace);
-    let lowest = changes.and_then(Changes::lowest).unwrap_or(usize::MAX);
     let mut hidden = pass.embed()?;
     let mut blocks = Vec::with_capacity(model.blocks().len());
     for (index, block) in model.blocks().iter().enumerate() {
         control.block()?;
-        let keep = if index < lowest { Keep::Nothing } else { keep };
         let (next, mut kept) = pass.block(index, block, &hidden, None)?;
         let input = std::mem::replace(&mut hidden, next);
         match keep {
-            Keep::All => kept.x = input,
-            Keep::Inputs => {
+            Keep::All { from } if index >= from => kept.x = input,
+            Keep::Inputs { from } if index >= from => {
                 kept.give(pass.workspace);
                 kept = Kept {
                     x: input,
                     ..Kept::default()
                 };
             }
-            Keep::Nothing => {
+            Keep::Nothing | Keep::Inputs { .. } | Keep::All { .. } => {
                 kept.give(pass.workspace);
                 pass.workspace.give(input);
                 kept = Kept::default();

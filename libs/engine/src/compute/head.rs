@@ -1,11 +1,12 @@
 //! From the residual stream to what is read of the output layer, at chosen positions.
 
-use super::{Error, Workspace};
+use super::forward::add;
+use super::{Error, Packed, Workspace};
 use crate::model::Model;
 use crate::ops::{cross_entropy, rms_norm};
 
 /// The rows of `hidden` `[tokens, width]` at `positions`, `[positions, width]`.
-pub(crate) fn gather(
+fn gather(
     hidden: &[f32],
     width: usize,
     positions: &[usize],
@@ -18,6 +19,75 @@ pub(crate) fn gather(
         }
     }
     rows
+}
+
+/// The gradient `[tokens, hidden]` of which only the rows at `positions` are not zero.
+fn scatter(
+    tokens: usize,
+    hidden: usize,
+    positions: &[usize],
+    rows: &[f32],
+    workspace: &mut Workspace,
+) -> Vec<f32> {
+    let mut out = workspace.take(tokens * hidden);
+    out.fill(0.0);
+    for (position, row) in positions.iter().zip(rows.chunks_exact(hidden)) {
+        if let Some(out) = out.get_mut(position * hidden..(position + 1) * hidden) {
+            add(out, row);
+        }
+    }
+    out
+}
+
+/// The mean loss of the batch's targets, and its gradient `[tokens, hidden]` with respect to the
+/// residual stream after the last block.
+pub(crate) fn loss_and_gradient(
+    model: &Model,
+    hidden: &[f32],
+    packed: &Packed,
+    workspace: &mut Workspace,
+) -> Result<(f64, Vec<f32>), Error> {
+    let config = model.config();
+    let positions: Vec<usize> = packed
+        .targets
+        .iter()
+        .map(|target| target.position)
+        .collect();
+    let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
+    let x = gather(hidden, config.hidden, &positions, workspace);
+    let mut normed = workspace.take(x.len());
+    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
+    let mut d_normed = workspace.take(x.len());
+    let count = targets.len() as f32;
+    let losses = cross_entropy::losses_and_gradient(
+        &mut d_normed,
+        &normed,
+        model.output(),
+        &targets,
+        1.0 / count,
+        &mut workspace.ops,
+    )?;
+    let mut d_rows = normed;
+    d_rows.fill(0.0);
+    rms_norm::backward(
+        &mut d_rows,
+        &d_normed,
+        &x,
+        model.final_norm(),
+        config.epsilon,
+    );
+    let d_hidden = scatter(
+        packed.tokens.len(),
+        config.hidden,
+        &positions,
+        &d_rows,
+        workspace,
+    );
+    for buffer in [x, d_normed, d_rows] {
+        workspace.give(buffer);
+    }
+    let total: f64 = losses.iter().copied().map(f64::from).sum();
+    Ok((total / f64::from(count), d_hidden))
 }
 
 /// The logarithm of the probability of each wanted id after each position.

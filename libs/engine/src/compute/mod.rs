@@ -9,16 +9,21 @@ mod backward;
 mod change;
 mod forward;
 mod head;
+mod learn;
 mod packed;
 mod workspace;
 
 pub(crate) use activations::Keep;
-pub(crate) use backward::{backward, scatter};
+pub(crate) use backward::{Learn, Observe};
 pub(crate) use change::Changes;
 pub(crate) use forward::{Cache, forward, forward_cached, forward_each};
-pub(crate) use head::{gather, log_probabilities, logits};
+pub(crate) use head::{log_probabilities, logits};
+pub(crate) use learn::learn;
 pub(crate) use packed::Packed;
 pub(crate) use workspace::{Choice, Workspace, choose};
+
+use backward::backward;
+use head::loss_and_gradient;
 
 use crate::control::Cancelled;
 

@@ -81,7 +81,7 @@ impl Estimate {
 /// More tokens than any memory holds: beyond them predictions do not grow, so that none overflows.
 const TOKENS: usize = 1 << 32;
 
-/// The program with its libraries and threads, idle, as measured: see `docs/memory.md`.
+/// The program with its libraries and threads, idle, as measured: see `docs/engine.md`.
 const PROGRAM: u64 = 14 << 20;
 
 /// A token of the tokenizer with its merge, as measured.

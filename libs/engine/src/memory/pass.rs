@@ -14,10 +14,12 @@ pub(super) fn workspace(config: &Config, demand: &Demand<'_>) -> Pool {
     let mut pass = Pass::new(config, demand);
     match demand.optimizer {
         super::Optimizer::AdamW => {
+            // No gradient reaches the blocks below the lowest adapted one.
+            let from = pass.lowest();
             let keep = if demand.checkpoint {
-                Keep::Inputs
+                Keep::Inputs { from }
             } else {
-                Keep::All
+                Keep::All { from }
             };
             // The second step finds the buffers of the first in another order.
             for _ in 0..2 {
@@ -121,20 +123,21 @@ impl<'a> Pass<'a> {
     }
 
     fn forward(&mut self, keep: Keep) -> (Buffer, Vec<Kept>) {
-        let (lowest, mut trace) = (self.lowest(), Vec::new());
+        let mut trace = Vec::new();
         let mut hidden = self.take(self.config.hidden);
         for layer in 0..self.config.layers {
-            let keep = if layer < lowest { Keep::Nothing } else { keep };
             let (next, rest) = self.block(layer);
             let input = std::mem::replace(&mut hidden, next);
             let mut kept = Kept::default();
             match keep {
-                Keep::All => (kept.x, kept.rest) = (Some(input), Some(rest)),
-                Keep::Inputs => {
+                Keep::All { from } if layer >= from => {
+                    (kept.x, kept.rest) = (Some(input), Some(rest))
+                }
+                Keep::Inputs { from } if layer >= from => {
                     self.give_rest(rest);
                     kept.x = Some(input);
                 }
-                Keep::Nothing => {
+                Keep::Nothing | Keep::Inputs { .. } | Keep::All { .. } => {
                     self.give_rest(rest);
                     self.give(input);
                 }

@@ -12,6 +12,8 @@
 
 mod sliced;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Table;
@@ -142,11 +144,11 @@ impl Scratch {
         let (width, vocabulary) = (output.weight.width(), output.weight.count());
         let positions = x.len() / width;
         self.logits.resize(positions * vocabulary, 0.0);
-        for first in (0..vocabulary).step_by(SLICE) {
-            let count = SLICE.min(vocabulary - first);
-            let logits = ViewMut::strided(&mut self.logits[first..], positions, count, vocabulary);
+        for rows in parts(vocabulary, SLICE) {
+            let logits = &mut self.logits[rows.start..];
+            let logits = ViewMut::strided(logits, positions, rows.len(), vocabulary);
             let x = View::new(x, positions, width);
-            frozen::forward(logits, x, output, first..first + count, &mut self.products)?;
+            frozen::forward(logits, x, output, rows, &mut self.products)?;
         }
         Ok(())
     }
@@ -159,19 +161,29 @@ impl Scratch {
     ) -> Result<(), T::Error> {
         let (width, vocabulary) = (output.weight.width(), output.weight.count());
         let positions = dx.len() / width;
-        for first in (0..vocabulary).step_by(SLICE) {
-            let count = SLICE.min(vocabulary - first);
-            let gradient = View::strided(&self.logits[first..], positions, count, vocabulary);
-            let into = if first == 0 {
-                Into::Overwrite
-            } else {
-                Into::Add
-            };
+        for rows in parts(vocabulary, SLICE) {
+            let gradient = &self.logits[rows.start..];
+            let gradient = View::strided(gradient, positions, rows.len(), vocabulary);
             let dx = ViewMut::new(dx, positions, width);
-            let range = first..first + count;
-            frozen::backward(dx, gradient, output, range, into, &mut self.products)?;
+            let into = first_or_more(&rows);
+            frozen::backward(dx, gradient, output, rows, into, &mut self.products)?;
         }
         Ok(())
+    }
+}
+
+/// The rows of the output layer, so many at a time.
+fn parts(vocabulary: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..vocabulary).step_by(rows);
+    starts.map(move |first| first..vocabulary.min(first + rows))
+}
+
+/// What becomes of the input's gradient at these rows: the first begin it, the others add to it.
+const fn first_or_more(rows: &Range<usize>) -> Into {
+    if rows.start == 0 {
+        Into::Overwrite
+    } else {
+        Into::Add
     }
 }
 

@@ -21,3 +21,25 @@ pub fn forward<T: Table>(out: &mut [f32], table: &T, ids: &[u32]) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Dense;
+
+    #[test]
+    fn each_id_gives_its_row_as_often_as_it_is_named() {
+        let table = Dense {
+            data: &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            width: 2,
+        };
+        for (ids, want) in [
+            (&[1][..], &[3.0, 4.0][..]),
+            (&[2, 0, 2], &[5.0, 6.0, 1.0, 2.0, 5.0, 6.0]),
+        ] {
+            let mut out = vec![9.0; want.len()];
+            forward(&mut out, &table, ids).unwrap();
+            assert_eq!(out, want);
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //! no code here that could make one for `W`.
 
 use super::Table;
-use super::frozen::{self, Beside, Frozen, Scratch};
+use super::frozen::{self, Beside, Frozen, Scratch, Way};
 use super::product::{Into, View, ViewMut, multiply, multiply_tall};
 
 /// The low-rank factors of the weights in one stack.
@@ -81,11 +81,11 @@ pub fn forward<T: Table>(
     let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = x.len() / inputs;
     let x = View::new(x, tokens, inputs);
-    if let Some(change) = change.filter(|_| frozen.takes_beside(tokens).forward) {
-        let whole = ViewMut::new(y, tokens, outputs);
+    if let Some(change) = change.filter(|_| frozen.takes_beside(tokens, Way::Forward)) {
         let low = ViewMut::new(low, tokens, change.factors.rank());
+        let both = (ViewMut::new(y, tokens, outputs), low);
         return change.beside((inputs, outputs), scratch, |beside, scratch| {
-            frozen::forward_beside(whole, low, x, frozen, beside, scratch)
+            frozen::beside(Way::Forward, both, x, frozen, beside, scratch)
         });
     }
     let whole = ViewMut::new(y, tokens, outputs);
@@ -219,11 +219,11 @@ pub fn backward<T: Table>(
         return dx.map_or(Ok(()), |dx| input_gradient(dx, scratch));
     };
     match dx {
-        Some(dx) if frozen.takes_beside(tokens).backward => {
+        Some(dx) if frozen.takes_beside(tokens, Way::Backward) => {
             let change = learned.change;
             let d_low = ViewMut::new(learned.d_low, tokens, change.factors.rank());
             change.beside((inputs, outputs), scratch, |beside, scratch| {
-                frozen::backward_beside(dx, d_low, dy, frozen, beside, scratch)
+                frozen::beside(Way::Backward, (dx, d_low), dy, frozen, beside, scratch)
             })?;
         }
         Some(mut dx) => {
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::kernel::{Compute, Kernel};
     use crate::ops::Dense;
-    use crate::ops::check::{close, differences, plain, random};
+    use crate::ops::check::{close, differences, dot, plain, random};
 
     /// Two weights of 5 and 3 outputs (the first with rank 2, the second with rank 1), and between
     /// them one of 4 outputs without an adapter.
@@ -284,20 +284,14 @@ mod tests {
         inputs: usize,
         weight: Vec<f32>,
         factors: Factors,
+        kernel: Kernel,
     }
 
     const OUTPUTS: usize = 12;
     const SCALE: f32 = 0.7;
 
-    fn frozen<'a>(weight: &'a Dense<'a>) -> Frozen<'a, Dense<'a>> {
-        Frozen {
-            weight,
-            kernel: Kernel::best(Compute::F32),
-        }
-    }
-
     impl Case {
-        fn new(tokens: usize, inputs: usize) -> Self {
+        fn new(tokens: usize, inputs: usize, kernel: Kernel) -> Self {
             let part = |column, outputs, first, rank| Part {
                 column,
                 outputs,
@@ -314,6 +308,7 @@ mod tests {
                 inputs,
                 weight: random(OUTPUTS * inputs, 4),
                 factors,
+                kernel,
             }
         }
 
@@ -324,13 +319,20 @@ mod tests {
             }
         }
 
+        fn frozen<'a>(&self, weight: &'a Dense<'a>) -> Frozen<'a, Dense<'a>> {
+            Frozen {
+                weight,
+                kernel: self.kernel,
+            }
+        }
+
         fn forward(&self, x: &[f32], factors: &Factors) -> (Vec<f32>, Vec<f32>) {
             let (mut y, mut low) = (vec![9.0; self.tokens * OUTPUTS], vec![9.0; self.tokens * 3]);
             forward(
                 &mut y,
                 &mut low,
                 x,
-                frozen(&self.weight()),
+                self.frozen(&self.weight()),
                 Some(Change {
                     factors,
                     scale: SCALE,
@@ -341,79 +343,134 @@ mod tests {
             (y, low)
         }
 
-        fn composition(&self, x: &Tensor) -> Result<Tensor> {
-            let tensor = |data: &[f32], rows: usize, cols: usize| {
-                Tensor::from_slice(data, (rows, cols), &Device::Cpu)
+        /// The gradients of the input and of the factors; and what a caller that asks for no gradient of
+        /// the input gets of the latter.
+        fn backward(&self, x: &[f32], dy: &[f32]) -> (Vec<f32>, Factors, Factors) {
+            let (_, low) = self.forward(x, &self.factors);
+            let (weight, mut scratch) = (self.weight(), Scratch::default());
+            let mut run = |dx: Option<&mut [f32]>| {
+                let mut gradient = self.factors.zeros_like();
+                let mut d_low = vec![9.0; low.len()];
+                let learned = Learned {
+                    change: Change {
+                        factors: &self.factors,
+                        scale: SCALE,
+                    },
+                    x,
+                    low: &low,
+                    gradient: &mut gradient,
+                    d_low: &mut d_low,
+                };
+                let frozen = self.frozen(&weight);
+                backward(dx, dy, frozen, Some(learned), &mut scratch).unwrap();
+                gradient
             };
-            let y = x.matmul(&tensor(&self.weight, OUTPUTS, self.inputs)?.t()?)?;
-            let low = x.matmul(&tensor(&self.factors.a, 3, self.inputs)?.t()?)?;
-            let change = |part: &Part| {
-                low.narrow(1, part.first, part.rank)?
-                    .contiguous()?
-                    .matmul(&tensor(&part.b, part.outputs, part.rank)?.t()?)
+            let mut dx = vec![9.0; x.len()];
+            let gradient = run(Some(&mut dx));
+            (dx, gradient, run(None))
+        }
+
+        /// The composition with `x`, with A and with the two B as variables: its value, and their
+        /// gradients.
+        fn plain(&self, x: &[f32], dy: &[f32]) -> (Vec<f32>, [Vec<f32>; 4]) {
+            let (tokens, inputs) = (self.tokens, self.inputs);
+            let tensor = |data: &[f32], rows: usize, cols: usize| {
+                Tensor::from_slice(data, (rows, cols), &Device::Cpu).unwrap()
+            };
+            let [first, second] = &self.factors.parts[..] else {
+                unreachable!("two parts");
+            };
+            let fixed = [
+                tensor(x, tokens, inputs),
+                tensor(&self.factors.a, 3, inputs),
+                tensor(&first.b, first.outputs, first.rank),
+                tensor(&second.b, second.outputs, second.rank),
+            ];
+            let of = |variable: usize| {
+                let own = fixed[variable].flatten_all().unwrap().to_vec1::<f32>();
+                plain(&own.unwrap(), fixed[variable].dims(), dy, |own| {
+                    let at = |index: usize| {
+                        if index == variable {
+                            own
+                        } else {
+                            &fixed[index]
+                        }
+                    };
+                    self.composition([at(0), at(1), at(2), at(3)])
+                })
+            };
+            let y = of(0).0;
+            (y, [of(0).1, of(1).1, of(2).1, of(3).1])
+        }
+
+        fn composition(&self, [x, a, first, second]: [&Tensor; 4]) -> Result<Tensor> {
+            let weight = Tensor::from_slice(&self.weight, (OUTPUTS, self.inputs), &Device::Cpu)?;
+            let y = x.matmul(&weight.t()?)?;
+            let low = x.matmul(&a.t()?)?;
+            let change = |part: &Part, b: &Tensor| {
+                let low = low.narrow(1, part.first, part.rank)?.contiguous()?;
+                low.matmul(&b.t()?)
             };
             let none = Tensor::zeros((self.tokens, 4), candle_core::DType::F32, &Device::Cpu)?;
-            let change = Tensor::cat(
-                &[
-                    change(&self.factors.parts[0])?,
-                    none,
-                    change(&self.factors.parts[1])?,
-                ],
-                1,
-            )?;
-            y + (change * f64::from(SCALE))?
+            let parts = &self.factors.parts;
+            let changes = [change(&parts[0], first)?, none, change(&parts[1], second)?];
+            y + (Tensor::cat(&changes, 1)? * f64::from(SCALE))?
+        }
+    }
+
+    /// One token, widths that fill no vector, and so many tokens that a kernel takes the change along.
+    const SIZES: [(usize, usize); 5] = [(1, 1), (1, 64), (7, 33), (9, 128), (70, 80)];
+
+    /// Rounding a factor to bf16 or to eight bits is good to 1/256 or 1/127 of it; the products here have
+    /// up to 128 terms up to 1.
+    fn tolerance(kernel: Kernel) -> f32 {
+        match kernel.compute() {
+            Compute::F32 => 1e-5,
+            Compute::Bf16 => 0.03,
+            Compute::Int8 => 0.06,
         }
     }
 
     #[test]
-    fn forward_and_backward_equal_the_plain_composition_and_differences() {
-        for (tokens, inputs) in [(1, 1), (1, 64), (7, 33), (70, 80)] {
-            let case = Case::new(tokens, inputs);
+    fn forward_and_backward_equal_the_plain_composition_in_every_kernel() {
+        for kernel in Kernel::available() {
+            for (tokens, inputs) in SIZES {
+                let case = Case::new(tokens, inputs, kernel);
+                let (x, dy) = (random(tokens * inputs, 1), random(tokens * OUTPUTS, 2));
+                let (want_y, [want_dx, want_a, want_first, want_second]) = case.plain(&x, &dy);
+                let within = tolerance(kernel);
+                close(&case.forward(&x, &case.factors).0, &want_y, within);
+                let (dx, gradient, alone) = case.backward(&x, &dy);
+                close(&dx, &want_dx, within);
+                for gradient in [gradient, alone] {
+                    close(&gradient.a, &want_a, within);
+                    close(&gradient.parts[0].b, &want_first, within);
+                    close(&gradient.parts[1].b, &want_second, within);
+                }
+            }
+        }
+    }
+
+    /// In f32: rounding to fewer bits is a staircase, which has no differences to compare with.
+    #[test]
+    fn gradients_are_the_differences_of_the_forward() {
+        for (tokens, inputs) in SIZES {
+            let case = Case::new(tokens, inputs, Kernel::best(Compute::F32));
             let (x, dy) = (random(tokens * inputs, 1), random(tokens * OUTPUTS, 2));
-            let (want_y, want_dx) = plain(&x, &[tokens, inputs], &dy, |x| case.composition(x));
-            let (y, low) = case.forward(&x, &case.factors);
-            close(&y, &want_y, 1e-5);
-
-            let change = Change {
-                factors: &case.factors,
-                scale: SCALE,
-            };
-            let (mut gradient, mut d_low, mut dx) = (
-                case.factors.zeros_like(),
-                vec![9.0; low.len()],
-                vec![9.0; x.len()],
-            );
-            let (weight, mut scratch) = (case.weight(), Scratch::default());
-            let learned = Learned {
-                change,
-                x: &x,
-                low: &low,
-                gradient: &mut gradient,
-                d_low: &mut d_low,
-            };
-            let frozen = frozen(&weight);
-            backward(Some(&mut dx), &dy, frozen, Some(learned), &mut scratch).unwrap();
-            close(&dx, &want_dx, 1e-5);
-
-            let loss = |factors: &Factors| -> f64 {
-                case.forward(&x, factors)
-                    .0
-                    .iter()
-                    .zip(&dy)
-                    .map(|(y, d)| f64::from(y * d))
-                    .sum()
+            let (dx, gradient, _) = case.backward(&x, &dy);
+            let loss = |x: &[f32], factors: &Factors| dot(&case.forward(x, factors).0, &dy);
+            differences(&x, &dx, 2e-3, |x| loss(x, &case.factors));
+            let with = |change: &dyn Fn(&mut Factors)| {
+                let mut factors = case.factors.clone();
+                change(&mut factors);
+                loss(&x, &factors)
             };
             differences(&case.factors.a, &gradient.a, 2e-3, |a| {
-                loss(&Factors {
-                    a: a.to_vec(),
-                    ..case.factors.clone()
-                })
+                with(&|factors| factors.a = a.to_vec())
             });
             for (index, part) in case.factors.parts.iter().enumerate() {
                 differences(&part.b, &gradient.parts[index].b, 2e-3, |b| {
-                    let mut factors = case.factors.clone();
-                    factors.parts[index].b = b.to_vec();
-                    loss(&factors)
+                    with(&|factors| factors.parts[index].b = b.to_vec())
                 });
             }
         }

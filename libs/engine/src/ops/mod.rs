@@ -24,7 +24,7 @@ pub mod swiglu;
 mod simd;
 
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 
 use std::ops::Range;
 

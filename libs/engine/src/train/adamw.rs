@@ -7,14 +7,14 @@ use crate::compute::Changes;
 
 /// Moments of every factor.
 #[derive(Debug)]
-pub(super) struct AdamW {
+pub(crate) struct AdamW {
     first: Changes,
     second: Changes,
     steps: u64,
 }
 
 impl AdamW {
-    pub(super) fn new(like: &Changes) -> Self {
+    pub(crate) fn new(like: &Changes) -> Self {
         Self {
             first: like.zeros_like(),
             second: like.zeros_like(),
@@ -22,12 +22,12 @@ impl AdamW {
         }
     }
 
-    pub(super) const fn steps(&self) -> u64 {
+    pub(crate) const fn steps(&self) -> u64 {
         self.steps
     }
 
     /// Moves `values` against `gradient`, which is multiplied by `factor` first.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         values: &mut Changes,
         gradient: &Changes,

@@ -9,13 +9,15 @@
 mod adamw;
 mod trainer;
 
-mod normal;
+mod gate;
 mod zeroth;
 
 use crate::{adapter, compute};
 
+pub(crate) use adamw::AdamW;
+pub use gate::Gate;
 pub use trainer::{Step, Trainer};
-pub use zeroth::{ZerothOptions, ZerothTrainer};
+pub use zeroth::{Slope, ZerothOptions, ZerothTrainer};
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,11 +3,10 @@
 use super::adamw::AdamW;
 use super::{Error, Options};
 use crate::adapter::{self, Adapter};
-use crate::compute::{self, Changes, Keep, Packed, Workspace};
+use crate::compute::{self, Changes, Keep, Learn, Packed, Workspace};
 use crate::control::Control;
 use crate::data::Batch;
 use crate::model::Model;
-use crate::ops::{cross_entropy, rms_norm};
 
 /// Trains one adapter on a model; keeps the optimizer's moments and the buffers between steps.
 #[derive(Debug)]
@@ -122,21 +121,15 @@ impl<'m> Trainer<'m> {
         if packed.targets.is_empty() {
             return Err(Error::NothingLabelled);
         }
+        // No gradient reaches the blocks below the lowest adapted one.
+        let from = changes.lowest().unwrap_or_default();
         let keep = if options.checkpoint {
-            Keep::Inputs
+            Keep::Inputs { from }
         } else {
-            Keep::All
+            Keep::All { from }
         };
-        let loss = model.threads().run(|| -> Result<f64, compute::Error> {
-            let trace = compute::forward(model, Some(changes), &packed, keep, control, workspace)?;
-            let (loss, d_hidden) = head(model, &trace.hidden, &packed, workspace)?;
-            if loss.is_finite() {
-                compute::backward(
-                    gradient, d_hidden, trace, model, changes, &packed, control, workspace,
-                )?;
-            }
-            Ok(loss)
-        })?;
+        let learn = (keep, Learn::Factors(gradient));
+        let loss = compute::learn(model, Some(changes), &packed, learn, control, workspace)?;
         let step = self.optimizer.steps();
         let not_finite = |what| Error::NotFinite {
             what,
@@ -158,56 +151,6 @@ impl<'m> Trainer<'m> {
             gradient_norm,
         })
     }
-}
-
-/// The mean loss, and its gradient with respect to the residual stream after the last block.
-fn head(
-    model: &Model,
-    hidden: &[f32],
-    packed: &Packed,
-    workspace: &mut Workspace,
-) -> Result<(f64, Vec<f32>), compute::Error> {
-    let config = model.config();
-    let positions: Vec<usize> = packed
-        .targets
-        .iter()
-        .map(|target| target.position)
-        .collect();
-    let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
-    let x = compute::gather(hidden, config.hidden, &positions, workspace);
-    let mut normed = workspace.take(x.len());
-    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
-    let mut d_normed = workspace.take(x.len());
-    let count = targets.len() as f32;
-    let losses = cross_entropy::losses_and_gradient(
-        &mut d_normed,
-        &normed,
-        model.output(),
-        &targets,
-        1.0 / count,
-        &mut workspace.ops,
-    )?;
-    let mut d_rows = normed;
-    d_rows.fill(0.0);
-    rms_norm::backward(
-        &mut d_rows,
-        &d_normed,
-        &x,
-        model.final_norm(),
-        config.epsilon,
-    );
-    let d_hidden = compute::scatter(
-        packed.tokens.len(),
-        config.hidden,
-        &positions,
-        &d_rows,
-        workspace,
-    );
-    for buffer in [x, d_normed, d_rows] {
-        workspace.give(buffer);
-    }
-    let total: f64 = losses.iter().copied().map(f64::from).sum();
-    Ok((total / f64::from(count), d_hidden))
 }
 
 impl Trainer<'_> {

@@ -10,13 +10,13 @@
 //!
 //! Does not: average several directions, clip `g`, or adapt the rate.
 
-use super::normal::Direction;
 use super::{Error, Step};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Packed, Workspace};
 use crate::control::Control;
 use crate::data::Batch;
 use crate::model::Model;
+use crate::normal::Normals;
 use crate::ops::lora_linear::Factors;
 
 /// How to train without gradients.
@@ -36,6 +36,19 @@ impl Default for ZerothOptions {
             seed: 0,
         }
     }
+}
+
+/// What two passes tell of the loss along a direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slope {
+    /// `g = (F(θ+μz) − F(θ−μz)) / 2μ`.
+    pub along: f64,
+    /// Mean of the two losses, in nats.
+    pub loss: f64,
+    /// Tokens that went through the model, once.
+    pub tokens: usize,
+    /// Tokens that were to be predicted.
+    pub labelled_tokens: usize,
 }
 
 /// Trains one adapter on a model by differences of its loss.
@@ -84,15 +97,31 @@ impl<'m> ZerothTrainer<'m> {
     /// mean of the two; the norm is that of the estimated gradient along `z`, `|g|`.
     ///
     /// # Errors
-    /// The control was cancelled, the batch does not fit the model, nothing is labelled, or a loss
-    /// is not finite. The adapter is then as before.
+    /// As [`ZerothTrainer::slope`]. The adapter is then as before.
     pub fn step(&mut self, batch: &Batch, rate: f32, control: &Control) -> Result<Step, Error> {
+        let slope = self.slope(batch, control)?;
+        let factor = (-f64::from(rate) * slope.along) as f32;
+        self.update(self.direction(), factor);
+        self.steps += 1;
+        Ok(Step {
+            loss: slope.loss,
+            tokens: slope.tokens,
+            labelled_tokens: slope.labelled_tokens,
+            gradient_norm: slope.along.abs(),
+        })
+    }
+
+    /// What a step would find now: the slope of the batch's mean loss along the step's `z`. Moves nothing.
+    ///
+    /// # Errors
+    /// The control was cancelled, the batch does not fit the model, nothing is labelled, or a loss is not
+    /// finite.
+    pub fn slope(&mut self, batch: &Batch, control: &Control) -> Result<Slope, Error> {
         let packed = Packed::new(batch, self.model.config())?;
         if packed.targets.is_empty() {
             return Err(Error::NothingLabelled);
         }
-        let direction = Direction::new(self.options.seed, self.steps);
-        let shift = self.options.perturbation;
+        let (direction, shift) = (self.direction(), self.options.perturbation);
         let plus = self.loss(&packed, direction, shift, control)?;
         let minus = self.loss(&packed, direction, -shift, control)?;
         if !(plus.is_finite() && minus.is_finite()) {
@@ -102,15 +131,17 @@ impl<'m> ZerothTrainer<'m> {
                 records: batch.rows.iter().map(|row| row.record).collect(),
             });
         }
-        let slope = (plus - minus) / (2.0 * f64::from(shift));
-        self.update(direction, (-f64::from(rate) * slope) as f32);
-        self.steps += 1;
-        Ok(Step {
+        Ok(Slope {
+            along: (plus - minus) / (2.0 * f64::from(shift)),
             loss: f64::midpoint(plus, minus),
             tokens: packed.tokens.len(),
             labelled_tokens: packed.targets.len(),
-            gradient_norm: slope.abs(),
         })
+    }
+
+    /// `z` of the next step.
+    fn direction(&self) -> Normals {
+        Normals::direction(self.options.seed, self.steps, 0)
     }
 
     /// The adapter as trained so far.
@@ -131,7 +162,7 @@ impl<'m> ZerothTrainer<'m> {
     fn loss(
         &mut self,
         packed: &Packed,
-        direction: Direction,
+        direction: Normals,
         shift: f32,
         control: &Control,
     ) -> Result<f64, Error> {
@@ -170,7 +201,7 @@ impl<'m> ZerothTrainer<'m> {
     }
 
     /// `θ ← θ + factor·z`.
-    fn update(&mut self, direction: Direction, factor: f32) {
+    fn update(&mut self, direction: Normals, factor: f32) {
         let Self { model, changes, .. } = self;
         model.threads().run(|| {
             for (block, own) in changes.blocks.iter_mut().enumerate() {
@@ -193,7 +224,7 @@ fn copy(into: &mut Factors, from: &Factors) {
 }
 
 /// Adds `factor·z` to the factors of one block.
-fn add(model: &Model, block: usize, stacks: &mut [Factors; 4], direction: Direction, factor: f32) {
+fn add(model: &Model, block: usize, stacks: &mut [Factors; 4], direction: Normals, factor: f32) {
     let Some(frozen) = model.blocks().get(block) else {
         return;
     };
@@ -206,7 +237,7 @@ fn add(model: &Model, block: usize, stacks: &mut [Factors; 4], direction: Direct
             let place = stack.parts.iter().find(|place| place.first == part.column);
             let Some(place) = place else { continue };
             // The weight's own number: which others are adapted does not change its direction.
-            let tensor = 2 * (16 * block as u64 + place.projection as u64);
+            let tensor = 2 * (16 * block as u32 + place.projection as u32);
             let (rows, others) = rest.split_at_mut(part.rank * inputs);
             rest = others;
             direction.add(tensor, rows, factor);
@@ -225,6 +256,8 @@ mod tests {
     use crate::data::Row;
     use crate::evaluate::Evaluator;
     use crate::model::{Base, LoadOptions};
+    use crate::ops::check::dot;
+    use crate::train::{Options, Trainer};
 
     fn tiny() -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
@@ -243,10 +276,10 @@ mod tests {
     }
 
     /// `adapter + factor·z`, weight by weight by name.
-    fn along(adapter: &Adapter, direction: Direction, factor: f32) -> Adapter {
+    fn along(adapter: &Adapter, direction: Normals, factor: f32) -> Adapter {
         let moved = adapter.factors().map(|own| {
             let shape = own.shape();
-            let tensor = 2 * (16 * u64::from(shape.name.layer()) + shape.name.projection() as u64);
+            let tensor = 2 * (16 * u32::from(shape.name.layer()) + shape.name.projection() as u32);
             let (mut a, mut b) = (own.a().to_vec(), own.b().to_vec());
             direction.add(tensor, &mut a, factor);
             direction.add(tensor + 1, &mut b, factor);
@@ -255,16 +288,58 @@ mod tests {
         Adapter::new(adapter.scale(), moved).unwrap()
     }
 
-    #[test]
-    fn a_step_is_the_formula_with_whole_moved_adapters() {
-        let model = tiny();
-        let rows = Batch {
+    fn rows() -> Batch {
+        Batch {
             rows: vec![Row {
                 tokens: (0..20).map(|i| (i * 7) % 63).collect(),
                 labelled: vec![true; 20],
                 record: 0,
             }],
-        };
+        }
+    }
+
+    /// `Σ gradient · z` over the whole adapter.
+    fn along_gradient(gradient: &Adapter, direction: Normals) -> f64 {
+        let zero = gradient.factors().map(|own| {
+            let (a, b) = (vec![0.0; own.a().len()], vec![0.0; own.b().len()]);
+            WeightFactors::new(own.shape(), own.rank(), a, b).unwrap()
+        });
+        let z = along(&Adapter::new(1.0, zero).unwrap(), direction, 1.0);
+        let pairs = gradient.factors().zip(z.factors());
+        pairs
+            .map(|(g, z)| dot(g.a(), z.a()) + dot(g.b(), z.b()))
+            .sum()
+    }
+
+    /// What is left is of the order of μ², and what f32 rounds off the two losses.
+    #[test]
+    fn the_slope_is_that_of_the_loss_along_z_in_sign_and_size() {
+        let (model, rows, control) = (tiny(), rows(), Control::new());
+        let start = uneven(&model);
+        let mut first_order = Trainer::new(&model, &start, Options::default()).unwrap();
+        let gradient = first_order.gradient_of(&rows).unwrap();
+        let mut signs = [0, 0];
+        for seed in 0..12 {
+            let options = ZerothOptions {
+                perturbation: 1e-3,
+                seed,
+            };
+            let mut trainer = ZerothTrainer::new(&model, &start, options).unwrap();
+            let got = trainer.slope(&rows, &control).unwrap().along;
+            let want = along_gradient(&gradient, Normals::direction(seed, 0, 0));
+            assert!(
+                (got - want).abs() < 0.02 * want.abs() + 0.002,
+                "seed {seed}: {got}, gradient along z {want}"
+            );
+            signs[usize::from(got > 0.0)] += 1;
+            assert_eq!(trainer.adapter().unwrap(), start, "nothing moved");
+        }
+        assert!(signs.iter().all(|count| *count > 1), "{signs:?}");
+    }
+
+    #[test]
+    fn a_step_is_the_formula_with_whole_moved_adapters() {
+        let (model, rows) = (tiny(), rows());
         let options = ZerothOptions {
             perturbation: 1e-2,
             seed: 5,
@@ -272,7 +347,7 @@ mod tests {
         let mut want = uneven(&model);
         let mut trainer = ZerothTrainer::new(&model, &want, options).unwrap();
         for step in 0..3 {
-            let direction = Direction::new(options.seed, step);
+            let direction = Normals::direction(options.seed, step, 0);
             let loss = |factor: f32| {
                 let moved = along(&want, direction, factor);
                 let mut evaluator = Evaluator::new(&model, Some(&moved)).unwrap();

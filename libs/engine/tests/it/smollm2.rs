@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use domain::adapter::{Projection, RankTable, WeightShape};
 use engine::adapter::{Adapter, Factors};
+use engine::data::Batch;
 use engine::evaluate::Evaluator;
 use engine::generate::{Request, greedy};
+use engine::importance::{Settings, agreement, measure};
 use engine::model::{Base, Model};
 use engine::train::{Options, Trainer};
 use serde::Deserialize;
@@ -25,12 +27,18 @@ struct Reference {
     training: Training,
 }
 
-fn path() -> Option<PathBuf> {
+pub fn path() -> Option<PathBuf> {
     let path = std::env::var_os("FEDPIPE_SMOLLM2").map(PathBuf::from);
     if path.is_none() {
         eprintln!("skipped: FEDPIPE_SMOLLM2 does not name the model");
     }
     path
+}
+
+/// The batches of the training steps.
+pub fn batches() -> Vec<Batch> {
+    let reference: Reference = read("smollm2.json");
+    reference.batches.iter().map(|rows| batch(rows)).collect()
 }
 
 #[test]
@@ -134,4 +142,31 @@ fn every_weight_of_the_model_can_carry_an_adapter() {
     let adapter = Adapter::initialize(&weights, &ranks, 2.0, 7).unwrap();
     assert_eq!(adapter.parameters(), 4_884_480);
     assert!(model.base_bytes() < 100 << 20, "{}", model.base_bytes());
+}
+
+/// Other records and another sketch order the weights alike.
+#[test]
+fn two_probes_of_importance_agree() {
+    let Some(path) = path() else { return };
+    let model = Model::load(&path, &options(Base::Source, 2)).unwrap();
+    let all = batches();
+    let probe = |seed| {
+        let batches: Vec<Batch> = all.iter().skip(seed as usize).step_by(2).cloned().collect();
+        let settings = Settings {
+            targets: &Projection::ALL,
+            rank_max: 16,
+            seed,
+            sketch_bytes: 64 << 20,
+        };
+        measure(&model, &settings, &batches, &control()).unwrap()
+    };
+    let (one, other) = (probe(0), probe(1));
+    assert_eq!(one.weights.len(), 210);
+    let agreement = agreement(&one, &other);
+    println!("agreement {agreement:.3}");
+    for weight in one.weights.iter().step_by(29) {
+        let worth = [1, 4, 16].map(|rank| weight.worth(rank));
+        println!("{}: {worth:?}", weight.name);
+    }
+    assert!(agreement > 0.5, "{agreement}");
 }

@@ -146,6 +146,7 @@ async fn prepare(
         seed: spec.training.seed,
         out: folder.join(format!("round-{round}.safetensors")),
         state_out: folder.join(format!("optimizer-{round}.safetensors")),
+        threads: strategy::round::all_threads(),
     })
 }
 

@@ -18,7 +18,9 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+
+use super::eigen::{Eigen, touch};
 
 /// Slices that are added to a summed weight in one product.
 const BATCH: usize = 256;
@@ -56,6 +58,22 @@ pub(super) struct Space {
     left: Vec<f64>,
     right: Vec<f64>,
     weight: Vec<f64>,
+    gram: Vec<f64>,
+    eigen: Eigen,
+}
+
+impl Space {
+    /// Takes the memory for a weight `[out, inp]` now, stacked or summed: a merge that begins has what it
+    /// needs, and needs no more for more workers.
+    pub(super) fn reserve(&mut self, out: usize, inp: usize) {
+        let small = out.min(inp);
+        let room = BATCH.max(small / 2);
+        touch(&mut self.left, out * room);
+        touch(&mut self.right, inp * room);
+        touch(&mut self.weight, out * inp);
+        touch(&mut self.gram, small * small);
+        self.eigen.reserve(small);
+    }
 }
 
 /// A change being gathered.
@@ -84,8 +102,7 @@ impl<'s> Change<'s> {
 
     /// Summed into the weight itself.
     pub(super) fn summed(out: usize, inp: usize, space: &'s mut Space) -> Self {
-        space.weight.clear();
-        space.weight.resize(out * inp, 0.0);
+        clear(&mut space.weight, out * inp);
         Self::with_room(out, inp, BATCH, true, space)
     }
 
@@ -95,8 +112,8 @@ impl<'s> Change<'s> {
     }
 
     fn with_room(out: usize, inp: usize, room: usize, summed: bool, space: &'s mut Space) -> Self {
-        space.left.resize(out * room, 0.0);
-        space.right.resize(inp * room, 0.0);
+        touch(&mut space.left, out * room);
+        touch(&mut space.right, inp * room);
         Self {
             out,
             inp,
@@ -165,8 +182,7 @@ impl<'s> Change<'s> {
     }
 
     fn unstack(&mut self) {
-        self.space.weight.clear();
-        self.space.weight.resize(self.out * self.inp, 0.0);
+        clear(&mut self.space.weight, self.out * self.inp);
         self.summed = true;
     }
 
@@ -180,7 +196,8 @@ impl<'s> Change<'s> {
         }
         let left = MatRef::from_column_major_slice(&self.space.left[..out * filled], out, filled);
         let right = MatRef::from_column_major_slice(&self.space.right[..inp * filled], inp, filled);
-        let weight = MatMut::from_column_major_slice_mut(&mut self.space.weight, out, inp);
+        let weight = &mut self.space.weight[..out * inp];
+        let weight = MatMut::from_column_major_slice_mut(weight, out, inp);
         matmul(weight, Accum::Add, left, right.transpose(), 1.0, Par::Seq);
         self.filled = 0;
     }
@@ -189,23 +206,40 @@ impl<'s> Change<'s> {
     pub(super) fn spectrum(&mut self, keep: usize) -> Option<Spectrum> {
         if self.summed {
             self.flush();
-            let weight = MatRef::from_column_major_slice(&self.space.weight, self.out, self.inp);
-            return of_weight(weight, keep);
         }
-        let filled = self.filled;
-        let (left, right) = (&self.space.left, &self.space.right);
-        let left = MatRef::from_column_major_slice(&left[..self.out * filled], self.out, filled);
-        let right = MatRef::from_column_major_slice(&right[..self.inp * filled], self.inp, filled);
-        of_stack(left, right, keep)
+        let Self {
+            out, inp, filled, ..
+        } = *self;
+        let Space {
+            left,
+            right,
+            weight,
+            gram,
+            eigen,
+        } = &mut *self.space;
+        if self.summed {
+            let weight = MatRef::from_column_major_slice(&weight[..out * inp], out, inp);
+            return of_weight(weight, keep, gram, eigen);
+        }
+        let left = MatRef::from_column_major_slice(&left[..out * filled], out, filled);
+        let right = MatRef::from_column_major_slice(&right[..inp * filled], inp, filled);
+        of_stack(left, right, keep, gram, eigen)
     }
 }
 
 /// `W` by the eigenvectors of the Gram matrix of its smaller side.
-fn of_weight(weight: MatRef<'_, f64>, keep: usize) -> Option<Spectrum> {
+fn of_weight(
+    weight: MatRef<'_, f64>,
+    keep: usize,
+    buffer: &mut Vec<f64>,
+    eigen: &mut Eigen,
+) -> Option<Spectrum> {
     let energy = weight.squared_norm_l2();
     let wide = weight.nrows() <= weight.ncols();
     let turned = if wide { weight } else { weight.transpose() };
-    let own = leading(&gram(turned.transpose()), keep)?.1;
+    let own = eigen
+        .leading(lower_gram(buffer, turned.transpose()), keep)?
+        .1;
     let other = product(turned.transpose(), own.as_ref());
     let sigma = norms(&other);
     let (left, v) = if wide {
@@ -218,7 +252,13 @@ fn of_weight(weight: MatRef<'_, f64>, keep: usize) -> Option<Spectrum> {
 
 /// `L·Rᵀ`: with `RᵀR = E·Λ·Eᵀ` the columns of `R·E·Λ^-½` are orthonormal, so that the singular values
 /// are those of `L·E·Λ^½`.
-fn of_stack(left: MatRef<'_, f64>, right: MatRef<'_, f64>, keep: usize) -> Option<Spectrum> {
+fn of_stack(
+    left: MatRef<'_, f64>,
+    right: MatRef<'_, f64>,
+    keep: usize,
+    buffer: &mut Vec<f64>,
+    eigen: &mut Eigen,
+) -> Option<Spectrum> {
     let (out, inp, filled) = (left.nrows(), right.nrows(), left.ncols());
     let nothing = Spectrum {
         left: Mat::zeros(out, 0),
@@ -229,7 +269,7 @@ fn of_stack(left: MatRef<'_, f64>, right: MatRef<'_, f64>, keep: usize) -> Optio
     if filled == 0 {
         return Some(nothing);
     }
-    let (lambda, e) = leading(&gram(right), filled)?;
+    let (lambda, e) = eigen.leading(lower_gram(buffer, right), filled)?;
     let largest = lambda.first().copied().unwrap_or(0.0);
     let sound = |value: &&f64| **value > ROUNDING * largest;
     let count = lambda.iter().take_while(sound).count();
@@ -243,10 +283,10 @@ fn of_stack(left: MatRef<'_, f64>, right: MatRef<'_, f64>, keep: usize) -> Optio
         .collect();
     let e = e.get(.., ..count).to_owned();
     let up = scaled(&e, &roots);
-    let half = product(gram(left).as_ref(), up.as_ref());
+    let half = product(whole_gram(buffer, left), up.as_ref());
     let core = product(up.transpose(), half.as_ref());
     let energy = (0..count).map(|j| core[(j, j)]).sum();
-    let (_, w) = leading(&core, keep)?;
+    let (_, w) = eigen.leading(core.as_ref(), keep)?;
     let turned = product(left, product(up.as_ref(), w.as_ref()).as_ref());
     let down = divided(&e, &roots);
     let v = product(right, product(down.as_ref(), w.as_ref()).as_ref());
@@ -254,11 +294,13 @@ fn of_stack(left: MatRef<'_, f64>, right: MatRef<'_, f64>, keep: usize) -> Optio
     sorted(turned, sigma, v, energy)
 }
 
-/// `MᵀM`.
-fn gram(matrix: MatRef<'_, f64>) -> Mat<f64> {
-    let mut result = Mat::zeros(matrix.ncols(), matrix.ncols());
+/// The lower triangle of `MᵀM`; the rest is whatever the buffer held.
+fn lower_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'b, f64> {
+    let size = matrix.ncols();
+    touch(buffer, size * size);
+    let gram = MatMut::from_column_major_slice_mut(&mut buffer[..size * size], size, size);
     triangular::matmul(
-        &mut result,
+        gram,
         BlockStructure::TriangularLower,
         Accum::Replace,
         matrix.transpose(),
@@ -268,27 +310,25 @@ fn gram(matrix: MatRef<'_, f64>) -> Mat<f64> {
         1.0,
         Par::Seq,
     );
-    for column in 0..result.ncols() {
-        for row in 0..column {
-            result[(row, column)] = result[(column, row)];
-        }
-    }
-    result
+    MatRef::from_column_major_slice(&buffer[..size * size], size, size)
 }
 
-/// Eigenvalues and -vectors of a symmetric matrix, largest first, at most `keep`.
-fn leading(matrix: &Mat<f64>, keep: usize) -> Option<(Vec<f64>, Mat<f64>)> {
-    // Its parallelism is faer's global setting, which is sequential in a build without its `rayon`
-    // feature; a test holds that down.
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).ok()?;
-    let values = eigen.S().column_vector();
-    let (size, kept) = (values.nrows(), keep.min(values.nrows()));
-    let found: Vec<f64> = (0..kept).map(|j| values[size - 1 - j]).collect();
-    let vectors = Mat::from_fn(size, kept, |row, j| eigen.U()[(row, size - 1 - j)]);
-    found
-        .iter()
-        .all(|value| value.is_finite())
-        .then_some((found, vectors))
+/// All of `MᵀM`.
+fn whole_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'b, f64> {
+    lower_gram(buffer, matrix);
+    let size = matrix.ncols();
+    let mut gram = MatMut::from_column_major_slice_mut(&mut buffer[..size * size], size, size);
+    for column in 0..size {
+        for row in 0..column {
+            gram[(row, column)] = gram[(column, row)];
+        }
+    }
+    MatRef::from_column_major_slice(&buffer[..size * size], size, size)
+}
+
+fn clear(buffer: &mut Vec<f64>, count: usize) {
+    touch(buffer, count);
+    buffer[..count].fill(0.0);
 }
 
 fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {

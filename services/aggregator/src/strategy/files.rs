@@ -83,7 +83,20 @@ pub fn create(
     ranks: &RankTable,
     weights: &[WeightShape],
 ) -> Result<TensorWriter, Error> {
-    TensorWriter::create(path, tensors(ranks, weights, Trains::Both), marks())
+    create_trained(path, ranks, weights, Trains::Both)
+}
+
+/// Like [`create`], of the factors alone that are trained.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_trained(
+    path: &Path,
+    ranks: &RankTable,
+    weights: &[WeightShape],
+    trains: Trains,
+) -> Result<TensorWriter, Error> {
+    TensorWriter::create(path, tensors(ranks, weights, trains), marks())
 }
 
 /// Names and shapes of an adapter with these ranks, or of its B alone.

@@ -71,6 +71,8 @@ pub struct Merge<'a> {
     pub round: u32,
     /// The server's optimizer, if it has one beyond adding the mean.
     pub server: Option<Server<'a>>,
+    /// Threads that merge at most; the result does not depend on it.
+    pub threads: NonZeroUsize,
 }
 
 /// What a merge amounted to.
@@ -123,7 +125,16 @@ impl Merge<'_> {
         let mut totals = Totals::new(self.inputs.len());
         let weights = ordered(self.ranks);
         let mut spaces: Vec<Space> = Vec::new();
-        spaces.resize_with(threads(WAVE), Space::default);
+        spaces.resize_with(self.threads.get().min(WAVE), Space::default);
+        let decomposes = matches!(
+            self.rule,
+            Strategy::Product | Strategy::Stack | Strategy::Residual
+        );
+        for shape in widths.values().filter(|_| decomposes) {
+            for space in &mut spaces {
+                space.reserve(shape.out, shape.inp);
+            }
+        }
         for wave in weights.chunks(WAVE) {
             let merged = in_parallel(wave, &mut spaces, |(weight, keep), space| {
                 let weight = *weight;
@@ -285,12 +296,6 @@ fn beside(shape: &WeightShape, live: Factors, side: Factors) -> Factors {
         b.extend_from_slice(other);
     }
     Factors { rank, a, b }
-}
-
-fn threads(items: usize) -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(items)
 }
 
 /// Applies `work` to every item on as many threads as there are spaces; results stand in the order of

@@ -10,6 +10,7 @@
 //! storage nor time. Which rule may stand together with what is `domain::job::legality`.
 
 pub mod check;
+pub mod compare;
 pub mod files;
 pub mod fresh;
 pub mod merge;
@@ -27,6 +28,7 @@ mod stack;
 mod sum;
 
 mod change;
+mod eigen;
 mod mean;
 mod refactor;
 mod server;

@@ -1,5 +1,6 @@
 //! One round's merge from files to files: what the service, the simulation and the benchmark do alike.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use artifacts::tensors::TensorFile;
@@ -53,6 +54,14 @@ pub struct Round {
     pub out: PathBuf,
     /// Where the optimizer's moments go, if it has any.
     pub state_out: PathBuf,
+    /// Threads that merge at most.
+    pub threads: NonZeroUsize,
+}
+
+/// As many threads as this process may use.
+#[must_use]
+pub fn all_threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 impl Round {
@@ -104,6 +113,7 @@ impl Round {
             seed: self.seed,
             round: self.round,
             server,
+            threads: self.threads,
         };
         self.write(&merge)
     }

@@ -22,7 +22,9 @@ pub struct PlanQuery {
 /// Shows a job's plan: rank, batch, threads and precision of every worker, what was predicted, and why.
 ///
 /// `workers.<name>.why` has a paragraph (`text`), the limit that ended the choice (`binding`) and the next better
-/// choices with why each was rejected (`rejected`). `excluded` names workers that cannot take part.
+/// choices with why each was rejected (`rejected`), what it would have needed and what it would have gained.
+/// `excluded` names workers that cannot take part, `basis` what the worths rest on; a plan that replaces another says
+/// why (`replaces`) and which weights lose rank (`shrunk`).
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/plan", tag = "jobs",
     params(

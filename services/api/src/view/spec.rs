@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// The sections of a job file; what each says is in the example and in the documentation of
 /// `domain::job::Spec`.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     (
         "model",
         "exactly one of `digest` (from `fedpipe model push`) and `source` (`file:///…`, for one machine)",
@@ -27,6 +27,10 @@ const SECTIONS: [(&str, &str); 10] = [
     (
         "precision",
         "`base`: auto, source, f32, bf16, int8 or nf4; `compute`: auto (the fastest that each worker measured of f32 and, with instructions for it, bf16), f32, bf16 or int8",
+    ),
+    (
+        "planner",
+        "`solver`: auto (exact for small programs, else fast), exact or fast",
     ),
     (
         "rounds",

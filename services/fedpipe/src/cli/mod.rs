@@ -1,5 +1,6 @@
 //! The commands: one file each. This one is the table of contents.
 
+mod bench_plan;
 mod doctor;
 mod exec_child;
 mod fleet;
@@ -81,6 +82,8 @@ enum Command {
     /// Print the message tables of docs/messages.md
     #[command(hide = true)]
     Messages,
+    /// Print which merging rule may be combined with what, as in docs/rules.md
+    Rules,
     /// Print the NATS configuration that the permissions are generated into, with example users
     #[command(hide = true)]
     NatsPermissions,
@@ -112,6 +115,7 @@ impl Cli {
             Command::ExecChild(args) => args.run(),
             Command::Openapi => generated::openapi(),
             Command::Messages => generated::messages(),
+            Command::Rules => generated::rules(),
             Command::NatsPermissions => generated::nats_permissions(),
         }
     }

@@ -1,64 +1,138 @@
 //! In which time the fleet finishes a round together.
 //!
 //! \[own\] The fleet's gain of a round within time T is `G(T) = Σ_i |D_i|/|D| · g_i(T)`, with `g_i(T)` the
-//! best of worker i's choices that finish within T. T is chosen among the choices' own times to minimise
-//! *rounds times seconds*: `1/G` rounds for a given progress, of T seconds each, so `1/G · T/G = T/G²`.
+//! best of worker i's choices that finish within T. T is chosen to minimise *rounds times seconds*: `1/G`
+//! rounds for a given progress, of T seconds each, so `1/G · T/G = T/G²`.
 //! Progress per second alone (`G/T`) would always take the smallest batch, since gains are concave, and
 //! pay for it in rounds, each of which moves adapters and merges; progress per round alone would take
 //! the largest. Their product is the balance of McCandlish et al. (arXiv 1812.06162): steps need
 //! `1 + B/b`, examples need `b + B`, and the product is least at `b = B`, the gradient's noise scale.
 //!
 //! Every site that can take part does: T is never less than the slowest site's fastest choice, and the
-//! others use that time for a larger rank and batch.
+//! others use that time for higher ranks, a larger batch, a better mode.
+//!
+//! The search goes by what whole steps of the frontier reach, which costs one look-up per choice; T/G² has
+//! a minimum for each set of choices, so times are first laid out evenly in ratio, and the interval
+//! around the best of them is halved from there on. How many are laid out depends on the fleet's size alone.
 
-use super::noise::BatchNoise;
 use super::site::Site;
 
-/// Times that are tried at most, so that a large fleet is planned in time linear in its size.
-const TIMES: usize = 512;
+/// Times that are looked at first: as many as look at so many choices in all, within these limits.
+const LOOKS: usize = 500_000;
+const LEAST_TIMES: usize = 48;
+const MOST_TIMES: usize = 512;
 
-/// What a round with this choice is worth, between 0 and 1: `φ(rank) · ψ(batch)`, each concave.
-///
-/// `ψ` is the measured one of [`BatchNoise::worth`]. \[own\] `φ(r) = log(1+r)/log(1+rank_max)`: what the
-/// first r directions of an update hold if the energy of the j-th falls like 1/j. That is an assumption,
-/// and stays one here: the spectrum is that of the gradient of the frozen weight, which no probe has
-/// (the engine never computes it, and an adapter's own gradient sees it only through random rows, which
-/// weigh all directions alike). Importance sketched per weight takes its place when probes bring it.
-#[must_use]
-pub fn gain(rank: u16, rank_max: u16, batch: u16, noise: BatchNoise) -> f64 {
-    let (rank, most) = (f64::from(rank), f64::from(rank_max));
-    rank.ln_1p() / most.max(1.0).ln_1p() * noise.worth(batch)
+/// Halvings of the interval around the best of them.
+const HALVINGS: u32 = 12;
+
+/// Above the time of a choice by rounding alone.
+const ROUNDING: f64 = 1e-9;
+
+#[derive(Clone, Copy)]
+struct Tried {
+    within: f64,
+    seconds: f64,
+    cost: f64,
 }
 
-/// The fleet's time, in seconds: the one with the least `T/G²`, the shorter of equals.
-pub(super) fn together<'a>(sites: &'a [Site<'a>]) -> f64 {
-    let fastest = |site: &Site<'_>| site.times().next().unwrap_or(0.0);
-    let slowest = sites.iter().map(fastest).fold(0.0, f64::max);
-    let mut best = (slowest, f64::INFINITY);
-    for within in times(sites, slowest) {
-        let chosen = || {
-            let of = |site: &'a Site<'a>| Some((site.share, site.best_within(within)?));
-            sites.iter().filter_map(of)
-        };
-        let gain: f64 = chosen().map(|(share, choice)| share * choice.gain).sum();
-        let times = chosen().map(|(_, choice)| choice.predicted.round_seconds);
-        let seconds = times.fold(0.0, f64::max);
-        let cost = seconds / (gain * gain);
-        if cost < best.1 {
-            best = (seconds, cost);
+/// The fleet's time, in seconds.
+pub(super) fn together(sites: &[Site<'_>]) -> f64 {
+    let (shortest, longest) = bounds(sites);
+    let ratio = (longest / shortest).max(1.0);
+    let choices: usize = sites.iter().map(|site| site.open.choices.len()).sum();
+    let times = (LOOKS / choices.max(1)).clamp(LEAST_TIMES, MOST_TIMES);
+    // Not below the first, whatever the power's rounding.
+    let time = |step: usize| {
+        let part = step as f64 / times as f64;
+        (shortest * ratio.powf(part)).max(shortest)
+    };
+    let tried: Vec<Tried> = (0..=times).map(|step| attempt(sites, time(step))).collect();
+    let first = tried.iter().enumerate().min_by(|(_, left), (_, right)| {
+        let order = left.cost.total_cmp(&right.cost);
+        order.then(left.seconds.total_cmp(&right.seconds))
+    });
+    let Some((index, best)) = first else {
+        return shortest;
+    };
+    let mut best = *best;
+    let (mut low, mut high) = (time(index.saturating_sub(1)), time(index + 1));
+    for _ in 0..HALVINGS {
+        let sides = [(low + best.within) / 2.0, (best.within + high) / 2.0];
+        let [shorter, longer] = sides.map(|within| attempt(sites, within));
+        if shorter.cost < best.cost {
+            (high, best) = (best.within, shorter);
+        } else if longer.cost < best.cost {
+            (low, best) = (best.within, longer);
+        } else {
+            (low, high) = (shorter.within, longer.within);
         }
     }
-    best.0
+    best.seconds * (1.0 + ROUNDING)
 }
 
-/// Times of single choices, ascending, from `slowest` on, thinned out evenly.
-fn times(sites: &[Site<'_>], slowest: f64) -> Vec<f64> {
-    let mut times: Vec<f64> = sites.iter().flat_map(Site::times).collect();
-    times.retain(|time| *time >= slowest);
-    times.sort_by(f64::total_cmp);
-    times.dedup();
-    let stride = times.len().div_ceil(TIMES).max(1);
-    let mut kept: Vec<f64> = times.iter().copied().step_by(stride).collect();
-    kept.extend(times.last());
-    kept
+/// The slowest site's fastest choice, and the time beyond which no site gains.
+fn bounds(sites: &[Site<'_>]) -> (f64, f64) {
+    let (mut shortest, mut longest) = (0.0f64, 0.0f64);
+    for site in sites {
+        let frontier = &site.source.space.frontier;
+        let (mut fastest, mut slowest) = (f64::INFINITY, 0.0f64);
+        for choice in &site.open.choices {
+            let Some(room) = choice.room(site.memory(), f64::INFINITY) else {
+                continue;
+            };
+            if room >= frontier.least() {
+                fastest = fastest.min(choice.seconds.of(frontier.least()));
+                slowest = slowest.max(choice.seconds.of(room.min(frontier.most())));
+            }
+        }
+        if fastest.is_finite() {
+            shortest = shortest.max(fastest);
+        }
+        longest = longest.max(slowest);
+    }
+    (shortest, longest.max(shortest))
+}
+
+/// What the fleet reaches within a time.
+fn attempt(sites: &[Site<'_>], within: f64) -> Tried {
+    let within = within * (1.0 + ROUNDING);
+    let (mut gain, mut seconds) = (0.0, 0.0f64);
+    for site in sites {
+        if let Some((value, time)) = reach(site, within) {
+            // A site whose rounding costs more than it learns holds nobody up.
+            gain += site.share * value.max(0.0);
+            seconds = seconds.max(time);
+        }
+    }
+    let cost = if gain > 0.0 {
+        seconds / (gain * gain)
+    } else {
+        f64::INFINITY
+    };
+    Tried {
+        within,
+        seconds,
+        cost,
+    }
+}
+
+/// The best value of a site within a time, by whole steps, and how long it takes.
+pub(super) fn reach(site: &Site<'_>, within: f64) -> Option<(f64, f64)> {
+    let frontier = &site.source.space.frontier;
+    let mut best: Option<(f64, f64)> = None;
+    for choice in &site.open.choices {
+        let reached = choice
+            .room(site.memory(), within)
+            .and_then(|room| frontier.reached(room));
+        let Some((parameters, gain)) = reached else {
+            continue;
+        };
+        let (value, seconds) = (choice.value(gain), choice.seconds.of(parameters));
+        let better =
+            |(known, time): (f64, f64)| value > known || (value >= known && seconds < time);
+        if best.is_none_or(better) {
+            best = Some((value, seconds));
+        }
+    }
+    best
 }

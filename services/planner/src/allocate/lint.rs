@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use domain::adapter::Projection;
 use domain::id::WorkerName;
 use domain::job::choice::Choice;
 use domain::job::spec::{Base, Optimizer, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use domain::profile::Profile;
 
-use super::predict::{adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
-use super::site::most_seconds;
+use super::mode;
+use super::predict::{
+    Conditions, adapter_bytes, memory_margin, most_seconds, needed_bytes, time_margin,
+};
 
 /// Relative difference of two figures that is put down to rounding.
 const ROUNDING: f64 = 1e-9;
@@ -90,13 +93,17 @@ pub fn lint(
 fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) -> Vec<String> {
     let mut problems = choice_problems(plan, worker, profile, spec);
     let measured = &profile.measurement;
-    let Some(mode) = profile.mode(&worker.mode()) else {
+    let Some(fitted) = profile.mode(&worker.mode()) else {
         problems.push("it was not measured in its plan's mode".to_owned());
         return problems;
     };
-    let download = adapter_bytes(&plan.global, &measured.weights);
-    let predicted = predict(measured, mode, spec, &worker.ranks, worker.batch, download);
-    let needed = needed_bytes(&predicted, memory_margin(mode));
+    let conditions = Conditions {
+        measured,
+        spec,
+        download_bytes: adapter_bytes(&plan.global, &measured.weights),
+    };
+    let predicted = conditions.predict(fitted, &worker.ranks, worker.batch);
+    let needed = needed_bytes(&predicted, memory_margin(fitted));
     let mut refuse = |wrong: bool, problem: String| {
         if wrong {
             problems.push(problem);
@@ -115,7 +122,7 @@ fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) ->
             plan.round_seconds
         ),
     );
-    let most = most_seconds(spec) / (1.0 + time_margin(mode));
+    let most = most_seconds(spec) / (1.0 + time_margin(fitted));
     refuse(
         round > most * (1.0 + ROUNDING),
         format!("its round takes {round} s, the job's deadlines leave {most}"),
@@ -125,6 +132,10 @@ fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) ->
         "its prediction is not the cost model's".to_owned(),
     );
     problems
+}
+
+fn is_frozen(worker: &WorkerPlan, target: Projection) -> bool {
+    worker.ranks.row(target).iter().all(|rank| *rank == 0)
 }
 
 /// What is wrong with the choices themselves, costs apart.
@@ -163,6 +174,17 @@ fn choice_problems(
             "its targets are not the job's",
         ),
         (
+            asked.is_some_and(|asked| asked.iter().any(|target| is_frozen(worker, *target))),
+            "it trains nothing of a target that the job names",
+        ),
+        (
+            spec.adapter.rank.fixed().is_some()
+                && targets
+                    .iter()
+                    .any(|target| worker.ranks.row(*target).contains(&0)),
+            "it leaves a weight frozen whose rank the job fixes",
+        ),
+        (
             worker.batch == 0 || wanted.is_some_and(|batch| *batch != worker.batch),
             "its batch is not the job's",
         ),
@@ -182,6 +204,14 @@ fn choice_problems(
         (
             worker.optimizer == Optimizer::Auto,
             "its optimizer is left open",
+        ),
+        (
+            !mode::is_open(&worker.mode(), spec),
+            "its arithmetic or optimizer is not the job's",
+        ),
+        (
+            !mode::runs(&worker.mode()),
+            "it cannot execute zeroth-order training",
         ),
         (
             worker.threads != measured.threads,

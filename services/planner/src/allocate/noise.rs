@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use domain::id::WorkerName;
 use domain::profile::Profile;
 
-use super::candidate::{LARGEST_BATCH, SMALLEST_BATCH};
+use super::sizes::{LARGEST_BATCH, SMALLEST_BATCH};
 
 /// The scale where no site could measure one: as in [`BatchNoise::measured_on`].
 const ASSUMED: f64 = 8.0;

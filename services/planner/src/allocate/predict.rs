@@ -1,9 +1,11 @@
-//! What a choice of rank and batch costs at one worker, by its cost model.
+//! What a choice costs at one worker, by the cost model of its mode.
 
 use domain::adapter::{RankTable, WeightShape};
-use domain::job::spec::{Base, Optimizer, Spec};
+use domain::job::spec::Spec;
 use domain::plan::{Prediction, scoring_rows};
-use domain::profile::{Measurement, ModeProfile, Profile};
+use domain::profile::{Measurement, ModeProfile};
+
+use super::program::Affine;
 
 /// Least share of time kept free, however well the fit explains its samples: they are few, and a fit
 /// with as many coefficients as samples has no error to show.
@@ -16,75 +18,115 @@ const LEAST_MEMORY_MARGIN: f64 = 0.02;
 /// Bytes that a tensor's entry takes in the header of its file, about.
 const HEADER_ENTRY_BYTES: u64 = 160;
 
+/// Bytes of one parameter in the file of an adapter.
+const PARAMETER_BYTES: u64 = 4;
+
 /// Bytes of the file of an adapter with these ranks: 4 per parameter, and the header.
 #[must_use]
 pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
     let tensors = 2 * ranks.trained().count() as u64;
-    4 * ranks.parameters(weights) + HEADER_ENTRY_BYTES * tensors
+    PARAMETER_BYTES * ranks.parameters(weights) + HEADER_ENTRY_BYTES * tensors
 }
 
-/// The mode that is planned: first-order without checkpointing, the fastest of those that the job allows;
-/// the first of equals. With `auto` bases that is among the bases that were measured.
-pub(super) fn mode<'a>(profile: &'a Profile, spec: &Spec) -> Option<&'a ModeProfile> {
-    let measured = &profile.measurement;
-    let allowed = profile.modes.iter().filter(|fitted| {
-        let mode = &fitted.mode;
-        let base = matches!(spec.precision.base, Base::Auto) || spec.precision.base == mode.base;
-        base && !mode.checkpoint && mode.optimizer == Optimizer::Adamw
-    });
-    let seconds = |fitted: &ModeProfile| step_seconds(measured, fitted, spec, 4, 0);
-    allowed.min_by(|left, right| seconds(left).total_cmp(&seconds(right)))
+/// What is the same for every choice of a worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conditions<'a> {
+    pub measured: &'a Measurement,
+    pub spec: &'a Spec,
+    /// Bytes of the merged adapter.
+    pub download_bytes: u64,
 }
 
-/// Seconds of a step over so many records of the mean length.
-fn step_seconds(
-    measured: &Measurement,
-    mode: &ModeProfile,
-    spec: &Spec,
-    batch: u16,
-    parameters: u64,
-) -> f64 {
-    let (batch, longest) = (f64::from(batch), f64::from(spec.training.sequence_length));
-    let mean = measured.mean_tokens.min(longest);
-    let squares = measured.mean_squares().min(longest * longest);
-    let cost = &mode.cost;
-    cost.step_seconds(batch * mean, batch * squares, parameters)
-}
-
-/// The cost of training `ranks` with `batch` records a step, and of scoring if the job asks for it. Time
-/// goes by the mean record; memory goes by the longest batch possible, whose records all have the job's
-/// sequence length, and by the larger of training and scoring. A transfer whose
-/// rate was not measured counts as no time.
-pub(super) fn predict(
-    measured: &Measurement,
-    mode: &ModeProfile,
-    spec: &Spec,
-    ranks: &RankTable,
-    batch: u16,
-    download_bytes: u64,
-) -> Prediction {
-    let parameters = ranks.parameters(&measured.weights);
-    let upload_bytes = adapter_bytes(ranks, &measured.weights);
-    let longest = f64::from(spec.training.sequence_length);
-    let step_seconds = step_seconds(measured, mode, spec, batch, parameters);
-    let training = mode
-        .cost
-        .peak_memory_bytes(f64::from(batch) * longest, parameters);
-    let scoring = spec.evaluation.as_ref().map_or(0.0, |evaluation| {
-        let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
-        mode.cost.scoring_memory_bytes(rows * longest)
-    });
-    let peak = training.max(scoring);
-    let transfer = |bytes: u64, rate: f64| if rate > 0.0 { bytes as f64 / rate } else { 0.0 };
-    Prediction {
-        step_seconds,
-        round_seconds: f64::from(spec.training.local_steps) * step_seconds
-            + transfer(upload_bytes, measured.upload_bytes_per_second)
-            + transfer(download_bytes, measured.download_bytes_per_second)
-            + 2.0 * measured.round_trip_ms.max(0.0) / 1000.0,
-        peak_memory_bytes: peak.ceil() as u64,
-        upload_bytes,
+impl Conditions<'_> {
+    /// The cost of training `ranks` with `batch` records a step, and of scoring if the job asks for it. Time
+    /// goes by the mean record; memory goes by the longest batch possible, whose records all have the
+    /// job's sequence length, and by the larger of training and scoring. A transfer whose rate was not
+    /// measured counts as no time.
+    pub(super) fn predict(&self, mode: &ModeProfile, ranks: &RankTable, batch: u16) -> Prediction {
+        let parameters = ranks.parameters(&self.measured.weights);
+        let upload_bytes = adapter_bytes(ranks, &self.measured.weights);
+        let step_seconds = self.step_seconds(mode, batch, parameters);
+        let training = mode
+            .cost
+            .peak_memory_bytes(f64::from(batch) * self.longest(), parameters);
+        let peak = training.max(self.scoring_bytes(mode, batch));
+        Prediction {
+            step_seconds,
+            round_seconds: f64::from(self.spec.training.local_steps) * step_seconds
+                + self.upload_seconds(upload_bytes as f64)
+                + self.other_seconds(),
+            peak_memory_bytes: peak.ceil() as u64,
+            upload_bytes,
+        }
     }
+
+    /// Seconds of a round with `batch` records a step, as they grow with the adapter. The header counts
+    /// for `weights` trained weights, the most there can be.
+    pub(super) fn seconds(&self, mode: &ModeProfile, batch: u16, weights: usize) -> Affine {
+        let steps = f64::from(self.spec.training.local_steps);
+        let header = (2 * HEADER_ENTRY_BYTES * weights as u64) as f64;
+        let tokens = f64::from(batch) * self.mean_tokens();
+        Affine {
+            fixed: steps * self.step_seconds(mode, batch, 0)
+                + self.upload_seconds(header)
+                + self.other_seconds(),
+            per_parameter: steps * tokens * mode.cost.seconds_per_token_parameter
+                + self.upload_seconds(PARAMETER_BYTES as f64),
+        }
+    }
+
+    /// Bytes that training needs with `batch` records a step, the margin included.
+    pub(super) fn training_bytes(&self, mode: &ModeProfile, batch: u16) -> Affine {
+        let free = 1.0 + memory_margin(mode);
+        let tokens = f64::from(batch) * self.longest();
+        // One byte more, because a prediction is rounded up to whole bytes.
+        let fixed = 1.0 + mode.cost.peak_memory_bytes(tokens, 0);
+        Affine {
+            fixed: fixed * free,
+            per_parameter: mode.cost.memory_per_parameter * free,
+        }
+    }
+
+    /// Bytes of scoring, without the margin; 0 if the job does not score.
+    pub(super) fn scoring_bytes(&self, mode: &ModeProfile, batch: u16) -> f64 {
+        self.spec.evaluation.as_ref().map_or(0.0, |evaluation| {
+            let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
+            mode.cost.scoring_memory_bytes(rows * self.longest())
+        })
+    }
+
+    fn step_seconds(&self, mode: &ModeProfile, batch: u16, parameters: u64) -> f64 {
+        let batch = f64::from(batch);
+        let squares = self
+            .measured
+            .mean_squares()
+            .min(self.longest() * self.longest());
+        mode.cost
+            .step_seconds(batch * self.mean_tokens(), batch * squares, parameters)
+    }
+
+    fn longest(&self) -> f64 {
+        f64::from(self.spec.training.sequence_length)
+    }
+
+    fn mean_tokens(&self) -> f64 {
+        self.measured.mean_tokens.min(self.longest())
+    }
+
+    fn upload_seconds(&self, bytes: f64) -> f64 {
+        transfer(bytes, self.measured.upload_bytes_per_second)
+    }
+
+    /// Download and round trips.
+    fn other_seconds(&self) -> f64 {
+        let download = self.download_bytes as f64;
+        transfer(download, self.measured.download_bytes_per_second)
+            + 2.0 * self.measured.round_trip_ms.max(0.0) / 1000.0
+    }
+}
+
+fn transfer(bytes: f64, rate: f64) -> f64 {
+    if rate > 0.0 { bytes / rate } else { 0.0 }
 }
 
 /// Share of memory kept free: how far a measured peak was above what the other measurements predict
@@ -101,4 +143,14 @@ pub(super) const fn time_margin(mode: &ModeProfile) -> f64 {
 /// Bytes that a worker must have for a predicted peak.
 pub(super) fn needed_bytes(prediction: &Prediction, margin: f64) -> f64 {
     prediction.peak_memory_bytes as f64 * (1.0 + margin)
+}
+
+/// The longest round that the job allows: its round's deadline, if fixed, and an equal part of the
+/// time that the whole job has.
+pub(super) fn most_seconds(spec: &Spec) -> f64 {
+    let part = spec.deadline_seconds as f64 / f64::from(spec.rounds.count.max(1));
+    match spec.rounds.deadline.fixed() {
+        Some(seconds) => part.min(f64::from(*seconds)),
+        None => part,
+    }
 }

@@ -2,92 +2,154 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::adapter::{Projection, RankTable, WeightShape};
+use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
 use domain::job::choice::Choice;
 use domain::job::spec::Spec;
-use domain::profile::{ModeProfile, Profile};
+use domain::profile::Profile;
 
-use super::candidate::{Candidate, batches, ranks};
-use super::noise::BatchNoise;
-use super::predict::{self, adapter_bytes, memory_margin, needed_bytes, predict, time_margin};
-use super::{Request, finish, units};
+use super::lacking::lacking;
+use super::lane::{Lanes, Source, is_sound};
+use super::mode;
+use super::predict::{Conditions, adapter_bytes};
+use super::program::Instance;
+use super::space::Space;
+use super::worth::Worth;
 
 /// A site that can take part.
 pub(super) struct Site<'a> {
     pub name: &'a WorkerName,
     pub profile: &'a Profile,
-    /// How it computes.
-    pub mode: &'a ModeProfile,
     /// Its share of the fleet's records.
     pub share: f64,
-    /// Projections that carry an adapter.
-    pub targets: Vec<Projection>,
-    /// Every choice, by rank and batch, whether it fits or not.
-    pub all: Vec<Candidate>,
-    /// Indices into `all` of those that fit memory and deadline, the fastest first; each with the index
-    /// of the best choice that takes no longer.
-    fitting: Vec<(usize, usize)>,
-    /// The longest round that the job's deadlines leave it, in seconds.
-    pub most_seconds: f64,
-    /// How far its memory was measured to pass a prediction, as a share of it.
-    pub margin: f64,
-    /// The fleet's.
-    pub noise: BatchNoise,
-}
-
-impl Site<'_> {
-    /// The same rank for every target weight.
-    pub(super) fn table(&self, rank: u16) -> RankTable {
-        RankTable::uniform(&self.targets, self.profile.measurement.layers, rank)
-    }
-
-    /// The best choice that finishes within `seconds`.
-    pub(super) fn best_within(&self, seconds: f64) -> Option<&Candidate> {
-        let end = self.fitting.partition_point(|(index, _)| {
-            let candidate = self.all.get(*index);
-            candidate.is_some_and(|c| c.predicted.round_seconds <= seconds)
-        });
-        let (_, best) = self.fitting.get(end.checked_sub(1)?)?;
-        self.all.get(*best)
-    }
-
-    /// Round times of the choices that fit, ascending.
-    pub(super) fn times(&self) -> impl Iterator<Item = f64> {
-        let candidates = self.fitting.iter().filter_map(|(i, _)| self.all.get(*i));
-        candidates.map(|candidate| candidate.predicted.round_seconds)
-    }
-
-    /// Whether a choice fits into the worker's memory, margin included.
-    pub(super) fn has_memory_for(&self, candidate: &Candidate) -> bool {
-        candidate.needed_bytes <= self.profile.measurement.memory_limit_bytes as f64
-    }
+    /// What it may choose from.
+    pub open: Lanes<'a>,
+    /// What was measured and cannot run.
+    pub shown: Lanes<'a>,
+    pub source: Source<'a>,
 }
 
 /// The sites that can take part, in the order of their names, and the others with what they lack.
-pub(super) fn admit<'a>(request: &Request<'a>) -> (Vec<Site<'a>>, Vec<SiteTrouble>) {
-    let model = common_model(request.profiles);
-    let noise = BatchNoise::of(request.profiles);
-    let (mut sites, mut excluded) = (Vec::new(), Vec::new());
-    for (name, profile) in request.profiles {
-        let site = usable(profile, model, request.spec)
-            .and_then(|usable| build(name, profile, usable, request.spec, noise));
-        match site {
-            Ok(site) => sites.push(site),
-            Err((trouble, detail)) => excluded.push(SiteTrouble {
-                worker: name.clone(),
-                trouble,
-                detail,
-            }),
+pub(super) struct Admitted<'a> {
+    pub sites: Vec<Site<'a>>,
+    pub excluded: Vec<SiteTrouble>,
+}
+
+impl<'a> Site<'a> {
+    /// Its program, for a round of so many seconds.
+    pub(super) fn instance(&self, seconds: f64) -> Instance<'_> {
+        Instance {
+            frontier: &self.source.space.frontier,
+            choices: &self.open.choices,
+            memory: self.memory(),
+            seconds,
         }
     }
-    let records = |site: &Site<'_>| site.profile.measurement.records as f64;
-    let all: f64 = sites.iter().map(records).sum();
-    for site in &mut sites {
-        site.share = records(site) / all;
+
+    /// Bytes that it may use.
+    pub(super) fn memory(&self) -> f64 {
+        self.profile.measurement.memory_limit_bytes as f64
     }
-    (sites, excluded)
+}
+
+/// The profiles that can be planned with, all of one model, and the job's targets; the others with what
+/// they lack.
+pub(super) struct Usable<'a> {
+    pub profiles: Vec<(&'a WorkerName, &'a Profile)>,
+    pub targets: Vec<Projection>,
+    pub layers: u16,
+    pub weights: &'a [WeightShape],
+    pub excluded: Vec<SiteTrouble>,
+}
+
+impl<'a> Usable<'a> {
+    /// Of all that were measured.
+    pub(super) fn of(profiles: &'a BTreeMap<WorkerName, Profile>, spec: &Spec) -> Self {
+        let weights = common_model(profiles);
+        let mut usable = Self {
+            profiles: Vec::new(),
+            targets: Vec::new(),
+            layers: 0,
+            weights,
+            excluded: Vec::new(),
+        };
+        for (name, profile) in profiles {
+            match check(profile, weights, spec) {
+                Ok(targets) => {
+                    // The same for all, since they have the same weights.
+                    usable.targets = targets;
+                    usable.layers = profile.measurement.layers;
+                    usable.profiles.push((name, profile));
+                }
+                Err(trouble) => usable.excluded.push(trouble.of(name)),
+            }
+        }
+        usable
+    }
+
+    /// The sites with room for something.
+    pub(super) fn admit(self, spec: &'a Spec, space: &'a Space, worth: &'a Worth) -> Admitted<'a> {
+        let global = space.uniform(spec.adapter.rank_max);
+        let download_bytes = adapter_bytes(&global, self.weights);
+        let (mut sites, mut excluded) = (Vec::new(), self.excluded);
+        for (name, profile) in self.profiles {
+            let source = Source {
+                spec,
+                profile,
+                space,
+                worth,
+                conditions: Conditions {
+                    measured: &profile.measurement,
+                    spec,
+                    download_bytes,
+                },
+            };
+            let (open, shown) = source.lanes();
+            let site = Site {
+                name,
+                profile,
+                share: 0.0,
+                open,
+                shown,
+                source,
+            };
+            match lacking(&site) {
+                None => sites.push(site),
+                Some(trouble) => excluded.push(trouble.of(name)),
+            }
+        }
+        let records = |site: &Site<'_>| site.profile.measurement.records as f64;
+        let all: f64 = sites.iter().map(records).sum();
+        for site in &mut sites {
+            site.share = records(site) / all;
+        }
+        excluded.sort_by(|left, right| left.worker.cmp(&right.worker));
+        Admitted { sites, excluded }
+    }
+}
+
+/// What a site lacks.
+pub(super) struct Lack {
+    pub trouble: Trouble,
+    pub detail: String,
+}
+
+impl Lack {
+    pub(super) fn new(trouble: Trouble, detail: impl Into<String>) -> Self {
+        Self {
+            trouble,
+            detail: detail.into(),
+        }
+    }
+
+    fn of(self, worker: &WorkerName) -> SiteTrouble {
+        SiteTrouble {
+            worker: worker.clone(),
+            trouble: self.trouble,
+            detail: self.detail,
+        }
+    }
 }
 
 /// The weights that most sites measured; the first of equals by name. All sites must train one model.
@@ -105,63 +167,48 @@ fn common_model(profiles: &BTreeMap<WorkerName, Profile>) -> &[WeightShape] {
     first.map_or(&[], |(weights, _)| *weights)
 }
 
-/// What a plan needs of a site's measurement.
-struct Usable<'a> {
-    targets: Vec<Projection>,
-    mode: &'a ModeProfile,
-}
-
-/// The targets and the mode, if the site's measurement can be planned with.
-fn usable<'a>(
-    profile: &'a Profile,
-    model: &[WeightShape],
-    spec: &Spec,
-) -> Result<Usable<'a>, (Trouble, String)> {
+/// The targets, if the site's measurement can be planned with.
+fn check(profile: &Profile, model: &[WeightShape], spec: &Spec) -> Result<Vec<Projection>, Lack> {
     let measured = &profile.measurement;
     if measured.weights != model {
-        let detail = "its model has other weights than the other sites' models".to_owned();
-        return Err((Trouble::ModelUnusable, detail));
+        let detail = "its model has other weights than the other sites' models";
+        return Err(Lack::new(Trouble::ModelUnusable, detail));
     }
     if measured.records == 0 {
-        let detail = "it has no usable training record".to_owned();
-        return Err((Trouble::DataUnusable, detail));
+        let detail = "it has no usable training record";
+        return Err(Lack::new(Trouble::DataUnusable, detail));
     }
-    let Some(mode) = predict::mode(profile, spec) else {
-        let detail =
-            "it measured no first-order training on the base that the job asks for".to_owned();
-        return Err((Trouble::PlanUnsupported, detail));
+    let open = || {
+        let modes = profile.modes.iter();
+        modes.filter(|fitted| mode::is_open(&fitted.mode, spec))
     };
-    let others = [
-        mode.fit_error,
-        mode.memory_error,
-        measured.mean_tokens,
-        measured.mean_squares,
-    ];
-    let mut figures = mode.cost.coefficients().into_iter().chain(others);
-    let sound = figures.all(|f| f.is_finite() && f >= 0.0);
-    if !sound || measured.mean_tokens == 0.0 {
-        let detail = "its profile holds a figure that is not a positive number".to_owned();
-        return Err((Trouble::Internal, detail));
+    if open().next().is_none() {
+        let detail = "it measured nothing of what the job asks for (base, arithmetic, optimizer)";
+        return Err(Lack::new(Trouble::PlanUnsupported, detail));
     }
-    let scored = measured.mode(&mode.mode);
-    if spec.evaluation.is_some() && scored.is_none_or(|scored| scored.scoring.is_empty()) {
+    let lengths = [measured.mean_tokens, measured.mean_squares];
+    let sound = lengths.iter().all(|f| f.is_finite() && *f >= 0.0);
+    if !sound || measured.mean_tokens == 0.0 || !open().any(is_sound) {
+        let detail = "its profile holds a figure that is not a positive number";
+        return Err(Lack::new(Trouble::Internal, detail));
+    }
+    let scored = |fitted: &domain::profile::ModeProfile| {
+        let measured = measured.mode(&fitted.mode);
+        measured.is_some_and(|measured| !measured.scoring.is_empty())
+    };
+    if spec.evaluation.is_some() && !open().any(scored) {
         let detail = format!(
             "it has no memory left to score the merged adapter of rank {}, which the job asks for",
             spec.adapter.rank_max
         );
-        return Err((Trouble::OutOfMemory, detail));
+        return Err(Lack::new(Trouble::OutOfMemory, detail));
     }
-    let targets = targets(measured.layers, &measured.weights, spec)?;
-    Ok(Usable { targets, mode })
+    targets(measured.layers, &measured.weights, spec)
 }
 
 /// The projections that the job fixes, or all; each must be there in every block.
-fn targets(
-    layers: u16,
-    weights: &[WeightShape],
-    spec: &Spec,
-) -> Result<Vec<Projection>, (Trouble, String)> {
-    let known: BTreeSet<_> = weights.iter().map(|weight| weight.name).collect();
+fn targets(layers: u16, weights: &[WeightShape], spec: &Spec) -> Result<Vec<Projection>, Lack> {
+    let known: BTreeSet<WeightName> = weights.iter().map(|weight| weight.name).collect();
     let wanted = match &spec.adapter.targets {
         Choice::Auto => Projection::ALL.to_vec(),
         Choice::Fixed(targets) => targets.clone(),
@@ -170,120 +217,10 @@ fn targets(
     let missing = table.trained().find(|(weight, _)| !known.contains(weight));
     match missing {
         None if layers > 0 => Ok(wanted),
-        None => Err((Trouble::ModelUnusable, "its model has no blocks".to_owned())),
+        None => Err(Lack::new(Trouble::ModelUnusable, "its model has no blocks")),
         Some((weight, _)) => {
             let detail = format!("its model has no weight {weight}, which the job targets");
-            Err((Trouble::ModelUnusable, detail))
+            Err(Lack::new(Trouble::ModelUnusable, detail))
         }
     }
-}
-
-fn build<'a>(
-    name: &'a WorkerName,
-    profile: &'a Profile,
-    usable: Usable<'a>,
-    spec: &Spec,
-    noise: BatchNoise,
-) -> Result<Site<'a>, (Trouble, String)> {
-    let measured = &profile.measurement;
-    let Usable { targets, mode } = usable;
-    let layers = measured.layers;
-    let rank_max = spec.adapter.rank_max;
-    let global = RankTable::uniform(&targets, layers, rank_max);
-    let download_bytes = adapter_bytes(&global, &measured.weights);
-    let margin = memory_margin(mode);
-    let mut all = Vec::new();
-    for rank in ranks(spec) {
-        let table = RankTable::uniform(&targets, layers, rank);
-        for batch in batches(spec, measured.records) {
-            let predicted = predict(measured, mode, spec, &table, batch, download_bytes);
-            all.push(Candidate {
-                rank,
-                batch,
-                gain: finish::gain(rank, rank_max, batch, noise),
-                needed_bytes: needed_bytes(&predicted, margin),
-                predicted,
-            });
-        }
-    }
-    let mut site = Site {
-        name,
-        profile,
-        mode,
-        share: 0.0,
-        targets,
-        all,
-        fitting: Vec::new(),
-        most_seconds: most_seconds(spec) / (1.0 + time_margin(mode)),
-        margin,
-        noise,
-    };
-    site.fitting = fitting(&site);
-    if site.fitting.is_empty() {
-        return Err(lacking(&site, spec));
-    }
-    Ok(site)
-}
-
-/// The longest round that the job allows: its round's deadline, if fixed, and an equal part of the
-/// time that the whole job has.
-pub(super) fn most_seconds(spec: &Spec) -> f64 {
-    let part = spec.deadline_seconds as f64 / f64::from(spec.rounds.count.max(1));
-    match spec.rounds.deadline.fixed() {
-        Some(seconds) => part.min(f64::from(*seconds)),
-        None => part,
-    }
-}
-
-fn fitting(site: &Site<'_>) -> Vec<(usize, usize)> {
-    let in_time = |c: &Candidate| c.predicted.round_seconds <= site.most_seconds;
-    let fits = |c: &Candidate| site.has_memory_for(c) && in_time(c);
-    let indexed = site.all.iter().enumerate().filter(|(_, c)| fits(c));
-    let mut fitting: Vec<(usize, &Candidate)> = indexed.collect();
-    // Stable: of equal times the smaller rank and batch comes first.
-    fitting.sort_by(|(_, left), (_, right)| {
-        let (left, right) = (&left.predicted, &right.predicted);
-        left.round_seconds.total_cmp(&right.round_seconds)
-    });
-    let mut best: Option<(usize, f64)> = None;
-    let with_best = fitting.into_iter().map(|(index, candidate)| {
-        let kept = match best {
-            Some((kept, gain)) if gain >= candidate.gain => kept,
-            _ => {
-                best = Some((index, candidate.gain));
-                index
-            }
-        };
-        (index, kept)
-    });
-    with_best.collect()
-}
-
-/// What the smallest choice lacks, with figures.
-fn lacking(site: &Site<'_>, spec: &Spec) -> (Trouble, String) {
-    // Invariant: `ranks` and `batches` are never empty, and ascend.
-    let Some(least) = site.all.first() else {
-        return (Trouble::Internal, "nothing could be tried".to_owned());
-    };
-    let smallest = format!(
-        "the smallest choice the job allows (rank {}, {} records a step of up to {} tokens)",
-        least.rank, least.batch, spec.training.sequence_length,
-    );
-    let limit = site.profile.measurement.memory_limit_bytes as f64;
-    if least.needed_bytes > limit {
-        let detail = format!(
-            "{smallest} needs {} of memory and it may use {}: {} are missing",
-            units::bytes(least.needed_bytes),
-            units::bytes(limit),
-            units::bytes(least.needed_bytes - limit),
-        );
-        return (Trouble::OutOfMemory, detail);
-    }
-    let detail = format!(
-        "{smallest} takes {} a round and the job's deadlines leave {}: {} are missing",
-        units::seconds(least.predicted.round_seconds),
-        units::seconds(site.most_seconds),
-        units::seconds(least.predicted.round_seconds - site.most_seconds),
-    );
-    (Trouble::TooLate, detail)
 }

@@ -1,10 +1,11 @@
-use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
 use domain::job::spec::{Base, Optimizer};
-use domain::plan::Binding;
+use domain::plan::{Binding, Change, RankBasis};
 use domain::profile::{
-    CostModel, GradientNoise, Measurement, Mode, ModeMeasurement, ModeProfile, Sample,
+    CostModel, GradientNoise, Importance, ImportanceMethod, Measurement, Mode, ModeMeasurement,
+    ModeProfile, Sample, WeightImportance,
 };
 use proptest::prelude::*;
 
@@ -13,9 +14,13 @@ use std::collections::BTreeSet;
 use super::*;
 
 mod fixture;
+mod fleet;
+mod importance;
 mod modes;
 mod noise;
+mod replan;
 mod scoring;
+mod zeroth;
 
 use fixture::{mode, site};
 
@@ -58,8 +63,8 @@ fn three_unequal_sites_finish_together_and_the_faster_train_more() {
         assert!(share > 0.85, "{name} waits: {share}");
     }
     let worth = |name| {
-        let worker = of(&plan, name);
-        gain(worker.ranks.max(), 32, worker.batch, noise::noise(None))
+        let (rank, batch) = (of(&plan, name).ranks.max(), of(&plan, name).batch);
+        f64::from(rank).ln_1p() * noise::noise(None).worth(batch)
     };
     assert!(worth("a") < worth("b") && worth("b") < worth("c"));
     assert!(
@@ -95,7 +100,9 @@ fn a_small_memory_binds_and_the_explanation_says_what_more_would_take() {
         assert!(rejected.rank > worker.ranks.max() || rejected.batch > worker.batch);
         let because = &rejected.because;
         assert!(
-            because.contains("more than the worker may use") || because.contains("finishes in")
+            because.contains("more than the worker may use")
+                || because.contains("finishes in")
+                || because.contains("it leaves room for")
         );
         assert!(worker.why.text.contains(because.as_str()));
     }
@@ -329,6 +336,9 @@ fn the_linter_finds_what_is_wrong() {
     check("no workers", &|plan| plan.workers.clear());
     check("bytes and may use", &|plan| {
         worker(plan, &|w| w.batch = 1000)
+    });
+    check("cannot execute zeroth-order", &|plan| {
+        worker(plan, &|w| w.optimizer = Optimizer::Mezo)
     });
     check("trains nothing", &|plan| {
         worker(plan, &|w| w.ranks = RankTable::default())

@@ -1,4 +1,4 @@
-//! Bytes and seconds as people read them.
+//! Bytes, seconds and losses as people read them.
 
 /// Bytes in GiB from 1 GiB on, else in MiB.
 pub(super) fn bytes(bytes: f64) -> String {
@@ -16,5 +16,16 @@ pub(super) fn seconds(seconds: f64) -> String {
         format!("{seconds:.1} s")
     } else {
         format!("{:.1} ms", seconds * 1000.0)
+    }
+}
+
+/// A loss or a difference of losses, with three digits that say something.
+pub(super) fn loss(loss: f64) -> String {
+    if loss.abs() >= 0.1 {
+        format!("{loss:.3}")
+    } else if loss.abs() >= 1e-4 {
+        format!("{loss:.5}")
+    } else {
+        format!("{loss:.1e}")
     }
 }

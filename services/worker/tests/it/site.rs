@@ -206,6 +206,7 @@ pub fn plan(measured: &Probed, ranks: RankTable) -> WorkerPlan {
             text: String::new(),
             binding: Binding::Job,
             rejected: Vec::new(),
+            ranks: Vec::new(),
         },
     }
 }

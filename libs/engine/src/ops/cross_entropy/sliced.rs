@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Scratch;
+use super::{Scratch, first_or_more, parts};
 use crate::ops::Table;
 use crate::ops::frozen::{self, Frozen};
-use crate::ops::product::{Into, View, ViewMut};
+use crate::ops::product::{View, ViewMut};
 use crate::ops::simd::{exp, max, sum, wide};
 
 /// Positions that are scored together: the output layer is read once for all of them.
@@ -101,7 +101,7 @@ fn normalized<T: Table>(
 ) -> Result<Normalized, T::Error> {
     let mut normalizers = vec![Normalizer::EMPTY; wanted.len()];
     let mut found: Vec<Vec<f32>> = wanted.iter().map(|ids| vec![0.0; ids.len()]).collect();
-    for piece in pieces(output.weight.count()) {
+    for piece in parts(output.weight.count(), PIECE) {
         let logits = scratch.piece(x, output, &piece)?;
         let rows = logits.par_chunks(piece.len()).zip(&mut normalizers);
         rows.for_each(|(row, normalizer)| wide(|| normalizer.add(row)));
@@ -129,7 +129,7 @@ fn gradient<T: Table>(
 ) -> Result<(), T::Error> {
     let width = output.weight.width();
     let positions = dx.len() / width;
-    for piece in pieces(output.weight.count()) {
+    for piece in parts(output.weight.count(), PIECE) {
         let logits = scratch.piece(x, output, &piece)?;
         let rows = logits
             .par_chunks_mut(piece.len())
@@ -145,21 +145,12 @@ fn gradient<T: Table>(
                 row[*target as usize - piece.start] -= scale;
             }
         });
-        let into = if piece.start == 0 {
-            Into::Overwrite
-        } else {
-            Into::Add
-        };
+        let into = first_or_more(&piece);
         let dx = ViewMut::new(dx, positions, width);
         let gradient = View::new(&scratch.logits, positions, piece.len());
         frozen::backward(dx, gradient, output, piece, into, &mut scratch.products)?;
     }
     Ok(())
-}
-
-fn pieces(vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
-    let starts = (0..vocabulary).step_by(PIECE);
-    starts.map(move |first| first..(first + PIECE).min(vocabulary))
 }
 
 impl Scratch {

@@ -5,8 +5,8 @@
 )]
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512bh, __m512i, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps,
+    _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
     _mm512_storeu_si512,
 };
 
@@ -31,23 +31,27 @@ pub(super) unsafe fn block(
         unsafe {
             let (c, left) = (c.add(first * stride), (left.add(first * pitch), pitch));
             match word {
-                Word::Pair => pairs((c.cast(), stride), left, panel, words),
-                Word::Quad => quads((c.cast(), stride), left, panel, words),
+                Word::Pair => tall::<PAIRS>((c, stride), left, panel, words),
+                Word::Quad => tall::<QUADS>((c, stride), left, panel, words),
             }
         }
     }
 }
 
+/// Which words [`tall`] multiplies.
+const PAIRS: bool = false;
+const QUADS: bool = true;
+
 /// # Safety
 /// As [`block`], for [`TALL`] rows.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs(
-    (c, stride): (*mut f32, usize),
+#[target_feature(enable = "avx512f,avx512bf16,avx512vnni")]
+unsafe fn tall<const WORDS: bool>(
+    (c, stride): (*mut u32, usize),
     (left, pitch): (*const u32, usize),
     panel: *const u32,
     words: usize,
 ) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; TALL];
+    let mut sums = [[_mm512_setzero_si512(); 2]; TALL];
     for k in 0..words {
         // SAFETY: line `k` of the panel and word `k` of each row; the caller vouches for them.
         unsafe {
@@ -55,49 +59,9 @@ unsafe fn pairs(
             let low: __m512i = _mm512_loadu_si512(line.cast());
             let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
             for (i, [a, b]) in sums.iter_mut().enumerate() {
-                let x = halves(_mm512_set1_epi32(*left.add(i * pitch + k) as i32));
-                *a = _mm512_dpbf16_ps(*a, x, halves(low));
-                *b = _mm512_dpbf16_ps(*b, x, halves(high));
-            }
-        }
-    }
-    for (i, [a, b]) in sums.into_iter().enumerate() {
-        // SAFETY: row `i` of `c`.
-        unsafe {
-            _mm512_storeu_ps(c.add(i * stride), a);
-            _mm512_storeu_ps(c.add(i * stride + 16), b);
-        }
-    }
-}
-
-/// The same 64 bytes as bf16.
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn halves(words: __m512i) -> __m512bh {
-    // SAFETY: both are 64 plain bytes.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
-}
-
-/// # Safety
-/// As [`block`], for [`TALL`] rows.
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn quads(
-    (c, stride): (*mut i32, usize),
-    (left, pitch): (*const u32, usize),
-    panel: *const u32,
-    words: usize,
-) {
-    let mut sums = [[_mm512_setzero_si512(); 2]; TALL];
-    for k in 0..words {
-        // SAFETY: as in `pairs`.
-        unsafe {
-            let line = panel.add(k * PANEL);
-            let low: __m512i = _mm512_loadu_si512(line.cast());
-            let high: __m512i = _mm512_loadu_si512(line.add(16).cast());
-            for (i, [a, b]) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_epi32(*left.add(i * pitch + k) as i32);
-                *a = _mm512_dpbusd_epi32(*a, x, low);
-                *b = _mm512_dpbusd_epi32(*b, x, high);
+                *a = dot::<WORDS>(*a, x, low);
+                *b = dot::<WORDS>(*b, x, high);
             }
         }
     }
@@ -108,4 +72,23 @@ unsafe fn quads(
             _mm512_storeu_si512(c.add(i * stride + 16).cast(), b);
         }
     }
+}
+
+/// `sums + x·y`, word by word; sums of pairs are `f32`, of quads `i32`.
+#[target_feature(enable = "avx512f,avx512bf16,avx512vnni")]
+#[inline]
+fn dot<const WORDS: bool>(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+    if WORDS == QUADS {
+        return _mm512_dpbusd_epi32(sums, x, y);
+    }
+    let sums = _mm512_castsi512_ps(sums);
+    _mm512_castps_si512(_mm512_dpbf16_ps(sums, halves(x), halves(y)))
+}
+
+/// The same 64 bytes as bf16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn halves(words: __m512i) -> __m512bh {
+    // SAFETY: both are 64 plain bytes.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
 }

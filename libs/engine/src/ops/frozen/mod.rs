@@ -73,25 +73,24 @@ impl<T> Frozen<'_, T> {
             && tokens >= FEW
     }
 
-    /// Whether [`forward_beside`] and [`backward_beside`] are faster for so many tokens than the
-    /// product and the change by themselves.
+    /// Whether [`beside`] is faster for so many tokens than the product and the change by themselves.
     #[must_use]
-    pub const fn takes_beside(&self, tokens: usize) -> Sides {
+    pub const fn takes_beside(&self, tokens: usize, way: Way) -> bool {
         let words = self.prefers_many(tokens);
-        Sides {
-            forward: words && matches!(self.kernel.compute(), Compute::Bf16),
-            backward: words,
+        match way {
+            Way::Forward => words && matches!(self.kernel.compute(), Compute::Bf16),
+            Way::Backward => words,
         }
     }
 }
 
-/// In which directions the change goes along with the product.
+/// Which way a product goes: from inputs to outputs, or from the outputs' gradient to the inputs'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sides {
-    /// [`forward_beside`]
-    pub forward: bool,
-    /// [`backward_beside`]
-    pub backward: bool,
+pub enum Way {
+    /// `x · weightᵀ`
+    Forward,
+    /// `dy · weight`
+    Backward,
 }
 
 /// Buffers that products use again.
@@ -137,23 +136,25 @@ pub fn forward<T: Table>(
     Ok(())
 }
 
-/// `low` `[tokens, rank]` ← `x · aᵀ`, then `y ← x · weightᵀ + low · bᵀ`, as one product.
+/// A product and the change beside it as one. Forward: `low` `[tokens, rank]` ← `x · aᵀ`, then
+/// `y ← x · weightᵀ + low · bᵀ`. Backward: `low ← x · b`, then `y ← x · weight + low · a`, where `x` is the
+/// gradient of the output, `low` that of the forward's and `y` that of the input.
 ///
 /// # Errors
 /// The weight cannot be decoded.
 ///
 /// # Panics
 /// The shapes do not match, or the kernel does not take it: see [`Frozen::takes_beside`].
-pub fn forward_beside<T: Table>(
-    y: ViewMut<'_>,
-    low: ViewMut<'_>,
+pub fn beside<T: Table>(
+    way: Way,
+    (y, low): (ViewMut<'_>, ViewMut<'_>),
     x: View<'_>,
     frozen: Frozen<'_, T>,
-    beside: Beside<'_>,
+    change: Beside<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), T::Error> {
     assert!(
-        frozen.takes_beside(x.rows()).forward,
+        frozen.takes_beside(x.rows(), way),
         "the kernel takes no change beside its product"
     );
     #[cfg(target_arch = "x86_64")]
@@ -161,38 +162,8 @@ pub fn forward_beside<T: Table>(
         let (outputs, inputs) = (frozen.weight.count(), frozen.weight.width());
         let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
         let w = View::new(rows, outputs, inputs);
-        let unit = frozen.kernel.unit();
-        tiled::forward_beside((y, low), x, w, beside, unit, &mut scratch.tiled);
-    }
-    Ok(())
-}
-
-/// `d_low` `[tokens, rank]` ← `dy · b`, then `dx ← dy · weight + d_low · a`, as one product.
-///
-/// # Errors
-/// The weight cannot be decoded.
-///
-/// # Panics
-/// As [`forward_beside`].
-pub fn backward_beside<T: Table>(
-    dx: ViewMut<'_>,
-    d_low: ViewMut<'_>,
-    dy: View<'_>,
-    frozen: Frozen<'_, T>,
-    beside: Beside<'_>,
-    scratch: &mut Scratch,
-) -> Result<(), T::Error> {
-    assert!(
-        frozen.takes_beside(dy.rows()).backward,
-        "the kernel takes no change beside its product"
-    );
-    #[cfg(target_arch = "x86_64")]
-    {
-        let (outputs, inputs) = (frozen.weight.count(), frozen.weight.width());
-        let rows = frozen.weight.rows(0..outputs, &mut scratch.decoded)?;
-        let w = View::new(rows, outputs, inputs);
-        let unit = frozen.kernel.unit();
-        tiled::backward_beside((dx, d_low), dy, w, beside, unit, &mut scratch.tiled);
+        let with = (frozen.kernel.unit(), &mut scratch.tiled);
+        tiled::beside(way, (y, low), x, w, change, with);
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Products in blocks of words, with tiles or dot-product instructions.
 
+use std::ops::Range;
+
 use super::aligned::Aligned;
 use super::blocks::Product;
 use super::words::{
     Column, Shape, Word, left_pairs, left_quads, panels, panels_of_quads, panels_of_transposed,
 };
-use super::{Beside, Into};
+use super::{Beside, Into, Way};
 use crate::kernel::Unit;
 use crate::ops::product::{View, ViewMut};
 
@@ -25,36 +27,6 @@ pub(super) fn forward(y: ViewMut<'_>, x: View<'_>, w: View<'_>, unit: Unit, scra
     let (left, right) = operands(scratch, shape);
     left_pairs(left, x, shape, &all);
     panels_of_transposed(right, w, shape, &all);
-    Product::new(shape, left, right, unit).run(y, Into::Overwrite);
-}
-
-/// `low ← x · aᵀ`, then `y ← x · wᵀ + low · bᵀ`, all rounded to bf16.
-pub(super) fn forward_beside(
-    (y, mut low): (ViewMut<'_>, ViewMut<'_>),
-    x: View<'_>,
-    w: View<'_>,
-    beside: Beside<'_>,
-    unit: Unit,
-    scratch: &mut Scratch,
-) {
-    let shape = shape(x, w.rows(), &[x.cols(), low.cols()]);
-    let own = 0..Word::Pair.words(x.cols());
-    let side = own.end..shape.words;
-    let (left, right) = operands(scratch, shape);
-    left_pairs(left, x, shape, &own);
-
-    let narrow = Shape {
-        words: own.end,
-        cols: low.cols(),
-        ..shape
-    };
-    let first = narrow.whole(right);
-    panels_of_transposed(first, beside.a, narrow, &own);
-    Product::new(narrow, left, first, unit).run_pitched(low.reborrow(), shape.words);
-
-    left_pairs(left, low.view(), shape, &side);
-    panels_of_transposed(right, w, shape, &own);
-    panels_of_transposed(right, beside.b, shape, &side);
     Product::new(shape, left, right, unit).run(y, Into::Overwrite);
 }
 
@@ -98,35 +70,43 @@ pub(super) fn backward(
     Product::new(shape, left, right, unit).run(dx, into);
 }
 
-/// `d_low ← dy · b`, then `dx ← dy · w + d_low · a`, all rounded to bf16.
-pub(super) fn backward_beside(
-    (dx, mut d_low): (ViewMut<'_>, ViewMut<'_>),
-    dy: View<'_>,
+/// Forward `low ← x · aᵀ`, then `y ← x · wᵀ + low · bᵀ`; backward `low ← x · b`, then
+/// `y ← x · w + low · a`, with gradients as `x`, `low` and `y`. All rounded to bf16.
+pub(super) fn beside(
+    way: Way,
+    (y, mut low): (ViewMut<'_>, ViewMut<'_>),
+    x: View<'_>,
     w: View<'_>,
-    beside: Beside<'_>,
-    unit: Unit,
-    scratch: &mut Scratch,
+    Beside { a, b }: Beside<'_>,
+    (unit, scratch): (Unit, &mut Scratch),
 ) {
-    let shape = shape(dy, w.cols(), &[w.rows(), d_low.cols()]);
-    let own = 0..Word::Pair.words(w.rows());
+    let (pack, cols, first, second): (Pack, _, _, _) = match way {
+        Way::Forward => (panels_of_transposed, w.rows(), a, b),
+        Way::Backward => (panels, w.cols(), b, a),
+    };
+    let shape = shape(x, cols, &[x.cols(), low.cols()]);
+    let own = 0..Word::Pair.words(x.cols());
     let side = own.end..shape.words;
     let (left, right) = operands(scratch, shape);
-    left_pairs(left, dy, shape, &own);
+    left_pairs(left, x, shape, &own);
 
     let narrow = Shape {
         words: own.end,
-        cols: d_low.cols(),
+        cols: low.cols(),
         ..shape
     };
-    let first = narrow.whole(right);
-    panels(first, beside.b, narrow, &own);
-    Product::new(narrow, left, first, unit).run_pitched(d_low.reborrow(), shape.words);
+    let factor = narrow.whole(right);
+    pack(factor, first, narrow, &own);
+    Product::new(narrow, left, factor, unit).run_pitched(low.reborrow(), shape.words);
 
-    left_pairs(left, d_low.view(), shape, &side);
-    panels(right, w, shape, &own);
-    panels(right, beside.a, shape, &side);
-    Product::new(shape, left, right, unit).run(dx, Into::Overwrite);
+    left_pairs(left, low.view(), shape, &side);
+    pack(right, w, shape, &own);
+    pack(right, second, shape, &side);
+    Product::new(shape, left, right, unit).run(y, Into::Overwrite);
 }
+
+/// Brings a segment of the right operand into panels.
+type Pack = fn(&mut [u32], View<'_>, Shape, &Range<usize>);
 
 /// The shape of a product of pairs whose inner dimension has these segments.
 fn shape(left: View<'_>, cols: usize, segments: &[usize]) -> Shape {

@@ -194,6 +194,7 @@ impl<'a> Case<'a> {
                 optimizer,
                 state: state.map(|state| state as &dyn Source),
             }),
+            threads: super::round::all_threads(),
         };
         let (mut out, mut moments) = (Memory::default(), Memory::default());
         let state = self.optimizer.map(|_| &mut moments as &mut dyn Sink);

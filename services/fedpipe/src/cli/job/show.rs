@@ -88,14 +88,25 @@ pub fn jobs(value: &Value) -> anyhow::Result<String> {
 pub fn plan(value: &Value) -> anyhow::Result<String> {
     let plan: Plan = serde_json::from_value(value.clone())?;
     let mut lines = vec![format!("plan {} of {}", plan.version.0, plan.job)];
+    lines.extend(
+        plan.replaces
+            .iter()
+            .map(|why| format!("it replaces the one before: {why}")),
+    );
+    if !plan.shrunk.is_empty() {
+        let shrunk = plan.shrunk.len();
+        lines.push(format!("{shrunk} weights have a lower rank than before"));
+    }
     for (name, worker) in &plan.workers {
         let ranks: std::collections::BTreeSet<u16> =
             worker.ranks.trained().map(|(_, rank)| rank).collect();
         let ranks: Vec<String> = ranks.iter().map(u16::to_string).collect();
         lines.push(format!(
-            "{name}: rank {}, batch {}, {} steps, {} thread(s); {:.2} s a step, {:.1} s a round, {} peak, {} up",
+            "{name}: rank {}, batch {}, {} base{}, {} steps, {} thread(s); {:.2} s a step, {:.1} s a round, {} peak, {} up",
             ranks.join("/"),
             worker.batch,
+            format!("{:?}", worker.base).to_lowercase(),
+            if worker.checkpoint { " with activations recomputed" } else { "" },
             worker.local_steps,
             worker.threads,
             worker.predicted.step_seconds,

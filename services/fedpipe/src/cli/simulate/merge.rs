@@ -105,6 +105,7 @@ pub fn merge(
         seed: spec.training.seed,
         out: files.out,
         state_out: files.state_out,
+        threads: strategy::round::all_threads(),
     };
     let folded = round.merge()?;
     Ok((folded, round.has_state()))

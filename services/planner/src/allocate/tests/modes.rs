@@ -1,42 +1,139 @@
 use super::*;
 
+/// Adds a mode to a site: its step takes `slower` times as long, its base `smaller` of the memory.
+fn add(profile: &mut Profile, change: impl Fn(&mut Mode), slower: f64, smaller: f64, loss: f64) {
+    let (mut measured, mut fitted) = (
+        profile.measurement.modes[0].clone(),
+        profile.modes[0].clone(),
+    );
+    let mut mode = mode();
+    change(&mut mode);
+    let cost = &mut fitted.cost;
+    cost.seconds_per_token *= slower;
+    cost.memory_fixed *= smaller;
+    cost.memory_per_token *= smaller;
+    (measured.mode, fitted.mode) = (mode.clone(), mode);
+    measured.loss = Some(loss);
+    profile.measurement.modes.push(measured);
+    profile.modes.push(fitted);
+}
+
+/// A site of one gigabyte whose base came in f32 at a loss of 2.
+fn measured(memory: u64) -> (WorkerName, Profile) {
+    let (name, mut profile) = site("a", 1.0, memory);
+    profile.measurement.modes[0].loss = Some(2.0);
+    (name, profile)
+}
+
 #[test]
-fn of_the_modes_that_the_job_allows_the_fastest_without_checkpointing_is_planned() {
-    let (name, mut profile) = site("a", 1.0, 8 * GIB);
-    let mut add = |base, checkpoint, optimizer, factor: f64| {
-        let (mut measured, mut fitted) = (
-            profile.measurement.modes[0].clone(),
-            profile.modes[0].clone(),
-        );
-        let mode = Mode {
-            base,
-            checkpoint,
-            optimizer,
-            ..mode()
+fn a_faster_base_is_taken_if_its_rounding_costs_less_than_it_gains_and_the_job_allows_it() {
+    for (loss, expected) in [(2.001, Base::Int8), (3.9, Base::Source)] {
+        let (name, mut profile) = measured(8 * GIB);
+        add(&mut profile, |mode| mode.base = Base::Int8, 0.5, 1.0, loss);
+        let sites = [(name, profile)];
+        let plan = plan(&spec(), &sites, 1).expect("possible");
+        let worker = of(&plan, "a");
+        assert_eq!(worker.base, expected, "{}", worker.why.text);
+        let other = worker.why.rejected.iter();
+        let other: Vec<_> = other
+            .filter(|other| other.change == Some(Change::Base))
+            .collect();
+        let [other] = other.as_slice() else {
+            panic!("{:?}", worker.why.rejected)
         };
-        fitted.cost.seconds_per_token *= factor;
-        (measured.mode, fitted.mode) = (mode.clone(), mode);
-        profile.measurement.modes.push(measured);
-        profile.modes.push(fitted);
-    };
-    add(Base::Bf16, false, Optimizer::Adamw, 0.5);
-    add(Base::Int8, false, Optimizer::Adamw, 0.7);
-    add(Base::Int8, true, Optimizer::Adamw, 0.1);
-    add(Base::Int8, false, Optimizer::Mezo, 0.1);
-    let sites = [(name, profile)];
-    for (asked, expected) in [(Base::Auto, Base::Bf16), (Base::Int8, Base::Int8)] {
-        let mut spec = spec();
-        spec.precision.base = asked;
-        let plan = plan(&spec, &sites, 1).expect("possible");
-        let chosen = of(&plan, "a").mode();
-        let expected = Mode {
-            base: expected,
-            ..mode()
-        };
-        assert_eq!(chosen, expected);
+        let mode = other.mode.as_ref().expect("another mode");
+        assert_ne!(mode.base, expected);
+        if expected == Base::Source {
+            let because = &other.because;
+            assert!(
+                because.contains("its rounding raises the measured loss by 1.900"),
+                "{because}"
+            );
+        }
+        assert!(worker.why.text.contains(&other.because));
     }
+}
+
+#[test]
+fn the_base_that_the_job_fixes_is_never_changed() {
+    let (name, mut profile) = measured(8 * GIB);
+    add(&mut profile, |mode| mode.base = Base::Int8, 0.5, 0.5, 2.0);
+    add(&mut profile, |mode| mode.base = Base::Bf16, 0.7, 0.7, 2.0);
+    let sites = [(name, profile)];
     let mut spec = spec();
+    spec.precision.base = Base::Bf16;
+    let chosen = plan(&spec, &sites, 1).expect("possible");
+    assert_eq!(of(&chosen, "a").base, Base::Bf16);
     spec.precision.base = Base::Nf4;
     let cause = plan(&spec, &sites, 1).expect_err("not measured");
     assert_eq!(cause.sites[0].trouble, Trouble::PlanUnsupported);
+}
+
+#[test]
+fn the_arithmetic_that_the_job_fixes_is_never_changed() {
+    let (name, mut profile) = measured(8 * GIB);
+    add(
+        &mut profile,
+        |mode| mode.kernel = "amx-bf16-2".to_owned(),
+        0.3,
+        1.0,
+        2.0,
+    );
+    add(
+        &mut profile,
+        |mode| mode.kernel = "avx2-f32-2".to_owned(),
+        0.9,
+        1.0,
+        2.0,
+    );
+    let sites = [(name, profile)];
+    let mut spec = spec();
+    assert_eq!(
+        of(&plan(&spec, &sites, 1).expect("possible"), "a").kernel,
+        "amx-bf16-2"
+    );
+    spec.precision.compute = domain::job::spec::Compute::F32;
+    assert_eq!(
+        of(&plan(&spec, &sites, 1).expect("possible"), "a").kernel,
+        "avx2-f32-2"
+    );
+}
+
+#[test]
+fn activations_are_recomputed_where_memory_holds_too_few_otherwise() {
+    let recompute = |mode: &mut Mode| mode.checkpoint = true;
+    for (memory, expected) in [(8 * GIB, false), (GIB * 7 / 10, true)] {
+        let (name, mut profile) = measured(memory);
+        add(&mut profile, recompute, 1.3, 1.0, 2.0);
+        profile.modes[1].cost.memory_per_token = 50_000.0;
+        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+        let worker = of(&plan, "a");
+        assert_eq!(worker.checkpoint, expected, "{}", worker.why.text);
+        let other = worker.why.rejected.iter();
+        let other: Vec<_> = other
+            .filter(|other| other.change == Some(Change::Checkpoint))
+            .collect();
+        assert_eq!(other.len(), 1, "{:?}", worker.why.rejected);
+    }
+}
+
+#[test]
+fn a_base_that_fits_is_taken_where_the_exact_one_does_not() {
+    let (name, mut profile) = measured(GIB * 4 / 10);
+    add(&mut profile, |mode| mode.base = Base::Nf4, 1.5, 0.2, 2.4);
+    let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    assert_eq!(worker.base, Base::Nf4);
+    let other = &worker.why.rejected;
+    let other = other
+        .iter()
+        .find(|other| other.change == Some(Change::Base));
+    let other = other.expect("the base as it came");
+    assert!(
+        other.because.contains("more than the worker may use"),
+        "{}",
+        other.because
+    );
+    assert!(other.memory_bytes.expect("known") > GIB * 4 / 10);
+    assert!(other.round_seconds.expect("known") > 0.0);
 }

@@ -1,8 +1,7 @@
-//! The choices that are looked at for one worker.
+//! The ranks and batches that are looked at.
 
 use domain::job::choice::Choice;
 use domain::job::spec::Spec;
-use domain::plan::Prediction;
 
 /// Batches that `auto` chooses from. Beside the powers of two their halves between, so that workers of
 /// different speed can finish close to each other.
@@ -12,31 +11,15 @@ const BATCHES: [u16; 9] = [1, 2, 4, 6, 8, 12, 16, 24, 32];
 pub(super) const SMALLEST_BATCH: f64 = 1.0;
 pub(super) const LARGEST_BATCH: f64 = 32.0;
 
-/// One choice for one worker.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Candidate {
-    pub rank: u16,
-    pub batch: u16,
-    /// What a round with it is worth, by [`super::gain`].
-    pub gain: f64,
-    pub predicted: Prediction,
-    /// Memory it needs for training and scoring, the margin included, in bytes.
-    pub needed_bytes: f64,
-}
-
-/// The ranks that are legal for the job, ascending: the fixed one, or the powers of two up to `rank_max`
-/// and `rank_max` itself.
-pub(super) fn ranks(spec: &Spec) -> Vec<u16> {
-    let most = spec.adapter.rank_max;
-    match spec.adapter.rank {
-        Choice::Fixed(rank) => vec![rank],
-        Choice::Auto => {
-            let powers = (0..16).map(|power| 1u16 << power);
-            let mut ranks: Vec<u16> = powers.take_while(|rank| *rank < most).collect();
-            ranks.push(most);
-            ranks
-        }
-    }
+/// Ranks above 0 that a weight may have, ascending: the powers of two from `least` up to the job's
+/// highest, and that one itself.
+pub(super) fn ranks(least: u16, rank_max: u16) -> Vec<u16> {
+    let powers = (0..16).map(|power| 1u16 << power);
+    let mut ranks: Vec<u16> = powers
+        .filter(|rank| *rank >= least && *rank < rank_max)
+        .collect();
+    ranks.push(rank_max);
+    ranks
 }
 
 /// Records that a round must average for its loss to leave a site that did not consent to less

@@ -1,6 +1,7 @@
-//! Standard normal numbers of a counter-based generator: the direction of a zeroth-order step.
+//! Standard normal numbers of a counter-based generator: the direction of a zeroth-order step, and the
+//! random matrices of a sketch.
 //!
-//! Promises: value `i` of a tensor depends on (seed, step, tensor, `i`) alone, so any part can be
+//! Promises: value `i` of a tensor depends on its stream, the tensor and `i` alone, so any part can be
 //! made again at any time, on any machine and any number of threads, with the same bits. No library
 //! function whose last bit differs between systems is used.
 //!
@@ -22,30 +23,45 @@ const GROUP: usize = 32;
 /// Values of a task.
 const CHUNK: usize = 128 * GROUP;
 
-/// The direction of one step, for every tensor of an adapter.
+/// One stream of numbers, for every tensor of a model.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Direction {
+pub(crate) struct Normals {
     key: [u8; 32],
+    /// Added to a tensor's number, which has 32 bits.
+    first: u64,
 }
 
-impl Direction {
-    /// The direction of step `step` of the run that `seed` names.
-    pub(crate) fn new(seed: u64, step: u64) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(b"fedpipe zeroth-order direction");
-        digest.update(seed.to_le_bytes());
-        digest.update(step.to_le_bytes());
+impl Normals {
+    /// The direction of perturbation `perturbation` in step `step` of the run that `seed` names.
+    pub(crate) fn direction(seed: u64, step: u64, perturbation: u32) -> Self {
         Self {
-            key: digest.finalize().into(),
+            key: key("fedpipe zeroth-order direction", seed, step),
+            first: u64::from(perturbation) << 32,
+        }
+    }
+
+    /// The random matrices of the sketches that `seed` names: `side` tells those of one weight apart.
+    pub(crate) fn sketch(seed: u64, side: u64) -> Self {
+        Self {
+            key: key("fedpipe gradient sketch", seed, side),
+            first: 0,
+        }
+    }
+
+    /// The start of the triplets that `seed` names.
+    pub(crate) fn triplets(seed: u64) -> Self {
+        Self {
+            key: key("fedpipe triplets", seed, 0),
+            first: 0,
         }
     }
 
     /// `values += factor · z`, with the numbers `z` of `tensor`.
-    pub(crate) fn add(&self, tensor: u64, values: &mut [f32], factor: f32) {
+    pub(crate) fn add(&self, tensor: u32, values: &mut [f32], factor: f32) {
         let tasks = values.par_chunks_mut(CHUNK).enumerate();
         tasks.for_each(|(chunk, values)| {
             let mut generator = ChaCha12Rng::from_seed(self.key);
-            generator.set_stream(tensor);
+            generator.set_stream(self.first + u64::from(tensor));
             generator.set_word_pos((chunk * CHUNK) as u128);
             let mut bytes = [0; 4 * GROUP];
             for values in values.chunks_mut(GROUP) {
@@ -59,6 +75,14 @@ impl Direction {
             }
         });
     }
+}
+
+fn key(purpose: &str, seed: u64, index: u64) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(purpose);
+    digest.update(seed.to_le_bytes());
+    digest.update(index.to_le_bytes());
+    digest.finalize().into()
 }
 
 /// 32 words make 32 values: word `i` the radius and word `i + 16` the angle of values `i`, `i + 16`.
@@ -132,10 +156,85 @@ fn sine_cosine(turns: f32) -> (f32, f32) {
 mod tests {
     use super::*;
 
-    fn numbers(seed: u64, step: u64, tensor: u64, len: usize) -> Vec<f32> {
+    /// A direction, and what it begins with. By `tests/reference/make_normals.py`, which knows the
+    /// definition alone.
+    struct Golden {
+        seed: u64,
+        step: u64,
+        perturbation: u32,
+        tensor: u32,
+        /// The bits of the first numbers.
+        first: [u32; 4],
+        /// SHA-256 of the first 1 000 003, little-endian.
+        digest: &'static str,
+    }
+
+    const GOLDEN: [Golden; 4] = [
+        Golden {
+            seed: 0,
+            step: 0,
+            perturbation: 0,
+            tensor: 0,
+            first: [0xbfd1_803c, 0x3e7c_90fa, 0x3ed6_8d93, 0xbeac_6237],
+            digest: "8777c088891db3be56074bc8154f63817123edcc46c5f34fa13c0b13dc47e5bb",
+        },
+        Golden {
+            seed: 7,
+            step: 0,
+            perturbation: 0,
+            tensor: 3,
+            first: [0x3eaf_962d, 0x3ed6_051a, 0x3f04_48e1, 0x3e6f_249b],
+            digest: "9b4c33720ccc09f21a6671c3298ef1fe9b89c5ab7cc3acae1bfe3a0e342d3b4a",
+        },
+        Golden {
+            seed: 7,
+            step: 29,
+            perturbation: 1,
+            tensor: 958,
+            first: [0xbfa8_40ca, 0xbd4f_2930, 0xbee6_4034, 0xbe0b_2dde],
+            digest: "b4937ac6756ae83b7ecbaaed731c2bb8ff49af05225c5da9267d9a2c69e2273c",
+        },
+        Golden {
+            seed: u64::MAX,
+            step: u64::MAX,
+            perturbation: u32::MAX,
+            tensor: u32::MAX,
+            first: [0xbf1b_cefb, 0x3f09_21ea, 0x3eac_fb76, 0x3e9e_33a7],
+            digest: "8a411e5036dd82e98e5e38670f027815567dff33fa8ad28dbb4263b6be543d22",
+        },
+    ];
+
+    fn numbers(seed: u64, step: u64, tensor: u32, len: usize) -> Vec<f32> {
+        perturbed(seed, step, 0, tensor, len)
+    }
+
+    fn perturbed(seed: u64, step: u64, number: u32, tensor: u32, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
-        Direction::new(seed, step).add(tensor, &mut values, 1.0);
+        Normals::direction(seed, step, number).add(tensor, &mut values, 1.0);
         values
+    }
+
+    /// The stream is part of the protocol: a server replays what a site walked, on another machine.
+    #[test]
+    fn the_first_numbers_and_a_long_run_are_the_known_ones() {
+        for known in GOLDEN {
+            let Golden {
+                seed,
+                step,
+                perturbation,
+                tensor,
+                ..
+            } = known;
+            let z = perturbed(seed, step, perturbation, tensor, 1_000_003);
+            let first: Vec<u32> = z.iter().take(4).map(|z| z.to_bits()).collect();
+            let bytes: Vec<u8> = z.iter().flat_map(|z| z.to_le_bytes()).collect();
+            let digest = hex::encode(Sha256::digest(bytes));
+            assert_eq!(first, known.first, "{seed} {step} {perturbation} {tensor}");
+            assert_eq!(
+                digest, known.digest,
+                "{seed} {step} {perturbation} {tensor}"
+            );
+        }
     }
 
     #[test]
@@ -174,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn seed_step_and_tensor_alone_choose_the_numbers() {
+    fn seed_step_perturbation_and_tensor_alone_choose_the_numbers() {
         let long = numbers(1, 2, 3, 3 * CHUNK + 5);
         assert_eq!(
             numbers(1, 2, 3, CHUNK + 7),
@@ -188,6 +287,7 @@ mod tests {
             numbers(2, 2, 3, 8),
             numbers(1, 3, 3, 8),
             numbers(1, 2, 4, 8),
+            perturbed(1, 2, 1, 3, 8),
         ] {
             assert_ne!(other, long[..8]);
         }

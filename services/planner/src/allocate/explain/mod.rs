@@ -1,0 +1,104 @@
+//! Why a worker's choice is what it is: what binds, what the next better choices would have cost, and why
+//! they were rejected.
+
+mod alternatives;
+mod text;
+
+use domain::adapter::RankTable;
+use domain::plan::{Binding, Explanation, Prediction, RankBasis, RankSummary};
+
+use super::program::Instance;
+use super::site::Site;
+use super::solve::Decision;
+
+/// What is to be explained.
+pub(super) struct Chosen<'a> {
+    pub site: &'a Site<'a>,
+    pub decision: &'a Decision<'a>,
+    pub ranks: &'a RankTable,
+    pub predicted: &'a Prediction,
+    /// Seconds in which the fleet finishes.
+    pub fleet_seconds: f64,
+}
+
+impl Chosen<'_> {
+    /// The explanation.
+    pub(super) fn explain(&self) -> Explanation {
+        let rejected = alternatives::rejected(self);
+        let binding = self.binding();
+        let ranks = summary(self.ranks);
+        Explanation {
+            text: text::text(self, binding, &rejected, &ranks),
+            binding,
+            rejected,
+            ranks,
+        }
+    }
+
+    /// The limit whose removal would gain most.
+    fn binding(&self) -> Binding {
+        let spec = self.site.source.spec;
+        if spec.adapter.rank.fixed().is_some() && spec.training.batch.fixed().is_some() {
+            return Binding::Job;
+        }
+        let value = self.decision.solution.value;
+        let without = |memory: f64, seconds: f64| {
+            let instance = Instance {
+                memory,
+                ..self.site.instance(seconds)
+            };
+            most(&instance).map_or(0.0, |most| most - value)
+        };
+        let (by_memory, by_time) = (
+            without(f64::MAX, self.fleet_seconds),
+            without(self.site.memory(), f64::INFINITY),
+        );
+        let least = 1e-9 * value.abs();
+        if by_memory.max(by_time) > least {
+            return if by_memory >= by_time {
+                Binding::Memory
+            } else {
+                Binding::Time
+            };
+        }
+        // Neither alone is in the way: both are, or nothing is.
+        if without(f64::MAX, f64::INFINITY) > least {
+            Binding::Memory
+        } else {
+            Binding::Nothing
+        }
+    }
+
+    /// Whether each weight has its own rank.
+    fn is_by_weight(&self) -> bool {
+        self.site.source.space.basis == RankBasis::Measured
+    }
+}
+
+/// The most that whole steps reach under the budgets.
+fn most(instance: &Instance<'_>) -> Option<f64> {
+    let values = instance.choices.iter().filter_map(|choice| {
+        let room = choice.room(instance.memory, instance.seconds)?;
+        let (_, gain) = instance.frontier.reached(room)?;
+        Some(choice.value(gain))
+    });
+    values.max_by(f64::total_cmp)
+}
+
+fn summary(ranks: &RankTable) -> Vec<RankSummary> {
+    let of = |projection| {
+        let row = ranks.row(projection);
+        let trained = || row.iter().copied().filter(|rank| *rank > 0);
+        let count = |blocks: usize| u16::try_from(blocks).unwrap_or(u16::MAX);
+        let sum: f64 = trained().map(f64::from).sum();
+        RankSummary {
+            projection,
+            trained: count(trained().count()),
+            frozen: count(row.len() - trained().count()),
+            least: trained().min().unwrap_or(0),
+            most: trained().max().unwrap_or(0),
+            mean: sum / row.len().max(1) as f64,
+        }
+    };
+    ranks.targets().map(of).collect()
+}

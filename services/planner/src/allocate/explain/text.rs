@@ -1,0 +1,174 @@
+//! The explanation as one paragraph.
+
+use domain::job::spec::Compute;
+use domain::plan::{Binding, Change, RankBasis, RankSummary, Rejected};
+
+use crate::allocate::mode;
+use crate::allocate::predict::{memory_margin, needed_bytes};
+use crate::allocate::units::{bytes, loss, seconds};
+
+use super::Chosen;
+
+/// Tells what was chosen, on what grounds, what limits it and what was rejected.
+pub(super) fn text(
+    chosen: &Chosen<'_>,
+    binding: Binding,
+    rejected: &[Rejected],
+    ranks: &[RankSummary],
+) -> String {
+    let mut sentences = vec![choice(chosen, ranks), grounds(chosen)];
+    let spec = chosen.site.source.spec;
+    if spec.training.batch.fixed().is_none() {
+        let noise = chosen.site.source.worth.noise.says();
+        sentences.push(format!("The gradient's noise scale is {noise}."));
+    }
+    sentences.push(computing(chosen));
+    for (what, fixed) in [
+        ("rank", spec.adapter.rank.fixed().is_some()),
+        ("batch", spec.training.batch.fixed().is_some()),
+    ] {
+        if fixed {
+            sentences.push(format!("The job fixes the {what}."));
+        }
+    }
+    match binding {
+        Binding::Memory => sentences.push("Memory is what limits it.".to_owned()),
+        Binding::Time => sentences.push(format!(
+            "Time is what limits it: the fleet finishes a round together in {}.",
+            seconds(chosen.fleet_seconds)
+        )),
+        Binding::Nothing => sentences.push("Nothing larger would gain.".to_owned()),
+        Binding::Job => {}
+    }
+    sentences.extend(rejected.iter().map(|other| rejection(chosen, other)));
+    sentences.join(" ")
+}
+
+fn choice(chosen: &Chosen<'_>, ranks: &[RankSummary]) -> String {
+    let (site, predicted) = (chosen.site, chosen.predicted);
+    let margin = memory_margin(chosen.decision.lane.mode);
+    format!(
+        "Trains {} with {} a step: {} a step, {} a round of {} steps, and at most {} of the {} of \
+         memory it may use ({} with {:.1} % for the error that its measurements showed).",
+        trained(chosen, ranks),
+        records(chosen.decision.lane.batch),
+        seconds(predicted.step_seconds),
+        seconds(predicted.round_seconds),
+        site.source.spec.training.local_steps,
+        bytes(predicted.peak_memory_bytes as f64),
+        bytes(site.memory()),
+        bytes(needed_bytes(predicted, margin)),
+        100.0 * margin,
+    )
+}
+
+/// The ranks in words: one for all weights, or the range of each projection.
+fn trained(chosen: &Chosen<'_>, ranks: &[RankSummary]) -> String {
+    let layers = chosen.site.source.space.layers;
+    if !chosen.is_by_weight() {
+        let targets: Vec<&str> = ranks.iter().map(|row| row.projection.module()).collect();
+        let (rank, targets) = (chosen.ranks.max(), targets.join(", "));
+        return format!("rank {rank} on {targets} of all {layers} blocks");
+    }
+    let row = |row: &RankSummary| {
+        let module = row.projection.module();
+        let range = match (row.trained, row.least == row.most) {
+            (0, _) => return format!("{module} nowhere"),
+            (_, true) => format!("{}", row.most),
+            _ => format!("{}–{}", row.least, row.most),
+        };
+        let frozen = match row.frozen {
+            0 => String::new(),
+            frozen => format!(" and frozen in {frozen} blocks"),
+        };
+        format!("{module} {range}{frozen}")
+    };
+    let rows: Vec<String> = ranks.iter().map(row).collect();
+    let frozen: u32 = ranks.iter().map(|row| u32::from(row.frozen)).sum();
+    let all: u32 = ranks
+        .iter()
+        .map(|row| u32::from(row.frozen + row.trained))
+        .sum();
+    format!(
+        "{} of {all} weights, each at its own rank ({})",
+        all - frozen,
+        rows.join(", ")
+    )
+}
+
+/// What the worth of its ranks rests on.
+fn grounds(chosen: &Chosen<'_>) -> String {
+    let space = &chosen.site.source.space;
+    let expects = match chosen.site.source.worth.loss {
+        Some(start) => format!(
+            "a round is expected to lower the loss, {start:.3} at the start, by at most {}",
+            loss(chosen.decision.solution.value)
+        ),
+        None => "no loss was measured, so gains are shares of it".to_owned(),
+    };
+    let agreement = space.agreement.unwrap_or(0.0);
+    match space.basis {
+        RankBasis::Measured => format!(
+            "Ranks follow the measured importance of each weight, on whose order two seeds agree to \
+             {agreement:.2}; {expects}."
+        ),
+        RankBasis::Disagreeing => format!(
+            "All weights have one rank, because two seeds of the probe agree on their importance \
+             to {agreement:.2} only, less than 0.5; {expects}."
+        ),
+        RankBasis::Assumed => format!(
+            "All weights have one rank, and its worth is assumed to fall like 1/j, because no site measured \
+             importance; {expects}."
+        ),
+        RankBasis::Fixed => format!("{}.", capital(&expects)),
+    }
+}
+
+fn computing(chosen: &Chosen<'_>) -> String {
+    let mode = &chosen.decision.lane.mode.mode;
+    let words = mode::words(mode);
+    let tried = chosen.site.profile.modes.len();
+    match chosen.site.source.spec.precision.compute {
+        Compute::Auto if tried > 1 => {
+            format!("It computes on {words}, the best of the {tried} modes it measured.")
+        }
+        Compute::Auto => format!("It computes on {words}."),
+        _ => format!("It computes on {words}, as the job says."),
+    }
+}
+
+fn rejection(chosen: &Chosen<'_>, other: &Rejected) -> String {
+    let size = format!("rank {} with {}", other.rank, records(other.batch));
+    let what = match (&other.mode, other.change) {
+        (Some(mode), _) if chosen.is_by_weight() => {
+            format!(
+                "{} with {}",
+                capital(&mode::words(mode)),
+                records(other.batch)
+            )
+        }
+        (Some(mode), _) => format!("{} at {size}", capital(&mode::words(mode))),
+        (None, Some(Change::Rank)) if chosen.is_by_weight() => {
+            format!("The next higher rank ({})", other.rank)
+        }
+        (None, Some(Change::Batch)) if chosen.is_by_weight() => {
+            format!("A batch of {}", records(other.batch))
+        }
+        (None, _) => capital(&size),
+    };
+    format!("{what} was rejected: {}.", other.because)
+}
+
+fn records(batch: u16) -> String {
+    match batch {
+        1 => "1 record".to_owned(),
+        more => format!("{more} records"),
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}

@@ -1,0 +1,98 @@
+//! One batch in one mode at one site: a choice of the site's program, with what it stands for.
+
+use domain::job::spec::Spec;
+use domain::profile::{ModeProfile, Profile};
+
+use super::mode;
+use super::predict::{Conditions, memory_margin, most_seconds, time_margin};
+use super::program::Choice;
+use super::sizes::batches;
+use super::space::Space;
+use super::worth::Worth;
+
+/// What a choice of a program stands for.
+#[derive(Clone, Copy)]
+pub(super) struct Lane<'a> {
+    pub mode: &'a ModeProfile,
+    pub batch: u16,
+    /// Bytes that scoring needs, the margin included.
+    pub scoring: f64,
+}
+
+/// What choices are made from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub spec: &'a Spec,
+    pub profile: &'a Profile,
+    pub space: &'a Space,
+    pub worth: &'a Worth,
+    pub conditions: Conditions<'a>,
+}
+
+/// Lanes and their choices, index by index.
+#[derive(Default)]
+pub(super) struct Lanes<'a> {
+    pub lanes: Vec<Lane<'a>>,
+    pub choices: Vec<Choice>,
+}
+
+impl<'a> Source<'a> {
+    /// Every batch in every mode that was measured and that the job leaves open: those that can run, and
+    /// those that cannot.
+    pub(super) fn lanes(&self) -> (Lanes<'a>, Lanes<'a>) {
+        let (mut open, mut shown) = (Lanes::default(), Lanes::default());
+        let fitted = self.profile.modes.iter();
+        for fitted in fitted.filter(|fitted| self.is_usable(fitted)) {
+            let of = if mode::runs(&fitted.mode) {
+                &mut open
+            } else {
+                &mut shown
+            };
+            for batch in batches(self.spec, self.profile.measurement.records) {
+                let (lane, choice) = self.lane(fitted, batch);
+                of.lanes.push(lane);
+                of.choices.push(choice);
+            }
+        }
+        (open, shown)
+    }
+
+    /// Whether the job leaves a mode open and everything that a plan needs was measured in it.
+    fn is_usable(&self, fitted: &ModeProfile) -> bool {
+        let measured = self.profile.measurement.mode(&fitted.mode);
+        let scored = measured.is_some_and(|measured| !measured.scoring.is_empty());
+        mode::is_open(&fitted.mode, self.spec)
+            && is_sound(fitted)
+            && (self.spec.evaluation.is_none() || scored)
+    }
+
+    fn lane(&self, fitted: &'a ModeProfile, batch: u16) -> (Lane<'a>, Choice) {
+        let margin = memory_margin(fitted);
+        let scoring = self.conditions.scoring_bytes(fitted, batch).ceil() * (1.0 + margin);
+        let mut memory = self.conditions.training_bytes(fitted, batch);
+        if scoring > self.profile.measurement.memory_limit_bytes as f64 {
+            // No adapter is small enough for it.
+            memory.fixed = f64::INFINITY;
+        }
+        let choice = Choice {
+            factor: self.worth.factor(&fitted.mode, batch),
+            constant: self.worth.constant(self.profile, &fitted.mode),
+            memory,
+            seconds: self.conditions.seconds(fitted, batch, self.space.weights()),
+            longest: most_seconds(self.spec) / (1.0 + time_margin(fitted)),
+        };
+        let lane = Lane {
+            mode: fitted,
+            batch,
+            scoring,
+        };
+        (lane, choice)
+    }
+}
+
+/// Whether every figure of a fit is a number from 0.
+pub(super) fn is_sound(fitted: &ModeProfile) -> bool {
+    let errors = [fitted.fit_error, fitted.memory_error];
+    let mut figures = fitted.cost.coefficients().into_iter().chain(errors);
+    figures.all(|figure| figure.is_finite() && figure >= 0.0)
+}

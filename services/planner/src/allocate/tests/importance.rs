@@ -1,0 +1,205 @@
+use super::*;
+
+/// Importance in which the weights of block 0 hold 100 times the energy of the others.
+pub(super) fn importance(agreement: f64) -> Importance {
+    let weight = |shape: &WeightShape| {
+        let energy = if shape.name.layer() == 0 { 1.0 } else { 0.01 };
+        let energies = (1..=32).map(|j| energy / j as f32);
+        WeightImportance {
+            name: shape.name,
+            energies: energies.collect(),
+        }
+    };
+    let (_, profile) = site("x", 1.0, GIB);
+    Importance {
+        method: ImportanceMethod::Sketch,
+        weights: profile.measurement.weights.iter().map(weight).collect(),
+        agreement,
+        records: 32,
+    }
+}
+
+/// A site whose memory has room for some of the ranks only.
+pub(super) fn narrow(name: &str, agreement: Option<f64>) -> (WorkerName, Profile) {
+    let (name, mut profile) = site(name, 1.0, 8 * GIB);
+    profile.modes[0].cost.memory_per_parameter = 8_000.0;
+    profile.measurement.importance = agreement.map(importance);
+    (name, profile)
+}
+
+#[test]
+fn each_weight_has_the_rank_that_its_importance_deserves() {
+    let plan = plan(&spec(), &[narrow("a", Some(0.9))], 1).expect("possible");
+    let worker = of(&plan, "a");
+    let rank = |layer| worker.ranks.rank(WeightName::new(layer, Projection::Q));
+    assert!(rank(0) > rank(1), "{:?}", worker.ranks);
+    assert_eq!(
+        plan.global,
+        RankTable::uniform(&Projection::ALL, LAYERS, 32)
+    );
+    let basis = plan.basis.as_ref().expect("it was planned");
+    assert_eq!(basis.ranks, RankBasis::Measured);
+    assert_eq!(worker.why.ranks.len(), 7);
+    let text = &worker.why.text;
+    assert!(text.contains("two seeds agree to 0.90"), "{text}");
+    assert!(text.contains("each at its own rank (q_proj "), "{text}");
+    let next = worker
+        .why
+        .rejected
+        .iter()
+        .find(|other| other.change == Some(Change::Rank));
+    assert!(next.expect("more rank").gain.expect("known") > 0.0);
+}
+
+#[test]
+fn importance_on_which_two_seeds_do_not_agree_makes_one_rank_and_the_plan_says_so() {
+    let plan = plan(&spec(), &[narrow("a", Some(0.49))], 1).expect("possible");
+    let worker = of(&plan, "a");
+    let rank = worker.ranks.max();
+    assert_eq!(
+        worker.ranks,
+        RankTable::uniform(&Projection::ALL, LAYERS, rank)
+    );
+    assert_eq!(
+        plan.basis.as_ref().expect("it was planned").ranks,
+        RankBasis::Disagreeing
+    );
+    assert!(
+        worker.why.text.contains("to 0.49 only, less than 0.5"),
+        "{}",
+        worker.why.text
+    );
+}
+
+#[test]
+fn without_importance_a_ranks_worth_is_an_assumption_and_the_plan_says_so() {
+    let plan = plan(&spec(), &[narrow("a", None)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    let rank = worker.ranks.max();
+    assert_eq!(
+        worker.ranks,
+        RankTable::uniform(&Projection::ALL, LAYERS, rank)
+    );
+    assert_eq!(
+        plan.basis.as_ref().expect("it was planned").ranks,
+        RankBasis::Assumed
+    );
+    let text = &worker.why.text;
+    assert!(
+        text.contains("assumed to fall like 1/j, because no site measured"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_site_that_could_not_measure_importance_takes_the_fleets() {
+    let sites = [narrow("a", Some(0.8)), narrow("b", None)];
+    let plan = plan(&spec(), &sites, 2).expect("possible");
+    assert_eq!(of(&plan, "a").ranks, of(&plan, "b").ranks);
+    let basis = plan.basis.as_ref().expect("it was planned");
+    assert_eq!(
+        (basis.ranks, basis.agreement),
+        (RankBasis::Measured, Some(0.8))
+    );
+}
+
+#[test]
+fn importance_counts_by_the_records_of_its_site() {
+    let opposite = |mut importance: Importance| {
+        for weight in &mut importance.weights {
+            let energy = if weight.name.layer() == 2 { 100.0 } else { 1.0 };
+            for (j, own) in (1..).zip(&mut weight.energies) {
+                *own = energy * 0.01 / j as f32;
+            }
+        }
+        importance
+    };
+    let best = |records: [u64; 2]| {
+        let (mut a, mut b) = (narrow("a", Some(0.9)), narrow("b", Some(0.9)));
+        b.1.measurement.importance = Some(opposite(importance(0.9)));
+        (a.1.measurement.records, b.1.measurement.records) = (records[0], records[1]);
+        let plan = plan(&spec(), &[a, b], 2).expect("possible");
+        let rank = |layer| {
+            of(&plan, "a")
+                .ranks
+                .rank(WeightName::new(layer, Projection::Q))
+        };
+        rank(0).cmp(&rank(2))
+    };
+    assert_eq!(best([900, 100]), std::cmp::Ordering::Greater);
+    assert_eq!(best([100, 900]), std::cmp::Ordering::Less);
+}
+
+#[test]
+fn importance_that_lacks_a_weight_or_is_no_number_is_left_out() {
+    for spoil in [
+        |importance: &mut Importance| drop(importance.weights.pop()),
+        |importance: &mut Importance| importance.weights[3].energies[1] = f32::NAN,
+    ] {
+        let (name, mut profile) = narrow("a", Some(0.9));
+        spoil(profile.measurement.importance.as_mut().expect("measured"));
+        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+        assert_eq!(
+            plan.basis.as_ref().expect("it was planned").ranks,
+            RankBasis::Assumed
+        );
+    }
+}
+
+#[test]
+fn targets_that_the_job_names_train_everywhere_if_only_a_little() {
+    let mut spec = spec();
+    let targets = vec![Projection::Q, Projection::V];
+    spec.adapter.targets = Choice::Fixed(targets.clone());
+    let (name, mut profile) = narrow("a", Some(0.9));
+    profile.modes[0].cost.memory_per_parameter = 80_000.0;
+    let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    assert!(
+        targets
+            .iter()
+            .all(|target| !worker.ranks.row(*target).contains(&0))
+    );
+    assert!(
+        worker.ranks.rank(WeightName::new(0, Projection::Q)) > 1,
+        "{:?}",
+        worker.ranks
+    );
+    assert_eq!(worker.ranks.targets().collect::<Vec<_>>(), targets);
+}
+
+#[test]
+fn the_rank_that_the_job_fixes_stays_whatever_importance_says() {
+    let mut spec = spec();
+    spec.adapter.rank = Choice::Fixed(3);
+    let plan = plan(&spec, &[narrow("a", Some(0.9))], 1).expect("possible");
+    assert_eq!(
+        of(&plan, "a").ranks,
+        RankTable::uniform(&Projection::ALL, LAYERS, 3)
+    );
+    assert_eq!(
+        plan.basis.as_ref().expect("it was planned").ranks,
+        RankBasis::Fixed
+    );
+}
+
+#[test]
+fn exact_and_fast_plans_are_worth_the_same_and_say_what_made_them() {
+    use domain::job::planner::Solver;
+    let plan = |solver| {
+        let mut spec = spec();
+        spec.planner.solver = solver;
+        plan(&spec, &[narrow("a", Some(0.9)), narrow("b", Some(0.9))], 2).expect("possible")
+    };
+    let [exact, fast, auto] = [Solver::Exact, Solver::Fast, Solver::Auto].map(plan);
+    let of = |plan: &Plan| plan.basis.clone().expect("it was planned");
+    assert_eq!(
+        (of(&exact).solver, of(&exact).proven),
+        (Solver::Exact, true)
+    );
+    assert_eq!((of(&fast).solver, of(&fast).proven), (Solver::Fast, false));
+    assert_eq!(of(&auto).solver, Solver::Exact);
+    let worth = |plan: &Plan| of(plan).expected_decrease;
+    assert!(worth(&fast) <= worth(&exact) + 1e-9);
+    assert!(worth(&fast) >= 0.99 * worth(&exact));
+}
