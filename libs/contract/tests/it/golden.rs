@@ -8,10 +8,11 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use contract::message::job::{Event, JobEvent};
 use contract::message::report::{Evaluated, Probed};
 use contract::message::task::Probe;
 use contract::{DecodeError, Message};
-use domain::job::spec::Compute;
+use domain::job::spec::{Compute, Importance};
 
 use crate::samples;
 
@@ -115,8 +116,19 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     evaluated.score.bytes_down = 0;
     assert_eq!(read_old::<Evaluated>(1), evaluated);
     let [mut probe, _] = samples::probes();
+    probe.importance = Importance::Uniform;
+    assert_eq!(read_old::<Probe>(2), probe);
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
+    let drifted = samples::events().into_iter();
+    let mut drifted = drifted.filter(|event| event.event.name() == "drifted");
+    let mut drifted = drifted.next().unwrap();
+    if let Event::Drifted { by, .. } = &mut drifted.event {
+        *by = None;
+    }
+    let bytes = fs::read(folder().join("job-event.v1.drifted.msgpack")).unwrap();
+    let read: JobEvent = contract::decode(Some(JobEvent::KIND), Some("1"), &bytes).unwrap();
+    assert_eq!(read, drifted);
 }
 
 #[test]

@@ -8,7 +8,7 @@ pub mod record;
 pub mod spec;
 
 pub use choice::Choice;
-pub use phase::{Phase, Role};
+pub use phase::{Phase, Resume, Role};
 pub use quorum::Quorum;
-pub use record::{Held, IllegalTransition, Job, Owner};
+pub use record::{Held, IllegalTransition, Job, Looks, Owner};
 pub use spec::Spec;

@@ -90,6 +90,21 @@ pub struct Adapter {
     pub rank_max: u16,
     /// LoRA's alpha.
     pub alpha: f64,
+    /// How it is found what each weight is worth.
+    pub importance: Importance,
+}
+
+/// How it is found what each weight is worth training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Importance {
+    /// Singular values of the mean gradient of each frozen weight, from a random sketch.
+    #[default]
+    Sketch,
+    /// The smoothed sensitivity of an adapter in SVD form, over at least 40 steps (AdaLoRA).
+    Adalora,
+    /// Not at all: every weight is worth the same.
+    Uniform,
 }
 
 impl Default for Adapter {
@@ -99,6 +114,7 @@ impl Default for Adapter {
             rank: Choice::Auto,
             rank_max: 32,
             alpha: 32.0,
+            importance: Importance::default(),
         }
     }
 }
