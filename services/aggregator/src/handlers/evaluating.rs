@@ -16,7 +16,7 @@ use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{follow, tasks};
+use crate::rounds::{follow, replan, tasks};
 
 /// A committed round.
 pub struct Merged {
@@ -63,6 +63,7 @@ pub async fn handle(
         merged.global.clone(),
         job.now(),
     );
+    let next = replan::before(aggregator, job.job(), &plan, next, job.now()).await?;
     let paused = matches!(next, Phase::Paused { .. });
     job.advance(next, |job| job.pause_requested &= !paused)
         .await?;

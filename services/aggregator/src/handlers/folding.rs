@@ -19,7 +19,7 @@ use domain::time::UnixMillis;
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{follow, tasks};
+use crate::rounds::{follow, replan, tasks};
 use crate::strategy::{self, Folded, Input, Merge};
 
 /// A decided round.
@@ -72,6 +72,9 @@ pub async fn handle(
     let idle_ms = aggregator.config.liveness.idle_ms;
     let next = follow::after_merge(job.job(), &plan, decided.round, global, job.now(), idle_ms);
     let back: Vec<WorkerName> = returning(aggregator, job.job(), job.now());
+    let mut seen = job.job().clone();
+    seen.lost.retain(|lost| !back.contains(&lost.worker));
+    let next = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
     let paused = matches!(next, domain::job::Phase::Paused { .. });
     job.advance(next, |job| {
         job.lost.retain(|lost| !back.contains(&lost.worker));

@@ -3,6 +3,7 @@
 pub mod follow;
 pub mod ingest;
 pub mod reach;
+pub mod replan;
 pub mod report;
 pub mod standings;
 pub mod tasks;
