@@ -1,6 +1,7 @@
 //! A job: what was asked for, how far it is, and which transitions are legal.
 
 pub mod choice;
+pub mod importance;
 pub mod phase;
 pub mod planner;
 pub mod quorum;

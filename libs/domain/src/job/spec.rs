@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choice::Choice;
+pub use super::importance::Importance;
 use super::planner::Planner;
 use super::quorum::Quorum;
 use crate::adapter::{Projection, RANK_LIMIT};
@@ -92,19 +93,6 @@ pub struct Adapter {
     pub alpha: f64,
     /// How it is found what each weight is worth.
     pub importance: Importance,
-}
-
-/// How it is found what each weight is worth training.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Importance {
-    /// Singular values of the mean gradient of each frozen weight, from a random sketch.
-    #[default]
-    Sketch,
-    /// The smoothed sensitivity of an adapter in SVD form, over at least 40 steps (AdaLoRA).
-    Adalora,
-    /// Not at all: every weight is worth the same.
-    Uniform,
 }
 
 impl Default for Adapter {
