@@ -3,7 +3,8 @@
 
     benches/curve.py --data RECORDS.jsonl [--steps 40] [--modes bf16/bf16,int8/int8,nf4/f32]
 
-Records are {"prompt", "completion"} in file order. Adds the table to results/engine.json.
+Records are {"prompt", "completion"} in file order. Adds the table to results/engine.json, and fails where float32
+parts from PyTorch by more than the limits below, or the mode that is called fastest parts from float32.
 """
 
 import argparse
@@ -15,6 +16,10 @@ import tempfile
 
 import engine
 import table
+
+
+# Relative differences of a step's loss: in float32 over the first ten steps and over all; of a faster mode.
+FIRST_LIMIT, ALL_LIMIT, MODE_LIMIT = 1e-3, 1e-2, 1e-2
 
 
 def losses(text: str) -> list[float]:
@@ -77,6 +82,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--modes", default="bf16/bf16,int8/int8,nf4/f32", help="BASE/COMPUTE, separated by commas")
+    parser.add_argument("--fastest", default=defaults.fastest, help="the mode held to 1 %% of float32")
     for name in ("fedpipe", "python", "model", "tools", "out"):
         parser.add_argument(f"--{name}", type=pathlib.Path, default=getattr(defaults, name))
     options = parser.parse_args(words)
@@ -102,7 +108,12 @@ def main(words: list[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(table.curves(results["curves"])))
-    return 0
+    fastest = options.fastest.replace(",", "/")
+    wrong = modes[0]["first"] > FIRST_LIMIT or modes[0]["all"] > ALL_LIMIT
+    wrong |= any(mode["all"] > MODE_LIMIT for mode in modes if mode["title"] == "{} base, {} compute".format(*fastest.split("/")))
+    if wrong:
+        print("bench: losses part by more than their limit", file=sys.stderr)
+    return int(wrong)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def brief(figures: dict) -> str:
 
 def summary(row: Row, pairs: list[dict]) -> dict:
     """Medians of the figures and of the pairs' ratios."""
-    figures: dict = {"title": row.title, "command": " ".join(row.ours), "torch_mode": row.peer, "against": row.against, "pairs": pairs}
+    figures: dict = {"title": row.title, "command": " ".join(row.ours), "torch_mode": row.peer, "against_mode": row.against, "pairs": pairs}
     median = lambda side, key: statistics.median(pair[side][key] for pair in pairs)
     ratio = lambda side, key: statistics.median(pair["ours"][key] / pair[side][key] for pair in pairs)
     for side in pairs[0]:

@@ -28,7 +28,7 @@ def line(row: dict) -> str:
     """One row of the table."""
     ours = row["ours"]
     peer = row.get("torch") or row.get("against")
-    label = row["torch_mode"] or row["against"]
+    label = row["torch_mode"] or row["against_mode"]
     cells = [
         row["title"],
         speed_and_memory(ours),
@@ -62,11 +62,11 @@ def wanted(row: dict, limit: dict) -> str:
         "speed": "speed",
         "memory": "memory",
         "peak_mib": "MiB",
-        "speed_against": f"speed against {row['against']}",
-        "memory_against": f"memory against {row['against']}",
+        "speed_against": f"speed against {row['against_mode']}",
+        "memory_against": f"memory against {row['against_mode']}",
     }
     sign = {">=": "≥", "<=": "≤"}[limit["relation"]]
-    verdict = "met" if limit["met"] else f"missed: {row[limit['figure']]:.2f}"
+    verdict = "met" if limit["met"] else f"missed: {row[limit['figure']]:.3f}"
     if limit["figure"].endswith("_against") and limit["met"]:
         verdict = f"met: {row[limit['figure']]:.2f}"
     return f"{names[limit['figure']]} {sign} {limit['value']:g}: {verdict}"

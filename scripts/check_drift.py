@@ -22,6 +22,7 @@ GENERATED: dict[str, list[str]] = {
     "docs/openapi.json": ["openapi"],
     "docs/messages.md": ["messages"],
     "docs/nats-permissions.conf": ["nats-permissions"],
+    "docs/rules.md": ["rules"],
 }
 
 

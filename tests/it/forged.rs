@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use chassis::failpoint::Failpoint;
-use domain::artifact::Digest;
+use domain::artifact::{ArtifactRef, Digest};
 use domain::round::Update;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::forger::{self, Forger};
 use tests::job::{job, with};
 use tests::points::Fate;
-use tests::{Fleet, Setup, archive};
+use tests::{Fleet, Setup, Wire, archive};
 
 const END: Duration = Duration::from_secs(40);
 
@@ -18,6 +19,7 @@ const END: Duration = Duration::from_secs(40);
 struct Cases<'a> {
     fleet: &'a Fleet,
     forger: Forger,
+    wire: Wire,
     adapter: Vec<u8>,
 }
 
@@ -34,6 +36,7 @@ async fn an_update_that_does_not_match_the_plan_is_refused_and_the_round_closes_
     let cases = Cases {
         fleet: &fleet,
         forger: Forger::of(&fleet, "c").await,
+        wire: Wire::tap(&fleet).await,
         adapter,
     };
 
@@ -78,6 +81,23 @@ async fn an_update_that_does_not_match_the_plan_is_refused_and_the_round_closes_
     cases
         .refused("under another site's key", &full_rank, &good, outside)
         .await;
+    let earlier = |mut update: Update| {
+        update.adapter.key = update.adapter.key.replace("/updates/c/1/", "/updates/c/0/");
+        update
+    };
+    cases
+        .refused("of another round", &full_rank, &good, earlier)
+        .await;
+    let heavy = |mut update: Update| {
+        update.metrics.records = 1_000_000;
+        update
+    };
+    cases
+        .refused("that claims a million records", &full_rank, &good, heavy)
+        .await;
+    cases.unreadable(&full_rank).await;
+    let refused = counted(&fleet).await;
+    assert_eq!(refused, 10, "each is counted once");
 
     let id = api.submit(&full_rank).await;
     api.succeeded(&id, END).await;
@@ -88,6 +108,19 @@ async fn an_update_that_does_not_match_the_plan_is_refused_and_the_round_closes_
             .len(),
         3
     );
+}
+
+/// Updates that the aggregator has counted as refused.
+async fn counted(fleet: &Fleet) -> u64 {
+    let file = fleet.state().join("run/aggregator.health");
+    let address = std::fs::read_to_string(file).unwrap();
+    let url = format!("http://{}/metrics", address.trim());
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let refused = text
+        .lines()
+        .filter(|line| line.starts_with("fedpipe_updates_refused_total"));
+    let counts = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    counts.sum::<f64>() as u64
 }
 
 fn asked(fleet: &Fleet, rank: u16) -> Value {
@@ -109,6 +142,40 @@ impl Cases<'_> {
         bytes: &[u8],
         change: impl Fn(Update) -> Update,
     ) {
+        self.answered(
+            what,
+            job,
+            async |id, epoch, stored| {
+                let forged = change(forger::update(stored));
+                self.forger.report(id, epoch, 1, forged).await;
+            },
+            bytes,
+        )
+        .await;
+    }
+
+    /// Site c answers the first round with bytes that are no report.
+    async fn unreadable(&self, job: &Value) {
+        let report = async |id: &str, epoch: u64, _| {
+            let subject = format!("fedpipe.v1.report.c.{id}.{epoch}.updated");
+            let said = self
+                .wire
+                .say(&subject, HeaderMap::new(), b"x".to_vec())
+                .await;
+            assert!(said, "the stream keeps it");
+        };
+        let what = "a report that cannot be read";
+        self.answered(what, job, report, b"x").await;
+    }
+
+    /// Site c answers the first round so: it is refused by name, and the others go on.
+    async fn answered(
+        &self,
+        what: &str,
+        job: &Value,
+        report: impl AsyncFn(&str, u64, ArtifactRef),
+        bytes: &[u8],
+    ) {
         let Self { fleet, .. } = self;
         let (api, hold) = (fleet.api(), Failpoint::PlannerPlanAfterPlanStored);
         fleet.points().arm(hold, Fate::Halted);
@@ -119,8 +186,7 @@ impl Cases<'_> {
         fleet.go_on("planner");
         let open = api.phase(&id, "training", END).await;
         let epoch = open["epoch"].as_u64().unwrap();
-        let forged = change(forger::update(stored));
-        self.forger.report(&id, epoch, 1, forged).await;
+        report(&id, epoch, stored).await;
         let ended = api.ended(&id, END).await;
         fleet.go_on("worker-c");
         assert_eq!(ended["phase"], "succeeded", "{what}: {ended:#}");

@@ -24,5 +24,7 @@ mod privacy;
 mod ranks;
 mod replan;
 mod retention;
+mod rounds;
+mod rules;
 mod storage;
 mod wedge;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
-use serde_json::Value;
 use testkit::wait;
 use tests::job::scored;
 use tests::points::Fate;
@@ -83,13 +82,8 @@ async fn two_aggregators_in_the_middle_of_the_same_merge_end_with_the_same_adapt
     assert!(twin.is_alive());
     assert_eq!(fleet.deaths("aggregator"), 0);
     let after = fleet.api().rounds(&disturbed.id).await;
-    let adapters = |rounds: &[Value]| -> Vec<Value> {
-        rounds
-            .iter()
-            .map(|round| round["adapter"].clone())
-            .collect()
-    };
-    assert_eq!(adapters(&before), adapters(&after));
+    // Not even a figure of what was committed is replaced by the one that came too late.
+    assert_eq!(before, after);
     assert_eq!(
         fleet.api().job(&disturbed.id).await["adapter"]["sha256"],
         replay.digest.as_str()

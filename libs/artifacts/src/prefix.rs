@@ -38,16 +38,7 @@ impl Store {
     /// # Errors
     /// Whatever keeps the storage from answering; what was deleted stays so.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<Usage, Error> {
-        let mut gone = Usage::default();
-        for manifests_only in [true, false] {
-            let mut listing = self.listing(prefix)?;
-            while let Some(meta) = listing.next().await? {
-                if !manifests_only || is_manifest(&meta.location) {
-                    self.delete(&meta.location).await?;
-                    gone.add(&meta);
-                }
-            }
-        }
+        let gone = self.delete_chosen(prefix, |_| true).await?;
         if let Some(folder) = &self.folder {
             // A writer that was killed leaves its staging file, which is no object.
             let folder = folder.join(prefix);
@@ -56,6 +47,30 @@ impl Store {
                 _ => Ok(()),
             })
             .await?;
+        }
+        Ok(gone)
+    }
+
+    /// Deletes the objects under `prefix` whose key is chosen, manifests first. However many are chosen,
+    /// the prefix is listed twice, page by page.
+    ///
+    /// # Errors
+    /// As [`Store::delete_prefix`].
+    pub async fn delete_chosen(
+        &self,
+        prefix: &str,
+        choose: impl Fn(&str) -> bool,
+    ) -> Result<Usage, Error> {
+        let mut gone = Usage::default();
+        for manifests_only in [true, false] {
+            let mut listing = self.listing(prefix)?;
+            while let Some(meta) = listing.next().await? {
+                let now = !manifests_only || is_manifest(&meta.location);
+                if now && choose(meta.location.as_ref()) {
+                    self.delete(&meta.location).await?;
+                    gone.add(&meta);
+                }
+            }
         }
         Ok(gone)
     }

@@ -10,7 +10,7 @@ use std::io;
 mod read;
 mod write;
 
-pub use read::TensorFile;
+pub use read::{Layout, TensorFile};
 pub use write::TensorWriter;
 
 use crate::Retry;

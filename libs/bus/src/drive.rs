@@ -180,9 +180,10 @@ impl Owned {
     /// # Errors
     /// As [`Owned::change`].
     pub async fn lose(&mut self, site: SiteTrouble) -> Result<(), Error> {
-        if self.job.lost.iter().all(|lost| lost.worker != site.worker) {
-            let lost = site.clone();
-            self.change(|job| job.lost.push(lost)).await?;
+        let mut job = self.job.clone();
+        job.lose(site.clone());
+        if job != self.job {
+            self.change(|stored| *stored = job).await?;
         }
         self.say(Event::Lost { site }).await
     }

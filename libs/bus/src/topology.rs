@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{kv, stream};
 use contract::subject;
 use contract::topology::{self, Bucket, REPORTS, Retention, STREAMS, Stream, TASKS};
-use domain::id::{JobId, WorkerName};
+use domain::id::{Epoch, JobId, WorkerName};
 
 use crate::{Bus, Error};
 
@@ -73,6 +73,20 @@ impl Bus {
     /// If the server does not answer.
     pub async fn purge_tasks(&self, job: &JobId) -> Result<(), Error> {
         self.purge(&TASKS, subject::tasks_for(job)).await
+    }
+
+    /// Removes one worker's tasks of a job and an epoch from its queue, taken or not.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn purge_task(
+        &self,
+        worker: &WorkerName,
+        job: &JobId,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
+        self.purge(&TASKS, subject::task(worker, job, epoch, "*"))
+            .await
     }
 
     /// Removes every trace of a job from the streams.

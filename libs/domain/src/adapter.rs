@@ -252,6 +252,12 @@ impl RankTable {
         self.0.values().flatten().copied().max().unwrap_or(0)
     }
 
+    /// Whether no weight has a rank.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.max() == 0
+    }
+
     /// The projections that appear, in forward order.
     pub fn targets(&self) -> impl Iterator<Item = Projection> {
         self.0.keys().copied()
@@ -275,9 +281,37 @@ impl RankTable {
     }
 }
 
+impl FromIterator<(WeightName, u16)> for RankTable {
+    fn from_iter<T: IntoIterator<Item = (WeightName, u16)>>(ranks: T) -> Self {
+        let mut table = Self::default();
+        for (name, rank) in ranks {
+            let row = table.0.entry(name.projection).or_default();
+            let at = usize::from(name.layer);
+            if row.len() <= at {
+                row.resize(at + 1, 0);
+            }
+            if let Some(own) = row.get_mut(at) {
+                *own = rank;
+            }
+        }
+        table
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_made_of_its_weights() {
+        let up = |layer| WeightName::new(layer, Projection::Up);
+        let table: RankTable = [(up(2), 8), (up(0), 3)].into_iter().collect();
+        assert_eq!(
+            table.trained().collect::<Vec<_>>(),
+            [(up(0), 3), (up(2), 8)]
+        );
+        assert_eq!(table.rank(up(1)), 0);
+    }
 
     #[test]
     fn a_weight_name_survives_printing_and_parsing() {

@@ -3,9 +3,10 @@
 //! A prediction is promised to 15 %. A site has drifted when its steps took more than 25 % longer or shorter
 //! than predicted for the tokens that it really trained on, and that is more than a second of a round; or when its
 //! memory's peak was more than 10 % above the predicted one, and that is more than 64 MiB; in each of
-//! its last two rounds, always the same way. Below a second and 64 MiB a new plan costs more than it gains,
-//! and two rounds are what it takes to tell a change from a disturbance. Only rounds that trained with the
-//! present plan and were not judged before count.
+//! the last two rounds that it trained in, always the same way. Below a second and 64 MiB a new plan costs more
+//! than it gains, and two rounds are what it takes to tell a change from a disturbance. Only rounds that trained
+//! with the present plan and were not judged before count. A round that did not ask a site says nothing of it, and
+//! an update that came late says nothing of the round in which it counts.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,17 @@ pub const MEMORY_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 
 /// Rounds in a row that must say the same.
 pub const ROUNDS: usize = 2;
+
+/// Rounds before the last one that are looked at, at most: what is older says little of today.
+pub const RECENT: u32 = 64;
+
+/// How many rounds before the last one to look at, where a round asks `asked` of `planned` sites: so many that
+/// a site is likely to have been asked in [`ROUNDS`] of them.
+#[must_use]
+pub fn window(planned: usize, asked: usize) -> u32 {
+    let rounds = 2 * ROUNDS * planned.div_ceil(asked.max(1)).max(1);
+    u32::try_from(rounds).unwrap_or(RECENT).min(RECENT)
+}
 
 /// What parted from its prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +105,7 @@ pub fn judge(
     let first = plan.from_round.max(judged + 1);
     let drifted = plan.workers.iter().filter_map(|(worker, planned)| {
         let of = |round: &Summary| {
-            let own = round.workers.iter().find(|own| own.worker == *worker);
+            let own = round.of_its_own(worker);
             own.map(|own| own.metrics.clone())
         };
         let counted = rounds.iter().filter(|round| round.round >= first);
@@ -267,6 +279,42 @@ mod tests {
         assert_eq!(drifted(&plan(1), 0), 1);
         assert_eq!(drifted(&plan(2), 0), 0);
         assert_eq!(drifted(&plan(1), 1), 0);
+    }
+
+    #[test]
+    fn a_round_that_did_not_ask_a_site_says_nothing_of_it() {
+        let (slow, usual) = (metrics(13.0, 2000, 900), metrics(10.0, 2000, 900));
+        let mut seen = rounds(&[slow.clone(), usual, slow]);
+        let drifted = |rounds: &[Summary]| judge(&plan(1), rounds, 0, |_| 50.0).len();
+        assert_eq!(drifted(&seen), 0);
+        for round in seen.iter_mut().filter(|round| round.round == 2) {
+            round.workers.clear();
+        }
+        assert_eq!(drifted(&seen), 1);
+    }
+
+    #[test]
+    fn a_late_update_says_nothing_of_the_round_in_which_it_counts() {
+        let slow = metrics(13.0, 2000, 900);
+        let mut seen = rounds(&[slow.clone(), slow.clone(), slow]);
+        let drifted = |rounds: &[Summary]| judge(&plan(2), rounds, 0, |_| 50.0).len();
+        assert_eq!(drifted(&seen), 1);
+        // Trained under the plan before this one, and counted in its first round.
+        for round in seen.iter_mut().filter(|round| round.round == 2) {
+            round
+                .workers
+                .iter_mut()
+                .for_each(|own| own.trained_in = Some(1));
+        }
+        assert_eq!(drifted(&seen), 0);
+    }
+
+    #[test]
+    fn the_fewer_sites_a_round_asks_the_more_rounds_are_looked_at() {
+        assert_eq!(window(3, 3), 4);
+        assert_eq!(window(20, 3), 28);
+        assert_eq!(window(1000, 1), RECENT);
+        assert_eq!(window(0, 0), 4);
     }
 
     #[test]

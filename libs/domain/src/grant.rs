@@ -175,7 +175,19 @@ fn judge_one(worker: &WorkerName, job: Option<&Job>, wanted: &Wanted) -> Result<
         }
         Place::Update { round, .. } => match (&job.phase, wanted.access) {
             (_, Access::Get | Access::Delete) => allowed(false),
-            (Phase::Training { round: open, .. }, _) if *open == round => Ok(()),
+            (
+                Phase::Training {
+                    round: open, asked, ..
+                },
+                _,
+            ) if *open == round && (asked.is_empty() || asked.contains(worker)) => Ok(()),
+            // Its update counts in a later round.
+            _ if job
+                .behind(worker)
+                .is_some_and(|behind| behind.round == round) =>
+            {
+                Ok(())
+            }
             _ => Err(Reason::NotOpen),
         },
         Place::Probe { .. } => match &job.phase {

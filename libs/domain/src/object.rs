@@ -21,10 +21,22 @@ pub fn global_prefix(job: &JobId) -> String {
     format!("jobs/{job}/global")
 }
 
+/// All updates of a job.
+#[must_use]
+pub fn updates_prefix(job: &JobId) -> String {
+    format!("jobs/{job}/updates")
+}
+
 /// The update of one worker in one round.
 #[must_use]
 pub fn update_prefix(job: &JobId, worker: &WorkerName, round: u32) -> String {
     format!("jobs/{job}/updates/{worker}/{round}")
+}
+
+/// The moments of the server's optimizer after one round. No worker may read them.
+#[must_use]
+pub fn optimizer_prefix(job: &JobId, round: u32) -> String {
+    format!("jobs/{job}/optimizer/{round}")
 }
 
 /// What one worker writes and reads to measure its link.

@@ -1,13 +1,23 @@
 //! One round: what comes in, when it closes, and what it amounted to.
 
-use std::collections::BTreeMap;
+mod judge;
+mod score;
 
 use serde::{Deserialize, Serialize};
 
+pub use judge::{Close, Standing, Verdict, judge};
+pub use score::Score;
+
+use crate::adapter::RankTable;
 use crate::artifact::ArtifactRef;
-use crate::cause::{SiteTrouble, Trouble};
-use crate::id::WorkerName;
+use crate::cause::SiteTrouble;
+use crate::id::{Epoch, WorkerName};
+use crate::plan::{PlanVersion, WorkerPlan};
 use crate::time::UnixMillis;
+
+/// An update counts at most so many rounds after its own; older ones are dropped. Updates are deleted
+/// as many rounds after their own.
+pub const LATE_ROUNDS: u32 = 2;
 
 /// What a worker reports of its local training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +68,24 @@ impl UpdateMetrics {
             .find(|(_, figure)| wrong(*figure))
             .map(|(name, _)| name)
     }
+
+    /// The name of the first count that is larger than the plan allows, if any: what a site claims to
+    /// have trained on decides what its update weighs.
+    #[must_use]
+    pub fn beyond(&self, plan: &WorkerPlan) -> Option<&'static str> {
+        let records = u64::from(plan.batch) * u64::from(plan.local_steps);
+        let counts = [
+            ("steps", u64::from(self.steps), u64::from(plan.local_steps)),
+            ("records", self.records, records),
+            (
+                "tokens",
+                self.tokens,
+                records * u64::from(plan.sequence_length),
+            ),
+        ];
+        let beyond = counts.into_iter().find(|(_, told, most)| told > most);
+        beyond.map(|(name, ..)| name)
+    }
 }
 
 /// An update that the round counts.
@@ -67,156 +95,61 @@ pub struct Contribution {
     pub worker: WorkerName,
     /// The update as reported, checked.
     pub update: Update,
+    /// If it was trained in an earlier round: which, and what that does to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<Credit>,
+}
+
+impl Contribution {
+    /// What its weight is multiplied by because of its age; 1 if it is in time.
+    #[must_use]
+    pub fn discount(&self) -> f64 {
+        self.credit.as_ref().map_or(1.0, |credit| credit.discount)
+    }
+}
+
+/// What there is to know of an update that counts in a later round than its own. What it changed is
+/// its difference from what its worker had loaded, which is not what the others of this round loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The round that it was trained in.
+    pub round: u32,
+    /// The merged adapter that its worker started from.
+    pub global: ArtifactRef,
+    /// The plan that its worker trained by.
+    pub plan: PlanVersion,
+    /// What its weight is multiplied by.
+    pub discount: f64,
+}
+
+/// A participant that was not in time for its round and goes on: its update may count in a later one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Who.
+    pub worker: WorkerName,
+    /// The round that it is at.
+    pub round: u32,
+    /// The epoch of its task, where its report will be found.
+    pub epoch: Epoch,
+    /// The merged adapter that it started from.
+    pub global: ArtifactRef,
+    /// The plan that it trains by.
+    pub plan: PlanVersion,
 }
 
 /// The decision that closes a round: which updates count, in which order. It is stored before any
 /// fold, so that two incarnations of an aggregator can only fold the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Closed {
-    /// Ordered by worker name.
+    /// Ordered by worker name; one of each worker at most.
     pub contributions: Vec<Contribution>,
     /// Sites whose update does not count, and why.
     pub missing: Vec<SiteTrouble>,
+    /// Whom the round asked, ordered by name; empty: every planned site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<WorkerName>,
     /// When the round was closed.
     pub at: UnixMillis,
-}
-
-/// What the aggregator knows of one participant while a round is open.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
-    /// Its update is stored and checked.
-    Stored(Box<Update>),
-    /// It will not deliver in this round.
-    Lost(SiteTrouble),
-    /// Still working.
-    Waiting,
-}
-
-/// Whether an open round may close.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
-    /// Not yet: these have not delivered.
-    Wait(Vec<WorkerName>),
-    /// Close with these.
-    Close(Closed),
-    /// Too few sites are left.
-    QuorumLost(Vec<SiteTrouble>),
-}
-
-/// Closes a round when everybody has delivered or is lost and the quorum is met, or when the
-/// deadline is past and the quorum is met.
-#[must_use]
-pub fn judge(
-    standings: &BTreeMap<WorkerName, Standing>,
-    quorum: usize,
-    deadline: UnixMillis,
-    now: UnixMillis,
-) -> Verdict {
-    let mut contributions = Vec::new();
-    let mut missing = Vec::new();
-    let mut waiting = Vec::new();
-    for (worker, standing) in standings {
-        match standing {
-            Standing::Stored(update) => {
-                contributions.push(Contribution {
-                    worker: worker.clone(),
-                    update: (**update).clone(),
-                });
-            }
-            Standing::Lost(trouble) => missing.push(trouble.clone()),
-            Standing::Waiting => waiting.push(worker.clone()),
-        }
-    }
-    let past = now >= deadline;
-    if contributions.len() >= quorum && (waiting.is_empty() || past) {
-        let late = |worker: WorkerName| SiteTrouble {
-            worker,
-            trouble: Trouble::TooLate,
-            detail: String::new(),
-        };
-        missing.extend(waiting.into_iter().map(late));
-        return Verdict::Close(Closed {
-            contributions,
-            missing,
-            at: now,
-        });
-    }
-    if past {
-        let late = |worker: WorkerName| SiteTrouble {
-            worker,
-            trouble: Trouble::TooLate,
-            detail: String::new(),
-        };
-        missing.extend(waiting.into_iter().map(late));
-        return Verdict::QuorumLost(missing);
-    }
-    if contributions.len() + waiting.len() < quorum {
-        // Those still at work are not to blame.
-        return Verdict::QuorumLost(missing);
-    }
-    Verdict::Wait(waiting)
-}
-
-/// Counts of an evaluation; sums of sites' counts are the fleet's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// Held-out records scored.
-    pub records: u64,
-    /// Sum of the loss over labelled tokens.
-    pub loss_sum: f64,
-    /// Labelled tokens.
-    pub labelled_tokens: u64,
-    /// `confusion[truth][answer]`, indexed as the job's choices; empty without choices.
-    pub confusion: Vec<Vec<u64>>,
-    /// Seconds of scoring.
-    pub seconds: f64,
-    /// Bytes fetched for it: the merged adapter, unless it was there already.
-    #[serde(default)]
-    pub bytes_down: u64,
-}
-
-impl Score {
-    /// Adds another site's counts.
-    pub fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.loss_sum += other.loss_sum;
-        self.labelled_tokens += other.labelled_tokens;
-        self.seconds = self.seconds.max(other.seconds);
-        self.bytes_down += other.bytes_down;
-        if self.confusion.len() < other.confusion.len() {
-            self.confusion.resize(other.confusion.len(), Vec::new());
-        }
-        for (row, added) in self.confusion.iter_mut().zip(&other.confusion) {
-            if row.len() < added.len() {
-                row.resize(added.len(), 0);
-            }
-            for (cell, count) in row.iter_mut().zip(added) {
-                *cell += count;
-            }
-        }
-    }
-
-    /// Mean loss per labelled token.
-    #[must_use]
-    pub fn loss(&self) -> Option<f64> {
-        (self.labelled_tokens > 0).then(|| self.loss_sum / self.labelled_tokens as f64)
-    }
-
-    /// Mean over the classes of the share answered right; classes without records do not count.
-    #[must_use]
-    pub fn balanced_accuracy(&self) -> Option<f64> {
-        let recalls = self
-            .confusion
-            .iter()
-            .enumerate()
-            .filter_map(|(truth, row)| {
-                let all: u64 = row.iter().sum();
-                let right = row.get(truth).copied().unwrap_or(0);
-                (all > 0).then(|| right as f64 / all as f64)
-            });
-        let recalls: Vec<f64> = recalls.collect();
-        (!recalls.is_empty()).then(|| recalls.iter().sum::<f64>() / recalls.len() as f64)
-    }
 }
 
 /// What one worker did in a committed round.
@@ -230,6 +163,13 @@ pub struct WorkerRound {
     pub batch: u16,
     /// Its share of the merge.
     pub weight: f64,
+    /// Share of the merged adapter's energy in slices that its rank leaves out, so that it will not load
+    /// them; absent for rules whose slices are not orthogonal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld_energy: Option<f64>,
+    /// If it was trained in an earlier round: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_in: Option<u32>,
     /// Its update.
     pub update: ArtifactRef,
     /// Its figures.
@@ -243,6 +183,12 @@ pub struct Summary {
     pub round: u32,
     /// The merged adapter.
     pub global: ArtifactRef,
+    /// Slices of each weight that every site applies and none trains; they stand behind the live ones.
+    #[serde(default, skip_serializing_if = "RankTable::is_empty")]
+    pub side: RankTable,
+    /// The moments of the server's optimizer after this round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<ArtifactRef>,
     /// When the round opened.
     pub opened_at: UnixMillis,
     /// When the merged adapter was committed.
@@ -253,10 +199,23 @@ pub struct Summary {
     pub overhead_seconds: f64,
     /// Share of the merged change's energy that the kept rank does not hold.
     pub dropped_energy: f64,
+    /// Whom the round asked, ordered by name; empty: every planned site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<WorkerName>,
     /// Who contributed what.
     pub workers: Vec<WorkerRound>,
     /// Whose update did not count, and why.
     pub missing: Vec<SiteTrouble>,
+}
+
+impl Summary {
+    /// What a worker trained in this very round: not a late update, which belongs to the round, and to the
+    /// plan, that it was trained in.
+    #[must_use]
+    pub fn of_its_own(&self, worker: &WorkerName) -> Option<&WorkerRound> {
+        let mut own = self.workers.iter().filter(|own| own.worker == *worker);
+        own.find(|own| own.trained_in.is_none())
+    }
 }
 
 /// The fleet's score of a committed round.
@@ -275,11 +234,15 @@ pub struct Evaluated {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::adapter::RankTable;
     use crate::artifact::Digest;
+    use crate::job::spec::{Base, Optimizer};
+    use crate::plan::{Binding, Explanation, Prediction};
 
-    fn stored() -> Standing {
+    /// An update of one record.
+    pub fn update() -> Update {
         let sha256 = Digest::from_bytes(&[1; 32]);
         let adapter = ArtifactRef {
             key: "k".to_owned(),
@@ -298,91 +261,47 @@ mod tests {
             bytes_down: 1,
             control_bytes_up: 1,
         };
-        Standing::Stored(Box::new(Update { adapter, metrics }))
+        Update { adapter, metrics }
     }
 
-    fn lost(worker: &WorkerName) -> Standing {
-        Standing::Lost(SiteTrouble {
-            worker: worker.clone(),
-            trouble: Trouble::Crashed,
-            detail: String::new(),
-        })
-    }
-
-    fn check(kinds: &str, quorum: usize, past: bool, expected: &str) {
-        let mut standings = BTreeMap::new();
-        for (index, kind) in kinds.chars().enumerate() {
-            let worker: WorkerName = format!("w{index}").parse().expect("legal");
-            let standing = match kind {
-                's' => stored(),
-                'l' => lost(&worker),
-                _ => Standing::Waiting,
+    #[test]
+    fn a_site_cannot_claim_more_than_its_plan_has_it_train() {
+        let plan = WorkerPlan {
+            ranks: RankTable::default(),
+            base: Base::F32,
+            kernel: "k".to_owned(),
+            threads: 1,
+            batch: 4,
+            local_steps: 2,
+            sequence_length: 10,
+            checkpoint: false,
+            optimizer: Optimizer::Adamw,
+            predicted: Prediction {
+                step_seconds: 1.0,
+                round_seconds: 1.0,
+                peak_memory_bytes: 1,
+                upload_bytes: 1,
+            },
+            why: Explanation {
+                text: String::new(),
+                binding: Binding::Nothing,
+                rejected: Vec::new(),
+            },
+        };
+        let check = |steps, records, tokens, expected| {
+            let metrics = UpdateMetrics {
+                steps,
+                records,
+                tokens,
+                ..update().metrics
             };
-            standings.insert(worker, standing);
-        }
-        let now = if past { UnixMillis(20) } else { UnixMillis(5) };
-        let found = match judge(&standings, quorum, UnixMillis(10), now) {
-            Verdict::Wait(_) => "wait".to_owned(),
-            Verdict::Close(closed) => format!("close {}", closed.contributions.len()),
-            Verdict::QuorumLost(_) => "lost".to_owned(),
+            assert_eq!(metrics.beyond(&plan), expected, "{metrics:?}");
         };
-        assert_eq!(found, expected, "{kinds} quorum {quorum} past {past}");
-    }
-
-    #[test]
-    fn a_round_closes_with_all_or_with_the_quorum_after_its_deadline() {
-        check("sss", 2, false, "close 3");
-        check("ssw", 2, false, "wait");
-        check("ssw", 2, true, "close 2");
-        check("sww", 2, true, "lost");
-        check("ssl", 2, false, "close 2");
-        check("ssl", 3, false, "lost");
-        check("sll", 2, false, "lost");
-        check("wwl", 2, false, "wait");
-    }
-
-    #[test]
-    fn a_site_still_at_work_is_not_blamed_for_a_quorum_that_others_lost() {
-        let worker = |index: u8| -> WorkerName { format!("w{index}").parse().expect("legal") };
-        let standings = BTreeMap::from([
-            (worker(0), Standing::Waiting),
-            (worker(1), lost(&worker(1))),
-            (worker(2), lost(&worker(2))),
-        ]);
-        let Verdict::QuorumLost(sites) = judge(&standings, 2, UnixMillis(10), UnixMillis(5)) else {
-            panic!("two of three are lost");
-        };
-        let blamed: Vec<_> = sites.into_iter().map(|site| site.worker).collect();
-        assert_eq!(blamed, [worker(1), worker(2)]);
-    }
-
-    #[test]
-    fn balanced_accuracy_of_a_constant_answer_is_one_half() {
-        let score = Score {
-            confusion: vec![vec![30, 0], vec![10, 0]],
-            ..Score::default()
-        };
-        assert_eq!(score.balanced_accuracy(), Some(0.5));
-    }
-
-    #[test]
-    fn scores_of_sites_add_up() {
-        let mut sum = Score::default();
-        sum.add(&Score {
-            records: 2,
-            bytes_down: 10,
-            confusion: vec![vec![1, 0], vec![0, 1]],
-            ..Score::default()
-        });
-        sum.add(&Score {
-            records: 1,
-            bytes_down: 5,
-            confusion: vec![vec![0, 1], vec![0, 0]],
-            ..Score::default()
-        });
-        assert_eq!(
-            (sum.records, sum.bytes_down, sum.confusion),
-            (3, 15, vec![vec![1, 1], vec![0, 1]])
-        );
+        check(2, 8, 80, None);
+        check(0, 0, 0, None);
+        check(3, 8, 80, Some("steps"));
+        check(2, 9, 80, Some("records"));
+        check(2, 8, 81, Some("tokens"));
+        check(2, u64::MAX, 1, Some("records"));
     }
 }

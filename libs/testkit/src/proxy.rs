@@ -188,8 +188,8 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) 
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::join!(
-            pump(from_client, to_server, Way::ToServer, &shared),
-            pump(from_server, to_client, Way::ToClient, &shared)
+            pump(from_client, to_server, Way::ToServer, &shared, born),
+            pump(from_server, to_client, Way::ToClient, &shared, born)
         );
     };
     tokio::select! {
@@ -199,7 +199,7 @@ async fn connection(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) 
 }
 
 /// Bytes one way; ends when the reader or the writer does.
-async fn pump<R, W>(mut reader: R, mut writer: W, way: Way, shared: &Shared)
+async fn pump<R, W>(mut reader: R, mut writer: W, way: Way, shared: &Shared, born: u64)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -211,9 +211,13 @@ where
             break;
         };
         let held = state.wait_for(|state| state.mode != Mode::Paused).await;
-        let Ok(mode) = held.map(|state| state.mode) else {
+        // A connection that is about to be closed passes nothing more: it may have lost what came before.
+        let Ok((mode, generation)) = held.map(|state| (state.mode, state.generation)) else {
             break;
         };
+        if generation != born {
+            break;
+        }
         match mode {
             lossy if lossy.loses(way) => continue,
             Mode::Slow(delay) => tokio::time::sleep(delay).await,

@@ -14,7 +14,7 @@ use contract::permission;
 use contract::topology::{Bucket, plan_key};
 use domain::cause::{Cause, CauseKind};
 use domain::job::{Job, Phase, Role};
-use domain::plan::Plan;
+use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
 use domain::round::{Evaluated, Summary};
 
@@ -99,6 +99,11 @@ impl Aggregator {
     /// The job's plan, which exists from `starting` on.
     pub async fn plan(&self, job: &Job) -> Result<Plan, Error> {
         let version = job.plan.ok_or(Error::Missing { what: "plan" })?;
+        self.plan_of(job, version).await
+    }
+
+    /// A version of the job's plan.
+    pub async fn plan_of(&self, job: &Job, version: PlanVersion) -> Result<Plan, Error> {
         let stored = self.plans.get(&plan_key(&job.id, version)).await?;
         stored
             .map(|(plan, _)| plan)
@@ -147,6 +152,7 @@ impl Driver for Aggregator {
                 global,
                 opened_at,
                 deadline,
+                asked,
             } => {
                 training::handle(
                     self,
@@ -156,6 +162,7 @@ impl Driver for Aggregator {
                         global,
                         opened_at,
                         deadline,
+                        asked,
                     },
                 )
                 .await
@@ -194,7 +201,7 @@ impl Driver for Aggregator {
                 )
                 .await
             }
-            Phase::Finalizing { global } => finalizing::handle(self, job, global).await,
+            Phase::Finalizing { global, kept } => finalizing::handle(self, job, global, kept).await,
             Phase::Paused { since, .. } => paused::handle(job, since).await,
             _ => ended::handle(self, job).await,
         }

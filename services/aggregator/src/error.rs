@@ -25,6 +25,15 @@ pub enum Error {
     /// A tensor file of ours.
     #[error("tensor file")]
     Tensors(#[from] artifacts::tensors::Error),
+    /// The file of a merged adapter whose ranks are known last.
+    #[error("cannot write {path}")]
+    Unwritten {
+        /// Which.
+        path: String,
+        /// What lies below.
+        #[source]
+        source: strategy::source::Below,
+    },
     /// The merge.
     #[error("merging round {round}")]
     Merge {
@@ -48,6 +57,12 @@ pub enum Error {
     Missing {
         /// What.
         what: &'static str,
+    },
+    /// A round is committed already, with another decision than this process has read.
+    #[error("round {round} was committed with other updates")]
+    Contradicted {
+        /// Which round.
+        round: u32,
     },
     /// A value of ours has no JSON form.
     #[error("cannot write {what}")]
@@ -74,12 +89,16 @@ impl Error {
                 artifacts::Retry::Never => Retry::Never,
             },
             // A full or lost disk comes back, as storage does; so does a cancelled computation.
-            Self::Away { .. } | Self::Folder { .. } | Self::Tensors(_) | Self::Interrupted(_) => {
-                Retry::Later
-            }
-            Self::Start(_) | Self::Merge { .. } | Self::Missing { .. } | Self::Encode { .. } => {
-                Retry::Never
-            }
+            Self::Away { .. }
+            | Self::Folder { .. }
+            | Self::Tensors(_)
+            | Self::Unwritten { .. }
+            | Self::Interrupted(_) => Retry::Later,
+            Self::Start(_)
+            | Self::Merge { .. }
+            | Self::Missing { .. }
+            | Self::Contradicted { .. }
+            | Self::Encode { .. } => Retry::Never,
         }
     }
 

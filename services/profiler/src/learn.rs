@@ -31,9 +31,10 @@ pub async fn rounds(
     Ok(rounds)
 }
 
-/// What a site did in a round that trained with this plan.
+/// What a site did in a round that trained with this plan; nothing of what it trained for an earlier one,
+/// which may have had another.
 pub fn of<'a>(plan: &'a Plan, worker: &WorkerName, round: &'a Summary) -> Option<Observed<'a>> {
-    let own = round.workers.iter().find(|own| own.worker == *worker)?;
+    let own = round.of_its_own(worker)?;
     Some(Observed {
         round: round.round,
         plan: plan.workers.get(worker)?,

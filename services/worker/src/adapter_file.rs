@@ -74,6 +74,46 @@ pub fn whole(path: &Path, shapes: &[WeightShape], scale: f64) -> Result<Adapter,
     read(&file, shapes, &wanted, scale)
 }
 
+/// The file's side term: what stands behind the `live` slices of any weight, trained here or not. None
+/// where nothing does.
+///
+/// # Errors
+/// [`Error`], the first thing that is wrong.
+pub fn side(
+    path: &Path,
+    shapes: &[WeightShape],
+    live: &RankTable,
+    scale: f64,
+) -> Result<Option<Adapter>, Error> {
+    let file = TensorFile::open(path)?;
+    let known: BTreeMap<_, _> = shapes.iter().map(|shape| (shape.name, *shape)).collect();
+    let mut factors = Vec::new();
+    for (name, rank) in live.trained() {
+        let (rows, _) = widths(&file, &name.peft_a())?;
+        let live = usize::from(rank);
+        let Some(behind) = rows.checked_sub(live).filter(|behind| *behind > 0) else {
+            continue;
+        };
+        let shape = known
+            .get(&name)
+            .copied()
+            .ok_or(Error::UnknownWeight(name))?;
+        let mut a = tensor(&file, &name.peft_a(), |_, cols| cols == shape.inp)?.values;
+        a.drain(..live * shape.inp);
+        let b = tensor(&file, &name.peft_b(), |out, cols| {
+            out == shape.out && cols == rows
+        })?;
+        let b = b.values.chunks_exact(rows);
+        let b = b.flat_map(|row| row.iter().skip(live).copied()).collect();
+        let behind = u16::try_from(behind).map_err(|_| Error::Unexpected(name.peft_a()))?;
+        factors.push(Factors::new(shape, behind, a, b)?);
+    }
+    if factors.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Adapter::new(scale as f32, factors)?))
+}
+
 fn read(
     file: &TensorFile,
     shapes: &[WeightShape],
@@ -182,6 +222,25 @@ mod tests {
             let read = leading(path, &shapes(), &ranks, 0.5).unwrap();
             assert_eq!(read, global().leading(&ranks).unwrap());
             assert_eq!(whole(path, &shapes(), 0.5).unwrap(), global());
+        });
+    }
+
+    #[test]
+    fn what_stands_behind_the_live_slices_is_the_side_term() {
+        with_file(&global().to_safetensors().unwrap(), |path| {
+            let live = |rank| RankTable::uniform(&[Projection::Q, Projection::V], 1, rank);
+            let found = side(path, &shapes(), &live(1), 0.5).unwrap().unwrap();
+            let q = found.get(WeightName::new(0, Projection::Q)).unwrap();
+            assert_eq!(
+                (q.a(), q.b(), q.rank()),
+                (&[3., 4.][..], &[2., 4., 6.][..], 1)
+            );
+            assert_eq!(found.factors().count(), 2);
+            assert_eq!(side(path, &shapes(), &live(2), 0.5).unwrap(), None);
+            assert_eq!(
+                side(path, &shapes(), &RankTable::default(), 0.5).unwrap(),
+                None
+            );
         });
     }
 

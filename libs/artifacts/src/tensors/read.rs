@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -14,46 +15,26 @@ use super::{Error, HEADER_BYTES};
 /// Bytes read at once while a tensor is converted; a multiple of every element's length.
 const CHUNK: usize = 256 * 1024;
 
-/// An open safetensors file; only its header is in memory.
+/// What a header says: where each tensor lies. Files that were written alike share one.
 #[derive(Debug)]
-pub struct TensorFile {
-    path: PathBuf,
-    file: File,
+pub struct Layout {
+    header: Vec<u8>,
     /// Where the tensors begin in the file, in bytes.
     data_start: u64,
+    length: u64,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
 }
 
-impl TensorFile {
-    /// Reads and judges the header.
-    ///
-    /// # Errors
-    /// [`Error::HeaderLength`], [`Error::Header`], [`Error::Length`] and [`Error::Type`] for files
-    /// that are cut short, lie about offsets, or hold something else than floating point numbers.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let io = |e| Error::io(path, e);
-        let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut prefix = [0; 8];
-        if length < 8 {
-            return Err(Error::HeaderLength { bytes: 0 });
-        }
-        file.read_exact_at(&mut prefix, 0).map_err(io)?;
-        let header_bytes = u64::from_le_bytes(prefix);
-        if header_bytes > HEADER_BYTES || header_bytes > length - 8 {
-            return Err(Error::HeaderLength {
-                bytes: header_bytes,
-            });
-        }
-        let mut header = vec![0; header_bytes as usize];
-        file.read_exact_at(&mut header, 8).map_err(io)?;
+impl Layout {
+    /// Reads and judges a header; `length` is the file's.
+    fn new(header: Vec<u8>, length: u64) -> Result<Self, Error> {
         let parsed: Metadata = serde_json::from_slice(&header).map_err(|e| {
             Error::Header(safetensors::SafeTensorError::InvalidHeaderDeserialization(
                 e,
             ))
         })?;
-        let data_start = 8 + header_bytes;
+        let data_start = 8 + header.len() as u64;
         let expected = data_start.saturating_add(parsed.data_len() as u64);
         if expected != length {
             return Err(Error::Length {
@@ -73,18 +54,13 @@ impl TensorFile {
                 });
             }
         }
-        let metadata = parsed
-            .metadata()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
+        let metadata = parsed.metadata().clone().unwrap_or_default();
         Ok(Self {
-            path: path.to_owned(),
-            file,
+            header,
             data_start,
+            length,
             tensors,
-            metadata,
+            metadata: metadata.into_iter().collect(),
         })
     }
 
@@ -98,11 +74,99 @@ impl TensorFile {
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|info| info.shape.as_slice())
     }
+}
+
+/// An open safetensors file; only its header is in memory.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    layout: Arc<Layout>,
+}
+
+impl TensorFile {
+    /// Reads and judges the header.
+    ///
+    /// # Errors
+    /// [`Error::HeaderLength`], [`Error::Header`], [`Error::Length`] and [`Error::Type`] for files
+    /// that are cut short, lie about offsets, or hold something else than floating point numbers.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_like(path, None)
+    }
+
+    /// Like [`TensorFile::open`]; a file whose header is that of `like`, byte for byte, shares it.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn open_like(path: &Path, like: Option<&Arc<Layout>>) -> Result<Self, Error> {
+        let io = |e| Error::io(path, e);
+        let file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mut prefix = [0; 8];
+        if length < 8 {
+            return Err(Error::HeaderLength { bytes: 0 });
+        }
+        file.read_exact_at(&mut prefix, 0).map_err(io)?;
+        let header_bytes = u64::from_le_bytes(prefix);
+        if header_bytes > HEADER_BYTES || header_bytes > length - 8 {
+            return Err(Error::HeaderLength {
+                bytes: header_bytes,
+            });
+        }
+        let mut header = vec![0; header_bytes as usize];
+        file.read_exact_at(&mut header, 8).map_err(io)?;
+        let same = like.filter(|like| like.length == length && like.header == header);
+        let layout = match same {
+            Some(like) => Arc::clone(like),
+            None => Arc::new(Layout::new(header, length)?),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            layout,
+        })
+    }
+
+    /// Opens a file again that was found to have this layout.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Length`] if it has another length now.
+    pub fn with_layout(path: &Path, layout: &Arc<Layout>) -> Result<Self, Error> {
+        let io = |e| Error::io(path, e);
+        let file = File::open(path).map_err(io)?;
+        let found = file.metadata().map_err(io)?.len();
+        if found != layout.length {
+            let expected = layout.length;
+            return Err(Error::Length { expected, found });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            layout: Arc::clone(layout),
+        })
+    }
+
+    /// What its header says.
+    #[must_use]
+    pub const fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.layout.names()
+    }
+
+    /// The shape of a tensor, outermost dimension first.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.layout.shape(name)
+    }
 
     /// The free texts of the header.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.layout.metadata
     }
 
     /// Reads a tensor in row-major order; BF16 and F16 become F32 without loss.
@@ -110,7 +174,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Missing`], or [`Error::Io`].
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let info = self.tensors.get(name);
+        let info = self.layout.tensors.get(name);
         let info = info.ok_or_else(|| Error::Missing {
             tensor: name.to_owned(),
         })?;
@@ -124,7 +188,7 @@ impl TensorFile {
             let Some(chunk) = buffer.get_mut(..length) else {
                 break;
             };
-            let offset = self.data_start + at as u64;
+            let offset = self.layout.data_start + at as u64;
             self.file
                 .read_exact_at(chunk, offset)
                 .map_err(|e| Error::io(&self.path, e))?;

@@ -47,6 +47,7 @@ on_every_backend! {
     suite::an_interrupted_download_keeps_its_parts,
     suite::writers_of_the_same_content_do_not_disturb_each_other,
     suite::a_prefix_goes_away_and_its_neighbours_stay,
+    suite::chosen_objects_of_a_prefix_go_away_and_the_others_stay,
     suite::a_probe_measures_the_emulated_link_and_leaves_nothing,
     suite::a_spool_fetches_each_artifact_once_and_survives_a_restart,
     suite::a_full_spool_is_resumable,

@@ -175,6 +175,23 @@ pub async fn writers_of_the_same_content_do_not_disturb_each_other(backend: &Bac
     assert!(back == content);
 }
 
+pub async fn chosen_objects_of_a_prefix_go_away_and_the_others_stay(backend: &Backend) {
+    let transfer = Transfer::default();
+    let put = |prefix: &'static str| backend.store.put_bytes(prefix, prefix, &transfer);
+    let first = put("jobs/a/updates/w1/1").await.unwrap();
+    put("jobs/a/updates/w2/1").await.unwrap();
+    let second = put("jobs/a/updates/w1/2").await.unwrap();
+    let chosen = |key: &str| key.split('/').nth(4) == Some("1");
+    let gone = backend.owner.delete_chosen("jobs/a/updates", chosen).await;
+    assert_eq!(gone.unwrap().objects, 4);
+    let gone = backend.owner.delete_chosen("jobs/a/updates", chosen).await;
+    assert_eq!(gone.unwrap(), Usage::default());
+    let read = backend.store.get_bytes(&second, 100, &transfer).await;
+    assert!(read.is_ok(), "{read:?}");
+    let read = backend.store.get_bytes(&first, 100, &transfer).await;
+    assert!(read.is_err(), "{read:?}");
+}
+
 pub async fn a_prefix_goes_away_and_its_neighbours_stay(backend: &Backend) {
     let transfer = Transfer::default();
     let put = |prefix: &'static str| backend.store.put_bytes(prefix, prefix, &transfer);

@@ -87,6 +87,8 @@ pub enum Failpoint {
     AggregatorCloseAfterDecision,
     /// Aggregator, close: after publish.
     AggregatorCloseAfterPublish,
+    /// Aggregator, close: after withdraw.
+    AggregatorCloseAfterWithdraw,
     /// Aggregator, fold: after merge.
     AggregatorFoldAfterMerge,
     /// Aggregator, fold: after artifact.
@@ -191,6 +193,7 @@ impl Failpoint {
         Self::AggregatorIngestAfterDownload,
         Self::AggregatorCloseAfterDecision,
         Self::AggregatorCloseAfterPublish,
+        Self::AggregatorCloseAfterWithdraw,
         Self::AggregatorFoldAfterMerge,
         Self::AggregatorFoldAfterArtifact,
         Self::AggregatorFoldAfterSummary,
@@ -262,6 +265,7 @@ impl Failpoint {
             Self::AggregatorIngestAfterDownload => "aggregator.ingest.after_download",
             Self::AggregatorCloseAfterDecision => "aggregator.close.after_decision",
             Self::AggregatorCloseAfterPublish => "aggregator.close.after_publish",
+            Self::AggregatorCloseAfterWithdraw => "aggregator.close.after_withdraw",
             Self::AggregatorFoldAfterMerge => "aggregator.fold.after_merge",
             Self::AggregatorFoldAfterArtifact => "aggregator.fold.after_artifact",
             Self::AggregatorFoldAfterSummary => "aggregator.fold.after_summary",

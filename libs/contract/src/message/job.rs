@@ -5,8 +5,9 @@ use domain::artifact::ArtifactRef;
 use domain::cause::{Cause, SiteTrouble};
 use domain::drift::Parted;
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::{Job, Phase};
+use domain::job::{Job, Kept, Phase};
 use domain::plan::PlanVersion;
+use domain::round::{Closed, Contribution};
 use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,9 @@ pub enum Event {
         round: u32,
         /// When it closes with its quorum.
         deadline: UnixMillis,
+        /// Whom it asks; empty: every planned site.
+        #[serde(default)]
+        asked: Vec<WorkerName>,
     },
     /// A round is decided.
     Closed {
@@ -61,6 +65,9 @@ pub enum Event {
         sites: Vec<WorkerName>,
         /// Whose do not, and why.
         missing: Vec<SiteTrouble>,
+        /// Whose updates count of an earlier round; they are among `sites`.
+        #[serde(default)]
+        credited: Vec<Credited>,
     },
     /// A round's merged adapter is stored; it is being scored.
     Merged {
@@ -77,6 +84,13 @@ pub enum Event {
         loss: Option<f64>,
         /// Balanced accuracy among the job's choices.
         balanced_accuracy: Option<f64>,
+    },
+    /// Training stopped before the last round asked for.
+    Stopped {
+        /// The last round.
+        round: u32,
+        /// Why, in a sentence.
+        why: String,
     },
     /// A site's input was refused.
     Refused {
@@ -113,6 +127,9 @@ pub enum Event {
     Finished {
         /// The adapter.
         adapter: ArtifactRef,
+        /// Of which round it is, and why.
+        #[serde(default)]
+        kept: Option<Kept>,
     },
     /// Ended without an adapter.
     Failed {
@@ -121,6 +138,15 @@ pub enum Event {
     },
     /// Ended by a person.
     Cancelled,
+}
+
+/// An update that counts in a later round than its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credited {
+    /// Whose.
+    pub worker: WorkerName,
+    /// The round that it was trained in.
+    pub round: u32,
 }
 
 impl Event {
@@ -136,6 +162,7 @@ impl Event {
             Self::Closed { .. } => "closed",
             Self::Merged { .. } => "merged",
             Self::Evaluated { .. } => "evaluated",
+            Self::Stopped { .. } => "stopped",
             Self::Refused { .. } => "refused",
             Self::Lost { .. } => "lost",
             Self::Reused { .. } => "reused",
@@ -164,7 +191,7 @@ impl Event {
 
 impl Message for JobEvent {
     const KIND: &'static str = "job-event";
-    // 2: by how much a site drifted; reused.
+    // 2: asked, credited, stopped, kept; reused, and by how much a site drifted.
     const VERSION: u16 = 2;
     const OLDEST: u16 = 1;
 
@@ -188,10 +215,14 @@ pub fn implied(job: &Job) -> Vec<JobEvent> {
         Phase::Refining { .. } | Phase::Planning { .. } => None,
         Phase::Starting { .. } => job.plan.map(|version| Event::Planned { version }),
         Phase::Training {
-            round, deadline, ..
+            round,
+            deadline,
+            asked,
+            ..
         } => Some(Event::Opened {
             round: *round,
             deadline: *deadline,
+            asked: asked.clone(),
         }),
         Phase::Folding { round, closed, .. } => Some(Event::Closed {
             round: *round,
@@ -201,12 +232,14 @@ pub fn implied(job: &Job) -> Vec<JobEvent> {
                 .map(|one| one.worker.clone())
                 .collect(),
             missing: closed.missing.clone(),
+            credited: credited(closed),
         }),
         Phase::Evaluating { round, .. } => Some(Event::Merged { round: *round }),
-        Phase::Finalizing { .. } => None,
+        Phase::Finalizing { kept, .. } => kept.as_ref().and_then(stopped),
         Phase::Paused { .. } => Some(Event::Paused),
         Phase::Succeeded { adapter, .. } => Some(Event::Finished {
             adapter: adapter.clone(),
+            kept: job.course.kept.clone(),
         }),
         Phase::Failed { cause } => Some(Event::Failed {
             cause: cause.clone(),
@@ -221,4 +254,19 @@ pub fn implied(job: &Job) -> Vec<JobEvent> {
         event,
     };
     resumed.into_iter().chain(phase_event).map(event).collect()
+}
+
+fn credited(closed: &Closed) -> Vec<Credited> {
+    let of = |one: &Contribution| {
+        let round = one.credit.as_ref()?.round;
+        let worker = one.worker.clone();
+        Some(Credited { worker, round })
+    };
+    closed.contributions.iter().filter_map(of).collect()
+}
+
+fn stopped(kept: &Kept) -> Option<Event> {
+    let why = kept.stopped_early.clone()?;
+    let round = kept.last;
+    Some(Event::Stopped { round, why })
 }

@@ -1,9 +1,10 @@
 //! What a worker is asked to do. Each task carries everything the work needs: a worker reads no
 //! other service's state.
 
-use domain::adapter::Projection;
+use domain::adapter::{Projection, RankTable};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{DatasetName, Epoch, JobId, Submitter, WorkerName};
+use domain::job::Strategy;
 use domain::job::spec::{Base, Compute, Importance, Training};
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
@@ -85,6 +86,13 @@ pub struct Train {
     pub plan: WorkerPlan,
     /// How to train.
     pub training: Training,
+    /// The job's merging rule: which factors are trained, and whether there is a side term.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Live slices of each weight of the merged adapter: what stands behind them is a side term, which is
+    /// applied and not trained. Empty: all are live.
+    #[serde(default)]
+    pub live: RankTable,
     /// Where to put the update.
     pub prefix: String,
 }
@@ -129,7 +137,8 @@ macro_rules! task_message {
 
 // 2: compute. 3: importance.
 task_message!(Probe, "probe", 1..=3);
-task_message!(Train, "train", 1..=1);
+// 2: strategy and live.
+task_message!(Train, "train", 1..=2);
 task_message!(Evaluate, "evaluate", 1..=1);
 
 /// Any task, as a worker receives it.

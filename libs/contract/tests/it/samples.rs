@@ -3,7 +3,7 @@
 use contract::message::control::{Control, Order, Reply};
 use contract::message::dead::DeadLetter;
 use contract::message::grant::{Answer, Ask};
-use contract::message::job::{Event, JobEvent};
+use contract::message::job::{Credited, Event, JobEvent};
 use contract::message::report::{self, Evaluated, Failed, Probed, Updated};
 use contract::message::task::{self, Evaluate, ModelRef, Probe, Train};
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
@@ -13,8 +13,9 @@ use domain::drift::{Parted, Quantity};
 use domain::fleet::{Beat, Progress, Stage};
 use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::Choice;
+use domain::job::course::{Figure, Measure};
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Order as Records, Training};
+use domain::job::{Choice, Kept, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
 use domain::profile::{
     self, GradientNoise, ImportanceMethod, Measurement, Mode, ModeMeasurement, Sample,
@@ -83,11 +84,16 @@ pub fn events() -> Vec<JobEvent> {
         Event::Opened {
             round: 3,
             deadline: UnixMillis(1_800_000_000_000),
+            asked: sites(),
         },
         Event::Closed {
             round: 3,
             sites: sites(),
             missing: TROUBLES.map(site).into(),
+            credited: vec![Credited {
+                worker: worker(),
+                round: 2,
+            }],
         },
         Event::Merged { round: 3 },
         Event::Evaluated {
@@ -95,6 +101,10 @@ pub fn events() -> Vec<JobEvent> {
             records: 160,
             loss: Some(0.5),
             balanced_accuracy: None,
+        },
+        Event::Stopped {
+            round: 3,
+            why: "none of the last 2 scores was better".to_owned(),
         },
         Event::Refused {
             site: site(Trouble::UpdateRefused),
@@ -119,6 +129,16 @@ pub fn events() -> Vec<JobEvent> {
         Event::Resumed,
         Event::Finished {
             adapter: artifact(),
+            kept: Some(Kept {
+                round: 2,
+                last: 3,
+                figure: Some(Figure {
+                    measure: Measure::BalancedAccuracy,
+                    value: 0.75,
+                }),
+                why: "the best of 4 scores".to_owned(),
+                stopped_early: None,
+            }),
         },
         Event::Failed {
             cause: Cause {
@@ -159,6 +179,7 @@ fn training() -> Training {
         learning_rate: 0.001,
         weight_decay: 0.25,
         clip_norm: 1.0,
+        proximal: 0.0,
         order: Records::Balanced,
         seed: 7,
     }
@@ -237,6 +258,8 @@ pub fn train() -> Train {
         scale: 0.5,
         plan: plan(),
         training: training(),
+        strategy: Strategy::Residual,
+        live: RankTable::uniform(&[Projection::Q, Projection::Down], 2, 16),
         prefix: "jobs/job_0123456789abcdef/updates/3/site-a".to_owned(),
     }
 }

@@ -41,6 +41,7 @@ fn training() -> Phase {
         },
         opened_at: UnixMillis(0),
         deadline: UnixMillis(9),
+        asked: Vec::new(),
     }
 }
 
@@ -118,6 +119,42 @@ fn a_worker_creates_its_own_update_of_the_open_round_and_nothing_else() {
         let asked = ask("a", Some(&closed), Access::Put, update(1, "a", 2));
         assert_eq!(asked, Err(Reason::NotOpen), "{}", closed.phase.name());
     }
+}
+
+#[test]
+fn a_worker_that_is_not_asked_stores_nothing_and_one_that_is_late_stores_its_earlier_round() {
+    let mut open = job(training());
+    if let Phase::Training { asked, .. } = &mut open.phase {
+        *asked = vec![worker("b")];
+    }
+    let put = |job: &Job, by: &str, round| ask(by, Some(job), Access::Put, update(1, by, round));
+    assert_eq!(put(&open, "a", 2), Err(Reason::NotOpen));
+    assert_eq!(put(&open, "b", 2), Ok(()));
+    open.late = vec![crate::round::Behind {
+        worker: worker("a"),
+        round: 1,
+        epoch: crate::id::Epoch(3),
+        global: ArtifactRef {
+            key: "k".to_owned(),
+            sha256: model(8),
+            bytes: 1,
+        },
+        plan: crate::plan::PlanVersion(1),
+    }];
+    assert_eq!(put(&open, "a", 1), Ok(()));
+    assert_eq!(put(&open, "a", 2), Err(Reason::NotOpen));
+    assert_eq!(put(&open, "b", 1), Err(Reason::NotOpen));
+    // Also while the round after its own is merged or scored.
+    open.phase = Phase::Evaluating {
+        round: 1,
+        global: ArtifactRef {
+            key: "k".to_owned(),
+            sha256: model(8),
+            bytes: 1,
+        },
+        deadline: UnixMillis(9),
+    };
+    assert_eq!(put(&open, "a", 1), Ok(()));
 }
 
 #[test]

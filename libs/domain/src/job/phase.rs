@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::course::Kept;
 use crate::artifact::ArtifactRef;
 use crate::cause::Cause;
+use crate::id::WorkerName;
 use crate::round::Closed;
 use crate::time::UnixMillis;
 
@@ -69,6 +71,9 @@ pub enum Phase {
         opened_at: UnixMillis,
         /// When the round closes with its quorum.
         deadline: UnixMillis,
+        /// Whom it asks, ordered by name; empty: every planned site.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        asked: Vec<WorkerName>,
     },
     /// The round is decided; its updates are being merged.
     Folding {
@@ -92,8 +97,11 @@ pub enum Phase {
     },
     /// The report and the adapter are being written.
     Finalizing {
-        /// The last round's adapter.
+        /// The adapter that the job ends with.
         global: ArtifactRef,
+        /// Of which round it is, and why.
+        #[serde(default)]
+        kept: Option<Kept>,
     },
     /// Stopped by a person; deadlines are frozen.
     Paused {
@@ -199,11 +207,13 @@ impl Phase {
                 global,
                 opened_at,
                 deadline,
+                asked,
             } => Self::Training {
                 round,
                 global,
                 opened_at: opened_at.plus(ms),
                 deadline: deadline.plus(ms),
+                asked,
             },
             Self::Evaluating {
                 round,

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, Serializer};
 /// How many updates close a round after its deadline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Quorum {
-    /// More than half of the sites that the plan holds: a site that cannot take part, or that goes
+    /// More than half of the sites that the round asks: a site that cannot take part, or that goes
     /// missing, does not end the job.
     #[default]
     Auto,
@@ -39,11 +39,11 @@ impl Quorum {
         }
     }
 
-    /// Updates that a round needs whose plan holds so many of the admitted sites.
+    /// Updates that a round needs which asks so many of the admitted sites.
     #[must_use]
-    pub fn of_round(self, planned: usize, admitted: usize) -> usize {
+    pub fn of_round(self, asked: usize, admitted: usize) -> usize {
         match self {
-            Self::Auto => planned / 2 + 1,
+            Self::Auto => asked / 2 + 1,
             Self::All | Self::Fixed(_) => self.least(admitted),
         }
     }

@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::course::Course;
 use super::phase::Phase;
 use super::spec::Spec;
 use crate::artifact::Digest;
 use crate::cause::SiteTrouble;
 use crate::id::{Epoch, Fence, InstanceId, JobId, Submitter, WorkerName};
 use crate::plan::PlanVersion;
+use crate::round::Behind;
 use crate::time::UnixMillis;
 
 /// Days after which a paused job is cancelled.
@@ -84,6 +86,12 @@ pub struct Job {
     pub participants: Vec<WorkerName>,
     /// Participants that were given up, and why; they are asked again when they beat.
     pub lost: Vec<SiteTrouble>,
+    /// Participants that go on with an earlier round, ordered by name; nothing else is asked of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<Behind>,
+    /// How its scores went so far.
+    #[serde(default)]
+    pub course: Course,
     /// Its plan, once made.
     pub plan: Option<PlanVersion>,
     /// How often it was asked whether that plan still stands.
@@ -96,7 +104,7 @@ pub struct Job {
 impl Job {
     /// A new job, queued.
     #[must_use]
-    pub const fn submitted(
+    pub fn submitted(
         id: JobId,
         spec: Spec,
         submission: Digest,
@@ -119,6 +127,8 @@ impl Job {
             held: None,
             participants: Vec::new(),
             lost: Vec::new(),
+            late: Vec::new(),
+            course: Course::default(),
             plan: None,
             looks: Looks { times: 0, after: 0 },
             settled: false,
@@ -138,6 +148,10 @@ impl Job {
         }
         if next.role() != self.phase.role() {
             self.owner = None;
+        }
+        if next.is_terminal() || matches!(next, Phase::Paused { .. }) {
+            // Whoever was at work on an earlier round has been told to stop.
+            self.late.clear();
         }
         self.phase = next;
         self.phase_since = now;
@@ -231,6 +245,20 @@ impl Job {
             .plus(self.paused_ms)
     }
 
+    /// Gives a participant up, whatever it was at.
+    pub fn lose(&mut self, site: SiteTrouble) {
+        self.late.retain(|behind| behind.worker != site.worker);
+        if self.lost.iter().all(|lost| lost.worker != site.worker) {
+            self.lost.push(site);
+        }
+    }
+
+    /// What a participant is at that goes on with an earlier round.
+    #[must_use]
+    pub fn behind(&self, worker: &WorkerName) -> Option<&Behind> {
+        self.late.iter().find(|behind| behind.worker == *worker)
+    }
+
     /// Participants that have not been given up.
     pub fn active(&self) -> impl Iterator<Item = &WorkerName> {
         self.participants
@@ -244,17 +272,18 @@ impl Job {
         self.spec.rounds.quorum.least(self.participants.len())
     }
 
-    /// How many updates close a round whose plan holds so many sites.
+    /// How many updates close a round that asks so many sites.
     #[must_use]
-    pub fn quorum(&self, planned: usize) -> usize {
-        let admitted = self.participants.len();
-        self.spec.rounds.quorum.of_round(planned, admitted)
+    pub fn quorum(&self, asked: usize) -> usize {
+        self.spec.rounds.needed(asked, self.participants.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::ArtifactRef;
+    use crate::cause::Trouble;
 
     fn job() -> Job {
         let spec = serde_json::from_str(
@@ -366,6 +395,37 @@ mod tests {
         job.release(UnixMillis(60));
         let deadline = UnixMillis(150);
         assert_eq!(job.phase, Phase::Profiling { deadline });
+    }
+
+    #[test]
+    fn a_pause_and_the_end_leave_nobody_at_an_earlier_round() {
+        let behind = |worker: &str| Behind {
+            worker: worker.parse().expect("legal"),
+            round: 1,
+            epoch: Epoch(1),
+            global: ArtifactRef {
+                key: "k".to_owned(),
+                sha256: Digest::from_bytes(&[1; 32]),
+                bytes: 1,
+            },
+            plan: PlanVersion(1),
+        };
+        let mut job = job();
+        job.late = vec![behind("a"), behind("b")];
+        let site = SiteTrouble {
+            worker: "a".parse().expect("legal"),
+            trouble: Trouble::Unreachable,
+            detail: String::new(),
+        };
+        job.lose(site.clone());
+        job.lose(site.clone());
+        assert_eq!(job.lost, [site]);
+        assert_eq!(job.late, [behind("b")]);
+        let mut paused = job.clone();
+        paused.pause(UnixMillis(1)).expect("legal");
+        assert_eq!(paused.late, []);
+        job.advance(Phase::Cancelled, UnixMillis(1)).expect("legal");
+        assert_eq!(job.late, []);
     }
 
     #[test]

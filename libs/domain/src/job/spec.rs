@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::aggregation::Aggregation;
 use super::choice::Choice;
+use super::course::Measure;
 pub use super::importance::Importance;
 use super::planner::Planner;
-use super::quorum::Quorum;
+use super::rounds::Rounds;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
 use crate::id::{DatasetName, JobId, WorkerName};
@@ -161,10 +163,21 @@ pub struct Training {
     pub weight_decay: f64,
     /// Largest norm of the gradient; 0 turns clipping off.
     pub clip_norm: f64,
+    /// `FedProx`'s μ: what pulls a site back to the merged adapter that it started from; 0 turns it off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub proximal: f64,
     /// Order of the records.
     pub order: Order,
     /// Seed of every random stream of the job.
     pub seed: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Default for Training {
@@ -177,6 +190,7 @@ impl Default for Training {
             learning_rate: 1e-3,
             weight_decay: 0.0,
             clip_norm: 1.0,
+            proximal: 0.0,
             order: Order::Shuffle,
             seed: 0,
         }
@@ -229,61 +243,6 @@ pub struct Precision {
     pub compute: Compute,
 }
 
-/// How many rounds, with whom, for how long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rounds {
-    /// Rounds of train and merge.
-    pub count: u32,
-    /// Updates that close a round after its deadline; auto: of more than half of the planned sites;
-    /// all: of every admitted site, so that the same inputs give the same bytes whatever happens.
-    pub quorum: Quorum,
-    /// Seconds a round may take; auto: from the plan's prediction.
-    pub deadline: Choice<u32>,
-}
-
-impl Default for Rounds {
-    fn default() -> Self {
-        Self {
-            count: 3,
-            quorum: Quorum::Auto,
-            deadline: Choice::Auto,
-        }
-    }
-}
-
-/// The rule that merges updates of different rank.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Merges the changes as products and refactorizes; exact up to the kept rank.
-    #[default]
-    Product,
-}
-
-/// A site's share of the merge.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weighting {
-    /// By records trained on in the round.
-    #[default]
-    Samples,
-    /// By tokens trained on in the round.
-    Tokens,
-    /// The same for every site.
-    Equal,
-}
-
-/// How updates become one adapter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Aggregation {
-    /// The rule.
-    pub strategy: Strategy,
-    /// The weights.
-    pub weights: Weighting,
-}
-
 /// Scoring on the sites' held-out records, before training, after rounds, and at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -297,6 +256,18 @@ pub struct Evaluation {
     /// Candidate completions; the likeliest one is the answer. Empty: loss alone.
     #[serde(default)]
     pub choices: Vec<String>,
+}
+
+impl Evaluation {
+    /// What scores of the job are compared by.
+    #[must_use]
+    pub const fn measure(&self) -> Measure {
+        if self.choices.is_empty() {
+            Measure::Loss
+        } else {
+            Measure::BalancedAccuracy
+        }
+    }
 }
 
 const fn one() -> u32 {
@@ -355,7 +326,10 @@ impl Spec {
         }
         self.check_adapter(&mut refuse);
         self.check_training(&mut refuse);
-        self.check_rounds(&mut refuse);
+        let named = self.data.sites.len();
+        self.rounds
+            .check(named, self.evaluation.is_some(), &mut refuse);
+        self.aggregation.check(self, &mut refuse);
         if let Some(evaluation) = &self.evaluation {
             let long = evaluation
                 .choices
@@ -446,32 +420,10 @@ impl Spec {
                 "use a number from 0; 0 turns clipping off".to_owned(),
             );
         }
-    }
-
-    fn check_rounds(&self, refuse: &mut impl FnMut(&str, String)) {
-        if !(1..=100_000).contains(&self.rounds.count) {
-            refuse("rounds.count", "use 1 to 100000".to_owned());
-        }
-        if self.rounds.quorum == Quorum::Fixed(0) {
+        if !(training.proximal.is_finite() && training.proximal >= 0.0) {
             refuse(
-                "rounds.quorum",
-                "use at least 1, `auto` for more than half of the sites, or `all`".to_owned(),
-            );
-        }
-        let named = u32::try_from(self.data.sites.len()).unwrap_or(u32::MAX);
-        if let Quorum::Fixed(quorum) = self.rounds.quorum
-            && named > 0
-            && quorum > named
-        {
-            refuse(
-                "rounds.quorum",
-                format!("{quorum} is more than the {named} sites named in data.sites"),
-            );
-        }
-        if self.rounds.deadline == Choice::Fixed(0) {
-            refuse(
-                "rounds.deadline",
-                "use at least 1 second, or auto".to_owned(),
+                "training.proximal",
+                "use a number from 0; 0 turns FedProx off".to_owned(),
             );
         }
     }

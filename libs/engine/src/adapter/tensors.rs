@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use domain::adapter::{RankTable, WeightName, WeightShape};
+use domain::job::aggregation::Trains;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -14,11 +15,21 @@ impl Adapter {
     /// # Errors
     /// The file's header cannot be made.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, Error> {
+        self.trained_to_safetensors(Trains::Both)
+    }
+
+    /// The tensors of the factors that were trained alone: what a site sends.
+    ///
+    /// # Errors
+    /// The file's header cannot be made.
+    pub fn trained_to_safetensors(&self, trained: Trains) -> Result<Vec<u8>, Error> {
         let mut tensors = Vec::new();
         for factors in self.factors.values() {
             let Factors { shape, rank, a, b } = factors;
             let rank = usize::from(*rank);
-            tensors.push((shape.name.peft_a(), vec![rank, shape.inp], bytes(a)));
+            if trained == Trains::Both {
+                tensors.push((shape.name.peft_a(), vec![rank, shape.inp], bytes(a)));
+            }
             tensors.push((shape.name.peft_b(), vec![shape.out, rank], bytes(b)));
         }
         let mut views = Vec::new();

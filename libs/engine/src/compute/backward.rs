@@ -6,6 +6,7 @@ use super::forward::{Pass, Trace};
 use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
+use crate::ops::Table;
 use crate::ops::heads::{Cut, Layout, cut_backward};
 use crate::ops::lora_linear::{self, Learned};
 use crate::ops::{attention, rms_norm};
@@ -262,7 +263,7 @@ impl Pass<'_> {
         at: Place<'_>,
         place: usize,
         learn: &mut Learn<'_>,
-        dx: Option<&mut [f32]>,
+        mut dx: Option<&mut [f32]>,
         dy: &[f32],
         (x, low): (Option<&[f32]>, &[f32]),
     ) -> Result<(), Error> {
@@ -291,8 +292,14 @@ impl Pass<'_> {
         });
         let frozen = self.model.frozen(&stack.matrix);
         let scratch = &mut self.workspace.ops.products;
-        lora_linear::backward(dx, dy, frozen, learned, scratch)?;
+        lora_linear::backward(dx.as_deref_mut(), dy, frozen, learned, scratch)?;
         self.workspace.give(d_low);
+        if let Some(dx) = dx {
+            let outputs = stack.matrix.count();
+            let mut side = self.workspace.take(dy.len() / outputs * stack.side.rank());
+            stack.side.backward(dx, &mut side, dy, outputs);
+            self.workspace.give(side);
+        }
         Ok(())
     }
 }

@@ -91,6 +91,21 @@ impl Changes {
         })
     }
 
+    /// The factors A, those of a stack in one.
+    pub(crate) fn firsts_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let stacks = self.blocks.iter_mut().flatten();
+        stacks.map(|factors| factors.a.as_mut_slice())
+    }
+
+    /// For each of [`Changes::slices`] whether it is an A.
+    pub(crate) fn which_are_a(&self) -> Vec<bool> {
+        let stacks = self.blocks.iter().flatten();
+        let of = |f: &lora_linear::Factors| {
+            std::iter::once(true).chain(std::iter::repeat_n(false, f.parts.len()))
+        };
+        stacks.flat_map(of).collect()
+    }
+
     /// Back to an adapter.
     pub(crate) fn to_adapter(&self, model: &Model) -> Result<Adapter, adapter::Error> {
         let mut factors = Vec::new();

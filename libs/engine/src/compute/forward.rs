@@ -336,6 +336,9 @@ impl<'a> Pass<'a> {
         let frozen = self.model.frozen(&stack.matrix);
         let scratch = &mut self.workspace.ops.products;
         lora_linear::forward(&mut y, &mut low, x, frozen, change, scratch)?;
+        let mut side = self.workspace.take(tokens * stack.side.rank());
+        stack.side.forward(&mut y, outputs, &mut side, x);
+        self.workspace.give(side);
         Ok((y, low))
     }
 }

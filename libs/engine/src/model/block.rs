@@ -30,7 +30,7 @@ impl Block {
             + self
                 .stacks
                 .iter()
-                .map(|stack| stack.matrix.bytes())
+                .map(|stack| stack.matrix.bytes() + stack.side.bytes())
                 .sum::<usize>()
     }
 }

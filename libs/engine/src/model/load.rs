@@ -11,6 +11,7 @@ use super::cache::Entry;
 use super::quantize::{Bf16, Int8, Nf4};
 use super::weights::decode_parts;
 use super::{Base, Block, Config, Error, LoadOptions, Matrix, Model, Stack, StackPart};
+use crate::ops::side_term::SideTerm;
 use crate::source::{Name, Source};
 use crate::threads::Threads;
 
@@ -190,6 +191,7 @@ fn stack<W: Weights>(
     Ok(Stack {
         matrix: weights.matrix(&names, inputs, base)?,
         parts,
+        side: SideTerm::default(),
     })
 }
 

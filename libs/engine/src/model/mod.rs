@@ -28,9 +28,12 @@ pub use inspect::Inspected;
 pub(crate) use block::{Block, STACKS};
 pub(crate) use weights::{Matrix, Stack, StackPart};
 
+use crate::adapter::Adapter;
+use crate::compute::{self, Changes};
 use crate::kernel::{Compute, Kernel};
 use crate::ops::frozen::Frozen;
 use crate::ops::heads::Layout;
+use crate::ops::side_term::SideTerm;
 use crate::text::Tokenizer;
 use crate::threads::Threads;
 
@@ -77,7 +80,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// A loaded model. Immutable; share it by reference or `Arc`.
+/// A loaded model. Its weights never change; share it by reference or `Arc`.
 pub struct Model {
     config: Config,
     tokenizer: Tokenizer,
@@ -128,6 +131,25 @@ impl Model {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
         let tables = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
         (norms + blocks + tables) as u64
+    }
+
+    /// Has every pass apply the change of `side` as well, as if it were part of the base: in `f32`,
+    /// without a gradient. It stays until it is replaced; `None` takes it away.
+    ///
+    /// # Errors
+    /// It does not fit the model. What was there is then gone.
+    pub fn set_side(&mut self, side: Option<&Adapter>) -> Result<(), compute::Error> {
+        for stack in self.blocks.iter_mut().flat_map(|block| &mut block.stacks) {
+            stack.side = SideTerm::default();
+        }
+        let Some(side) = side else { return Ok(()) };
+        let changes = Changes::new(self, side)?;
+        for (block, own) in self.blocks.iter_mut().zip(changes.blocks) {
+            for (stack, factors) in block.stacks.iter_mut().zip(own) {
+                stack.side = SideTerm::new(factors, changes.scale);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn blocks(&self) -> &[Block] {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::quantize::{Bf16, Int8, Nf4};
 use crate::ops::Table;
+use crate::ops::side_term::SideTerm;
 
 /// Rows that one task decodes.
 const ROWS: usize = 64;
@@ -185,6 +186,8 @@ fn decode<T: GgmlType>(bytes: &[u8], out: &mut [f32]) {
 pub(crate) struct Stack {
     pub(crate) matrix: Matrix,
     pub(crate) parts: Vec<StackPart>,
+    /// A frozen change of the stack: not trained, and no part of any adapter.
+    pub(crate) side: SideTerm,
 }
 
 /// One weight of a stack.

@@ -90,42 +90,66 @@ pub fn forward<T: Table>(
     }
     let whole = ViewMut::new(y, tokens, outputs);
     frozen::forward(whole, x, frozen, 0..outputs, scratch)?;
-    let Some(Change { factors, scale }) = change else {
-        return Ok(());
-    };
-    let rank = factors.rank();
-    multiply(
-        ViewMut::new(low, tokens, rank),
-        x,
-        View::new(&factors.a, rank, inputs).t(),
-        1.0,
-        Into::Overwrite,
-    );
-    for part in &factors.parts {
-        let y = ViewMut::strided(
-            y.get_mut(part.column..).unwrap_or_default(),
-            tokens,
-            part.outputs,
-            outputs,
-        );
-        let low = View::strided(
-            low.get(part.first..).unwrap_or_default(),
-            tokens,
-            part.rank,
-            rank,
-        );
-        multiply(
-            y,
-            low,
-            View::new(&part.b, part.outputs, part.rank).t(),
-            scale,
-            Into::Add,
-        );
+    if let Some(change) = change {
+        change.add(y, outputs, low, x);
     }
     Ok(())
 }
 
 impl Change<'_> {
+    /// `low ← x·Aᵀ`, `y += s·low·Bᵀ`.
+    pub(super) fn add(&self, y: &mut [f32], outputs: usize, low: &mut [f32], x: View<'_>) {
+        let Self { factors, scale } = *self;
+        let (tokens, rank) = (x.rows(), factors.rank());
+        multiply(
+            ViewMut::new(low, tokens, rank),
+            x,
+            View::new(&factors.a, rank, x.cols()).t(),
+            1.0,
+            Into::Overwrite,
+        );
+        for part in &factors.parts {
+            let y = ViewMut::strided(
+                y.get_mut(part.column..).unwrap_or_default(),
+                tokens,
+                part.outputs,
+                outputs,
+            );
+            let low = View::strided(
+                low.get(part.first..).unwrap_or_default(),
+                tokens,
+                part.rank,
+                rank,
+            );
+            let b = View::new(&part.b, part.outputs, part.rank);
+            multiply(y, low, b.t(), scale, Into::Add);
+        }
+    }
+
+    /// `d_low ← s·dy·B`.
+    pub(super) fn low_gradient(&self, d_low: &mut [f32], dy: View<'_>) {
+        let Self { factors, scale } = *self;
+        for part in &factors.parts {
+            let d_low = ViewMut::strided(
+                d_low.get_mut(part.first..).unwrap_or_default(),
+                dy.rows(),
+                part.rank,
+                factors.rank(),
+            );
+            let b = View::new(&part.b, part.outputs, part.rank);
+            let dy = dy.columns(part.column, part.outputs);
+            multiply(d_low, dy, b, scale, Into::Overwrite);
+        }
+    }
+
+    /// `dx += d_low·A`.
+    pub(super) fn add_to_input_gradient(&self, dx: ViewMut<'_>, d_low: &[f32]) {
+        let rank = self.factors.rank();
+        let d_low = View::new(d_low, dx.rows(), rank);
+        let a = View::new(&self.factors.a, rank, dx.cols());
+        multiply(dx, d_low, a, 1.0, Into::Add);
+    }
+
     /// Calls `product` with the factors as two matrices, B's parts joined and scaled.
     fn beside<R>(
         &self,
@@ -203,41 +227,17 @@ pub fn backward<T: Table>(
             })?;
         }
         Some(mut dx) => {
-            learned.low_gradient(dy);
+            learned.change.low_gradient(learned.d_low, dy);
             input_gradient(dx.reborrow(), scratch)?;
-            learned.add_to_input_gradient(dx);
+            learned.change.add_to_input_gradient(dx, learned.d_low);
         }
-        None => learned.low_gradient(dy),
+        None => learned.change.low_gradient(learned.d_low, dy),
     }
     learned.factors_gradient(dy);
     Ok(())
 }
 
 impl Learned<'_> {
-    /// `d_low ← s·dy·B`.
-    fn low_gradient(&mut self, dy: View<'_>) {
-        let Change { factors, scale } = self.change;
-        for part in &factors.parts {
-            let d_low = ViewMut::strided(
-                self.d_low.get_mut(part.first..).unwrap_or_default(),
-                dy.rows(),
-                part.rank,
-                factors.rank(),
-            );
-            let b = View::new(&part.b, part.outputs, part.rank);
-            let dy = dy.columns(part.column, part.outputs);
-            multiply(d_low, dy, b, scale, Into::Overwrite);
-        }
-    }
-
-    /// `dx += d_low·A`.
-    fn add_to_input_gradient(&self, dx: ViewMut<'_>) {
-        let rank = self.change.factors.rank();
-        let d_low = View::new(self.d_low, dx.rows(), rank);
-        let a = View::new(&self.change.factors.a, rank, dx.cols());
-        multiply(dx, d_low, a, 1.0, Into::Add);
-    }
-
     /// `dB ← s·dyᵀ·low` of each part, and `dA ← d_lowᵀ·x`.
     fn factors_gradient(&mut self, dy: View<'_>) {
         let Change { factors, scale } = self.change;

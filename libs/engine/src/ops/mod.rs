@@ -18,6 +18,7 @@ pub mod frozen;
 pub mod heads;
 pub mod lora_linear;
 pub mod rms_norm;
+pub mod side_term;
 pub mod swiglu;
 
 mod simd;

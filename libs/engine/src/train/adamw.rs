@@ -43,8 +43,13 @@ impl AdamW {
         let correction2 = (1.0 - power(beta2)).sqrt() as f32;
         let decay = 1.0 - rate * options.weight_decay;
         let moments = self.first.slices_mut().zip(self.second.slices_mut());
+        let is_a = values.which_are_a();
         let slices = values.slices_mut().zip(gradient.slices()).zip(moments);
-        for ((values, gradient), (first, second)) in slices {
+        for (((values, gradient), (first, second)), is_a) in slices.zip(is_a) {
+            if is_a && options.b_alone {
+                // Not even decayed.
+                continue;
+            }
             for (((value, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
                 let g = g * factor;
                 *m = beta1 * *m + (1.0 - beta1) * g;

@@ -33,6 +33,11 @@ pub struct Options {
     /// Keep only the blocks' inputs and compute each block again in backward: less memory, a
     /// third more time, the same numbers.
     pub checkpoint: bool,
+    /// Train B alone; A stays as it is.
+    pub b_alone: bool,
+    /// `FedProx`'s μ (arXiv 1812.06127): adds `μ·(θ − θ₀)` to the gradient, θ₀ being the adapter that was
+    /// started from, of which a copy is kept; 0 turns it off.
+    pub proximal: f32,
 }
 
 impl Default for Options {
@@ -44,6 +49,8 @@ impl Default for Options {
             weight_decay: 0.0,
             clip_norm: 0.0,
             checkpoint: false,
+            b_alone: false,
+            proximal: 0.0,
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Trainer<'m> {
     changes: Changes,
     gradient: Changes,
     optimizer: AdamW,
+    /// What was started from, where training is held to it.
+    start: Option<Changes>,
     workspace: Workspace,
 }
 
@@ -43,12 +45,14 @@ impl<'m> Trainer<'m> {
             return Err(Error::NothingToTrain);
         }
         let (gradient, optimizer) = (changes.zeros_like(), AdamW::new(&changes));
+        let start = (options.proximal > 0.0).then(|| changes.clone());
         Ok(Self {
             model,
             options,
             changes,
             gradient,
             optimizer,
+            start,
             workspace: Workspace::default(),
         })
     }
@@ -135,6 +139,7 @@ impl<'m> Trainer<'m> {
         if !loss.is_finite() {
             return Err(not_finite("loss"));
         }
+        self.settle();
         let gradient_norm = norm(&self.gradient);
         if !gradient_norm.is_finite() {
             return Err(not_finite("gradient"));
@@ -145,6 +150,24 @@ impl<'m> Trainer<'m> {
             labelled_tokens: packed.targets.len(),
             gradient_norm,
         })
+    }
+}
+
+impl Trainer<'_> {
+    /// What the options make of the loss's gradient.
+    fn settle(&mut self) {
+        if let Some(start) = &self.start {
+            let pull = self.options.proximal;
+            let slices = self.gradient.slices_mut().zip(self.changes.slices());
+            for ((gradient, now), start) in slices.zip(start.slices()) {
+                for ((g, now), start) in gradient.iter_mut().zip(now).zip(start) {
+                    *g += pull * (now - start);
+                }
+            }
+        }
+        if self.options.b_alone {
+            self.gradient.firsts_mut().for_each(|a| a.fill(0.0));
+        }
     }
 }
 
@@ -193,6 +216,119 @@ mod tests {
         Batch {
             rows: vec![row(1, 9), row(5, 2), row(11, 13)],
         }
+    }
+
+    /// What both options leave is what one may compute by hand from the plain gradient.
+    #[test]
+    fn b_alone_moves_no_a_and_a_proximal_term_pulls_back_to_the_start() {
+        let model = tiny();
+        let start = adapter(&model, 0);
+        let control = Control::new();
+        let trained = |options: Options| {
+            let mut trainer = Trainer::new(&model, &start, options).unwrap();
+            for _ in 0..2 {
+                trainer.step(&batch(), 0.02, &control).unwrap();
+            }
+            trainer.adapter().unwrap()
+        };
+        let decayed = Options {
+            weight_decay: 0.1,
+            ..Options::default()
+        };
+        let both = trained(decayed);
+        let b_alone = trained(Options {
+            b_alone: true,
+            ..decayed
+        });
+        for own in start.factors() {
+            let name = own.shape().name;
+            let (both, alone) = (both.get(name).unwrap(), b_alone.get(name).unwrap());
+            assert_eq!(alone.a(), own.a());
+            assert_ne!(both.a(), own.a());
+            assert_ne!(alone.b(), own.b());
+        }
+
+        let pulled = Options {
+            proximal: 3.0,
+            ..Options::default()
+        };
+        let mut trainer = Trainer::new(&model, &start, pulled).unwrap();
+        let first = trainer.gradient_of(&batch()).unwrap();
+        let plain = Trainer::new(&model, &start, Options::default());
+        assert_eq!(plain.unwrap().gradient_of(&batch()).unwrap(), first);
+        trainer.step(&batch(), 0.02, &control).unwrap();
+        let moved = trainer.adapter().unwrap();
+        let with = trainer.gradient_of(&batch()).unwrap();
+        let plain = Trainer::new(&model, &moved, Options::default());
+        let without = plain.unwrap().gradient_of(&batch()).unwrap();
+        let mut pulls = 0;
+        for own in start.factors() {
+            let name = own.shape().name;
+            let of = |adapter: &Adapter| adapter.get(name).unwrap().b().to_vec();
+            let values = of(&with).into_iter().zip(of(&without));
+            let places = of(&moved).into_iter().zip(own.b().to_vec());
+            for ((with, without), (moved, start)) in values.zip(places) {
+                let pull = 3.0 * (moved - start);
+                assert!((with - without - pull).abs() < 1e-5, "{name}");
+                pulls += usize::from(pull.abs() > 1e-3);
+            }
+        }
+        assert!(pulls > 0, "nothing moved, so nothing was pulled back");
+    }
+
+    /// A side term is what an adapter of both would be, without being trained.
+    #[test]
+    fn a_side_term_counts_in_loss_and_gradient_and_is_not_trained() {
+        let mut model = tiny();
+        let own = adapter(&model, 1);
+        let of_all = model.weights().into_iter().map(|shape| {
+            let wave = |len: usize| (0..len).map(|i| 0.2 * (7.0 + i as f32).cos()).collect();
+            Factors::new(shape, 3, wave(3 * shape.inp), wave(3 * shape.out)).unwrap()
+        });
+        let side = Adapter::new(0.4, of_all).unwrap();
+        let joined = model.weights().into_iter().map(|shape| {
+            let parts: Vec<&Factors> = [own.get(shape.name), side.get(shape.name)]
+                .into_iter()
+                .flatten()
+                .collect();
+            let rank: u16 = parts.iter().map(|part| part.rank()).sum();
+            let a = parts.iter().flat_map(|part| part.a().to_vec()).collect();
+            let b = (0..shape.out).flat_map(|row| {
+                parts.iter().flat_map(move |part| {
+                    let rank = usize::from(part.rank());
+                    part.b()[row * rank..][..rank].to_vec()
+                })
+            });
+            Factors::new(shape, rank, a, b.collect()).unwrap()
+        });
+        let joined = Adapter::new(0.4, joined.collect::<Vec<_>>()).unwrap();
+        let control = Control::new();
+        let mut trainer = Trainer::new(&model, &joined, Options::default()).unwrap();
+        let want = trainer.gradient(&batch(), &control).unwrap().loss;
+        let want_gradient = trainer.gradient_of(&batch()).unwrap();
+        let plain = Trainer::new(&model, &own, Options::default());
+        let without = plain.unwrap().gradient(&batch(), &control).unwrap().loss;
+
+        model.set_side(Some(&side)).unwrap();
+        let mut trainer = Trainer::new(&model, &own, Options::default()).unwrap();
+        let got = trainer.gradient(&batch(), &control).unwrap().loss;
+        assert!((got - want).abs() < 1e-5, "{got} {want}");
+        assert!(
+            (without - want).abs() > 1e-3,
+            "the side term changes nothing"
+        );
+        let got_gradient = trainer.gradient_of(&batch()).unwrap();
+        for part in got_gradient.factors() {
+            let want = want_gradient.get(part.shape().name).unwrap();
+            for (got, want) in part.a().iter().zip(want.a()) {
+                assert!((got - want).abs() < 1e-4, "{got} {want}");
+            }
+        }
+        drop(trainer);
+        model.set_side(None).unwrap();
+        let plain = Trainer::new(&model, &own, Options::default());
+        let gone = plain.unwrap().gradient(&batch(), &control).unwrap().loss;
+        assert_eq!(gone, without);
     }
 
     /// Ranks that differ, a frozen weight in each stack, and nothing on the lowest block if asked.

@@ -9,14 +9,15 @@ use contract::topology::score_key;
 use domain::artifact::ArtifactRef;
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
-use domain::job::Phase;
+use domain::job::course::{Figure, Scored};
+use domain::job::{Course, Job, Phase};
 use domain::plan::Plan;
 use domain::round::{Evaluated, Score};
 use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{follow, replan, tasks};
+use crate::rounds::{commit, follow, late, replan, tasks};
 
 /// A committed round.
 pub struct Merged {
@@ -31,22 +32,9 @@ pub async fn handle(
     merged: &Merged,
 ) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
-    let Some((score, missing)) = collect(aggregator, job, &plan, merged).await? else {
+    let Some(evaluated) = evaluated(aggregator, job, &plan, merged).await? else {
         return Ok(Next::Wait(Some(merged.deadline)));
     };
-    let seconds = job.now().seconds_since(job.job().phase_since);
-    let complete = follow::is_complete(job.job(), merged.round);
-    let evaluated = Evaluated {
-        round: merged.round,
-        score,
-        complete,
-        seconds,
-        missing,
-    };
-    aggregator
-        .scores
-        .put(&score_key(&job.job().id, merged.round), &evaluated)
-        .await?;
     hit(Failpoint::AggregatorEvaluateAfterScores);
     job.say(Event::Evaluated {
         round: merged.round,
@@ -56,21 +44,62 @@ pub async fn handle(
     })
     .await?;
     hit(Failpoint::AggregatorEvaluateAfterEvent);
-    let next = follow::after_score(
-        job.job(),
-        &plan,
-        merged.round,
-        merged.global.clone(),
-        job.now(),
-    );
-    let next = replan::before(aggregator, job.job(), &plan, next, job.now()).await?;
+    let mut scored = job.job().clone();
+    scored.course = course(&scored, merged, &evaluated.score);
+    let global = merged.global.clone();
+    let next = follow::after_score(&scored, &plan, merged.round, global, job.now());
+    let next = replan::before(aggregator, &scored, &plan, next, job.now()).await?;
     let paused = matches!(next, Phase::Paused { .. });
-    job.advance(next, |job| job.pause_requested &= !paused)
-        .await?;
+    let dropped = late::if_paused(job.job(), &next);
+    job.advance(next, |job| {
+        job.pause_requested &= !paused;
+        job.course = scored.course;
+    })
+    .await?;
     hit(Failpoint::AggregatorEvaluateAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
+    late::withdraw(job, &dropped).await;
     Ok(Next::Again)
+}
+
+/// The score that stands for this round; `None` while sites are waited for.
+async fn evaluated(
+    aggregator: &Aggregator,
+    job: &Owned,
+    plan: &Plan,
+    merged: &Merged,
+) -> Result<Option<Evaluated>, Error> {
+    let id = &job.job().id;
+    if let Some((stands, _)) = aggregator.scores.get(&score_key(id, merged.round)).await? {
+        return Ok(Some(stands));
+    }
+    let Some((score, missing)) = collect(aggregator, job, plan, merged).await? else {
+        return Ok(None);
+    };
+    let evaluated = Evaluated {
+        round: merged.round,
+        score,
+        complete: follow::is_complete(job.job(), merged.round),
+        seconds: job.now().seconds_since(job.job().phase_since),
+        missing,
+    };
+    commit::score(aggregator, id, evaluated).await.map(Some)
+}
+
+/// The job's course with this score; a score that cannot be compared changes nothing.
+fn course(job: &Job, merged: &Merged, score: &Score) -> Course {
+    let measure = job.spec.evaluation.as_ref().map(|one| one.measure());
+    let figure = measure.and_then(|measure| Figure::of(score, measure));
+    let Some(figure) = figure else {
+        return job.course.clone();
+    };
+    let scored = Scored {
+        round: merged.round,
+        global: merged.global.clone(),
+        figure,
+    };
+    job.course.after(scored, &job.spec.rounds)
 }
 
 /// The fleet's score, once every site has answered, is lost or is out of time.
@@ -88,6 +117,11 @@ async fn collect(
         let Some(worker_plan) = plan.workers.get(worker) else {
             continue;
         };
+        if let Some(behind) = job.job().behind(worker) {
+            let detail = format!("it is still at round {}", behind.round);
+            missing.push(late::too_late(worker, detail));
+            continue;
+        }
         let (id, epoch) = (&job.job().id, job.job().epoch);
         let answered = match job
             .bus()

@@ -4,7 +4,7 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::{round_key, score_key};
 use domain::artifact::ArtifactRef;
-use domain::job::Phase;
+use domain::job::{Kept, Phase};
 use domain::round::{Evaluated, Summary};
 
 use crate::Error;
@@ -15,12 +15,16 @@ pub async fn handle(
     aggregator: &Aggregator,
     job: &mut Owned,
     adapter: ArtifactRef,
+    kept: Option<Kept>,
 ) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
     let id = job.job().id.clone();
     let mut rounds: Vec<Summary> = Vec::new();
     let mut scores: Vec<Evaluated> = Vec::new();
-    for round in 0..=job.job().spec.rounds.count {
+    let last = kept
+        .as_ref()
+        .map_or(job.job().spec.rounds.count, |kept| kept.last);
+    for round in 0..=last {
         rounds.extend(
             aggregator
                 .rounds
@@ -36,7 +40,10 @@ pub async fn handle(
                 .map(|(score, _)| score),
         );
     }
-    let config = encode("adapter configuration", &peft_config(job.job(), &plan))?;
+    let side = rounds.iter().rfind(|summary| summary.global == adapter);
+    let side = side.map(|summary| summary.side.clone()).unwrap_or_default();
+    let config = peft_config(job.job(), &plan, &side);
+    let config = encode("adapter configuration", &config)?;
     let prefix = format!("jobs/{id}/adapter");
     let sent = aggregator
         .artifacts
@@ -51,6 +58,7 @@ pub async fn handle(
         plan: &plan,
         rounds: &rounds,
         evaluations: scores.iter().map(Scored::from).collect(),
+        kept: kept.as_ref(),
         adapter: &adapter,
     };
     let report = encode("report", &report)?;
@@ -66,7 +74,7 @@ pub async fn handle(
             config,
             report,
         },
-        |_| {},
+        |job| job.course.kept = kept,
     )
     .await?;
     hit(Failpoint::AggregatorFinalizeAfterState);

@@ -1,26 +1,26 @@
 //! A decided round: merges exactly what the decision lists, and commits the result.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use artifacts::tensors::TensorFile;
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
-use domain::adapter::{RankTable, WeightShape};
 use domain::artifact::ArtifactRef;
-use domain::fleet::Liveness;
 use domain::id::WorkerName;
 use domain::job::Job;
-use domain::plan::Plan;
-use domain::round::{Closed, Summary, WorkerRound};
+use domain::object;
+use domain::plan::{Plan, WorkerPlan};
+use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
 
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{follow, replan, tasks};
-use crate::strategy::{self, Folded, Input, Merge};
+use crate::rounds::clean::clean;
+use crate::rounds::returning::returning;
+use crate::rounds::{commit, follow, late, replan, tasks};
+use crate::strategy::{self, Folded, Member, Round, Share};
 
 /// A decided round.
 pub struct Decided {
@@ -33,8 +33,19 @@ pub struct Decided {
 /// The merge's result.
 struct Merged {
     global: ArtifactRef,
-    shares: Vec<f64>,
+    optimizer: Option<ArtifactRef>,
+    /// Of each contribution.
+    members: Vec<Part>,
     folded: Folded,
+}
+
+/// What a contribution weighs, and what the plan that it trained by had asked for.
+struct Part {
+    share: Share,
+    /// Highest rank.
+    rank: u16,
+    /// Records per step.
+    batch: u16,
 }
 
 pub async fn handle(
@@ -43,91 +54,160 @@ pub async fn handle(
     decided: &Decided,
 ) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
-    let shares = strategy::weights(
-        &decided.closed.contributions,
-        job.job().spec.aggregation.weights,
-    );
-    let (path, folded) = merge(aggregator, job, &plan, decided, shares.clone()).await?;
+    let own = plans(aggregator, job.job(), &plan, decided).await?;
+    let round = prepare(aggregator, job, &plan, &own, decided).await?;
+    let merging = round.clone();
+    let folded = tokio::task::spawn_blocking(move || merging.merge()).await??;
     hit(Failpoint::AggregatorFoldAfterMerge);
+    let optimizer = if round.has_state() {
+        let prefix = object::optimizer_prefix(&job.job().id, decided.round);
+        Some(store(aggregator, &prefix, &round.state_out).await?)
+    } else {
+        None
+    };
     let prefix = tasks::global_prefix(job.job());
-    let sent = aggregator
-        .artifacts
-        .put_file(&prefix, &path, &aggregator.transfer);
-    let global = aggregator.reach.guard(sent).await??;
+    let global = store(aggregator, &prefix, &round.out).await?;
     hit(Failpoint::AggregatorFoldAfterArtifact);
     let merged = Merged {
-        global: global.clone(),
-        shares,
+        global,
+        optimizer,
+        members: parts(&round, &own),
         folded,
     };
-    let summary = summarize(job.job(), &plan, decided, merged, job.now());
+    let summary = summarize(job.job(), decided, merged, job.now());
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
-    aggregator
-        .rounds
-        .put(&round_key(&job.job().id, decided.round), &summary)
-        .await?;
+    // Another process may have been here before: what it committed stands.
+    let global = commit::summary(aggregator, &job.job().id, summary)
+        .await?
+        .global;
     hit(Failpoint::AggregatorFoldAfterSummary);
     let idle_ms = aggregator.config.liveness.idle_ms;
-    let next = follow::after_merge(job.job(), &plan, decided.round, global, job.now(), idle_ms);
     let back: Vec<WorkerName> = returning(aggregator, job.job(), job.now());
     let mut seen = job.job().clone();
     seen.lost.retain(|lost| !back.contains(&lost.worker));
+    let next = follow::after_merge(&seen, &plan, decided.round, global, job.now(), idle_ms);
     let next = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
     let paused = matches!(next, domain::job::Phase::Paused { .. });
+    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {
-        job.lost.retain(|lost| !back.contains(&lost.worker));
+        job.lost = seen.lost;
         job.pause_requested &= !paused;
     })
     .await?;
     hit(Failpoint::AggregatorFoldAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    clean(aggregator, job.job(), decided).await;
+    late::withdraw(job, &dropped).await;
+    let (round, contributions) = (decided.round, &decided.closed.contributions);
+    clean(aggregator, job.job(), round, &decided.global, contributions).await;
     Ok(Next::Again)
 }
 
-async fn merge(
+/// What each contributor trained: a late one by the plan of its own round.
+async fn plans(
+    aggregator: &Aggregator,
+    job: &Job,
+    plan: &Plan,
+    decided: &Decided,
+) -> Result<Vec<WorkerPlan>, Error> {
+    let mut plans = Vec::new();
+    for Contribution { worker, credit, .. } in &decided.closed.contributions {
+        let own = match credit {
+            None => plan.workers.get(worker).cloned(),
+            Some(credit) => {
+                let own = aggregator.plan_of(job, credit.plan).await?;
+                own.workers.get(worker).cloned()
+            }
+        };
+        plans.push(own.ok_or(Error::Missing {
+            what: "plan of a contributor",
+        })?);
+    }
+    Ok(plans)
+}
+
+fn parts(round: &Round, plans: &[WorkerPlan]) -> Vec<Part> {
+    let members = round.members.iter().zip(plans);
+    let part = |(member, plan): (&Member, &WorkerPlan)| Part {
+        share: member.share,
+        rank: member.ranks.max(),
+        batch: plan.batch,
+    };
+    members.map(part).collect()
+}
+
+/// Everything the merge needs, as files.
+async fn prepare(
     aggregator: &Aggregator,
     job: &Owned,
     plan: &Plan,
+    own: &[WorkerPlan],
     decided: &Decided,
-    shares: Vec<f64>,
-) -> Result<(PathBuf, Folded), Error> {
+) -> Result<Round, Error> {
+    let spec = &job.job().spec;
     let weights = starting::weights(aggregator, job.job(), plan).await?;
     let start = fetch(aggregator, &decided.global).await?;
-    let mut updates = Vec::new();
-    for contribution in &decided.closed.contributions {
-        let reference = &contribution.update.adapter;
-        let path = fetch(aggregator, reference).await?;
-        let ranks = plan
-            .workers
-            .get(&contribution.worker)
-            .map(|worker| worker.ranks.clone());
-        let ranks = ranks.ok_or(Error::Missing {
-            what: "plan of a contributor",
-        })?;
-        updates.push((contribution.worker.clone(), ranks, path));
+    let aggregation = spec.aggregation.clone();
+    let contributions = &decided.closed.contributions;
+    let shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
+    let mut members = Vec::new();
+    for ((contribution, own), share) in contributions.iter().zip(own).zip(shares) {
+        let update = fetch(aggregator, &contribution.update.adapter).await?;
+        let started = match &contribution.credit {
+            None => None,
+            Some(credit) => Some(fetch(aggregator, &credit.global).await?),
+        };
+        members.push(Member {
+            worker: contribution.worker.clone(),
+            ranks: own.ranks.clone(),
+            share,
+            update,
+            started,
+        });
     }
     let round = decided.round;
-    let out = starting::folder(aggregator, job.job())
-        .await?
-        .join(format!("round-{round}.safetensors"));
-    let spec = &job.job().spec;
-    let work = Work {
+    let state = moments(aggregator, job.job(), round).await?;
+    let folder = starting::folder(aggregator, job.job()).await?;
+    Ok(Round {
+        aggregation,
+        round,
         start,
-        updates,
-        shares,
+        state,
+        members,
         weights,
         ranks: plan.global.clone(),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
-        out: out.clone(),
-        round,
-    };
-    let folded = tokio::task::spawn_blocking(move || work.run()).await??;
-    Ok((out, folded))
+        out: folder.join(format!("round-{round}.safetensors")),
+        state_out: folder.join(format!("optimizer-{round}.safetensors")),
+        threads: strategy::round::all_threads(),
+    })
+}
+
+/// The moments that the round before left: those that its summary names, so that whoever merges this
+/// round again starts from the same bytes.
+async fn moments(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Option<PathBuf>, Error> {
+    if !job.spec.aggregation.optimizer.kind.has_state() || round <= 1 {
+        return Ok(None);
+    }
+    let before = aggregator
+        .rounds
+        .get(&round_key(&job.id, round - 1))
+        .await?;
+    let named = before.and_then(|(summary, _)| summary.optimizer);
+    let named = named.ok_or(Error::Missing {
+        what: "optimizer of the round before",
+    })?;
+    Ok(Some(fetch(aggregator, &named).await?))
+}
+
+async fn store(aggregator: &Aggregator, prefix: &str, path: &Path) -> Result<ArtifactRef, Error> {
+    let sent = aggregator
+        .artifacts
+        .put_file(prefix, path, &aggregator.transfer);
+    Ok(aggregator.reach.guard(sent).await??)
 }
 
 /// An artifact as a local file.
@@ -137,81 +217,30 @@ async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBu
     Ok(aggregator.reach.guard(fetched).await??)
 }
 
-/// Everything the merge needs, to leave the async world with.
-struct Work {
-    start: PathBuf,
-    updates: Vec<(WorkerName, RankTable, PathBuf)>,
-    shares: Vec<f64>,
-    weights: Vec<WeightShape>,
-    ranks: RankTable,
-    scale: f64,
-    seed: u64,
-    out: PathBuf,
-    round: u32,
-}
-
-impl Work {
-    fn run(self) -> Result<Folded, Error> {
-        let global = TensorFile::open(&self.start)?;
-        let opened = self
-            .updates
-            .iter()
-            .map(|(_, _, path)| TensorFile::open(path));
-        let files: Vec<TensorFile> = opened.collect::<Result<_, _>>()?;
-        let parts = self.updates.iter().zip(&files).zip(&self.shares);
-        let inputs: Vec<Input<'_>> = parts
-            .map(|(((worker, ranks, _), update), weight)| Input {
-                worker,
-                weight: *weight,
-                ranks,
-                update,
-            })
-            .collect();
-        let merge = Merge {
-            inputs: &inputs,
-            global: &global,
-            ranks: &self.ranks,
-            scale: self.scale,
-            seed: self.seed,
-        };
-        let mut sink = strategy::files::create(&self.out, &self.ranks, &self.weights)?;
-        let folded = merge.fold(&mut sink).map_err(|source| Error::Merge {
-            round: self.round,
-            source,
-        })?;
-        sink.finish()?;
-        Ok(folded)
-    }
-}
-
 /// What a round amounted to.
-fn summarize(
-    job: &Job,
-    plan: &Plan,
-    decided: &Decided,
-    merged: Merged,
-    now: UnixMillis,
-) -> Summary {
-    let worker_round = |(contribution, weight): (&domain::round::Contribution, &f64)| {
-        let worker_plan = plan.workers.get(&contribution.worker);
-        WorkerRound {
-            worker: contribution.worker.clone(),
-            rank: worker_plan.map_or(0, |worker| worker.ranks.max()),
-            batch: worker_plan.map_or(0, |worker| worker.batch),
-            weight: *weight,
-            update: contribution.update.adapter.clone(),
-            metrics: contribution.update.metrics.clone(),
-        }
+fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> Summary {
+    let withheld = &merged.folded.withheld_energy;
+    let worker_round = |(at, (contribution, part)): (usize, (&Contribution, &Part))| WorkerRound {
+        worker: contribution.worker.clone(),
+        rank: part.rank,
+        batch: part.batch,
+        weight: part.share.weight,
+        withheld_energy: withheld.get(at).copied(),
+        trained_in: contribution.credit.as_ref().map(|credit| credit.round),
+        update: contribution.update.adapter.clone(),
+        metrics: contribution.update.metrics.clone(),
     };
     let workers: Vec<WorkerRound> = decided
         .closed
         .contributions
         .iter()
-        .zip(&merged.shares)
+        .zip(&merged.members)
+        .enumerate()
         .map(worker_round)
         .collect();
-    let slowest = workers
-        .iter()
+    // A late update was computed in earlier rounds.
+    let in_time = workers.iter().filter(|worker| worker.trained_in.is_none());
+    let slowest = in_time
         .map(|worker| worker.metrics.compute_seconds)
         .fold(0.0, f64::max);
     let seconds = now.seconds_since(decided.opened_at);
@@ -219,55 +248,15 @@ fn summarize(
     Summary {
         round: decided.round,
         global: merged.global,
+        side: merged.folded.side,
+        optimizer: merged.optimizer,
         opened_at: decided.opened_at,
         committed_at: now,
         seconds,
         overhead_seconds: (seconds - slowest).max(0.0),
         dropped_energy: merged.folded.dropped_energy,
+        asked: decided.closed.asked.clone(),
         workers,
         missing: decided.closed.missing.clone(),
-    }
-}
-
-/// Sites that were given up, beat again and get on again: the next round asks them. One that beats and
-/// is stuck in what it was given up for would cost every round the same wait.
-fn returning(aggregator: &Aggregator, job: &Job, now: UnixMillis) -> Vec<WorkerName> {
-    let give_up_ms = aggregator.config.liveness.give_up_ms();
-    let gets_on = |member: bus::fleet::Member| {
-        member.liveness(now) == Liveness::Alive && now.since(member.moved_at) <= give_up_ms
-    };
-    let back = job.lost.iter().filter(|lost| {
-        let member = aggregator.fleet.member(&lost.worker);
-        !lost.trouble.is_lasting() && member.is_some_and(gets_on)
-    });
-    back.map(|lost| lost.worker.clone()).collect()
-}
-
-/// Frees the spool, and deletes updates two rounds after they were merged. What cannot be deleted now
-/// goes with the job.
-async fn clean(aggregator: &Aggregator, job: &Job, decided: &Decided) {
-    for contribution in &decided.closed.contributions {
-        if let Err(error) = aggregator
-            .spool
-            .remove(&contribution.update.adapter.sha256)
-            .await
-        {
-            tracing::debug!(%error, "spool not freed");
-        }
-    }
-    hit(Failpoint::AggregatorCleanAfterSpool);
-    let Some(old) = decided.round.checked_sub(2).filter(|old| *old > 0) else {
-        return;
-    };
-    if job.spec.retention.keep_updates {
-        return;
-    }
-    for worker in &job.participants {
-        let prefix = tasks::update_prefix(job, worker, old);
-        let deleted = aggregator.artifacts.delete_prefix(&prefix);
-        let deleted = aggregator.reach.guard(deleted).await;
-        if let Err(error) = deleted.and_then(|done| done.map_err(Error::from)) {
-            tracing::debug!(%error, prefix, "old updates not deleted");
-        }
     }
 }

@@ -2,14 +2,14 @@
 
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
-use contract::topology::{profile_key, round_key};
+use contract::topology::profile_key;
 use domain::adapter::WeightShape;
 use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
-use crate::rounds::{follow, tasks};
+use crate::rounds::{commit, follow, late, tasks};
 use crate::{Error, strategy};
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
@@ -38,19 +38,22 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let now = job.now();
     let summary = Summary {
         round: 0,
-        global: global.clone(),
+        global,
+        side: domain::adapter::RankTable::default(),
+        optimizer: None,
         opened_at: job.job().phase_since,
         committed_at: now,
         seconds: now.seconds_since(job.job().phase_since),
         overhead_seconds: 0.0,
         dropped_energy: 0.0,
+        asked: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),
     };
-    aggregator
-        .rounds
-        .put(&round_key(&job.job().id, 0), &summary)
-        .await?;
+    // Another process may have been here before: what it committed stands.
+    let global = commit::summary(aggregator, &job.job().id, summary)
+        .await?
+        .global;
     hit(Failpoint::AggregatorStartAfterSummary);
     let next = follow::after_merge(
         job.job(),
@@ -77,11 +80,14 @@ pub async fn go_on(
     let Resume { round, global } = resume;
     let next = follow::after_score(job.job(), &plan, round, global, job.now());
     let paused = matches!(next, Phase::Paused { .. });
+    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| job.pause_requested &= !paused)
         .await?;
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
+    late::withdraw(job, &dropped).await;
+    late::recall(job, &plan);
     Ok(Next::Again)
 }
 

@@ -2,26 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use bus::Said;
 use bus::drive::{Next, Owned};
-use bus::{Said, drive};
 use chassis::failpoint::{Failpoint, hit};
-use contract::message::dead::DeadLetter;
 use contract::message::report::{Failed, Updated};
-use contract::{Message, subject};
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
-use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
-use domain::id::WorkerName;
+use domain::cause::{Cause, CauseKind, SiteTrouble};
+use domain::id::{Epoch, WorkerName};
 use domain::job::Phase;
-use domain::plan::{Plan, WorkerPlan};
-use domain::round::{Standing, Verdict, judge};
+use domain::plan::{Plan, PlanVersion};
+use domain::round::{Behind, Close, Standing, Update, Verdict, judge};
 use domain::time::UnixMillis;
 
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::ingest::ingest;
-use crate::rounds::tasks;
+use crate::rounds::ingest::{self, Expected};
+use crate::rounds::late::{self, Decision};
+use crate::rounds::{ask, tasks};
 
 /// An open round.
 pub struct Open {
@@ -29,79 +28,133 @@ pub struct Open {
     pub global: ArtifactRef,
     pub opened_at: UnixMillis,
     pub deadline: UnixMillis,
+    /// Whom it asks; empty: every planned site.
+    pub asked: Vec<WorkerName>,
 }
+
+/// What is known of the round's sites, and of those at an earlier one.
+type Standings = BTreeMap<WorkerName, Standing>;
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned, open: &Open) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
-    let standings = collect(aggregator, job, &plan, open).await?;
-    let quorum = job.job().quorum(plan.workers.len());
+    let asked = ask::whom(job.job(), &plan, &open.asked);
+    let weights = starting::weights(aggregator, job.job(), &plan).await?;
+    let mut standings = aggregator.standings.of(job.job());
+    collect(
+        aggregator,
+        job,
+        (&plan, &asked),
+        open,
+        &weights,
+        &mut standings,
+    )
+    .await?;
+    let arrived = overdue(aggregator, job, &plan, &weights, &mut standings).await?;
+    standings.retain(|worker, _| asked.contains(worker));
+    let quorum = job.job().quorum(asked.len());
     match judge(&standings, quorum, open.deadline, job.now()) {
         Verdict::Wait(_) => Ok(Next::Wait(Some(open.deadline))),
-        Verdict::QuorumLost(lost) => {
-            // Sites that never got as far as this round are part of why it is short of sites.
-            let earlier = job.job().lost.iter();
-            let earlier = earlier.filter(|site| lost.iter().all(|one| one.worker != site.worker));
-            let sites: Vec<SiteTrouble> = earlier.chain(&lost).cloned().collect();
-            let message = format!(
-                "round {} cannot reach its quorum of {quorum}: {}",
-                open.round,
-                sites
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            );
-            job.fail(Cause {
-                kind: CauseKind::QuorumLost,
-                message,
-                sites,
-            })
-            .await?;
-            Ok(Next::Again)
+        Verdict::QuorumLost { lost, late } => {
+            let late = late.iter();
+            let late = late.map(|worker| late::too_late(worker, String::new()));
+            fail(job, open.round, quorum, lost.into_iter().chain(late)).await
         }
-        Verdict::Close(closed) => {
-            let late = closed
-                .missing
-                .iter()
-                .filter(|site| site.trouble == Trouble::TooLate);
-            let late: Vec<SiteTrouble> = late.cloned().collect();
-            let (round, global, opened_at) = (open.round, open.global.clone(), open.opened_at);
-            let next = Phase::Folding {
-                round,
-                global,
-                opened_at,
-                closed,
-            };
-            job.advance(next, |job| job.lost.extend(late)).await?;
-            hit(Failpoint::AggregatorCloseAfterDecision);
-            job.announce().await?;
-            hit(Failpoint::AggregatorCloseAfterPublish);
-            Ok(Next::Again)
-        }
+        Verdict::Close(ready) => close(job, open, plan.version, ready, &arrived).await,
     }
 }
 
-/// Looks at every participant: has it delivered, is it lost, must it be asked (again)?
+async fn fail(
+    job: &mut Owned,
+    round: u32,
+    quorum: usize,
+    lost: impl Iterator<Item = SiteTrouble>,
+) -> Result<Next, Error> {
+    let lost: Vec<SiteTrouble> = lost.collect();
+    // Sites that never got as far as this round are part of why it is short of sites.
+    let earlier = job.job().lost.iter();
+    let earlier = earlier.filter(|site| lost.iter().all(|one| one.worker != site.worker));
+    let sites: Vec<SiteTrouble> = earlier.chain(&lost).cloned().collect();
+    let words: Vec<String> = sites.iter().map(ToString::to_string).collect();
+    let words = words.join("; ");
+    let message = format!("round {round} cannot reach its quorum of {quorum}: {words}");
+    job.fail(Cause {
+        kind: CauseKind::QuorumLost,
+        message,
+        sites,
+    })
+    .await?;
+    Ok(Next::Again)
+}
+
+async fn close(
+    job: &mut Owned,
+    open: &Open,
+    plan: PlanVersion,
+    ready: Close,
+    arrived: &BTreeMap<WorkerName, Update>,
+) -> Result<Next, Error> {
+    let now = job.now();
+    let Decision {
+        closed,
+        behind,
+        dropped,
+    } = late::decide(job.job(), open, plan, ready, arrived, now);
+    let is_dropped = |site: &&SiteTrouble| dropped.iter().any(|task| task.worker == site.worker);
+    let lost: Vec<SiteTrouble> = closed.missing.iter().filter(is_dropped).cloned().collect();
+    let next = Phase::Folding {
+        round: open.round,
+        global: open.global.clone(),
+        opened_at: open.opened_at,
+        closed,
+    };
+    job.advance(next, |job| {
+        lost.into_iter().for_each(|site| job.lose(site));
+        job.late = behind;
+    })
+    .await?;
+    hit(Failpoint::AggregatorCloseAfterDecision);
+    job.announce().await?;
+    hit(Failpoint::AggregatorCloseAfterPublish);
+    late::withdraw(job, &dropped).await;
+    hit(Failpoint::AggregatorCloseAfterWithdraw);
+    Ok(Next::Again)
+}
+
+/// Looks at every site that the round asks: has it delivered, is it lost, must it be asked (again)?
 async fn collect(
     aggregator: &Aggregator,
     job: &mut Owned,
-    plan: &Plan,
+    (plan, asked): (&Plan, &[WorkerName]),
     open: &Open,
-) -> Result<BTreeMap<WorkerName, Standing>, Error> {
-    let weights = starting::weights(aggregator, job.job(), plan).await?;
-    let mut standings = aggregator.standings.of(job.job());
-    let mut asked = false;
-    for (worker, worker_plan) in &plan.workers {
+    weights: &[WeightShape],
+    standings: &mut Standings,
+) -> Result<(), Error> {
+    let round_ms = 1000 * plan.deadline_seconds;
+    let expires_at = late::expiry(
+        job.job(),
+        open,
+        round_ms,
+        aggregator.config.liveness.idle_ms,
+    );
+    let mut given = false;
+    for worker in asked {
         if matches!(
             standings.get(worker),
             Some(Standing::Stored(_) | Standing::Lost(_))
         ) {
             continue;
         }
-        let mut standing = delivered(aggregator, job, worker, worker_plan, &weights).await?;
-        if matches!(standing, Standing::Waiting) {
-            standing = presence(aggregator, job, worker)?;
-        }
+        let worker_plan = plan.workers.get(worker).ok_or(Error::Missing {
+            what: "plan of a site that is asked",
+        })?;
+        let expected = Expected {
+            worker,
+            round: open.round,
+            plan: worker_plan,
+            weights,
+            start: &open.global,
+        };
+        let standing = look(aggregator, job, &expected, job.job().epoch).await?;
         if let Standing::Lost(site) = &standing {
             job.lose(site.clone()).await?;
         }
@@ -109,39 +162,117 @@ async fn collect(
             let task = tasks::train(
                 job.job(),
                 worker,
-                worker_plan,
+                (worker_plan, &plan.global),
                 open.round,
                 &open.global,
-                open.deadline,
+                expires_at,
             );
-            if tasks::give(job, &task, open.deadline).await? == Said::Now && !asked {
-                asked = true;
+            if tasks::give(job, &task, expires_at).await? == Said::Now && !given {
+                given = true;
                 hit(Failpoint::AggregatorOpenAfterFirstTask);
             }
         }
         standings.insert(worker.clone(), standing);
-        aggregator.standings.keep(job.job(), &standings);
+        aggregator.standings.keep(job.job(), standings);
     }
-    if asked {
+    if given {
         hit(Failpoint::AggregatorOpenAfterTasks);
     }
-    Ok(standings)
+    Ok(())
+}
+
+/// Looks at the sites that are at an earlier round; returns the updates that have come. A site that is
+/// given up is not waited for any more.
+async fn overdue(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    plan: &Plan,
+    weights: &[WeightShape],
+    standings: &mut Standings,
+) -> Result<BTreeMap<WorkerName, Update>, Error> {
+    let mut arrived = BTreeMap::new();
+    for behind in job.job().late.clone() {
+        let standing = match standings.get(&behind.worker) {
+            Some(known @ Standing::Stored(_)) => known.clone(),
+            _ => look_behind(aggregator, job, plan, weights, &behind).await?,
+        };
+        match &standing {
+            Standing::Stored(update) => {
+                arrived.insert(behind.worker.clone(), (**update).clone());
+            }
+            Standing::Lost(site) => {
+                job.lose(site.clone()).await?;
+                let task = late::Task {
+                    worker: behind.worker.clone(),
+                    epoch: behind.epoch,
+                };
+                late::withdraw(job, &[task]).await;
+            }
+            Standing::Waiting => {}
+        }
+        standings.insert(behind.worker, standing);
+        aggregator.standings.keep(job.job(), standings);
+    }
+    Ok(arrived)
+}
+
+/// What became of the task of an earlier round.
+async fn look_behind(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    plan: &Plan,
+    weights: &[WeightShape],
+    behind: &Behind,
+) -> Result<Standing, Error> {
+    let own = aggregator.plan_of(job.job(), behind.plan).await?;
+    let trained = own.workers.get(&behind.worker).ok_or(Error::Missing {
+        what: "plan of a late site",
+    })?;
+    let rule = job.job().spec.aggregation.strategy;
+    if !late::still_fits(trained, plan, &behind.worker, rule) {
+        let version = behind.plan.0;
+        let detail = format!("the present plan cannot hold what it trained by version {version}");
+        return Ok(Standing::Lost(late::too_late(&behind.worker, detail)));
+    }
+    let expected = Expected {
+        worker: &behind.worker,
+        round: behind.round,
+        plan: trained,
+        weights,
+        start: &behind.global,
+    };
+    look(aggregator, job, &expected, behind.epoch).await
+}
+
+/// What a site has delivered on its task of this epoch, or whether it may still do so.
+async fn look(
+    aggregator: &Aggregator,
+    job: &Owned,
+    expected: &Expected<'_>,
+    epoch: Epoch,
+) -> Result<Standing, Error> {
+    let standing = delivered(aggregator, job, expected, epoch).await?;
+    if matches!(standing, Standing::Waiting) {
+        return presence(aggregator, job, expected.worker);
+    }
+    Ok(standing)
 }
 
 async fn delivered(
     aggregator: &Aggregator,
     job: &Owned,
-    worker: &WorkerName,
-    plan: &WorkerPlan,
-    weights: &[WeightShape],
+    expected: &Expected<'_>,
+    epoch: Epoch,
 ) -> Result<Standing, Error> {
-    let (id, epoch) = (&job.job().id, job.job().epoch);
+    let (id, worker) = (&job.job().id, expected.worker);
     match job.bus().report::<Updated>(worker, id, epoch).await {
         Ok(Some(updated)) => {
-            return ingest(aggregator, job, worker, plan, weights, updated.update).await;
+            return ingest::ingest(aggregator, job, expected, updated.update).await;
         }
         Ok(None) => {}
-        Err(error @ bus::Error::Decode { .. }) => return unreadable(job, worker, &error).await,
+        Err(error @ bus::Error::Decode { .. }) => {
+            return ingest::unreadable(job, worker, epoch, &error).await;
+        }
         Err(error) => return Err(error.into()),
     }
     let failed = job.bus().report::<Failed>(worker, id, epoch).await?;
@@ -151,28 +282,6 @@ async fn delivered(
             trouble: failed.trouble,
             detail: failed.detail,
         })
-    }))
-}
-
-async fn unreadable(
-    job: &Owned,
-    worker: &WorkerName,
-    error: &bus::Error,
-) -> Result<Standing, Error> {
-    let detail = drive::error_chain(error);
-    let letter = DeadLetter {
-        service: "aggregator".to_owned(),
-        original: subject::report(worker, &job.job().id, job.job().epoch, Updated::KIND),
-        kind: Some(Updated::KIND.to_owned()),
-        bytes: 0,
-        why: detail.clone(),
-        at: job.now(),
-    };
-    job.bus().publish(&letter, None).await?;
-    Ok(Standing::Lost(SiteTrouble {
-        worker: worker.clone(),
-        trouble: Trouble::UpdateRefused,
-        detail,
     }))
 }
 

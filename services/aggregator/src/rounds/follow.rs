@@ -6,6 +6,8 @@ use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::time::UnixMillis;
 
+use super::ask;
+
 /// Whether a round's adapter is scored: the first, the last, and every so many between.
 #[must_use]
 pub fn is_scored(job: &Job, round: u32) -> bool {
@@ -44,7 +46,8 @@ pub fn after_merge(
     after_score(job, plan, round, global, now)
 }
 
-/// The phase after a round's adapter was scored.
+/// The phase after a round's adapter was scored: the next round, or the end if it was the last or the
+/// job's patience is at its end.
 #[must_use]
 pub fn after_score(
     job: &Job,
@@ -53,8 +56,11 @@ pub fn after_score(
     global: ArtifactRef,
     now: UnixMillis,
 ) -> Phase {
-    if round >= job.spec.rounds.count {
-        return Phase::Finalizing { global };
+    let rounds = &job.spec.rounds;
+    if round >= rounds.count || job.course.is_out_of_patience(rounds) {
+        let (global, kept) = job.course.conclude(round, &global, rounds);
+        let kept = Some(kept);
+        return Phase::Finalizing { global, kept };
     }
     let deadline = now.plus(1000 * plan.deadline_seconds);
     let open = Phase::Training {
@@ -62,6 +68,7 @@ pub fn after_score(
         global,
         opened_at: now,
         deadline,
+        asked: ask::drawn(job, plan, round + 1),
     };
     // A pause that was asked for takes effect between two rounds.
     if job.pause_requested {

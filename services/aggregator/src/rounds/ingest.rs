@@ -1,22 +1,44 @@
-//! An update is fetched once, verified and checked before it may count.
+//! An update is fetched once, verified and checked before it may count. One that is refused is counted,
+//! and said with the reason; the round goes on without it.
+
+use std::path::PathBuf;
 
 use artifacts::tensors::TensorFile;
 use bus::drive::{Owned, error_chain};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
+use contract::message::dead::DeadLetter;
 use contract::message::job::Event;
+use contract::message::report::Updated;
+use contract::{Message, subject};
 use domain::adapter::WeightShape;
+use domain::artifact::ArtifactRef;
 use domain::cause::{SiteTrouble, Trouble};
-use domain::id::WorkerName;
+use domain::id::{Epoch, WorkerName};
+use domain::object;
 use domain::plan::WorkerPlan;
 use domain::round::{Standing, Update};
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::strategy;
+use crate::strategy::{self, norm::Moved};
 
 /// Bytes of file header and names that an update may have beyond its tensors.
 const HEADER_BYTES: u64 = 1 << 20;
+
+/// What an update has to be.
+pub struct Expected<'a> {
+    /// Whose.
+    pub worker: &'a WorkerName,
+    /// Of which round.
+    pub round: u32,
+    /// What its worker trains.
+    pub plan: &'a WorkerPlan,
+    /// The model's weights.
+    pub weights: &'a [WeightShape],
+    /// The merged adapter that its worker started from.
+    pub start: &'a ArtifactRef,
+}
 
 /// Takes an update in, or refuses it with a reason that names the tensor.
 ///
@@ -25,47 +47,86 @@ const HEADER_BYTES: u64 = 1 << 20;
 pub async fn ingest(
     aggregator: &Aggregator,
     job: &Owned,
-    worker: &WorkerName,
-    plan: &WorkerPlan,
-    weights: &[WeightShape],
+    expected: &Expected<'_>,
     update: Update,
 ) -> Result<Standing, Error> {
-    match accept(aggregator, worker, job, plan, weights, &update).await? {
+    match accept(aggregator, job, expected, &update).await? {
         Ok(()) => Ok(Standing::Stored(Box::new(update))),
-        Err(detail) => {
-            let site = SiteTrouble {
-                worker: worker.clone(),
-                trouble: Trouble::UpdateRefused,
-                detail,
-            };
-            tracing::warn!(job = %job.job().id, %worker, reason = site.detail, "update refused");
-            telemetry::count(Metric::UpdatesRefused, 1, &[("reason", "checked")]);
-            job.say(Event::Refused { site: site.clone() }).await?;
-            Ok(Standing::Lost(site))
-        }
+        Err(detail) => refuse(job, expected.worker, "checked", detail).await,
     }
+}
+
+/// Refuses a report that cannot be read, and lays it down for whoever looks for the defect.
+///
+/// # Errors
+/// If the bus does not answer.
+pub async fn unreadable(
+    job: &Owned,
+    worker: &WorkerName,
+    epoch: Epoch,
+    error: &bus::Error,
+) -> Result<Standing, Error> {
+    let detail = error_chain(error);
+    let letter = DeadLetter {
+        service: "aggregator".to_owned(),
+        original: subject::report(worker, &job.job().id, epoch, Updated::KIND),
+        kind: Some(Updated::KIND.to_owned()),
+        bytes: 0,
+        why: detail.clone(),
+        at: job.now(),
+    };
+    job.bus().publish(&letter, None).await?;
+    refuse(job, worker, "unreadable", detail).await
+}
+
+async fn refuse(
+    job: &Owned,
+    worker: &WorkerName,
+    reason: &'static str,
+    detail: String,
+) -> Result<Standing, Error> {
+    let site = SiteTrouble {
+        worker: worker.clone(),
+        trouble: Trouble::UpdateRefused,
+        detail,
+    };
+    tracing::warn!(job = %job.job().id, %worker, reason = site.detail, "update refused");
+    telemetry::count(Metric::UpdatesRefused, 1, &[("reason", reason)]);
+    job.say(Event::Refused { site: site.clone() }).await?;
+    Ok(Standing::Lost(site))
 }
 
 async fn accept(
     aggregator: &Aggregator,
-    worker: &WorkerName,
     job: &Owned,
-    plan: &WorkerPlan,
-    weights: &[WeightShape],
+    expected: &Expected<'_>,
     update: &Update,
 ) -> Result<Result<(), String>, Error> {
+    let Expected {
+        worker,
+        round,
+        plan,
+        weights,
+        start,
+    } = expected;
     if let Some(figure) = update.metrics.illegal() {
         return Ok(Err(format!("its {figure} is not a number from 0")));
     }
-    let own = format!("jobs/{}/updates/{worker}/", job.job().id);
-    if !update.adapter.key.starts_with(&own) || update.adapter.key.contains("..") {
-        return Ok(Err("it lies outside the worker's own keys".to_owned()));
+    if let Some(count) = update.metrics.beyond(plan) {
+        return Ok(Err(format!("it claims more {count} than its plan allows")));
     }
-    let expected = 4 * plan.ranks.parameters(weights) + HEADER_BYTES;
-    if update.adapter.bytes > expected {
+    let own = object::update_prefix(&job.job().id, worker, *round);
+    let key = &update.adapter.key;
+    if !key.starts_with(&format!("{own}/")) || key.contains("..") {
+        return Ok(Err(
+            "it lies outside the worker's own keys of this round".to_owned()
+        ));
+    }
+    let allowed = 4 * plan.ranks.parameters(weights) + HEADER_BYTES;
+    if update.adapter.bytes > allowed {
         let bytes = update.adapter.bytes;
         return Ok(Err(format!(
-            "it has {bytes} bytes where its plan allows {expected}"
+            "it has {bytes} bytes where its plan allows {allowed}"
         )));
     }
     let fetched =
@@ -78,10 +139,42 @@ async fn accept(
         Err(error) => return Ok(Err(error_chain(&error))),
     };
     hit(Failpoint::AggregatorIngestAfterDownload);
+    let bound = bound(aggregator, job, start).await?;
     let (ranks, weights) = (plan.ranks.clone(), weights.to_vec());
+    let spec = &job.job().spec;
+    let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {
-        let file = TensorFile::open(&path).map_err(|error| error_chain(&error))?;
-        strategy::check(&file, &ranks, &weights, None).map_err(|error| error_chain(&error))
+        let update = TensorFile::open(&path).map_err(|error| error_chain(&error))?;
+        let refused = |error: strategy::Refused| error_chain(&error);
+        strategy::check(&update, &ranks, &weights, trained).map_err(refused)?;
+        let Some((bound, global)) = bound else {
+            return Ok(());
+        };
+        let global = TensorFile::open(&global).map_err(|error| error_chain(&error))?;
+        let moved = Moved {
+            update: &update,
+            global: &global,
+            ranks: &ranks,
+            weights: &weights,
+            scale,
+            trained,
+        };
+        moved.within(bound).map_err(refused)
     });
     Ok(checked.await?)
+}
+
+/// The job's bound on how far an update may have moved, and the merged adapter that it started from.
+async fn bound(
+    aggregator: &Aggregator,
+    job: &Owned,
+    start: &ArtifactRef,
+) -> Result<Option<(f64, PathBuf)>, Error> {
+    let Some(bound) = job.job().spec.aggregation.norm_bound else {
+        return Ok(None);
+    };
+    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
+    let fetched = aggregator.spool.ensure(store, start, transfer);
+    let global = aggregator.reach.guard(fetched).await??;
+    Ok(Some((bound, global)))
 }

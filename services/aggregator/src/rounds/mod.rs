@@ -1,9 +1,15 @@
-//! What the handlers share: tasks, what came back, what follows, and the report.
+//! What the handlers share: whom to ask, tasks, what came back, who is late, what follows, what is
+//! committed and what is cleaned up, and the report.
 
+pub mod ask;
+pub mod clean;
+pub mod commit;
 pub mod follow;
 pub mod ingest;
+pub mod late;
 pub mod reach;
 pub mod replan;
 pub mod report;
+pub mod returning;
 pub mod standings;
 pub mod tasks;

@@ -15,9 +15,10 @@ use crate::Error;
 use crate::app::Aggregator;
 
 /// Idle periods that sites may take to measure themselves between two rounds.
-const IDLES: u64 = 10;
+pub const IDLES: u64 = 10;
 
-/// `next`, or the look at the plan that comes before it. Reads nothing unless a round would open.
+/// `next`, or the look at the plan that comes before it. Reads nothing unless a round would open and looks
+/// are left.
 pub async fn before(
     aggregator: &Aggregator,
     job: &Job,
@@ -32,6 +33,9 @@ pub async fn before(
     let Phase::Training { round, .. } = opens else {
         return Ok(next);
     };
+    if job.looks.times >= follow::LOOKS {
+        return Ok(next);
+    }
     let reasons = Reasons {
         drifted: drifted(aggregator, job, plan, round.saturating_sub(1)).await?,
         replayed: replayed(aggregator, job, plan, *round).await?,
@@ -53,8 +57,12 @@ async fn drifted(
     if job.spec.plan_from.is_some() || last == 0 {
         return Ok(false);
     }
-    // Those that were committed with this plan; a few before the last, for sites that miss some.
-    let first = last.saturating_sub(2 * drift::ROUNDS as u32).max(1);
+    // Those that were committed with this plan and not judged before; a few before the last, for sites that
+    // miss some, and more where a round asks few of them.
+    let planned = plan.workers.len();
+    let window = drift::window(planned, job.spec.rounds.sample.of(planned));
+    let first = last.saturating_sub(window).max(1);
+    let first = first.max(plan.from_round).max(job.looks.after + 1);
     let mut rounds: Vec<Summary> = Vec::new();
     for round in first..=last {
         let stored = aggregator.rounds.get(&round_key(&job.id, round)).await?;

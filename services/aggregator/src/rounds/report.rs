@@ -1,8 +1,9 @@
 //! The report that stays when a job is done, and the adapter's configuration as PEFT reads it.
 
+use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
 use domain::id::JobId;
-use domain::job::{Job, Spec};
+use domain::job::{Job, Kept, Spec};
 use domain::peft;
 use domain::plan::Plan;
 use domain::round::{Evaluated, Summary};
@@ -26,6 +27,8 @@ pub struct Report<'a> {
     pub rounds: &'a [Summary],
     /// Every score.
     pub evaluations: Vec<Scored<'a>>,
+    /// Of which round the adapter is, and why; whether training stopped early.
+    pub kept: Option<&'a Kept>,
     /// The adapter.
     pub adapter: &'a ArtifactRef,
 }
@@ -59,9 +62,10 @@ impl<'a> From<&'a Evaluated> for Scored<'a> {
     }
 }
 
-/// `adapter_config.json` of the merged adapter: one rank, `alpha / r` is the job's one scale.
+/// `adapter_config.json` of the merged adapter: `alpha / r` of every weight is the job's one scale. Where a
+/// side term stands behind the live slices, `rank_pattern` and `alpha_pattern` count both.
 #[must_use]
-pub fn peft_config(job: &Job, plan: &Plan) -> peft::Config {
+pub fn peft_config(job: &Job, plan: &Plan, side: &RankTable) -> peft::Config {
     let model = match (&job.spec.model.digest, &job.spec.model.source) {
         (Some(digest), _) => digest.to_string(),
         (None, source) => source.clone().unwrap_or_default(),
@@ -69,5 +73,12 @@ pub fn peft_config(job: &Job, plan: &Plan) -> peft::Config {
     let targets = plan.global.targets();
     let targets = targets.map(|target| target.module().to_owned()).collect();
     let adapter = &job.spec.adapter;
-    peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha)
+    let mut config = peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha);
+    for (weight, more) in side.trained() {
+        let rank = plan.global.rank(weight) + more;
+        let alpha = adapter.scale() * f64::from(rank);
+        config.rank_pattern.insert(weight.to_string(), rank);
+        config.alpha_pattern.insert(weight.to_string(), alpha);
+    }
+    config
 }

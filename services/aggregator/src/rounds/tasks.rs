@@ -5,6 +5,7 @@ use bus::{Error, Said};
 use contract::Message;
 use contract::message::control::{Control, Order};
 use contract::message::task::{Evaluate, Head, ModelRef, Train};
+use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
 use domain::id::WorkerName;
 use domain::job::Job;
@@ -52,7 +53,7 @@ pub fn global_prefix(job: &Job) -> String {
 pub fn train(
     job: &Job,
     worker: &WorkerName,
-    plan: &WorkerPlan,
+    (plan, live): (&WorkerPlan, &RankTable),
     round: u32,
     global: &ArtifactRef,
     deadline: UnixMillis,
@@ -64,6 +65,8 @@ pub fn train(
         scale: job.spec.adapter.scale(),
         plan: plan.clone(),
         training: job.spec.training.clone(),
+        strategy: job.spec.aggregation.strategy,
+        live: live.clone(),
         prefix: update_prefix(job, worker, round),
     }
 }

@@ -1,38 +1,54 @@
-//! How the updates of a round become one adapter: the **product** rule.
+//! How the updates of a round become one adapter: one file per rule over one folding core.
 //!
-//! It promises: what is merged is the *change* that each worker made to what it had loaded, so a
-//! slice of the global that nobody touched stays as it is; workers may train different ranks and
-//! different weights; the same inputs give the same bytes (the order of the inputs, the order of
-//! the weights and the decompositions are fixed, and nothing runs in parallel); memory holds one
-//! weight at a time and, beyond a bound, not even one update more; every tensor is read once.
+//! It promises: every rule takes each update once, with its share; a slice of the global that nobody
+//! touched stays as it is; the same inputs give the same bytes (the order of the inputs, the order of
+//! the weights and the decompositions are fixed, and a weight is computed by one thread); memory holds
+//! a few weights at a time and, beyond a bound, not even one update more; every tensor is read once, and
+//! what is not exactly the plan's is refused.
 //!
 //! It does not decide which updates count or what they weigh against each other, knows neither
-//! storage nor time, and never averages the factors A and B themselves: their mean is not the mean
-//! of the changes.
+//! storage nor time. Which rule may stand together with what is `domain::job::legality`.
 
 pub mod check;
+pub mod compare;
 pub mod files;
 pub mod fresh;
-pub mod product;
+pub mod merge;
+pub mod norm;
+pub mod round;
 pub mod share;
 pub mod source;
 
-mod change;
+mod fedit;
+mod ffa;
+mod product;
+mod residual;
+mod slice;
+mod stack;
+mod sum;
 
+mod change;
+mod eigen;
+mod mean;
 mod refactor;
+mod server;
+mod side;
 mod stream;
+mod weight;
 
 #[cfg(test)]
 mod tests;
 
 pub use check::{Refused, check, shapes};
 pub use fresh::fresh;
-pub use product::{Folded, Input, Merge};
-pub use share::weights;
+pub use merge::{Folded, Input, Merge, Server};
+pub use round::{Member, Round};
+pub use share::{Share, shares};
 pub use source::{Memory, Sink, Source};
 
 use domain::adapter::WeightName;
 use domain::id::WorkerName;
+use domain::job::Strategy;
 
 /// Norm of a row of a fresh A: its entries are uniform in ±1/√in, so its square is in · 1/(3·in).
 pub const FRESH_ROW_NORM: f64 = 0.577_350_269_189_625_8;
@@ -71,6 +87,30 @@ pub enum Error {
     Shares {
         /// What they add up to.
         sum: f64,
+    },
+    /// A worker's steps cannot be normalized.
+    #[error("the steps of {worker} are not a number above 0")]
+    Steps {
+        /// Whose.
+        worker: WorkerName,
+    },
+    /// Sites of different rank under a rule that has no meaning for them.
+    #[error("{} cannot merge sites of different ranks", rule.name())]
+    Uneven {
+        /// The rule.
+        rule: Strategy,
+    },
+    /// A server optimizer under a rule that turns or restarts its coordinates.
+    #[error("{} keeps no coordinates that a server optimizer could have moments of", rule.name())]
+    Server {
+        /// The rule.
+        rule: Strategy,
+    },
+    /// The optimizer's moments are not those of this adapter.
+    #[error("the moments of the server's optimizer are refused")]
+    State {
+        /// What is wrong with them.
+        source: Refused,
     },
     /// The scale is zero, negative or not finite.
     #[error("the adapter's scale is {scale} and must be above 0")]

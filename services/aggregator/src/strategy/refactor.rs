@@ -22,14 +22,14 @@ const DEPENDENT: f64 = 1e-3;
 /// Rows drawn for one restart at most.
 const DRAWS: usize = 8;
 
-/// The factors kept, row by row, and the energy (sum of σ²) of what was and was not kept.
+/// The factors kept, row by row, and the energy (σ²) of each slice and of the whole change.
 pub(super) struct Refactored {
     /// `[keep, inp]`.
     pub a: Vec<f32>,
     /// `[out, keep]`.
     pub b: Vec<f32>,
+    pub energies: Vec<f64>,
     pub energy: f64,
-    pub dropped: f64,
 }
 
 /// Keeps `keep` slices. `previous` is the A that stays if there is no change at all.
@@ -40,25 +40,24 @@ pub(super) fn refactor(
     previous: Vec<f32>,
     stream: &mut Stream,
 ) -> Refactored {
-    let (out, inp) = (spectrum.u.nrows(), spectrum.v.nrows());
+    let (out, inp) = (spectrum.left.nrows(), spectrum.v.nrows());
     let largest = spectrum.sigma.first().copied().unwrap_or(0.0);
     let mut b = vec![0.0f32; out * keep];
     if largest == 0.0 {
         return Refactored {
             a: previous,
             b,
+            energies: vec![0.0; keep],
             energy: 0.0,
-            dropped: 0.0,
         };
     }
     let alive = |sigma: &&f64| **sigma >= DEAD * largest;
     let kept = spectrum.sigma.iter().take(keep).take_while(alive).count();
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(keep);
     for j in 0..kept {
-        let sign = sign_of_largest((0..out).map(|row| spectrum.u[(row, j)]));
-        let sigma = spectrum.sigma[j];
+        let sign = sign_of_largest((0..out).map(|row| spectrum.left[(row, j)]));
         for row in 0..out {
-            let value = sign * spectrum.u[(row, j)] * sigma / (scale * FRESH_ROW_NORM);
+            let value = sign * spectrum.left[(row, j)] / (scale * FRESH_ROW_NORM);
             b[row * keep + j] = value as f32;
         }
         rows.push((0..inp).map(|k| sign * spectrum.v[(k, j)]).collect());
@@ -67,13 +66,14 @@ pub(super) fn refactor(
         let row = restart(&rows, inp, stream);
         rows.push(row);
     }
-    let square = |sigma: &f64| sigma * sigma;
     let a = rows.iter().flatten().map(|v| (FRESH_ROW_NORM * v) as f32);
+    let mut energies: Vec<f64> = spectrum.sigma.iter().take(kept).map(|s| s * s).collect();
+    energies.resize(keep, 0.0);
     Refactored {
         a: a.collect(),
         b,
-        energy: spectrum.sigma.iter().map(square).sum(),
-        dropped: spectrum.sigma.iter().skip(kept).map(square).sum(),
+        energies,
+        energy: spectrum.energy,
     }
 }
 

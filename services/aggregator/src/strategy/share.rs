@@ -1,20 +1,56 @@
 //! What each update weighs in the merge.
 
-use domain::job::spec::Weighting;
+use domain::job::Weighting;
+use domain::job::aggregation::Normalize;
 use domain::round::Contribution;
 
-/// Each contribution's share, in their order; the shares add up to 1. Where the figure they go by
-/// is zero for all, they are equal.
+/// What one update weighs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Its share of the merge; all add up to 1.
+    pub weight: f64,
+    /// What its change is multiplied by before: 1, or with `fednova` τ/τ_i, where τ_i are its steps and
+    /// τ the mean number of steps by the same shares (arXiv 2007.07481, equation 9, for plain steps).
+    pub stretch: f64,
+}
+
+/// Each contribution's share, in their order; the figure that a late one goes by is discounted. Where the
+/// figure they go by is zero for all, they are equal.
 #[must_use]
-pub fn weights(contributions: &[Contribution], weighting: Weighting) -> Vec<f64> {
+pub fn shares(
+    contributions: &[Contribution],
+    weighting: Weighting,
+    normalize: Normalize,
+) -> Vec<Share> {
     let figure = |contribution: &Contribution| match weighting {
         Weighting::Samples => contribution.update.metrics.records as f64,
         Weighting::Tokens => contribution.update.metrics.tokens as f64,
         Weighting::Equal => 1.0,
     };
-    let figures: Vec<f64> = contributions.iter().map(figure).collect();
+    let discounted = |one: &Contribution| figure(one) * one.discount();
+    let figures: Vec<f64> = contributions.iter().map(discounted).collect();
     let sum: f64 = figures.iter().sum();
     let equal = 1.0 / contributions.len().max(1) as f64;
     let share = |figure: f64| if sum > 0.0 { figure / sum } else { equal };
-    figures.into_iter().map(share).collect()
+    let weights: Vec<f64> = figures.into_iter().map(share).collect();
+    // A site without a step has changed nothing, whatever that is multiplied by.
+    let steps = |contribution: &Contribution| f64::from(contribution.update.metrics.steps.max(1));
+    let all = contributions.iter().map(steps).zip(&weights);
+    let mean: f64 = all.map(|(steps, weight)| steps * weight).sum();
+    let stretch = |contribution: &Contribution| match normalize {
+        Normalize::None => 1.0,
+        Normalize::Fednova => near_one(mean / steps(contribution)),
+    };
+    let both = contributions.iter().map(stretch).zip(weights);
+    both.map(|(stretch, weight)| Share { weight, stretch })
+        .collect()
+}
+
+/// Equal steps are 1 exactly, so that nothing is left of what everybody trained.
+fn near_one(stretch: f64) -> f64 {
+    if (stretch - 1.0).abs() < 1e-12 {
+        1.0
+    } else {
+        stretch
+    }
 }

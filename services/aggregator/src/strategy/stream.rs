@@ -15,13 +15,19 @@ pub(super) enum Purpose {
     Adapter,
     /// Rows of A that start anew because their slice has died.
     Restart,
+    /// The factor A that starts anew after a round.
+    Fresh {
+        /// Which.
+        round: u32,
+    },
 }
 
 impl Purpose {
-    const fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Adapter => "adapter",
-            Self::Restart => "restart",
+            Self::Adapter => "adapter".to_owned(),
+            Self::Restart => "restart".to_owned(),
+            Self::Fresh { round } => format!("fresh {round}"),
         }
     }
 }
@@ -33,7 +39,7 @@ impl Stream {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
         // The lengths are hashed too, so that no two (purpose, name) pairs share a key.
-        for part in [purpose.name(), &weight.to_string()] {
+        for part in [purpose.name(), weight.to_string()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }

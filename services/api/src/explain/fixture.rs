@@ -38,6 +38,7 @@ pub fn training(number: u64, participants: &[&str]) -> Job {
         global: artifact(),
         opened_at: UnixMillis(0),
         deadline: UnixMillis(600_000),
+        asked: Vec::new(),
     };
     job
 }

@@ -51,9 +51,19 @@ pub fn asked<'a>(job: &'a Job, known: &Known) -> Vec<&'a WorkerName> {
         let summary = registered.and_then(|one| one.datasets.get(dataset));
         summary.is_none_or(|summary| summary.held_out > 0)
     };
-    match job.phase {
-        Phase::Profiling { .. } | Phase::Training { .. } => job.active().collect(),
-        Phase::Evaluating { .. } => job.active().filter(scores).collect(),
+    let is_late = |worker: &WorkerName| job.behind(worker).is_some();
+    match &job.phase {
+        Phase::Profiling { .. } => job.active().collect(),
+        Phase::Training { asked, .. } => {
+            let asked = |worker: &WorkerName| asked.is_empty() || asked.contains(worker);
+            let whom = job.active();
+            whom.filter(|worker| asked(worker) && !is_late(worker))
+                .collect()
+        }
+        Phase::Evaluating { .. } => {
+            let scorers = job.active().filter(scores);
+            scorers.filter(|worker| !is_late(worker)).collect()
+        }
         _ => Vec::new(),
     }
 }

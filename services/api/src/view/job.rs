@@ -7,6 +7,7 @@ use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::course::{BestView, KeptView, LateView, asked, best, kept};
 use super::fleet::{ProgressView, liveness_name};
 use super::rfc3339;
 use super::spec::JobFile;
@@ -75,6 +76,14 @@ pub struct JobView {
     pub waiting_for: Vec<WaitingView>,
     /// Its sites.
     pub sites: Vec<SiteView>,
+    /// Whom the open round asks; empty: every planned site.
+    pub asked: Vec<String>,
+    /// Sites that were not in time for an earlier round and go on with it.
+    pub late: Vec<LateView>,
+    /// The best score so far; `null` while there is none.
+    pub best: Option<BestView>,
+    /// Of which round the adapter is, and why; present once that is decided.
+    pub kept: Option<KeptView>,
     /// Version of its plan.
     pub plan_version: Option<u32>,
     /// Why it failed.
@@ -242,6 +251,10 @@ pub fn view(job: &Job, known: &Known, reports: &Reports, now: UnixMillis) -> Job
         }),
         waiting_for: waiting.map(WaitingView::from).collect(),
         sites: sites(job, known, now),
+        asked: asked(job),
+        late: job.late.iter().map(LateView::from).collect(),
+        best: best(job),
+        kept: kept(job),
         plan_version: job.plan.map(|version| version.0),
         cause: cause(job),
         adapter: adapter(job),

@@ -1,6 +1,7 @@
 //! What the API shows: plain structures with stable names. Times are RFC 3339, units stand in the
 //! names, and a number that is not finite is `null`.
 
+pub mod course;
 pub mod fleet;
 pub mod job;
 pub mod round;

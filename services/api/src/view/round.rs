@@ -22,6 +22,8 @@ pub struct StoredRound {
     seconds: Option<f64>,
     overhead_seconds: Option<f64>,
     dropped_energy: Option<f64>,
+    #[serde(default)]
+    asked: Vec<String>,
     workers: Vec<WorkerRoundView>,
     missing: Vec<TroubleView>,
 }
@@ -62,6 +64,8 @@ pub struct RoundView {
     pub overhead_seconds: Option<f64>,
     /// Share of the merged change's energy that the kept rank does not hold.
     pub dropped_energy: Option<f64>,
+    /// Whom the round asked; empty: every planned site.
+    pub asked: Vec<String>,
     /// Who contributed what.
     pub workers: Vec<WorkerRoundView>,
     /// Whose update did not count, and why.
@@ -81,6 +85,13 @@ pub struct WorkerRoundView {
     pub batch: u16,
     /// Its share of the merge.
     pub weight: Option<f64>,
+    /// Share of the merged adapter's energy in slices that its rank leaves out; absent for rules whose
+    /// slices are not orthogonal.
+    #[serde(default)]
+    pub withheld_energy: Option<f64>,
+    /// The earlier round that its update was trained in; `null` if it was this one.
+    #[serde(default)]
+    pub trained_in: Option<u32>,
     /// Its figures.
     pub metrics: MetricsView,
 }
@@ -145,6 +156,7 @@ impl RoundView {
             seconds: round.seconds,
             overhead_seconds: round.overhead_seconds,
             dropped_energy: round.dropped_energy,
+            asked: round.asked,
             workers: round.workers,
             missing: round.missing,
             evaluation: score.map(EvaluationView::from),
@@ -198,16 +210,21 @@ mod tests {
         Summary {
             round: 1,
             global: artifact(),
+            side: domain::adapter::RankTable::default(),
+            optimizer: None,
             opened_at: UnixMillis(1000),
             committed_at: UnixMillis(3000),
             seconds: 2.0,
             overhead_seconds: 0.5,
             dropped_energy: f64::NAN,
+            asked: vec!["a".parse().expect("legal")],
             workers: vec![WorkerRound {
                 worker: "a".parse().expect("legal"),
                 rank: 4,
                 batch: 2,
                 weight: 1.0,
+                withheld_energy: Some(0.25),
+                trained_in: Some(0),
                 update: artifact(),
                 metrics,
             }],
@@ -237,7 +254,10 @@ mod tests {
         let score: StoredScore = serde_json::from_str(&stored).expect("reads");
         let view = serde_json::to_value(RoundView::new(read, Some(score))).expect("serializes");
         assert!(view["workers"][0]["metrics"]["loss"].is_null());
+        assert_eq!(view["workers"][0]["trained_in"], 0);
+        assert_eq!(view["asked"], serde_json::json!(["a"]));
         assert!(view["dropped_energy"].is_null());
+        assert_eq!(view["workers"][0]["withheld_energy"], 0.25);
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);

@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// The sections of a job file; what each says is in the example and in the documentation of
 /// `domain::job::Spec`.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     (
         "model",
         "exactly one of `digest` (from `fedpipe model push`) and `source` (`file:///…`, for one machine)",
@@ -22,19 +22,23 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "training",
-        "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `order` (shuffle, balanced, file), `seed`",
+        "`optimizer` (auto, adamw), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`",
     ),
     (
         "precision",
         "`base`: auto, source, f32, bf16, int8 or nf4; `compute`: auto (the fastest that each worker measured of f32 and, with instructions for it, bf16), f32, bf16 or int8",
     ),
     (
+        "planner",
+        "`solver`: auto (exact for small programs, else fast), exact or fast",
+    ),
+    (
         "rounds",
-        "`count`, `quorum` (auto: more than half of the planned sites; all: every admitted site; or a number), `deadline` in seconds (auto: from the plan's prediction)",
+        "`count` at most; `quorum` (auto: more than half of the sites that the round asks; all: every one; or a number); `deadline` in seconds (auto: from the plan's prediction); `sample` (all, a number of sites or a fraction of them, drawn for each round); `late` (drop, or credit: an update that comes after its round closed counts in the next, its weight times `staleness_discount` for each round of age, 0.7 if absent); `keep` (last, or best: the adapter of the round with the best score); `patience`: scores without improvement after which training stops, `min_delta`: by how much a score must be better to be one",
     ),
     (
         "aggregation",
-        "`strategy`: product; `weights`: samples, tokens or equal",
+        "`strategy`: product, stack, ffa, slice, fedit, residual or sum (what each may be combined with: `docs/rules.md`); `weights`: samples, tokens or equal; `normalize`: none or fednova; `optimizer`: `kind` (fedavg, fedavgm, fedadam, fedyogi, fedadagrad), `learning_rate`, `beta1`, `beta2`, `tau`; `norm_bound`: largest norm of a site's change (absent: none)",
     ),
     (
         "evaluation",

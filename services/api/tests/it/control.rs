@@ -21,6 +21,7 @@ async fn in_training(service: &Service, id: &str) {
                 global: global.clone(),
                 opened_at: UnixMillis(0),
                 deadline: UnixMillis(1_000_000),
+                asked: Vec::new(),
             };
         })
         .await;

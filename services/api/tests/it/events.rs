@@ -111,6 +111,7 @@ async fn live_progress_of_the_jobs_workers_comes_between_events_even_when_it_is_
                 global: global.clone(),
                 opened_at: UnixMillis(0),
                 deadline: UnixMillis(1_000_000),
+                asked: Vec::new(),
             };
         })
         .await;

@@ -69,11 +69,14 @@ fn summary(round: u32, global: ArtifactRef) -> Summary {
     Summary {
         round,
         global,
+        side: domain::adapter::RankTable::default(),
+        optimizer: None,
         opened_at: UnixMillis(0),
         committed_at: UnixMillis(1000),
         seconds: 1.0,
         overhead_seconds: f64::NAN,
         dropped_energy: 0.0,
+        asked: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),
     }

@@ -15,6 +15,11 @@ pub fn messages() -> anyhow::Result<()> {
     output::line(contract::table::markdown().trim_end())
 }
 
+/// `docs/rules.md`.
+pub fn rules() -> anyhow::Result<()> {
+    output::line(domain::job::legality::markdown().trim_end())
+}
+
 /// `docs/nats-permissions.conf`: the configuration of a server with one worker named `site`.
 pub fn nats_permissions() -> anyhow::Result<()> {
     let listen = Listen {

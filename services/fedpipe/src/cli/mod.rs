@@ -80,6 +80,8 @@ enum Command {
     /// Print the message tables of docs/messages.md
     #[command(hide = true)]
     Messages,
+    /// Print which merging rule may be combined with what, as in docs/rules.md
+    Rules,
     /// Print the NATS configuration that the permissions are generated into, with example users
     #[command(hide = true)]
     NatsPermissions,
@@ -110,6 +112,7 @@ impl Cli {
             Command::ExecChild(args) => args.run(),
             Command::Openapi => generated::openapi(),
             Command::Messages => generated::messages(),
+            Command::Rules => generated::rules(),
             Command::NatsPermissions => generated::nats_permissions(),
         }
     }

@@ -22,6 +22,12 @@ pub struct Job {
     pub waiting_for: Vec<Waiting>,
     /// Its sites.
     pub sites: Vec<Site>,
+    /// Whom the open round asks; empty: every planned site.
+    pub asked: Vec<String>,
+    /// Who goes on with an earlier round.
+    pub late: Vec<Late>,
+    /// Of which round the adapter is.
+    pub kept: Option<Kept>,
     /// Why it failed.
     pub cause: Option<Cause>,
     /// What it ended with.
@@ -57,6 +63,37 @@ pub struct Site {
     pub progress: Option<Progress>,
     /// Why it was given up.
     pub lost: Option<Trouble>,
+}
+
+/// A site that goes on with an earlier round.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Late {
+    /// Its worker.
+    pub worker: String,
+    /// The round that it is at.
+    pub round: u32,
+}
+
+/// The round whose adapter a job ends with.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kept {
+    /// Which.
+    pub round: u32,
+    /// Why.
+    pub why: String,
+    /// Why training stopped early, if it did.
+    pub stopped_early: Option<String>,
+}
+
+impl Kept {
+    /// Both in a line.
+    pub fn words(&self) -> String {
+        let Self { round, why, .. } = self;
+        match &self.stopped_early {
+            Some(stopped) => format!("round {round} ({why}); stopped early: {stopped}"),
+            None => format!("round {round} ({why})"),
+        }
+    }
 }
 
 /// Trouble at a site.

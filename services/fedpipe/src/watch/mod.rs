@@ -118,6 +118,9 @@ fn outcome(job: &Job) -> anyhow::Result<()> {
             adapter.sha256,
             crate::units::bytes(adapter.bytes)
         ))?;
+        if let Some(kept) = &job.kept {
+            output::line(format!("adapter of {}", kept.words()))?;
+        }
         output::note(format!(
             "Next: `fedpipe job adapter {} -o adapter` fetches it, `fedpipe job report {}` shows the figures",
             job.id, job.id

@@ -14,11 +14,15 @@ pub fn event(event: &Event) -> String {
         "admitted" => format!("admitted: {} measure themselves", sites(detail, "sites")),
         "profiled" => format!("profiled: {}", sites(detail, "sites")),
         "planned" => format!("planned: version {} of the plan", number(detail, "version")),
-        "opened" => format!("round {round} opened"),
+        "opened" => opened(detail, &round),
         "closed" => closed(detail, &round),
         "merged" if round == "0" => "the untrained adapter is stored".to_owned(),
         "merged" => format!("round {round} merged"),
         "evaluated" => evaluated(detail, &round),
+        "stopped" => format!(
+            "stopped early after round {round}: {}",
+            text(detail.get("why"))
+        ),
         "refused" => format!("refused: {}", site(detail.get("site"))),
         "lost" => format!("given up: {}", site(detail.get("site"))),
         "reused" => format!(
@@ -31,14 +35,7 @@ pub fn event(event: &Event) -> String {
             "failed: {}",
             text(detail.get("cause").and_then(|cause| cause.get("message")))
         ),
-        "finished" => format!(
-            "finished: adapter {}",
-            text(
-                detail
-                    .get("adapter")
-                    .and_then(|adapter| adapter.get("sha256"))
-            )
-        ),
+        "finished" => finished(detail),
         other => other.to_owned(),
     }
 }
@@ -65,6 +62,24 @@ fn drifted(detail: &Map<String, Value>) -> String {
     )
 }
 
+fn opened(detail: &Map<String, Value>, round: &str) -> String {
+    match list(detail, "asked") {
+        [] => format!("round {round} opened"),
+        _ => format!("round {round} opened: it asks {}", sites(detail, "asked")),
+    }
+}
+
+fn finished(detail: &Map<String, Value>) -> String {
+    let adapter = detail.get("adapter");
+    let adapter = text(adapter.and_then(|adapter| adapter.get("sha256")));
+    let kept = detail.get("kept").filter(|kept| kept.is_object());
+    let kept = kept.map_or_else(String::new, |kept| {
+        let round = kept.get("round").and_then(Value::as_u64).unwrap_or(0);
+        format!(" of round {round} ({})", text(kept.get("why")))
+    });
+    format!("finished: adapter {adapter}{kept}")
+}
+
 fn closed(detail: &Map<String, Value>, round: &str) -> String {
     let missing: Vec<String> = list(detail, "missing")
         .iter()
@@ -72,10 +87,21 @@ fn closed(detail: &Map<String, Value>, round: &str) -> String {
         .collect();
     let count = list(detail, "sites").len();
     let updates = if count == 1 { "update" } else { "updates" };
+    let late: Vec<String> = list(detail, "credited")
+        .iter()
+        .map(|one| {
+            let round = one.get("round").and_then(Value::as_u64).unwrap_or(0);
+            format!("{}'s of round {round}", text(one.get("worker")))
+        })
+        .collect();
+    let late = match late.as_slice() {
+        [] => String::new(),
+        late => format!(", {} among them", late.join(", ")),
+    };
     match missing.as_slice() {
-        [] => format!("round {round} closed with {count} {updates}"),
+        [] => format!("round {round} closed with {count} {updates}{late}"),
         missing => format!(
-            "round {round} closed with {count} {updates}, without {}",
+            "round {round} closed with {count} {updates}{late}, without {}",
             missing.join("; ")
         ),
     }
@@ -221,6 +247,31 @@ mod tests {
             "given up: c (out_of_memory: asked for 9 bytes)",
         );
         check("resumed", json!({}), "resumed");
+        check(
+            "opened",
+            json!({ "round": 2, "asked": ["a", "c"] }),
+            "round 2 opened: it asks a, c",
+        );
+        check(
+            "closed",
+            json!({ "round": 2, "sites": ["a", "c"], "missing": [], "credited": [{ "worker": "c", "round": 1 }] }),
+            "round 2 closed with 2 updates, c's of round 1 among them",
+        );
+        check(
+            "stopped",
+            json!({ "round": 4, "why": "the last score was not better" }),
+            "stopped early after round 4: the last score was not better",
+        );
+        check(
+            "finished",
+            json!({ "adapter": { "sha256": "sha256:1" }, "kept": { "round": 2, "why": "the best of 4 scores" } }),
+            "finished: adapter sha256:1 of round 2 (the best of 4 scores)",
+        );
+        check(
+            "finished",
+            json!({ "adapter": { "sha256": "sha256:1" }, "kept": null }),
+            "finished: adapter sha256:1",
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a choice is worth, in one unit: by how much a round is expected to lower the loss.
 //!
-//!     worth = L/R · v(o) · ψ(b) · Σ_m φ_m(r_m) − ε_k/R
+//! ```text
+//! worth = L/R · v(o) · ψ(b) · Σ_m φ_m(r_m) − ε_k/R
+//! ```
 //!
 //! Each coefficient with its source:
 //! - `φ`, a share of 1: `space`.

@@ -136,7 +136,7 @@ async fn ask(
     Ok(Next::Wait(Some(deadline)))
 }
 
-/// The machines on which a worker that is not this job's computes.
+/// The machines on which a worker that is not this job's computes, or one that is at an earlier round of it.
 fn busy_hosts(profiler: &Profiler, job: &Job, now: UnixMillis) -> BTreeSet<String> {
     let computes = |stage| {
         matches!(
@@ -149,7 +149,7 @@ fn busy_hosts(profiler: &Profiler, job: &Job, now: UnixMillis) -> BTreeSet<Strin
         .members()
         .into_iter()
         .filter(|(worker, member)| {
-            !job.participants.contains(worker)
+            (!job.participants.contains(worker) || job.behind(worker).is_some())
                 && member.liveness(now) == Liveness::Alive
                 && member.stage().is_some_and(computes)
         });

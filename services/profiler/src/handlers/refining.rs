@@ -22,9 +22,6 @@ use crate::app::Profiler;
 use crate::refine::{Observed, settle};
 use crate::{Error, learn};
 
-/// Rounds before the last one that are looked at: older ones are forgotten by the models anyway.
-const RECENT: u32 = 64;
-
 pub async fn handle(
     profiler: &Profiler,
     job: &mut Owned,
@@ -68,7 +65,9 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
     let Some((plan, _)) = profiler.plans.get(&plan_key(&job.id, version)).await? else {
         return Ok(Vec::new());
     };
-    let first = plan.from_round.max(resume.round.saturating_sub(RECENT));
+    let first = plan
+        .from_round
+        .max(resume.round.saturating_sub(drift::RECENT));
     let rounds = learn::rounds(profiler, &job.id, first, resume.round).await?;
     let mut lengths = BTreeMap::new();
     for worker in plan.workers.keys() {

@@ -1,9 +1,13 @@
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
+use domain::artifact::{ArtifactRef, Digest};
+use domain::id::JobId;
 use domain::job::spec::{Base, Optimizer};
-use domain::plan::Prediction;
+use domain::plan::{Plan, Prediction};
 use domain::profile::{Measurement, Mode};
+use domain::round::Summary;
 
 use super::*;
+use crate::learn::from_rounds;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -192,4 +196,38 @@ fn figures_that_cannot_be_change_no_time() {
     close(step(&profile, false), 1.0);
     tell(&mut profile, 2, &metrics(1e12, 400.0), settle);
     assert!(step(&profile, true) <= 1.5 * FARTHEST);
+}
+
+/// A committed round in which an update of the site counts, trained in this round or an earlier one.
+fn summary(round: u32, trained_in: Option<u32>) -> Summary {
+    let artifact = ArtifactRef {
+        key: String::new(),
+        sha256: Digest::from_bytes(&[0; 32]),
+        bytes: 0,
+    };
+    let artifact = serde_json::to_value(&artifact).expect("JSON");
+    let summary = serde_json::json!({
+        "round": round, "global": artifact, "opened_at": 0, "committed_at": 0, "seconds": 0.0,
+        "overhead_seconds": 0.0, "dropped_energy": 0.0, "missing": [],
+        "workers": [{
+            "worker": "w", "rank": 1, "batch": 4, "weight": 1.0, "trained_in": trained_in,
+            "update": artifact, "metrics": metrics(14.4, 400.0),
+        }],
+    });
+    serde_json::from_value(summary).expect("a summary")
+}
+
+#[test]
+fn a_late_update_teaches_nothing_of_the_plan_under_which_it_counts() {
+    let second = serde_json::json!({
+        "job": JobId::from_bits(1), "version": 2, "parent": 1, "replayed_from": null, "from_round": 2,
+        "round_seconds": 11.0, "deadline_seconds": 60, "global": {}, "workers": { "w": plan() },
+        "excluded": [],
+    });
+    let second: Plan = serde_json::from_value(second).expect("a plan");
+    let mut taught = profile();
+    from_rounds(&mut taught, &second, &[summary(2, Some(1))]);
+    assert_eq!(taught, profile());
+    from_rounds(&mut taught, &second, &[summary(2, None)]);
+    close(step(&taught, false), 1.2);
 }

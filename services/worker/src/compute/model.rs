@@ -9,6 +9,7 @@ use chassis::memory;
 use contract::message::task::ModelRef;
 use domain::cause::Trouble;
 use domain::job::spec::Base;
+use engine::adapter::Adapter;
 use engine::kernel::Kernel;
 use engine::model::{Cache, Inspected, LoadOptions, Model};
 
@@ -78,6 +79,15 @@ impl Loaded {
         &self.model
     }
 
+    /// Has the model apply a merged adapter's side term as if it were part of the base, until it is asked
+    /// for again.
+    ///
+    /// # Errors
+    /// If the term does not fit the model.
+    pub fn set_side(&mut self, side: &Adapter) -> Result<(), Failure> {
+        Ok(self.model.set_side(Some(side))?)
+    }
+
     /// Bytes that counted against the limit when it was loaded and nothing computed yet.
     #[must_use]
     pub const fn base_memory_bytes(&self) -> u64 {
@@ -126,18 +136,20 @@ impl Bench {
         Err(Failure::new(Trouble::OutOfMemory, detail))
     }
 
-    /// The model, loaded unless it is there.
+    /// The model without any side term, loaded unless it is there.
     ///
     /// # Errors
     /// If its files cannot be used, or the plan asks for a precision or threads that are not there.
-    pub fn model(&mut self, key: &Key, files: &ModelFiles) -> Result<&Loaded, Failure> {
+    pub fn model(&mut self, key: &Key, files: &ModelFiles) -> Result<&mut Loaded, Failure> {
         if !self.holds(key) {
             // Two models at once would need memory that no plan counts.
             self.loaded = None;
             self.loaded = Some(load(key, files, self.quantized.clone())?);
         }
         let missing = || Failure::new(Trouble::Internal, "the loaded model is gone");
-        self.loaded.as_ref().ok_or_else(missing)
+        let loaded = self.loaded.as_mut().ok_or_else(missing)?;
+        loaded.model.set_side(None)?;
+        Ok(loaded)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use domain::adapter::RankTable;
 use domain::cause::Trouble;
+use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Training};
 use engine::control::Control;
 use engine::data::Batch;
@@ -92,10 +93,10 @@ impl<'m> Stepper<'m> {
         Ok(step?)
     }
 
-    /// The update's file.
+    /// The update's file, at its largest: of both factors, whichever the job's rule trains.
     pub fn finish(self) -> Result<Vec<u8>, Failure> {
         let trainer = match self {
-            Self::First(trainer) => return train::finish(*trainer),
+            Self::First(trainer) => return train::finish(*trainer, Trains::Both),
             Self::Zeroth(trainer) => trainer,
         };
         let failed = |error| Failure::of(Trouble::Internal, &error);

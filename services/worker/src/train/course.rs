@@ -6,6 +6,7 @@ use std::path::Path;
 
 use domain::adapter::RankTable;
 use domain::cause::Trouble;
+use domain::job::aggregation::Trains;
 use engine::model::Model;
 use engine::train::{Options, Trainer};
 
@@ -27,13 +28,13 @@ pub fn begin<'m>(
     Ok(Trainer::new(model, &start, options)?)
 }
 
-/// The trained adapter as a safetensors file. The trainer's buffers go before the file is made.
+/// The factors that were trained as a safetensors file. The trainer's buffers go before the file is made.
 ///
 /// # Errors
 /// None that a trained adapter could cause.
-pub fn finish(trainer: Trainer<'_>) -> Result<Vec<u8>, Failure> {
+pub fn finish(trainer: Trainer<'_>, trained: Trains) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::of(Trouble::Internal, &error);
     let update = trainer.adapter().map_err(failed)?;
     drop(trainer);
-    update.to_safetensors().map_err(failed)
+    update.trained_to_safetensors(trained).map_err(failed)
 }

@@ -10,6 +10,7 @@ use chassis::telemetry::{self, Metric};
 use contract::message::task::Train;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
+use domain::job::aggregation::Trains;
 use domain::job::spec::{Order, Training};
 use domain::plan::WorkerPlan;
 use domain::round::UpdateMetrics;
@@ -17,7 +18,8 @@ use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed
 use engine::train::{Options, Step};
 
 use super::{SharedLoss, begin, finish};
-use crate::compute::{Bench, Key, ModelFiles};
+use crate::adapter_file;
+use crate::compute::{Bench, Key, Loaded, ModelFiles};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -70,10 +72,16 @@ impl Lesson {
             running.stage(Stage::Loading, 0);
         }
         let runtime = bench.runtime().clone();
-        let model = bench.model(key, &self.files)?.model();
+        let loaded = bench.model(key, &self.files)?;
+        self.apply_side(loaded)?;
+        let model = loaded.model();
         running.stage(Stage::Training, u64::from(plan.local_steps));
         memory::reset_peak();
-        let options = options(&task.training, plan.checkpoint);
+        let trained = task.strategy.trains();
+        let options = Options {
+            b_alone: trained == Trains::B,
+            ..options(&task.training, plan.checkpoint)
+        };
         let mut trainer = begin(model, &self.global, &plan.ranks, task.scale, options)?;
         let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
         let sampler = self.sampler(running)?;
@@ -113,9 +121,22 @@ impl Lesson {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
         }
-        let update = finish(trainer)?;
+        let update = finish(trainer, trained)?;
         let metrics = sums.metrics();
         Ok(Trained { update, metrics })
+    }
+
+    /// A rule with a side term has every site apply what stands behind the live slices.
+    fn apply_side(&self, loaded: &mut Loaded) -> Result<(), Failure> {
+        let Self { task, global, .. } = self;
+        if !task.strategy.has_side_term() {
+            return Ok(());
+        }
+        let shapes = loaded.model().weights();
+        match adapter_file::side(global, &shapes, &task.live, task.scale)? {
+            Some(side) => loaded.set_side(&side),
+            None => Ok(()),
+        }
     }
 
     /// Steps are counted through all rounds, so that every record is seen before any comes twice.
@@ -171,6 +192,7 @@ pub fn options(training: &Training, checkpoint: bool) -> Options {
         weight_decay: training.weight_decay as f32,
         clip_norm: training.clip_norm as f32,
         checkpoint,
+        proximal: training.proximal as f32,
         ..Options::default()
     }
 }

@@ -16,6 +16,7 @@ use domain::adapter::{Projection, RankTable};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::id::Epoch;
+use domain::job::Strategy;
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Training};
 use domain::profile::ModeMeasurement;
 use futures::StreamExt;
@@ -131,6 +132,8 @@ async fn train(site: &Site, measured: &Probed) {
         scale: SCALE,
         plan: site::plan(measured, ranks.clone()),
         training: Training::default(),
+        strategy: Strategy::default(),
+        live: RankTable::default(),
         prefix: format!("jobs/{job}/updates/site"),
     };
     let first: Updated = site.ask(&task(1), 1, Epoch(2)).await;
@@ -172,6 +175,8 @@ async fn train_in_fewer_bits(site: &Site, measured: &Probed) {
             scale: SCALE,
             plan,
             training: Training::default(),
+            strategy: Strategy::default(),
+            live: RankTable::default(),
             prefix: format!("jobs/{job}/updates/site"),
         };
         let updated: Updated = site.ask(&task, job, Epoch(2)).await;
@@ -222,6 +227,8 @@ async fn refuse(site: &Site, measured: &Probed) {
             RankTable::uniform(&[Projection::Q], 2, RANK_MAX + 1),
         ),
         training: Training::default(),
+        strategy: Strategy::default(),
+        live: RankTable::default(),
         prefix: "jobs/one/updates/site".to_owned(),
     };
     let failed = async |task: &Train| -> Failed { site.ask(task, 1, task.head.epoch).await };

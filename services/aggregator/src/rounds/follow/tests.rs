@@ -96,6 +96,7 @@ fn what_would_have_opened_a_round_refines_first_and_resumes_before_it() {
         global: artifact(),
         opened_at: UnixMillis(1),
         deadline: UnixMillis(2),
+        asked: vec!["a".parse().expect("legal")],
     };
     let deadline = UnixMillis(9);
     let refining = Phase::Refining {
@@ -111,6 +112,9 @@ fn what_would_have_opened_a_round_refines_first_and_resumes_before_it() {
         since: UnixMillis(5),
     };
     assert_eq!(by_way_of_the_plan(paused(open), deadline), paused(refining));
-    let end = Phase::Finalizing { global: artifact() };
+    let end = Phase::Finalizing {
+        global: artifact(),
+        kept: None,
+    };
     assert_eq!(by_way_of_the_plan(end.clone(), deadline), end);
 }

@@ -2,14 +2,16 @@ use std::error::Error as _;
 
 use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::Trouble;
-use domain::job::spec::Weighting;
-use domain::round::{Contribution, Update, UpdateMetrics};
+use domain::job::Weighting;
+use domain::job::aggregation::Normalize;
+use domain::plan::PlanVersion;
+use domain::round::{Contribution, Credit, Update, UpdateMetrics};
 
 use super::super::check::{check, shapes};
 use super::*;
 
 fn refused(update: &Memory, expected: &str) {
-    let error = check(update, &uniform(4), &weights(), Some(100.0)).expect_err(expected);
+    let error = check(update, &uniform(4), &weights(), Trains::Both).expect_err(expected);
     let text = error.to_string();
     assert!(text.contains(expected), "{text}");
 }
@@ -17,8 +19,13 @@ fn refused(update: &Memory, expected: &str) {
 #[test]
 fn an_update_as_planned_is_accepted() {
     let update = random(&uniform(4), 1);
-    check(&update, &uniform(4), &weights(), None).expect("accepted");
-    check(&update, &uniform(4), &weights(), Some(100.0)).expect("accepted");
+    check(&update, &uniform(4), &weights(), Trains::Both).expect("accepted");
+    let b_alone = sent(Strategy::Ffa, &update);
+    check(&b_alone, &uniform(4), &weights(), Trains::B).expect("accepted");
+    let error = check(&update, &uniform(4), &weights(), Trains::B).expect_err("A is not asked for");
+    assert!(error.to_string().contains("8 extra"), "{error}");
+    let error = check(&b_alone, &uniform(4), &weights(), Trains::Both).expect_err("A is missing");
+    assert!(error.to_string().contains("8 missing"), "{error}");
 }
 
 #[test]
@@ -53,10 +60,6 @@ fn what_differs_from_the_plan_is_refused_by_name() {
         );
     }
 
-    let mut huge = good.clone();
-    huge.put(key, [64, 4], vec![100.0; 256]).expect("put");
-    refused(&huge, "norm 1600, the limit is 100");
-
     let mut cut = good;
     cut.put(key, [64, 4], vec![0.0; 255]).expect("put");
     refused(&cut, key);
@@ -71,7 +74,7 @@ fn a_key_of_any_length_does_not_make_a_long_text() {
     update
         .put(&"x".repeat(1_000_000), [1, 1], vec![0.0])
         .expect("put");
-    let error = check(&update, &uniform(4), &weights(), None).expect_err("refused");
+    let error = check(&update, &uniform(4), &weights(), Trains::Both).expect_err("refused");
     assert!(error.to_string().len() < 500);
     assert_eq!(error.trouble(), Trouble::UpdateRefused);
 }
@@ -166,12 +169,36 @@ fn shares_go_by_samples_tokens_or_neither() {
                 control_bytes_up: 0,
             },
         },
+        credit: None,
     };
     let both = [contribution("a", 30, 100), contribution("b", 10, 100)];
-    let shares = |weighting| super::super::weights(&both, weighting);
-    assert_eq!(shares(Weighting::Samples), [0.75, 0.25]);
-    assert_eq!(shares(Weighting::Tokens), [0.5, 0.5]);
-    assert_eq!(shares(Weighting::Equal), [0.5, 0.5]);
+    let shares = |of: &[Contribution], weighting| -> Vec<f64> {
+        let shares = super::super::shares(of, weighting, Normalize::None);
+        assert!(shares.iter().all(|share| share.stretch == 1.0));
+        shares.into_iter().map(|share| share.weight).collect()
+    };
+    assert_eq!(shares(&both, Weighting::Samples), [0.75, 0.25]);
+    assert_eq!(shares(&both, Weighting::Tokens), [0.5, 0.5]);
+    assert_eq!(shares(&both, Weighting::Equal), [0.5, 0.5]);
     let idle = [contribution("a", 0, 0), contribution("b", 0, 0)];
-    assert_eq!(super::super::weights(&idle, Weighting::Samples), [0.5, 0.5]);
+    assert_eq!(shares(&idle, Weighting::Samples), [0.5, 0.5]);
+    let mut late = both.clone();
+    late[0].credit = Some(Credit {
+        round: 1,
+        global: late[0].update.adapter.clone(),
+        plan: PlanVersion(1),
+        discount: 0.5,
+    });
+    let found = shares(&late, Weighting::Samples);
+    assert_eq!(found, [0.6, 0.4], "30 · 0.5 against 10");
+
+    // FedNova: τ = 0.75·4 + 0.25·1 steps, so that both move by as much per step.
+    let mut uneven = both;
+    uneven[0].update.metrics.steps = 4;
+    let found = super::super::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    let stretches: Vec<f64> = found.iter().map(|share| share.stretch).collect();
+    assert_eq!(stretches, [3.25 / 4.0, 3.25]);
+    uneven[1].update.metrics.steps = 4;
+    let found = super::super::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    assert!(found.iter().all(|share| share.stretch == 1.0), "{found:?}");
 }

@@ -1,5 +1,6 @@
-use super::super::change::{Change, Factors};
+use super::super::change::{Change, Factors, Space};
 use super::*;
+use domain::job::Strategy;
 use proptest::prelude::*;
 
 /// Shares of four workers with the ranks 4, 8, 16 and 0 in the first layer's Q.
@@ -257,23 +258,29 @@ proptest! {
     ) {
         let name = WeightName::new(0, Projection::Q);
         let mut stream = Stream::new(seed, Purpose::Adapter, name);
-        let (mut stack, mut dense) =
-            (Change::stack(out, inp, rank * terms), Change::dense(out, inp));
+        let (mut stacked, mut summed) = (Space::default(), Space::default());
+        let mut stack = Change::stacked(out, inp, rank * terms, &mut stacked);
+        let mut dense = Change::summed(out, inp, &mut summed);
+        // One that was promised fewer slices than come.
+        let mut spilled = Space::default();
+        let mut spill = Change::stacked(out, inp, rank, &mut spilled);
         for _ in 0..terms {
             let mut draw = |count| (0..count).map(|_| stream.uniform(1.0) as f32).collect();
             let (a, b) = (draw(rank * inp), draw(out * rank));
             let factors = Factors { rank, a, b };
-            stack.add(&factors, &vec![0.3; rank]);
-            dense.add(&factors, &vec![0.3; rank]);
+            for change in [&mut stack, &mut dense, &mut spill] {
+                change.add(&factors, &vec![0.3; rank]);
+            }
         }
-        let whole = |change: &Change| {
+        let whole = |change: &mut Change<'_>| {
             let spectrum = change.spectrum(usize::MAX).expect("converges");
-            let scaled = Mat::from_fn(out, spectrum.sigma.len(), |i, j| {
-                spectrum.u[(i, j)] * spectrum.sigma[j]
-            });
-            scaled * spectrum.v.transpose()
+            let energy: f64 = spectrum.sigma.iter().map(|sigma| sigma * sigma).sum();
+            assert!((energy - spectrum.energy).abs() < 1e-9 * energy.max(1e-300));
+            spectrum.left * spectrum.v.transpose()
         };
-        prop_assert!(difference(&whole(&stack), &whole(&dense)) < 1e-10);
+        let expected = whole(&mut dense);
+        prop_assert!(difference(&whole(&mut stack), &expected) < 1e-9);
+        prop_assert!(difference(&whole(&mut spill), &expected) < 1e-9);
     }
 
     #[test]
@@ -295,9 +302,66 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Before truncation: a merged adapter that has room for everything is the dense formula; after it,
+    /// the best approximation. Any shapes, ranks 1 to 64, shares, and steps that were normalized.
+    #[test]
+    fn any_shapes_and_ranks_up_to_64_equal_the_formula_and_its_best_approximation(
+        (out, inp) in (3usize..96, 3usize..96), kept in 1u16..=64,
+        members in prop::collection::vec((1u16..=64, 1u32..100, 50u32..200), 1..5),
+        seed in 0u64..1000,
+    ) {
+        let shape = WeightShape { name: WeightName::new(0, Projection::Q), out, inp };
+        let adapter = |rank: u16, seed: u64| {
+            let rank = usize::from(rank);
+            let mut stream = Stream::new(seed, Purpose::Adapter, shape.name);
+            let mut draw = |count| (0..count).map(|_| stream.uniform(1.0) as f32).collect();
+            let (a, b) = (draw(rank * inp), draw(out * rank));
+            let mut memory = Memory::default();
+            put(&mut memory, shape, rank, a, b);
+            memory
+        };
+        let total: u32 = members.iter().map(|(_, share, _)| share).sum();
+        let stretches: Vec<f64> = members.iter().map(|(_, _, s)| f64::from(*s) / 100.0).collect();
+        for room in [kept, u16::try_from(out.min(inp)).expect("small")] {
+            let ranks = RankTable::only(shape.name, room);
+            let global = adapter(room, seed);
+            let updates: Vec<_> = members.iter().zip(1u64..).map(|((rank, share, _), index)| {
+                let rank = (*rank).min(room);
+                let share = f64::from(*share) / f64::from(total);
+                (share, RankTable::only(shape.name, rank), adapter(rank, seed + index))
+            }).collect();
+            let case = Case { stretches: &stretches, ..Case::new(Strategy::Product, &global, &ranks, &updates) };
+            let (merged, folded, _) = case.merge().expect("merges");
+            let mut whole = dense(&global, shape, usize::MAX);
+            for ((share, ranks, update), stretch) in updates.iter().zip(&stretches) {
+                let rank = usize::from(ranks.max());
+                let change = dense(update, shape, rank) - dense(&global, shape, rank);
+                whole += faer::Scale(*share * *stretch) * change;
+            }
+            let (expected, dropped) = best(&whole, usize::from(room));
+            let found = dense(&merged, shape, usize::MAX);
+            prop_assert!(difference(&found, &expected) < 1e-5);
+            prop_assert!((folded.dropped_energy - dropped).abs() < 1e-9);
+            if usize::from(room) >= out.min(inp) {
+                prop_assert!(difference(&found, &whole) < 1e-5);
+            }
+            if out == inp && out > 8 {
+                prop_assert!(difference(&found.transpose().to_owned(), &expected) > 1e-2);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_stack_of_more_than_half_the_smaller_width_is_accumulated_densely() {
-    assert!(matches!(Change::new(64, 80, 32), Change::Stack { .. }));
-    assert!(matches!(Change::new(64, 80, 33), Change::Dense(_)));
-    assert!(matches!(Change::new(80, 64, 33), Change::Dense(_)));
+    let summed = |out, inp, slices| {
+        let mut space = Space::default();
+        Change::new(out, inp, slices, &mut space).is_summed()
+    };
+    assert!(!summed(64, 80, 32));
+    assert!(summed(64, 80, 33));
+    assert!(summed(80, 64, 33));
 }

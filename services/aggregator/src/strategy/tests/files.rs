@@ -1,10 +1,15 @@
 use artifacts::tensors::TensorFile;
 
-use super::super::{Input, Merge, check, files, fresh};
+use std::path::Path;
+
+use domain::job::Aggregation;
+use domain::job::aggregation::{ServerKind, ServerOptimizer};
+
+use super::super::{Member, Round, Share, check, files, fresh};
 use super::*;
 
 /// An adapter from memory as a file.
-fn file(dir: &std::path::Path, name: &str, ranks: &RankTable, adapter: &Memory) -> TensorFile {
+fn file(dir: &Path, name: &str, ranks: &RankTable, adapter: &Memory) -> TensorFile {
     let path = dir.join(name);
     let mut writer = files::create(&path, ranks, &weights()).expect("creates");
     for key in adapter.keys() {
@@ -16,52 +21,113 @@ fn file(dir: &std::path::Path, name: &str, ranks: &RankTable, adapter: &Memory) 
     TensorFile::open(&path).expect("opens")
 }
 
-#[test]
-fn files_give_what_memory_gives_byte_for_byte() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let ranks = uniform(8);
-    let (global, update) = (random(&ranks, 1), random(&uniform(4), 2));
-    let updates = vec![(1.0, uniform(4), update.clone())];
-    let (expected, expected_folded) = fold(&global, &ranks, &updates).expect("merges");
-
-    let global = file(dir.path(), "global", &ranks, &global);
-    let update = file(dir.path(), "update", &uniform(4), &update);
-    check(&update, &uniform(4), &weights(), None).expect("as planned");
-    let worker = "w0".parse().expect("legal");
-    let inputs = [Input {
-        worker: &worker,
-        weight: 1.0,
-        ranks: &uniform(4),
-        update: &update,
-    }];
-    let merge = Merge {
-        inputs: &inputs,
-        global: &global,
-        ranks: &ranks,
+/// A round over two files.
+fn round(
+    dir: &Path,
+    rule: Strategy,
+    updates: &[(f64, RankTable, Memory)],
+    ranks: &RankTable,
+) -> Round {
+    let members = updates
+        .iter()
+        .enumerate()
+        .map(|(index, (weight, ranks, update))| {
+            let name = format!("w{index}");
+            let adapter = sent(rule, update);
+            let path = dir.join(format!("update-{index}"));
+            write(&path, &adapter);
+            Member {
+                started: None,
+                worker: name.parse().expect("legal"),
+                ranks: ranks.clone(),
+                share: Share {
+                    weight: *weight,
+                    stretch: 1.0,
+                },
+                update: path,
+            }
+        });
+    let kind = if rule.keeps_coordinates() {
+        ServerKind::Fedadam
+    } else {
+        ServerKind::Fedavg
+    };
+    Round {
+        aggregation: Aggregation {
+            strategy: rule,
+            optimizer: ServerOptimizer {
+                kind,
+                ..ServerOptimizer::default()
+            },
+            ..Aggregation::default()
+        },
+        round: 1,
+        start: dir.join("global"),
+        state: None,
+        members: members.collect(),
+        weights: weights(),
+        ranks: ranks.clone(),
         scale: SCALE,
         seed: SEED,
-    };
-    let mut bytes = Vec::new();
-    for name in ["first", "second"] {
-        let path = dir.path().join(name);
-        let mut writer = files::create(&path, &ranks, &weights()).expect("creates");
-        let folded = merge.fold(&mut writer).expect("merges");
-        writer.finish().expect("finishes");
-        assert_eq!(folded, expected_folded);
-        bytes.push(std::fs::read(&path).expect("reads"));
+        out: dir.join("merged"),
+        state_out: dir.join("moments"),
+        threads: std::num::NonZeroUsize::MIN,
     }
-    assert_eq!(bytes[0], bytes[1]);
-    let merged = TensorFile::open(&dir.path().join("first")).expect("opens");
-    for key in expected.keys() {
-        assert_eq!(
-            merged.read_f32(&key).expect("reads"),
-            expected.get(&key).expect("there").1
-        );
+}
+
+fn write(path: &Path, adapter: &Memory) {
+    let mut later = files::Later::create(path).expect("creates");
+    for key in adapter.keys() {
+        let (shape, values) = adapter.get(&key).expect("there").clone();
+        later.put(&key, shape, values).expect("writes");
     }
-    assert_eq!(
-        merged.metadata().get("format").map(String::as_str),
-        Some("pt")
-    );
+    later.finish().expect("finishes");
+}
+
+#[test]
+fn files_give_what_memory_gives_byte_for_byte_under_every_rule() {
+    for rule in Strategy::ALL {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ranks = uniform(8);
+        let start = random(&ranks, 1);
+        file(dir.path(), "global", &ranks, &start);
+        let updates: Vec<_> = [(0.25, 2), (0.75, 3)]
+            .map(|(share, seed)| (share, ranks.clone(), random(&ranks, seed)))
+            .into();
+        let made = round(dir.path(), rule, &updates, &ranks);
+        let sent: Vec<_> = updates
+            .iter()
+            .map(|(share, ranks, update)| (*share, ranks.clone(), sent(rule, update)))
+            .collect();
+        let optimizer = &made.aggregation.optimizer;
+        let case = Case {
+            optimizer: made.has_state().then_some((optimizer, None)),
+            ..Case::new(rule, &start, &ranks, &sent)
+        };
+        let (expected, expected_folded, moments) = case.merge().expect("merges");
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            assert_eq!(made.merge().expect("merges"), expected_folded);
+            bytes.push(std::fs::read(&made.out).expect("reads"));
+            std::fs::remove_file(&made.out).expect("removes");
+        }
+        assert_eq!(bytes[0], bytes[1], "{}", rule.name());
+        std::fs::write(&made.out, &bytes[0]).expect("writes");
+        let merged = TensorFile::open(&made.out).expect("opens");
+        assert_eq!(Source::keys(&merged), expected.keys());
+        for key in expected.keys() {
+            let values = merged.read_f32(&key).expect("reads");
+            assert_eq!(values, expected.get(&key).expect("there").1, "{key}");
+        }
+        let format = merged.metadata().get("format").map(String::as_str);
+        assert_eq!(format, Some("pt"));
+        if made.has_state() {
+            let state = TensorFile::open(&made.state_out).expect("opens");
+            assert_eq!(Source::keys(&state), moments.keys());
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("reads").collect();
+        assert_eq!(left.len(), 4 + usize::from(made.has_state()), "{left:?}");
+    }
 }
 
 #[test]
@@ -72,5 +138,5 @@ fn round_0_can_be_written_to_a_file() {
     fresh(&uniform(8), &weights(), SEED, &mut writer).expect("writes");
     writer.finish().expect("finishes");
     let written = TensorFile::open(&path).expect("opens");
-    check(&written, &uniform(8), &weights(), None).expect("as planned");
+    check(&written, &uniform(8), &weights(), Trains::Both).expect("as planned");
 }

@@ -1,17 +1,25 @@
-//! Behaviour of the product rule, compared with the dense formula written out plainly.
+//! Behaviour of the rules, compared with the dense formula written out plainly.
 
 mod check;
+mod conformance;
 mod exact;
 mod files;
+mod late;
+mod norms;
+mod optimizers;
 mod rounds;
+mod sides;
 
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::id::WorkerName;
 use faer::Mat;
 
+use domain::job::Strategy;
+use domain::job::aggregation::{ServerOptimizer, Trains};
+
 use super::source::{Memory, Sink, Source};
 use super::stream::{Purpose, Stream};
-use super::{Error, Folded, Input, Merge};
+use super::{Error, Folded, Input, Merge, Server};
 
 pub(super) const SCALE: f64 = 2.0;
 pub(super) const SEED: u64 = 7;
@@ -119,34 +127,102 @@ pub(super) fn reference(
     result
 }
 
+/// What is merged, with what is usual left at its default.
+pub(super) struct Case<'a> {
+    pub rule: Strategy,
+    pub global: &'a Memory,
+    pub ranks: &'a RankTable,
+    /// Share, ranks and update of each worker.
+    pub updates: &'a [(f64, RankTable, Memory)],
+    /// What each change is multiplied by; none: 1.
+    pub stretches: &'a [f64],
+    /// What late workers had loaded, where it is not `global`.
+    pub starts: &'a [Option<&'a Memory>],
+    pub round: u32,
+    pub optimizer: Option<(&'a ServerOptimizer, Option<&'a Memory>)>,
+}
+
+impl<'a> Case<'a> {
+    pub fn new(
+        rule: Strategy,
+        global: &'a Memory,
+        ranks: &'a RankTable,
+        updates: &'a [(f64, RankTable, Memory)],
+    ) -> Self {
+        Self {
+            rule,
+            global,
+            ranks,
+            updates,
+            stretches: &[],
+            starts: &[],
+            round: 1,
+            optimizer: None,
+        }
+    }
+
+    /// The merged adapter, what it amounted to, and the optimizer's moments.
+    pub fn merge(&self) -> Result<(Memory, Folded, Memory), Error> {
+        let names: Vec<WorkerName> = (0..self.updates.len())
+            .map(|index| format!("w{index}").parse().expect("legal"))
+            .collect();
+        let numbered = names.iter().zip(self.updates).enumerate();
+        let inputs: Vec<Input<'_>> = numbered
+            .map(|(at, (worker, (weight, ranks, update)))| Input {
+                worker,
+                weight: *weight,
+                stretch: self.stretches.get(at).copied().unwrap_or(1.0),
+                ranks,
+                update,
+                start: self
+                    .starts
+                    .get(at)
+                    .copied()
+                    .flatten()
+                    .map(|start| start as &dyn Source),
+            })
+            .collect();
+        let merge = Merge {
+            rule: self.rule,
+            inputs: &inputs,
+            global: self.global,
+            ranks: self.ranks,
+            scale: SCALE,
+            seed: SEED,
+            round: self.round,
+            server: self.optimizer.map(|(optimizer, state)| Server {
+                optimizer,
+                state: state.map(|state| state as &dyn Source),
+            }),
+            threads: super::round::all_threads(),
+        };
+        let (mut out, mut moments) = (Memory::default(), Memory::default());
+        let state = self.optimizer.map(|_| &mut moments as &mut dyn Sink);
+        let folded = merge.fold(&mut out, state)?;
+        Ok((out, folded, moments))
+    }
+}
+
+/// Merges by the product rule.
 pub(super) fn fold(
     global: &Memory,
     ranks: &RankTable,
     updates: &[(f64, RankTable, Memory)],
 ) -> Result<(Memory, Folded), Error> {
-    let names: Vec<WorkerName> = (0..updates.len())
-        .map(|index| format!("w{index}").parse().expect("legal"))
-        .collect();
-    let inputs: Vec<Input<'_>> = names
-        .iter()
-        .zip(updates)
-        .map(|(worker, (weight, ranks, update))| Input {
-            worker,
-            weight: *weight,
-            ranks,
-            update,
-        })
-        .collect();
-    let mut out = Memory::default();
-    let merge = Merge {
-        inputs: &inputs,
-        global,
-        ranks,
-        scale: SCALE,
-        seed: SEED,
-    };
-    let folded = merge.fold(&mut out)?;
-    Ok((out, folded))
+    let case = Case::new(Strategy::Product, global, ranks, updates);
+    let (merged, folded, _) = case.merge()?;
+    Ok((merged, folded))
+}
+
+/// What a rule's workers send of an adapter: B alone under some.
+pub(super) fn sent(rule: Strategy, adapter: &Memory) -> Memory {
+    let mut sent = adapter.clone();
+    if rule.trains() == Trains::B {
+        for weight in weights() {
+            sent.remove(&weight.name.peft_a());
+        }
+    }
+    sent
 }
 
 /// Relative difference in the Frobenius norm.

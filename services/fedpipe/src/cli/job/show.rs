@@ -3,7 +3,7 @@
 use domain::plan::Plan;
 use serde_json::Value;
 
-use crate::client::view::Job;
+use crate::client::view::{Job, Kept, Late};
 use crate::output::table;
 use crate::units::bytes;
 use crate::watch::words;
@@ -19,6 +19,13 @@ pub fn job(value: &Value) -> anyhow::Result<String> {
     let waiting = job.waiting();
     if !waiting.is_empty() {
         lines.push(waiting);
+    }
+    if !job.asked.is_empty() {
+        lines.push(format!("the round asks {}", job.asked.join(", ")));
+    }
+    for late in &job.late {
+        let Late { worker, round } = late;
+        lines.push(format!("{worker} is late: still at round {round}"));
     }
     for site in &job.sites {
         let doing = match (&site.lost, &site.stage) {
@@ -43,6 +50,9 @@ pub fn job(value: &Value) -> anyhow::Result<String> {
             adapter.sha256,
             bytes(adapter.bytes)
         ));
+    }
+    if let Some(kept) = &job.kept {
+        lines.push(format!("adapter of {}", kept.words()));
     }
     Ok(lines.join("\n"))
 }
@@ -119,6 +129,7 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
         "worker",
         "rank",
         "batch",
+        "share",
         "loss",
         "tokens/s",
         "peak memory",
@@ -130,7 +141,7 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
         let evaluation = round.get("evaluation");
         let accuracy = figure(evaluation, "balanced_accuracy", 3);
         let mut summary = vec![text(round, "round"), "all".to_owned()];
-        summary.extend(std::iter::repeat_n(String::new(), 5));
+        summary.extend(std::iter::repeat_n(String::new(), 6));
         summary.extend([
             figure(Some(round), "seconds", 1),
             figure(Some(round), "overhead_seconds", 2),
@@ -144,9 +155,10 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
                 .and_then(Value::as_u64);
             rows.push(vec![
                 String::new(),
-                text(worker, "worker"),
+                name(worker),
                 text(worker, "rank"),
                 text(worker, "batch"),
+                figure(Some(worker), "weight", 3),
                 figure(metrics, "loss", 4),
                 figure(metrics, "tokens_per_second", 1),
                 peak.map(bytes).unwrap_or_default(),
@@ -169,6 +181,10 @@ pub fn report(value: &Value) -> anyhow::Result<String> {
             figure(Some(score), "loss", 4),
             text(score, "records"),
         ));
+    }
+    if let Some(kept) = value.get("kept").filter(|kept| kept.is_object()) {
+        let kept: Kept = serde_json::from_value(kept.clone())?;
+        lines.push(format!("adapter of {}", kept.words()));
     }
     Ok(lines.join("\n"))
 }
@@ -214,6 +230,15 @@ pub fn fleet(value: &Value) -> anyhow::Result<String> {
         ]);
     }
     Ok(table(&rows))
+}
+
+/// A worker's name, and the round of its update if that is an earlier one.
+fn name(worker: &Value) -> String {
+    let name = text(worker, "worker");
+    match worker.get("trained_in").and_then(Value::as_u64) {
+        Some(round) => format!("{name} (of round {round})"),
+        None => name,
+    }
 }
 
 fn datasets(value: Option<&Value>) -> String {
@@ -285,6 +310,35 @@ mod tests {
             "b: crashed: died three times",
             "a                idle",
         ] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_job_shows_whom_its_round_asks_who_is_late_and_what_it_kept() {
+        let shown = job(&json!({
+            "id": "job_1", "name": "x", "phase": "training", "round": 2, "rounds_total": 3,
+            "asked": ["a", "b"], "late": [{ "worker": "c", "round": 1 }],
+            "kept": { "round": 1, "last": 2, "why": "the best of 3 scores", "stopped_early": "it was no use" },
+        }));
+        let shown = shown.unwrap();
+        for part in [
+            "the round asks a, b",
+            "c is late: still at round 1",
+            "adapter of round 1 (the best of 3 scores); stopped early: it was no use",
+        ] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_late_update_stands_with_its_own_round_and_its_share() {
+        let shown = rounds(&json!([{ "round": 2, "seconds": 1.0, "workers": [
+            { "worker": "a", "rank": 4, "batch": 2, "weight": 0.625, "trained_in": null },
+            { "worker": "c", "rank": 4, "batch": 2, "weight": 0.375, "trained_in": 1 },
+        ]}]));
+        let shown = shown.unwrap();
+        for part in ["c (of round 1)", "0.625", "0.375"] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
         }
     }

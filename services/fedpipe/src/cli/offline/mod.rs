@@ -1,8 +1,10 @@
 //! Commands that use the engine on this machine, without services.
 
+pub mod aggregate;
 pub mod bench;
 pub mod eval;
 pub mod generate;
+mod made;
 mod quantized;
 pub mod train;
 

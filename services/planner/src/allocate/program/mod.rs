@@ -3,10 +3,12 @@
 //! \[recon\] ALGORITHMS.md 1.2. Rows of one-hot variables `x[m][r]` (the rank r of weight m) and one
 //! choice of batch and mode `c`, so that
 //!
-//!     max  factor(c) · Σ_m φ_m(r_m) + constant(c)
-//!     s.t. memory(c) + memory_per_parameter(c) · Σ_m r_m·(in_m + out_m) ≤ memory
-//!          time(c)   + time_per_parameter(c)   · Σ_m r_m·(in_m + out_m) ≤ T
-//!          Σ_m r_m > 0
+//! ```text
+//! max  factor(c) · Σ_m φ_m(r_m) + constant(c)
+//! s.t. memory(c) + memory_per_parameter(c) · Σ_m r_m·(in_m + out_m) ≤ memory
+//!      time(c)   + time_per_parameter(c)   · Σ_m r_m·(in_m + out_m) ≤ T
+//!      Σ_m r_m > 0
+//! ```
 //!
 //! Both costs grow with the same number, the adapter's parameters. So for one choice the two budgets are
 //! one, the smaller [`Choice::room`], without any approximation; and what that room is best spent on is

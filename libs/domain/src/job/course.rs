@@ -1,0 +1,285 @@
+//! How a job's scores go from round to round: which round is the best, whether to go on, and with
+//! which round's adapter the job ends.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::rounds::{Keep, Rounds};
+use crate::artifact::ArtifactRef;
+use crate::round::Score;
+
+/// What scores are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// More is better; for jobs with choices.
+    BalancedAccuracy,
+    /// Less is better; for jobs without.
+    Loss,
+}
+
+/// A score in one number, which is finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What it is.
+    pub measure: Measure,
+    /// The number.
+    pub value: f64,
+}
+
+impl Figure {
+    /// The number that a score is compared by, if it has one: a score of no records has none.
+    #[must_use]
+    pub fn of(score: &Score, measure: Measure) -> Option<Self> {
+        let value = match measure {
+            Measure::BalancedAccuracy => score.balanced_accuracy(),
+            Measure::Loss => score.loss(),
+        };
+        let value = value.filter(|value| value.is_finite())?;
+        Some(Self { measure, value })
+    }
+
+    /// How much better than `other` it is; below 0 if it is worse.
+    #[must_use]
+    pub fn gain_over(&self, other: &Self) -> f64 {
+        match self.measure {
+            Measure::BalancedAccuracy => self.value - other.value,
+            Measure::Loss => other.value - self.value,
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.measure {
+            Measure::BalancedAccuracy => write!(f, "balanced accuracy {:.3}", self.value),
+            Measure::Loss => write!(f, "loss {:.4}", self.value),
+        }
+    }
+}
+
+/// A round, its adapter and its score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Which round; 0 is the untrained adapter.
+    pub round: u32,
+    /// Its merged adapter.
+    pub global: ArtifactRef,
+    /// Its score.
+    pub figure: Figure,
+}
+
+/// The round whose adapter a job ends with, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which round.
+    pub round: u32,
+    /// The last round that was trained.
+    pub last: u32,
+    /// Its score, if it has one.
+    pub figure: Option<Figure>,
+    /// Why this round, in a sentence.
+    pub why: String,
+    /// Why training stopped before the last round asked for, in a sentence; absent if it did not.
+    pub stopped_early: Option<String>,
+}
+
+/// The scores so far, as far as what follows depends on them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Course {
+    /// Scores so far.
+    pub scores: u32,
+    /// The best round; of equals the earliest.
+    pub best: Option<Scored>,
+    /// The latest score.
+    pub latest: Option<Scored>,
+    /// What a score must be better than, by more than the job's `min_delta`, to be an improvement.
+    pub mark: Option<Figure>,
+    /// Scores since the last improvement.
+    pub without_improvement: u32,
+    /// What the job ended with.
+    pub kept: Option<Kept>,
+}
+
+impl Course {
+    /// The course after one more score.
+    #[must_use]
+    pub fn after(&self, scored: Scored, rounds: &Rounds) -> Self {
+        let figure = scored.figure;
+        let gains =
+            |by: f64, than: Option<&Figure>| than.is_none_or(|other| figure.gain_over(other) > by);
+        let improves = gains(rounds.min_delta.unwrap_or(0.0), self.mark.as_ref());
+        let is_best = gains(0.0, self.best.as_ref().map(|best| &best.figure));
+        Self {
+            scores: self.scores + 1,
+            best: if is_best {
+                Some(scored.clone())
+            } else {
+                self.best.clone()
+            },
+            latest: Some(scored),
+            mark: if improves { Some(figure) } else { self.mark },
+            without_improvement: if improves {
+                0
+            } else {
+                self.without_improvement + 1
+            },
+            kept: self.kept.clone(),
+        }
+    }
+
+    /// Whether the job's patience is at its end.
+    #[must_use]
+    pub fn is_out_of_patience(&self, rounds: &Rounds) -> bool {
+        rounds
+            .patience
+            .is_some_and(|patience| self.without_improvement >= patience)
+    }
+
+    /// What a job ends with whose last trained round is `last`, with this adapter.
+    #[must_use]
+    pub fn conclude(
+        &self,
+        last: u32,
+        global: &ArtifactRef,
+        rounds: &Rounds,
+    ) -> (ArtifactRef, Kept) {
+        let best = self.best.as_ref().filter(|_| rounds.keep == Keep::Best);
+        let latest = self.latest.as_ref().filter(|latest| latest.round == last);
+        let (round, global, figure, why) = match best {
+            Some(best) => {
+                let why = format!("the best of {} scores: {}", self.scores, best.figure);
+                (best.round, best.global.clone(), Some(best.figure), why)
+            }
+            None => {
+                let figure = latest.map(|latest| latest.figure);
+                let scored = figure.map_or_else(String::new, |figure| format!(": {figure}"));
+                (last, global.clone(), figure, format!("the last{scored}"))
+            }
+        };
+        let stopped_early = (last < rounds.count).then(|| {
+            let by = rounds.min_delta.filter(|delta| *delta > 0.0);
+            let by = by.map_or_else(String::new, |delta| format!(" by more than {delta}"));
+            let mark = self
+                .mark
+                .map_or_else(String::new, |mark| format!(" than {mark}"));
+            let count = self.without_improvement;
+            let in_a_row = if count == 1 {
+                "the last score was".to_owned()
+            } else {
+                format!("none of the last {count} scores was")
+            };
+            let not = if count == 1 { " not" } else { "" };
+            format!("{in_a_row}{not} better{mark}{by}")
+        });
+        let kept = Kept {
+            round,
+            last,
+            figure,
+            why,
+            stopped_early,
+        };
+        (global, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::Digest;
+
+    fn scored(round: u32, measure: Measure, value: f64) -> Scored {
+        let byte = u8::try_from(round).expect("few rounds");
+        Scored {
+            round,
+            global: ArtifactRef {
+                key: format!("round-{round}"),
+                sha256: Digest::from_bytes(&[byte; 32]),
+                bytes: 1,
+            },
+            figure: Figure { measure, value },
+        }
+    }
+
+    /// The round after which it stops, the round kept and the sentences.
+    fn run(measure: Measure, values: &[f64], rounds: &Rounds) -> (Kept, ArtifactRef) {
+        let mut course = Course::default();
+        for (round, value) in (0u32..).zip(values) {
+            let one = scored(round, measure, *value);
+            course = course.after(one.clone(), rounds);
+            if course.is_out_of_patience(rounds) || round == rounds.count {
+                let (global, kept) = course.conclude(round, &one.global, rounds);
+                return (kept, global);
+            }
+        }
+        panic!("it neither stopped nor reached its last round");
+    }
+
+    fn rounds(keep: Keep, patience: Option<u32>, min_delta: Option<f64>) -> Rounds {
+        Rounds {
+            count: 5,
+            keep,
+            patience,
+            min_delta,
+            ..Rounds::default()
+        }
+    }
+
+    #[test]
+    fn the_best_round_is_kept_whichever_way_the_measure_points_and_of_equals_the_earliest() {
+        let best = rounds(Keep::Best, None, None);
+        let accuracy = [0.5, 0.6, 0.9, 0.7, 0.9, 0.8];
+        let (kept, global) = run(Measure::BalancedAccuracy, &accuracy, &best);
+        assert_eq!(
+            (kept.round, kept.last, global.key.as_str()),
+            (2, 5, "round-2")
+        );
+        assert_eq!(kept.why, "the best of 6 scores: balanced accuracy 0.900");
+        assert_eq!(kept.stopped_early, None);
+        let (kept, _) = run(Measure::Loss, &[3.0, 2.0, 1.0, 1.0, 2.0, 4.0], &best);
+        assert_eq!(kept.round, 2);
+        let (kept, _) = run(Measure::Loss, &[1.0, 2.0, 2.0, 2.0, 2.0, 2.0], &best);
+        assert_eq!(kept.round, 0, "training that only harms is not kept");
+        let last = rounds(Keep::Last, None, None);
+        let (kept, global) = run(Measure::BalancedAccuracy, &accuracy, &last);
+        assert_eq!((kept.round, global.key.as_str()), (5, "round-5"));
+        assert_eq!(kept.why, "the last: balanced accuracy 0.800");
+    }
+
+    #[test]
+    fn patience_ends_after_so_many_scores_that_are_not_better_by_more_than_the_delta() {
+        let values = [3.0, 2.0, 1.95, 1.93, 1.9, 1.0];
+        let strict = rounds(Keep::Best, Some(2), Some(0.1));
+        let (kept, _) = run(Measure::Loss, &values, &strict);
+        assert_eq!((kept.last, kept.round), (3, 3));
+        assert_eq!(
+            kept.stopped_early.as_deref(),
+            Some("none of the last 2 scores was better than loss 2.0000 by more than 0.1")
+        );
+        let lax = rounds(Keep::Last, Some(2), None);
+        let (kept, _) = run(Measure::Loss, &values, &lax);
+        assert_eq!((kept.last, kept.stopped_early), (5, None));
+        let (kept, _) = run(
+            Measure::Loss,
+            &[1.0, 1.0],
+            &rounds(Keep::Last, Some(1), None),
+        );
+        assert_eq!(
+            kept.stopped_early.as_deref(),
+            Some("the last score was not better than loss 1.0000")
+        );
+    }
+
+    #[test]
+    fn a_score_of_no_records_or_that_is_not_finite_has_no_figure() {
+        let mut score = Score::default();
+        for measure in [Measure::BalancedAccuracy, Measure::Loss] {
+            assert_eq!(Figure::of(&score, measure), None);
+        }
+        score.labelled_tokens = 1;
+        score.loss_sum = f64::NAN;
+        assert_eq!(Figure::of(&score, Measure::Loss), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! Every merging rule through the real services: real updates, real merges, an adapter for PEFT.
+
+use std::time::Duration;
+
+use artifacts::Transfer;
+use domain::artifact::ArtifactRef;
+use serde_json::{Value, json};
+use tests::job::{job, with};
+use tests::tensors::{self, Adapter};
+use tests::{Fleet, Setup, Wire, archive};
+
+const END: Duration = Duration::from_secs(90);
+/// Largest adapter file here.
+const LIMIT: u64 = 16 << 20;
+/// `alpha / rank_max` of these jobs.
+const SCALE: f64 = 2.0;
+
+/// A fleet on which jobs of one rank run under several rules.
+struct Rules {
+    fleet: Fleet,
+    wire: Wire,
+}
+
+impl Rules {
+    fn job(&self, aggregation: &Value) -> Value {
+        let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 8, "alpha": 16.0});
+        let asked = with(job(&self.fleet.model()), "adapter", adapter);
+        let asked = with(asked, "aggregation", aggregation.clone());
+        with(asked, "retention", json!({"keep_updates": true}))
+    }
+
+    async fn summary(&self, id: &str, round: u32) -> Value {
+        let key = format!("{id}.round.{round}");
+        self.wire.value("fedpipe_jobs", &key).await
+    }
+
+    async fn object(&self, reference: &Value) -> Vec<u8> {
+        let reference: ArtifactRef = serde_json::from_value(reference.clone()).unwrap();
+        let (store, transfer) = (self.fleet.objects(), Transfer::default());
+        let bytes = store.get_bytes(&reference, LIMIT, &transfer).await;
+        bytes.unwrap().to_vec()
+    }
+
+    async fn merged(&self, id: &str, round: u32) -> Adapter {
+        let summary = self.summary(id, round).await;
+        tensors::read(&self.object(&summary["global"]).await)
+    }
+
+    /// `ΔW + Σ p·(s·B·A − S)` of one round for one weight, from what the sites really sent.
+    async fn expected(&self, id: &str, round: u32, name: &str) -> Vec<f64> {
+        let start = self.merged(id, round - 1).await.remove(name).unwrap();
+        let mut whole: Vec<f64> = start.product().iter().map(|v| v * SCALE).collect();
+        let loaded = leading(&start, 4);
+        for worker in self.summary(id, round).await["workers"].as_array().unwrap() {
+            let bytes = self.object(&worker["update"]).await;
+            let share = worker["weight"].as_f64().unwrap() * SCALE;
+            let sent = sent(&bytes, name, &loaded);
+            let change = sent.product().into_iter().zip(loaded.product());
+            let sums = whole.iter_mut().zip(change);
+            sums.for_each(|(sum, (now, before))| *sum += share * (now - before));
+        }
+        whole
+    }
+}
+
+fn leading(of: &tensors::Factors, rank: usize) -> tensors::Factors {
+    let b = of.b.chunks(of.rank);
+    tensors::Factors {
+        rank,
+        a: of.a[..rank * of.inp].to_vec(),
+        b: b.flat_map(|row| row[..rank].to_vec()).collect(),
+        ..*of
+    }
+}
+
+/// A site's factors of one weight; A is what it loaded where it sent B alone.
+fn sent(bytes: &[u8], name: &str, loaded: &tensors::Factors) -> tensors::Factors {
+    let both = tensors::read(bytes);
+    if let Some(both) = both.get(name) {
+        return both.clone();
+    }
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let b = file.tensor(&name.replace("lora_A", "lora_B")).unwrap();
+    let read = |four: &[u8]| f32::from_le_bytes(four.try_into().unwrap());
+    tensors::Factors {
+        b: b.data().chunks_exact(4).map(read).collect(),
+        ..loaded.clone()
+    }
+}
+
+/// The tensors of the finished job, and its configuration.
+async fn exported(fleet: &Fleet, id: &str) -> (Adapter, Value) {
+    let path = format!("/v1/jobs/{id}/adapter");
+    let (_, tar) = fleet
+        .api()
+        .bytes(reqwest::Method::GET, &path, None)
+        .await
+        .unwrap();
+    let files = archive::files(&tar);
+    let config = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
+    (tensors::read(&files["adapter_model.safetensors"]), config)
+}
+
+#[tokio::test]
+async fn a_job_of_each_rule_ends_with_the_merge_that_the_rule_promises() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let wire = Wire::tap(&fleet).await;
+    let rules = Rules { fleet, wire };
+    for rule in ["stack", "ffa", "slice", "fedit", "residual", "sum"] {
+        let asked = rules.job(&json!({"strategy": rule}));
+        let id = rules.fleet.api().submit(&asked).await;
+        rules.fleet.api().succeeded(&id, END).await;
+        let (adapter, config) = exported(&rules.fleet, &id).await;
+        let exact = ["stack", "ffa", "residual"].contains(&rule);
+        for (name, factors) in &adapter {
+            // PEFT computes `alpha / rank` of each weight: it must be the job's one scale.
+            let module = name
+                .trim_start_matches("base_model.model.")
+                .trim_end_matches(".lora_A.weight");
+            let of = |pattern: &str, all: &str| {
+                let own = &config[pattern][module];
+                own.as_f64().or_else(|| config[all].as_f64()).unwrap()
+            };
+            let rank = of("rank_pattern", "r");
+            assert_eq!(rank, factors.rank as f64, "{rule} {name}");
+            assert_eq!(of("alpha_pattern", "lora_alpha") / rank, SCALE);
+            let side = factors.rank - 8;
+            assert_eq!(
+                side > 0,
+                ["stack", "residual"].contains(&rule),
+                "{rule} {side}"
+            );
+
+            for round in [1, 2] {
+                let expected = rules.expected(&id, round, name).await;
+                let merged = rules.merged(&id, round).await.remove(name).unwrap();
+                let found: Vec<f64> = merged.product().iter().map(|v| v * SCALE).collect();
+                let off = tensors::off(&found, &expected);
+                assert_eq!(off < 1e-5, exact, "{rule} {name} round {round}: {off}");
+                if rule == "ffa" {
+                    assert_eq!(merged.a, factors.a, "A is frozen");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_optimizer_s_moments_go_from_round_to_round_and_only_where_they_may() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let wire = Wire::tap(&fleet).await;
+    let rules = Rules { fleet, wire };
+    let asked = rules.job(&json!({"strategy": "slice", "optimizer": {"kind": "fedadam"}}));
+    let id = rules.fleet.api().submit(&asked).await;
+    rules.fleet.api().succeeded(&id, END).await;
+    let mut moments = Vec::new();
+    for round in [1, 2] {
+        let summary = rules.summary(&id, round).await;
+        moments.push(rules.object(&summary["optimizer"]).await);
+    }
+    assert_ne!(moments[0], moments[1]);
+    let names = safetensors::SafeTensors::deserialize(&moments[1]).unwrap();
+    assert!(
+        names
+            .names()
+            .iter()
+            .all(|name| name.ends_with(".m") || name.ends_with(".v"))
+    );
+
+    // What the table does not allow is refused at submission, with the row and what would be legal.
+    for (aggregation, field, legal) in [
+        (
+            json!({"optimizer": {"kind": "fedadam"}}),
+            "aggregation.optimizer.kind",
+            "kind fedavg",
+        ),
+        (
+            json!({"strategy": "stack", "optimizer": {"kind": "fedyogi"}}),
+            "aggregation.optimizer.kind",
+            "strategy ffa, slice, fedit, sum",
+        ),
+    ] {
+        let refused = rules
+            .fleet
+            .api()
+            .try_submit(&rules.job(&aggregation), "refused")
+            .await;
+        let text = refused.body.to_string();
+        assert!(text.contains(field) && text.contains(legal), "{text}");
+    }
+    let mut uneven = rules.job(&json!({"strategy": "fedit"}));
+    uneven["adapter"]["rank"] = json!("auto");
+    let refused = rules.fleet.api().try_submit(&uneven, "uneven").await;
+    let text = refused.body.to_string();
+    assert!(
+        text.contains("row fedit") && text.contains("a number for adapter.rank"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_update_that_moved_too_far_is_refused_with_its_norm_and_the_round_goes_on() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let asked = job(&fleet.model());
+    let mut asked = with(asked, "aggregation", json!({"norm_bound": 1e-6}));
+    asked["rounds"] = json!({"count": 1, "quorum": 1, "deadline": 20});
+    let id = fleet.api().submit(&asked).await;
+    let ended = fleet.api().ended(&id, END).await;
+    assert_eq!(ended["phase"], "failed", "{ended:#}");
+    let refusals = fleet.api().events(&id).await;
+    let refused: Vec<_> = refusals
+        .iter()
+        .filter(|event| event.detail.to_string().contains("aggregation.norm_bound"))
+        .collect();
+    assert!(refused.len() >= 2, "{} of two refused", refused.len());
+
+    asked["aggregation"] = json!({"norm_bound": 1e6});
+    let id = fleet.api().submit(&asked).await;
+    fleet.api().succeeded(&id, END).await;
+}
