@@ -208,6 +208,16 @@ pub struct Summary {
     pub missing: Vec<SiteTrouble>,
 }
 
+impl Summary {
+    /// What a worker trained in this very round: not a late update, which belongs to the round, and to the
+    /// plan, that it was trained in.
+    #[must_use]
+    pub fn of_its_own(&self, worker: &WorkerName) -> Option<&WorkerRound> {
+        let mut own = self.workers.iter().filter(|own| own.worker == *worker);
+        own.find(|own| own.trained_in.is_none())
+    }
+}
+
 /// The fleet's score of a committed round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
