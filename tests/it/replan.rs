@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
 use serde_json::{Value, json};
+use testkit::wait;
 use tests::job::{job, with};
 use tests::points::Fate;
 use tests::replay::Replay;
-use tests::{Fleet, Setup, full};
+use tests::{Fleet, Setup, Wire, full};
 
 const END: Duration = Duration::from_secs(90);
 
@@ -157,5 +158,88 @@ async fn check_plans(fleet: &Fleet, id: &str) {
     assert!(
         (0.5..2.0).contains(&(after / seconds)),
         "{after} s instead of {seconds} s"
+    );
+}
+
+/// Rounds 1 and 2 show that b has become slow, so that round 3 has another plan. Site c is late for round 2, and
+/// delivers in round 3: what it trained by the first plan counts, and is taken for no figure of the second.
+#[tokio::test]
+async fn a_late_update_counts_under_the_next_plan_as_what_its_own_had_it_train() {
+    let patient = Setup {
+        idle: Duration::from_secs(6),
+        reuse_profiles: true,
+        ..Setup::sites(3)
+    };
+    let fleet = Fleet::start(&patient).await;
+    let (api, points) = (fleet.api(), fleet.points());
+    let wire = Wire::tap(&fleet).await;
+    let job = open_job(&fleet).await;
+    let measured = api.submit(&job).await;
+    api.succeeded(&measured, END).await;
+    fleet.throttle("worker-b", SLOW).await;
+    let rounds = json!({"count": 4, "quorum": 2, "deadline": 15, "late": "credit"});
+    let decided = Failpoint::AggregatorCloseAfterDecision;
+    points.arm(decided, Fate::Halted);
+    let id = api.submit(&with(job, "rounds", rounds)).await;
+    points.reached(decided, Fate::Halted, END).await;
+    fleet.halt("worker-c");
+    fleet.go_on("aggregator");
+    let open = |job: &Value| job["phase"] == "training" && job["round"] == 2;
+    api.until(&id, "round 2 is open", END, open).await;
+    points.arm(decided, Fate::Halted);
+    points.reached(decided, Fate::Halted, END).await;
+    let late = json!([{"worker": "c", "round": 2}]);
+    assert_eq!(api.job(&id).await["late"], late);
+    // Round 3 stays open until c has delivered.
+    let trains = Failpoint::WorkerTrainAfterFirstStep;
+    points.arm(trains, Fate::Halted);
+    fleet.go_on("aggregator");
+    points.reached(trains, Fate::Halted, END).await;
+    let job = api.job(&id).await;
+    assert_eq!(
+        (&job["round"], &job["plan_version"], &job["late"]),
+        (&json!(3), &json!(2), &late),
+        "{job:#}"
+    );
+    fleet.go_on("worker-c");
+    let events = api.events(&id).await;
+    let opened = events.iter().filter(|event| event.name == "opened");
+    let of_round_2 = opened.map(|event| event.epoch).nth(1).unwrap();
+    let report = format!("fedpipe.v1.report.c.{id}.{of_round_2}.updated");
+    wait::until("c delivers", END, async || {
+        wire.held("FEDPIPE_REPORTS", &report).await == 1
+    })
+    .await;
+    fleet.all_go_on();
+    api.succeeded(&id, END).await;
+
+    let events = api.events(&id).await;
+    let drifted = events.iter().filter(|event| event.name == "drifted");
+    let drifted: Vec<&Value> = drifted.map(|event| &event.detail["site"]).collect();
+    assert_eq!(drifted, ["b"]);
+    let mut batches = Vec::new();
+    for version in [1, 2] {
+        let path = format!("/v1/jobs/{id}/plan?version={version}");
+        let plan = api.get(&path).await.body;
+        batches.push(plan["workers"]["c"]["batch"].clone());
+    }
+    let rounds = api.rounds(&id).await;
+    let worker = |round: usize, name: &str| {
+        let all = rounds[round]["workers"].as_array().unwrap();
+        let own = all.iter().find(|worker| worker["worker"] == name);
+        own.cloned().unwrap_or_default()
+    };
+    assert_eq!(worker(2, "c"), Value::Null);
+    assert_eq!(worker(3, "b")["trained_in"], Value::Null);
+    let late = worker(3, "c");
+    assert_eq!(
+        (&late["trained_in"], &late["batch"]),
+        (&json!(2), &batches[0])
+    );
+    let again = worker(4, "c");
+    assert_eq!(
+        (&again["trained_in"], &again["batch"]),
+        (&Value::Null, &batches[1]),
+        "{batches:?}"
     );
 }

@@ -213,8 +213,8 @@ impl Summary {
     /// plan, that it was trained in.
     #[must_use]
     pub fn of_its_own(&self, worker: &WorkerName) -> Option<&WorkerRound> {
-        let mut own = self.workers.iter().filter(|own| own.worker == *worker);
-        own.find(|own| own.trained_in.is_none())
+        let own = |one: &&WorkerRound| one.worker == *worker && one.trained_in.is_none();
+        self.workers.iter().find(own)
     }
 }
 
