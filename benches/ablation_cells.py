@@ -35,7 +35,7 @@ class Task:
 
 
 TASKS = {
-    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 160, 5e-4, "shuffle", (), "loss", 16, 8),
+    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 5e-4, "shuffle", (), "loss", 16, 8),
     "mail": Task("mail", "mail, balanced accuracy", 80, 5e-4, "balanced", (" yes", " no"), "balanced_accuracy", 32, 16),
 }
 
@@ -84,6 +84,20 @@ def job(task: Task, cell: str, seed: int, uniform_rank: int) -> dict:
     return found
 
 
+def together_job(task: Task, cell: str, uniform_rank: int, rounds: int) -> dict:
+    """The cell's job for a few rounds: all that how far sites finish apart needs."""
+    found = job(task, cell, 1, uniform_rank)
+    found["rounds"]["count"] = rounds
+    found["evaluation"]["every"] = rounds
+    return found
+
+
+def trained(report: dict) -> dict:
+    """What a plan has its sites train: two cells that agree in this are one."""
+    names = ("ranks", "batch", "local_steps", "base", "kernel", "checkpoint", "optimizer")
+    return {site: {name: plan[name] for name in names} for site, plan in report["plan"]["workers"].items()}
+
+
 def ranks_job(task: Task, strategy: str, rank: int, seed: int, rounds: int) -> dict:
     """A job of the comparison of merging rules: everything but the rule is fixed."""
     found = copy.deepcopy(job(task, "uniform", seed, rank))
@@ -119,12 +133,24 @@ def outcome(report: dict) -> dict:
         "tokens": sum(site["tokens"] for one in rounds for site in one["workers"]),
         "records": sum(site["records"] for one in rounds for site in one["workers"]),
         "apart": statistics.mean(one["together"]["apart"] for one in rounds),
+        "mean_apart": mean_apart(rounds),
         "waiting": statistics.mean(one["together"]["waiting"] for one in rounds),
         "planned_apart": report["planned_together"]["apart"],
         "sites": {name: site(plan) for name, plan in planned.items()},
         "excluded": [trouble["worker"] for trouble in report["plan"]["excluded"]],
+        "plans": 1 + sum("plan" in look for look in run["looks"]),
         "adapter": run["adapter"]["sha256"],
     }
+
+
+def mean_apart(rounds: list[dict]) -> float:
+    """How far the sites' mean rounds are apart: what is left when single draws of long and short records are not counted."""
+    seconds: dict[str, list[float]] = {}
+    for one in rounds:
+        for site in one["workers"]:
+            seconds.setdefault(site["worker"], []).append(site["spent"]["seconds"])
+    means = [statistics.mean(found) for found in seconds.values()]
+    return (max(means) - min(means)) / max(means) if means else 0.0
 
 
 def site(plan: dict) -> dict:

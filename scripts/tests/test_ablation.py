@@ -1,5 +1,7 @@
 """The ablation's cells, fleet, arithmetic and page, on made-up runs."""
 
+import contextlib
+import io
 import json
 import math
 import pathlib
@@ -35,6 +37,7 @@ def run(score: float, ends: float = 40.0, apart: float = 0.1) -> dict:
         "apart": apart,
         "waiting": apart / 2,
         "planned_apart": apart,
+        "mean_apart": apart,
         "sites": {"site-1": plan},
     }
 
@@ -65,12 +68,16 @@ class Figures(unittest.TestCase):
     def test_an_outcome_has_the_scores_by_the_rounds_clock(self) -> None:
         score = lambda loss: {"seconds": 7.0, "loss": loss, "balanced_accuracy": None, "records": 8, "complete": True}
         apart = {"apart": 0.5, "waiting": 0.25}
-        sites = [{"tokens": 10, "records": 2}, {"tokens": 30, "records": 4}]
+        sites = [
+            {"worker": "a", "tokens": 10, "records": 2, "spent": {"seconds": 10.0}},
+            {"worker": "b", "tokens": 30, "records": 4, "spent": {"seconds": 20.0}},
+        ]
         rounds = [{"ends_at": 20.0 * number, "together": apart, "workers": sites, "score": found} for number, found in ((1, None), (2, score(1.0)))]
         run = {"start": score(3.0), "rounds": rounds, "seconds": 40.0, "real_seconds": 9.0, "adapter": {"sha256": "sha256:0"}}
+        run["looks"] = [{"after": 1, "stays": "why"}, {"after": 2, "plan": {"version": 2}}]
         found = cells.outcome({"run": run, "plan": {"workers": {}, "excluded": []}, "planned_together": {"apart": 0.4}})
         self.assertEqual([(point["seconds"], point["loss"]) for point in found["curve"]], [(0.0, 3.0), (40.0, 1.0)])
-        self.assertEqual((found["tokens"], found["records"], found["apart"]), (80, 12, 0.5))
+        self.assertEqual((found["tokens"], found["records"], found["apart"], found["mean_apart"], found["plans"]), (80, 12, 0.5, 0.5, 2))
 
     def test_an_interval_is_students(self) -> None:
         mean, half = cells.interval([1.0, 2.0, 3.0])
@@ -101,6 +108,23 @@ class Figures(unittest.TestCase):
         sites = [{"worker": "a", "speed": None}, {"worker": "b", "speed": 0.25}]
         report = {"sites": sites, "plan": {"workers": {"a": plan(1.0), "b": plan(2.0)}}}
         self.assertEqual(ablation.load(report), (10.0, 6.0))
+
+
+class Pieces(unittest.TestCase):
+    def test_parts_tasks_and_cells_are_chosen_and_nothing_unknown_is(self) -> None:
+        options = ablation.arguments(["--only", "together,ranks", "--tasks", "mail", "--cells", "uniform,full", "--seeds", "1"])
+        self.assertEqual((options.only, options.tasks, options.cells), (("together", "ranks"), ("mail",), ("uniform", "full")))
+        self.assertEqual(ablation.arguments([]).only, ablation.PARTS)
+        for words in (["--only", "others"], ["--cells", "full,none"], ["--seeds", "0"]):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+                ablation.arguments(words)
+
+    def test_cells_whose_sites_train_the_same_are_one(self) -> None:
+        plan = lambda batch: {"ranks": {"q": [4]}, "batch": batch, "local_steps": 4, "base": "source", "kernel": "k",
+                              "checkpoint": False, "optimizer": "adamw", "why": str(batch)}  # fmt: skip
+        report = lambda batch, why: {"plan": {"workers": {"site-1": plan(batch) | {"why": why}}}}
+        reports = {"uniform": report(2, "a"), "ranks": report(2, "b"), "batch": report(4, "c"), "bits": report(2, "d")}
+        self.assertEqual(ablation.alike(reports), {"ranks": "uniform", "bits": "uniform"})
 
 
 class Fleet(unittest.TestCase):
@@ -142,6 +166,13 @@ class Page(unittest.TestCase):
         self.assertIn("full FedPipe against uniform LoRA helps", text)
         self.assertIn("ranks no measurable effect; batch helps; bits helps; importance hurts; full helps", text)
         self.assertIn("12 % apart under the plan and 88 % apart with one configuration (as promised", text)
+        few = found | {"cells": {cell: runs[cell] for cell in ("batch", "full")}, "same": {"full": "batch"}}
+        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": few}})
+        self.assertIn("trains the same as batch", text)
+        self.assertNotIn("as promised", text)
+        both = {"uniform_rank": 4, "rounds": 4, "full": run(1.0, apart=0.14), "uniform": run(2.0, apart=0.8)}
+        text = page.page({"quick": False, "machine": machine, "together": {"smollm2-mail": both}})
+        self.assertIn("14 % apart under the plan and 80 % apart with one configuration (as promised", text)
         runs["full"] = [run(1.3, apart=0.3) for _ in jitter]
         self.assertIn("NOT as promised", page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}}))
 

@@ -270,3 +270,82 @@ async fn ranks_that_are_given_take_the_place_of_the_planned_ones() {
         ended.failed(&["--ranks", words]);
     }
 }
+
+/// Rounds of four steps whose batch and rank are the planner's choice.
+fn open_job(played: &Played) -> Value {
+    let mut asked = job(&played.path("model"));
+    asked["training"]["batch"] = json!("auto");
+    asked["training"]["local_steps"] = json!(4);
+    asked["rounds"]["count"] = json!(4);
+    asked
+}
+
+/// Has the kept measurement of this site tell a machine that is so many times faster.
+fn faster(file: &Path, site: &str, times: f64) {
+    let mut kept: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let all = kept["measurements"].as_object_mut().unwrap().values_mut();
+    for one in all.filter(|one| one["worker"] == site) {
+        for mode in one["measurement"]["modes"].as_array_mut().unwrap() {
+            for sample in mode["samples"].as_array_mut().unwrap() {
+                let seconds = sample["step_seconds"].as_f64().unwrap();
+                sample["step_seconds"] = json!(seconds / times);
+            }
+        }
+    }
+    fs::write(file, kept.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtual_clock() {
+    let played = Played::sites(&["throttle_tokens_per_second = 1000"; 2]);
+    let asked = open_job(&played);
+    let file = played.path("profiles.json");
+    let flags = ["--profiles", file.to_str().unwrap()];
+    let undisturbed = played.run(&asked, &flags).await.json();
+    assert_eq!(undisturbed["run"]["looks"], json!([]));
+
+    faster(&file, "b", 10.0);
+    let report = played.run(&asked, &flags).await.json();
+    let looks = report["run"]["looks"].as_array().unwrap();
+    let [look] = looks.as_slice() else {
+        panic!("one look: {looks:#?}");
+    };
+    assert_eq!(look["after"], 2);
+    let drifted: Vec<&String> = look["drifted"].as_object().unwrap().keys().collect();
+    assert_eq!(drifted, ["b"]);
+    let by = &look["drifted"]["b"];
+    assert_eq!(by["quantity"], "seconds");
+    let share = by["observed"].as_f64().unwrap() / by["predicted"].as_f64().unwrap();
+    assert!((5.0..20.0).contains(&share), "{look:#}");
+    assert_eq!(
+        [
+            &look["plan"]["version"],
+            &look["plan"]["parent"],
+            &look["plan"]["from_round"]
+        ],
+        [&json!(2), &json!(1), &json!(3)],
+        "{look:#}"
+    );
+    assert_eq!(report["plan"]["version"], 1);
+
+    // The plan that knows better asks less of the slow site, and is right about the time.
+    let rounds = report["run"]["rounds"].as_array().unwrap();
+    let slowest = |round: usize| {
+        rounds[round]["together"]["slowest_seconds"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(
+        slowest(2) < 0.8 * slowest(1),
+        "{} and {}",
+        slowest(1),
+        slowest(2)
+    );
+    let predicted = look["plan"]["round_seconds"].as_f64().unwrap();
+    let off = slowest(2) / predicted;
+    assert!(
+        (0.5..2.0).contains(&off),
+        "{} s instead of {predicted} s",
+        slowest(2)
+    );
+}

@@ -18,3 +18,4 @@ pub use app::run;
 pub use config::Config;
 pub use error::Error;
 pub use handlers::measuring::probe;
+pub use learn::teach;

@@ -13,13 +13,10 @@ use contract::topology::{plan_key, profile_key};
 use domain::drift::{self, Drift};
 use domain::id::WorkerName;
 use domain::job::{Looks, Phase, Resume};
-use domain::plan::Plan;
-use domain::round::Summary;
 use domain::time::UnixMillis;
 
 use super::measuring::{Measured, measure};
 use crate::app::Profiler;
-use crate::refine::{Observed, settle};
 use crate::{Error, learn};
 
 pub async fn handle(
@@ -84,25 +81,13 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
             continue;
         };
         let before = profile.clone();
-        learn::from_rounds(&mut profile, &plan, &rounds);
-        if drifted.iter().any(|drift| drift.worker == *worker)
-            && let Some(last) = last(&plan, worker, &rounds)
-        {
-            settle(&mut profile, last);
-        }
+        let has_drifted = drifted.iter().any(|drift| drift.worker == *worker);
+        learn::teach(&mut profile, &plan, &rounds, has_drifted);
         if profile != before {
             profiler.profiles.put(&key, &profile).await?;
         }
     }
     Ok(drifted)
-}
-
-/// The last round that the site contributed to.
-fn last<'a>(plan: &'a Plan, worker: &WorkerName, rounds: &'a [Summary]) -> Option<Observed<'a>> {
-    let own = rounds
-        .iter()
-        .filter_map(|round| learn::of(plan, worker, round));
-    own.last()
 }
 
 /// Sites that take part and were never measured for this job: those that came back.

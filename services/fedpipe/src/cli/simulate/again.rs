@@ -49,7 +49,7 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
         let profile = simulated.profiles.get(worker);
         profile.map_or(0.0, |profile| profile.measurement.mean_tokens)
     };
-    let judge = |rounds| drift::judge(plan, rounds, job.looks.after, mean_tokens);
+    let judge = |rounds: &[Summary]| drift::judge(plan, rounds, job.looks.after, mean_tokens);
     // The aggregator asks by the last few rounds, the profiler judges by all that it remembers.
     let few = rounds.len().saturating_sub(2 * drift::ROUNDS + 1);
     let reasons = Reasons {

@@ -1,6 +1,7 @@
-//! The rounds: every site trains in turn, the updates are merged, the merged adapter is scored; the clock
-//! goes on by what the slowest site would have taken.
+//! The rounds: every site trains in turn, the updates are merged, the merged adapter is scored, the plan is
+//! looked at again; the clock goes on by what the slowest site would have taken.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,15 @@ use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
-use domain::round::Score;
+use domain::plan::WorkerPlan;
+use domain::round::{Score, Summary, WorkerRound};
+use domain::time::UnixMillis;
 use worker::Trained;
 
+use super::again::{self, Look, Looked};
 use super::clock::Together;
 use super::job::{NEVER, Simulated};
-use super::merge::{self, Delivered, Files};
+use super::merge::{self, Delivered, Files, Merged};
 use super::report::{Adapter, Round, Run, Scored, SiteRound};
 use super::sites::{self, Sites};
 use crate::client::archive;
@@ -26,6 +30,9 @@ use crate::output;
 /// Rounds at most, however short they are.
 const ROUNDS: u32 = 100_000;
 
+/// Rounds before the last one that a look at the plan knows: older ones are forgotten by the models anyway.
+const RECENT: usize = 64;
+
 /// When the course ends, and where its result goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits<'a> {
@@ -33,11 +40,13 @@ pub struct Limits<'a> {
     pub until: Option<f64>,
     /// Folder for the adapter.
     pub out: Option<&'a Path>,
+    /// Whether the plan is looked at again between rounds.
+    pub looks: bool,
 }
 
 /// A simulation under way.
 pub struct Course<'a> {
-    simulated: &'a Simulated,
+    simulated: &'a mut Simulated,
     sites: &'a mut Sites,
     folder: &'a Path,
     limits: Limits<'a>,
@@ -51,6 +60,8 @@ pub struct Course<'a> {
     best: Option<Global>,
     /// The server optimizer's moments.
     moments: Option<PathBuf>,
+    /// The last rounds, as the services keep them.
+    recent: VecDeque<Summary>,
 }
 
 /// A merged adapter.
@@ -67,7 +78,7 @@ struct Global {
 impl<'a> Course<'a> {
     /// At the start.
     pub fn new(
-        simulated: &'a Simulated,
+        simulated: &'a mut Simulated,
         sites: &'a mut Sites,
         folder: &'a Path,
         limits: Limits<'a>,
@@ -86,6 +97,7 @@ impl<'a> Course<'a> {
             scoring: 0.0,
             best: None,
             moments: None,
+            recent: VecDeque::new(),
         }
     }
 
@@ -95,17 +107,21 @@ impl<'a> Course<'a> {
         let path = self.file("round-0");
         merge::fresh(self.simulated, &path)?;
         let mut global = Global::of(0, path, RankTable::default())?;
-        let expected = self.simulated.plan.round_seconds;
+        let expected = self.simulated.plan().round_seconds;
         ensure!(
             self.has_time_for(expected),
             "the first round is expected to take {expected:.1} s, which is more than --until allows"
         );
-        let mut rounds: Vec<Round> = Vec::new();
+        let (mut rounds, mut looks): (Vec<Round>, Vec<Look>) = (Vec::new(), Vec::new());
         let start = self.score(&global)?;
         for number in 1..=self.job.spec.rounds.count {
             let (next, round) = self.round(number, &global)?;
             self.replace(&mut global, next)?;
-            if !self.has_time_for(round.together.slowest_seconds) {
+            let looked = self.look(number);
+            // What the next plan predicts, or where there is none what was seen.
+            let other = looked.as_ref().and_then(|looked| looked.look.plan.as_ref());
+            let seen = round.together.slowest_seconds;
+            if !self.has_time_for(other.map_or(seen, |plan| plan.round_seconds)) {
                 self.job.spec.rounds.count = number;
             }
             let score = self.score(&global)?;
@@ -116,6 +132,7 @@ impl<'a> Course<'a> {
             if number >= self.job.spec.rounds.count || patience {
                 break;
             }
+            looks.extend(looked.map(|looked| self.go_on(looked)));
         }
         let (reference, kept) =
             self.job
@@ -129,6 +146,7 @@ impl<'a> Course<'a> {
         Ok(Run {
             start,
             rounds,
+            looks,
             adapter: self.finish(&ended)?,
             kept,
             seconds: self.clock,
@@ -147,6 +165,35 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
+    /// The plan, looked at before the round after this one.
+    fn look(&mut self, number: u32) -> Option<Looked> {
+        if !self.limits.looks {
+            return None;
+        }
+        let rounds = self.recent.make_contiguous();
+        again::look(self.simulated, &self.job, rounds, number)
+    }
+
+    /// Takes what a look at the plan came to.
+    fn go_on(&mut self, looked: Looked) -> Look {
+        let Looked {
+            look,
+            profiles,
+            looks,
+        } = looked;
+        output::note(look.text());
+        self.job.looks = looks;
+        if let Some(plan) = &look.plan {
+            // Whom it uses takes part again, whom it does not is left out.
+            self.job
+                .lost
+                .retain(|lost| !profiles.contains_key(&lost.worker));
+            self.job.lost.extend(plan.excluded.iter().cloned());
+        }
+        self.simulated.go_on(profiles, look.plan.clone());
+        look
+    }
+
     /// Whether a round of this length would end in time.
     fn has_time_for(&self, seconds: f64) -> bool {
         let until = self.limits.until.unwrap_or(f64::INFINITY);
@@ -160,8 +207,8 @@ impl<'a> Course<'a> {
     fn round(&mut self, number: u32, global: &Global) -> anyhow::Result<(Global, Round)> {
         let began_at = self.clock;
         let (mut delivered, mut workers) = (Vec::new(), Vec::new());
-        let asked = ask::drawn(&self.job, &self.simulated.plan, number);
-        let asked = ask::whom(&self.job, &self.simulated.plan, &asked);
+        let asked = ask::drawn(&self.job, self.simulated.plan(), number);
+        let asked = ask::whom(&self.job, self.simulated.plan(), &asked);
         let Sites {
             all,
             bench,
@@ -169,7 +216,7 @@ impl<'a> Course<'a> {
         } = &mut *self.sites;
         for site in all.iter().filter(|site| asked.contains(site.name())) {
             let plan = self.simulated.worker(site.name())?;
-            let both = (plan, &self.simulated.plan.global);
+            let both = (plan, &self.simulated.plan().global);
             let reference = global.reference();
             let task = tasks::train(&self.job, site.name(), both, number, &reference, NEVER);
             let trained = site.train(bench, &task, &global.path);
@@ -199,23 +246,59 @@ impl<'a> Course<'a> {
             state: self.moments.take(),
             state_out: state_out.clone(),
         };
-        let (folded, has_moments) = merge::merge(self.simulated, number, &delivered, files)?;
-        self.moments = has_moments.then_some(state_out);
+        let merged = merge::merge(self.simulated, number, &delivered, files)?;
+        self.moments = merged.has_moments.then_some(state_out);
         let merge_seconds = merging.seconds();
         self.clock += together.slowest_seconds + merge_seconds;
-        let merged = Global::of(number, out, folded.side)?;
+        let next = Global::of(number, out, merged.folded.side.clone())?;
+        self.remember(&next, &delivered, &merged, began_at)?;
         let round = Round {
             round: number,
             began_at,
             ends_at: self.clock,
             together,
             merge_seconds,
-            dropped_energy: folded.dropped_energy,
-            global: merged.sha256.clone(),
+            dropped_energy: merged.folded.dropped_energy,
+            global: next.sha256.clone(),
             workers,
             score: None,
         };
-        Ok((merged, round))
+        Ok((next, round))
+    }
+
+    /// Keeps a merged round as the services would: it is what profiles learn from.
+    fn remember(
+        &mut self,
+        global: &Global,
+        delivered: &[Delivered],
+        merged: &Merged,
+        began_at: f64,
+    ) -> anyhow::Result<()> {
+        let mut workers = Vec::new();
+        for (update, weight) in delivered.iter().zip(&merged.weights) {
+            let plan = self.simulated.worker(&update.worker)?;
+            workers.push(worker_round(update, *weight, plan));
+        }
+        let computing = workers.iter().map(|own| own.metrics.compute_seconds);
+        let seconds = self.clock - began_at;
+        self.recent.push_back(Summary {
+            round: global.round,
+            global: global.reference(),
+            side: global.side.clone(),
+            optimizer: None,
+            opened_at: at(began_at),
+            committed_at: at(self.clock),
+            seconds,
+            overhead_seconds: seconds - computing.fold(0.0, f64::max),
+            dropped_energy: merged.folded.dropped_energy,
+            asked: Vec::new(),
+            workers,
+            missing: Vec::new(),
+        });
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        Ok(())
     }
 
     /// The fleet's score of a merged adapter, if the job asks for it after this round.
@@ -227,7 +310,7 @@ impl<'a> Course<'a> {
         let (mut sum, mut slowest) = (Score::default(), 0.0f64);
         let Sites { all, bench, .. } = &mut *self.sites;
         for site in all.iter() {
-            let Some(plan) = self.simulated.plan.workers.get(site.name()) else {
+            let Some(plan) = self.simulated.plan().workers.get(site.name()) else {
                 continue;
             };
             let reference = global.reference();
@@ -277,7 +360,7 @@ impl<'a> Course<'a> {
             let write = || -> anyhow::Result<()> {
                 fs::create_dir_all(out)?;
                 fs::copy(&global.path, out.join("adapter_model.safetensors"))?;
-                let config = peft_config(&self.job, &self.simulated.plan, &global.side);
+                let config = peft_config(&self.job, self.simulated.plan(), &global.side);
                 let text = serde_json::to_string_pretty(&config)?;
                 Ok(fs::write(out.join("adapter_config.json"), text + "\n")?)
             };
@@ -310,6 +393,26 @@ impl Global {
             bytes: self.bytes,
         }
     }
+}
+
+/// A site's part in a round's summary.
+fn worker_round(update: &Delivered, weight: f64, plan: &WorkerPlan) -> WorkerRound {
+    WorkerRound {
+        worker: update.worker.clone(),
+        rank: plan.ranks.max(),
+        batch: plan.batch,
+        weight,
+        withheld_energy: None,
+        trained_in: None,
+        update: update.reference(),
+        metrics: again::own(&update.metrics, plan),
+    }
+}
+
+/// A time of the virtual clock; it begins with the first round.
+fn at(seconds: f64) -> UnixMillis {
+    // Saturates beyond 500 million years.
+    UnixMillis((1000.0 * seconds) as u64)
 }
 
 /// An update as a file, as the aggregator would have it.

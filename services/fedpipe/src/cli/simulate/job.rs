@@ -28,13 +28,15 @@ pub struct Simulated {
     pub job: Job,
     /// What each site was measured to be.
     pub profiles: BTreeMap<WorkerName, Profile>,
-    /// What each trains.
-    pub plan: Plan,
+    /// What each trains at first.
+    first: Plan,
+    /// What took its place, in this order.
+    later: Vec<Plan>,
 }
 
 impl Simulated {
     /// Measures the sites and plans, as profiler and planner do.
-    pub fn plan(spec: Spec, sites: &mut Sites, profiles: &mut Profiles) -> anyhow::Result<Self> {
+    pub fn planned(spec: Spec, sites: &mut Sites, profiles: &mut Profiles) -> anyhow::Result<Self> {
         // No result depends on a job's id, its submission or the hour.
         let submission = Digest::from_bytes(&[0; 32]);
         let submitter = "local".parse()?;
@@ -97,8 +99,30 @@ impl Simulated {
         Ok(Self {
             job,
             profiles: measured,
-            plan,
+            first: plan,
+            later: Vec::new(),
         })
+    }
+
+    /// The plan as it is now.
+    pub fn plan(&self) -> &Plan {
+        self.later.last().unwrap_or(&self.first)
+    }
+
+    /// The plan of the first round.
+    pub const fn first_plan(&self) -> &Plan {
+        &self.first
+    }
+
+    /// The plan of the first round, to put something of one's own into.
+    pub const fn first_plan_mut(&mut self) -> &mut Plan {
+        &mut self.first
+    }
+
+    /// Goes on with another plan, if there is one, and what the profiles have learned.
+    pub fn go_on(&mut self, profiles: BTreeMap<WorkerName, Profile>, plan: Option<Plan>) {
+        self.profiles = profiles;
+        self.later.extend(plan);
     }
 
     /// The model's adaptable weights.
@@ -109,7 +133,7 @@ impl Simulated {
 
     /// What a site trains.
     pub fn worker(&self, worker: &WorkerName) -> anyhow::Result<&WorkerPlan> {
-        let plan = self.plan.workers.get(worker);
+        let plan = self.plan().workers.get(worker);
         plan.with_context(|| format!("the plan does not name worker {worker}"))
     }
 }

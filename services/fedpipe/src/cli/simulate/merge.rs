@@ -26,16 +26,21 @@ pub struct Delivered {
 }
 
 impl Delivered {
+    /// Its file, as a round's summary names it; nobody fetches it.
+    pub fn reference(&self) -> ArtifactRef {
+        ArtifactRef {
+            key: String::new(),
+            sha256: self.sha256.clone(),
+            bytes: self.bytes,
+        }
+    }
+
     /// What the aggregator makes of it.
     fn contribution(&self) -> Contribution {
         Contribution {
             worker: self.worker.clone(),
             update: Update {
-                adapter: ArtifactRef {
-                    key: String::new(),
-                    sha256: self.sha256.clone(),
-                    bytes: self.bytes,
-                },
+                adapter: self.reference(),
                 metrics: self.metrics.clone(),
             },
             credit: None,
@@ -45,7 +50,7 @@ impl Delivered {
 
 /// Writes the adapter that every site starts from.
 pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
-    let (ranks, weights) = (&simulated.plan.global, simulated.weights());
+    let (ranks, weights) = (&simulated.plan().global, simulated.weights());
     let mut out = strategy::files::create(path, ranks, weights)?;
     strategy::fresh(ranks, weights, simulated.job.spec.training.seed, &mut out)?;
     out.finish()?;
@@ -72,17 +77,28 @@ pub struct Files {
     pub state_out: PathBuf,
 }
 
-/// Merges a round; says whether there are moments in `state_out`.
+/// A merged round.
+pub struct Merged {
+    /// What the merge came to.
+    pub folded: Folded,
+    /// Whether there are moments in `state_out`.
+    pub has_moments: bool,
+    /// Each update's share, in their order.
+    pub weights: Vec<f64>,
+}
+
+/// Merges a round.
 pub fn merge(
     simulated: &Simulated,
     number: u32,
     delivered: &[Delivered],
     files: Files,
-) -> anyhow::Result<(Folded, bool)> {
+) -> anyhow::Result<Merged> {
     let spec = &simulated.job.spec;
     let aggregation = spec.aggregation.clone();
     let contributions: Vec<Contribution> = delivered.iter().map(Delivered::contribution).collect();
     let shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
+    let weights = shares.iter().map(|share| share.weight).collect();
     let mut members = Vec::new();
     for (update, share) in delivered.iter().zip(shares) {
         members.push(Member {
@@ -100,7 +116,7 @@ pub fn merge(
         state: files.state,
         members,
         weights: simulated.weights().to_vec(),
-        ranks: simulated.plan.global.clone(),
+        ranks: simulated.plan().global.clone(),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
         out: files.out,
@@ -108,5 +124,9 @@ pub fn merge(
         threads: strategy::round::all_threads(),
     };
     let folded = round.merge()?;
-    Ok((folded, round.has_state()))
+    Ok(Merged {
+        folded,
+        has_moments: round.has_state(),
+        weights,
+    })
 }

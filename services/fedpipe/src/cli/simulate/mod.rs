@@ -1,11 +1,12 @@
 //! `fedpipe simulate`: a job on a fleet that is played, site after site, in this process.
 //!
-//! It promises: the planner, the fit, the training, the scoring and the merge are the services' own code on
-//! the services' own inputs, so that without emulation the adapter is the one that the running services
-//! make, byte for byte; and time is counted on a clock of its own, so that two cores can be a fleet. It
-//! does not: deliver messages, keep objects, enforce memory limits, or lose a site or an update; those
-//! are what `fedpipe up` and its tests are for.
+//! It promises: the measuring, the fit, the planner, the training, the scoring, the merge, and the look at the
+//! plan between rounds are the services' own code on the services' own inputs, so that without emulation the
+//! adapter is the one that the running services make, byte for byte; and time is counted on a clock of its
+//! own, so that two cores can be a fleet. It does not: deliver messages, keep objects, enforce memory
+//! limits, or lose a site or an update; those are what `fedpipe up` and its tests are for.
 
+mod again;
 mod clock;
 mod course;
 mod job;
@@ -45,7 +46,8 @@ use sites::Sites;
 The fleet file is that of `fedpipe up`. A site's `speed` and `throttle_tokens_per_second` stretch what its
 steps take here, `bandwidth_limit` is its link, `memory_limit` is what it is planned for. A round takes as
 long as its slowest site and the merge; scoring has a clock of its own, because a deployment scores as
-often as it likes.")]
+often as it likes. Between rounds a site that is no longer as fast as it was measured has the plan looked
+at again, as in a running fleet.")]
 pub struct Args {
     /// The workers, as for `fedpipe up`
     #[arg(long, value_name = "FILE")]
@@ -103,7 +105,7 @@ impl Args {
         let mut sites = Sites::open(&fleet, &spec, &model, folder.path(), cache)?;
         sites.round_trip = self.round_trip;
         let mut profiles = Profiles::open(self.profiles.as_deref(), &model)?;
-        let mut simulated = Simulated::plan(spec, &mut sites, &mut profiles)?;
+        let mut simulated = Simulated::planned(spec, &mut sites, &mut profiles)?;
         if let Some(ranks) = &self.ranks {
             ranks.replace(&mut simulated)?;
         }
@@ -113,8 +115,10 @@ impl Args {
         let limits = Limits {
             until: self.until.map(|until| until.as_secs_f64()),
             out: self.out.as_deref(),
+            // What was predicted of other ranks says nothing of these.
+            looks: self.ranks.is_none(),
         };
-        let run = Course::new(&simulated, &mut sites, folder.path(), limits).run()?;
+        let run = Course::new(&mut simulated, &mut sites, folder.path(), limits).run()?;
         let targets = Targets {
             loss: self.target_loss,
             accuracy: self.target_accuracy,

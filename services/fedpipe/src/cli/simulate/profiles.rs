@@ -1,5 +1,5 @@
-//! Measurements, kept in a file: a site that was measured before for the same questions, with the same
-//! model, data and limits, is not measured again.
+//! Measurements, kept in a file: a site that was measured before for the same questions, or for more, with
+//! the same model, data and limits, is not measured again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use contract::message::task::Probe;
 use domain::id::WorkerName;
+use domain::job::spec::{Base, Importance, Optimizer};
 use domain::profile::Measurement;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,12 +19,12 @@ use crate::client::archive;
 use crate::output;
 
 /// The file's layout; another one is not read.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Fields of a probe that no measurement depends on, or that say for whom it is.
 const INDIFFERENT: [&str; 2] = ["head", "prefix"];
-/// The same of the training settings: a probe's rate is 0, and its records are drawn by any seed.
-const INDIFFERENT_TRAINING: [&str; 4] = ["seed", "learning_rate", "local_steps", "batch"];
+/// The same of the training settings: a probe's records are drawn by any seed.
+const INDIFFERENT_TRAINING: [&str; 2] = ["seed", "local_steps"];
 
 /// Measurements by what they depend on.
 #[derive(Debug)]
@@ -78,13 +79,9 @@ impl Profiles {
         probe: &Probe,
         link: worker::Link,
     ) -> anyhow::Result<Result<Measurement, Failure>> {
-        let key = match &self.path {
-            Some(_) => self.key(site, probe)?,
-            None => String::new(),
-        };
-        let mut measurement = match self.kept.measurements.get(&key) {
-            Some(kept) => kept.measurement.clone(),
-            None => match self.anew(key, site, bench, probe)? {
+        let mut measurement = match self.known(site, probe)? {
+            Some(known) => known,
+            None => match self.anew(site, bench, probe)? {
                 Ok(measurement) => measurement,
                 Err(failure) => return Ok(Err(failure)),
             },
@@ -96,9 +93,24 @@ impl Profiles {
         Ok(Ok(measurement))
     }
 
+    /// What the site's measurements say to this question: one that was asked, or one that asked for more.
+    fn known(&self, site: &Local, probe: &Probe) -> anyhow::Result<Option<Measurement>> {
+        if self.kept.measurements.is_empty() {
+            return Ok(None);
+        }
+        for wider in wider(probe) {
+            let kept = self.kept.measurements.get(&self.key(site, &wider)?);
+            let measurement = kept.map(|kept| without_more(kept.measurement.clone(), probe));
+            // Where nothing is left of it, what keeps the site from the narrower question is not known.
+            if let Some(measurement) = measurement.filter(|found| !found.modes.is_empty()) {
+                return Ok(Some(measurement));
+            }
+        }
+        Ok(None)
+    }
+
     fn anew(
         &mut self,
-        key: String,
         site: &Local,
         bench: &mut Workbench,
         probe: &Probe,
@@ -109,6 +121,7 @@ impl Profiles {
             Err(failure) => return Ok(Err(failure)),
         };
         if let Some(path) = &self.path {
+            let key = self.key(site, probe)?;
             let kept = Kept {
                 worker: site.name().clone(),
                 measurement: measurement.clone(),
@@ -128,6 +141,14 @@ impl Profiles {
         without(&mut asked, &INDIFFERENT);
         if let Some(training) = asked.get_mut("training") {
             without(training, &INDIFFERENT_TRAINING);
+            if probe.base != Base::Auto {
+                // The largest batch only decides which other bases are looked at.
+                without(training, &["batch"]);
+            }
+            if probe.importance != Importance::Adalora {
+                // All other steps are made at rate 0.
+                without(training, &["learning_rate"]);
+            }
         }
         let config = site.config();
         let files = config.datasets.get(&probe.head.dataset);
@@ -152,6 +173,46 @@ impl Profiles {
             "data": data,
         });
         Ok(hex(&Sha256::digest(on.to_string().as_bytes())))
+    }
+}
+
+/// A question, and those whose answers hold what it asks: a probe that measures what weights are worth, or
+/// more ways to train, measures the rest as it would without. Only what it has time for may differ.
+fn wider(probe: &Probe) -> Vec<Probe> {
+    let importances = match probe.importance {
+        Importance::Uniform => vec![Importance::Uniform, Importance::Sketch, Importance::Adalora],
+        asked => vec![asked],
+    };
+    let optimizers = match probe.training.optimizer {
+        Optimizer::Auto => vec![Optimizer::Auto],
+        asked => vec![asked, Optimizer::Auto],
+    };
+    let mut all = Vec::new();
+    for importance in importances {
+        for optimizer in &optimizers {
+            let mut wider = Probe {
+                importance,
+                ..probe.clone()
+            };
+            wider.training.optimizer = *optimizer;
+            all.push(wider);
+        }
+    }
+    all
+}
+
+/// What a measurement says to a question that asks for less.
+fn without_more(measurement: Measurement, probe: &Probe) -> Measurement {
+    let asked = probe.training.optimizer;
+    let mut modes = measurement.modes;
+    modes.retain(|one| asked == Optimizer::Auto || one.mode.optimizer == asked);
+    let importance = measurement
+        .importance
+        .filter(|_| probe.importance != Importance::Uniform);
+    Measurement {
+        modes,
+        importance,
+        ..measurement
     }
 }
 
@@ -190,4 +251,71 @@ fn digest_of(path: &Path) -> anyhow::Result<String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(importance: &str, optimizer: &str) -> Probe {
+        let asked = json!({
+            "head": {
+                "worker": "a", "job": "job_0000000000000000", "epoch": 1, "submitter": "local",
+                "model": {"path": "m"}, "dataset": "mail", "expires_at": 0,
+            },
+            "targets": ["q"],
+            "rank_max": 8,
+            "base": "auto",
+            "training": {"optimizer": optimizer},
+            "importance": importance,
+            "choices": [],
+            "prefix": "",
+        });
+        serde_json::from_value(asked).unwrap()
+    }
+
+    #[test]
+    fn what_asks_for_less_is_answered_by_what_asked_for_more_and_not_the_other_way_round() {
+        let wider = |importance, optimizer| -> Vec<(Importance, Optimizer)> {
+            let all = wider(&probe(importance, optimizer));
+            all.iter()
+                .map(|one| (one.importance, one.training.optimizer))
+                .collect()
+        };
+        let all = wider("uniform", "adamw");
+        assert_eq!(all.first(), Some(&(Importance::Uniform, Optimizer::Adamw)));
+        assert_eq!(all.len(), 6);
+        assert!(all.contains(&(Importance::Sketch, Optimizer::Auto)));
+        let own = [(Importance::Sketch, Optimizer::Auto)];
+        assert_eq!(wider("sketch", "auto"), own);
+        let own = [
+            (Importance::Adalora, Optimizer::Mezo),
+            (Importance::Adalora, Optimizer::Auto),
+        ];
+        assert_eq!(wider("adalora", "mezo"), own);
+    }
+
+    #[test]
+    fn of_an_answer_to_more_only_what_was_asked_is_left() {
+        let mode = |optimizer| {
+            json!({
+                "mode": {"base": "source", "kernel": "k", "checkpoint": false, "optimizer": optimizer},
+                "base_memory_bytes": 1, "samples": [], "scoring": [], "loss": null,
+            })
+        };
+        let measurement: Measurement = serde_json::from_value(json!({
+            "model": null, "weights": [], "layers": 1, "memory_limit_bytes": 1, "threads": 1,
+            "modes": [mode("adamw"), mode("mezo")],
+            "importance": {"method": "sketch", "weights": [], "agreement": 1.0, "records": 8},
+            "forward_tokens_per_second": 1.0, "upload_bytes_per_second": 1.0,
+            "download_bytes_per_second": 1.0, "round_trip_ms": 1.0,
+            "records": 1, "held_out": 1, "skipped": 0, "mean_tokens": 1.0,
+        }))
+        .unwrap();
+        let left = without_more(measurement.clone(), &probe("uniform", "adamw"));
+        assert_eq!(left.modes, measurement.modes[..1]);
+        assert_eq!(left.importance, None);
+        let all = without_more(measurement.clone(), &probe("sketch", "auto"));
+        assert_eq!(all, measurement);
+    }
 }

@@ -31,7 +31,7 @@ impl Ranks {
     /// Puts them in the place of the planned ones.
     pub fn replace(&self, simulated: &mut Simulated) -> anyhow::Result<()> {
         let most = simulated.job.spec.adapter.rank_max;
-        let targets: Vec<_> = simulated.plan.global.targets().collect();
+        let targets: Vec<_> = simulated.first_plan().global.targets().collect();
         for (name, rank) in &self.0 {
             ensure!(
                 (1..=most).contains(rank),
@@ -39,7 +39,7 @@ impl Ranks {
             );
             let profile = simulated.profiles.get(name);
             let layers = profile.map(|profile| profile.measurement.layers);
-            let planned = simulated.plan.workers.get_mut(name);
+            let planned = simulated.first_plan_mut().workers.get_mut(name);
             let (planned, layers) = planned
                 .zip(layers)
                 .with_context(|| format!("--ranks: the plan names no site {name}"))?;

@@ -8,6 +8,7 @@ use domain::job::{Kept, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use serde::Serialize;
 
+use super::again::Look;
 use super::clock::{Spent, Together};
 use super::job::Simulated;
 use super::merge::Delivered;
@@ -115,6 +116,8 @@ pub struct Run {
     pub start: Option<Scored>,
     /// Every round.
     pub rounds: Vec<Round>,
+    /// Where the plan was looked at again.
+    pub looks: Vec<Look>,
     /// The result.
     pub adapter: Adapter,
     /// Which round it is of, and why.
@@ -152,7 +155,7 @@ pub struct Report<'a> {
     spec: &'a Spec,
     /// The sites that were played.
     sites: Vec<About>,
-    /// What each trained, and why.
+    /// What each trained at first, and why; later plans stand in `looks`.
     plan: &'a Plan,
     /// How far apart the plan expects the sites to finish.
     planned_together: Together,
@@ -167,12 +170,12 @@ pub struct Report<'a> {
 impl<'a> Report<'a> {
     /// A plan that nobody carried out.
     pub fn planned(simulated: &'a Simulated, sites: &Sites) -> Self {
-        let workers = simulated.plan.workers.iter();
+        let workers = simulated.first_plan().workers.iter();
         let seconds = workers.map(|(name, plan)| (name, plan.predicted.round_seconds));
         Self {
             spec: &simulated.job.spec,
             sites: sites.about(),
-            plan: &simulated.plan,
+            plan: simulated.first_plan(),
             planned_together: Together::of(seconds),
             targets: BTreeMap::new(),
             run: None,
@@ -210,6 +213,7 @@ impl<'a> Report<'a> {
             return Ok(parts.join("\n"));
         };
         parts.push(run.table());
+        parts.extend(run.looks.iter().map(Look::text));
         for (what, reached) in &self.targets {
             let target = reached.target;
             parts.push(match reached.seconds {
@@ -339,6 +343,7 @@ mod tests {
                 round(3, scored(1.0)),
                 round(4, scored(1.5)),
             ],
+            looks: Vec::new(),
             adapter: Adapter {
                 sha256: digest.clone(),
                 bytes: 1,
