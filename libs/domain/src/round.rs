@@ -286,6 +286,7 @@ pub(crate) mod tests {
                 text: String::new(),
                 binding: Binding::Nothing,
                 rejected: Vec::new(),
+                ranks: Vec::new(),
             },
         };
         let check = |steps, records, tokens, expected| {
