@@ -9,7 +9,7 @@ use crate::artifact::Digest;
 use crate::cause::SiteTrouble;
 use crate::id::{Epoch, Fence, InstanceId, JobId, Submitter, WorkerName};
 use crate::plan::PlanVersion;
-use crate::round::Behind;
+use crate::round::{Behind, Unwanted};
 use crate::time::UnixMillis;
 
 /// Days after which a paused job is cancelled.
@@ -80,6 +80,10 @@ pub struct Job {
     /// Participants that go on with an earlier round, ordered by name; nothing else is asked of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<Behind>,
+    /// Tasks that its owner still has to take back. Stored in the write that makes them unwanted, and
+    /// taken off the list when their sites were told, so that a crash between the two loses nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwanted: Vec<Unwanted>,
     /// How its scores went so far.
     #[serde(default)]
     pub course: Course,
@@ -116,6 +120,7 @@ impl Job {
             participants: Vec::new(),
             lost: Vec::new(),
             late: Vec::new(),
+            unwanted: Vec::new(),
             course: Course::default(),
             plan: None,
             settled: false,
@@ -137,8 +142,9 @@ impl Job {
             self.owner = None;
         }
         if next.is_terminal() || matches!(next, Phase::Paused { .. }) {
-            // Whoever was at work on an earlier round has been told to stop.
-            self.late.clear();
+            // Nobody goes on with an earlier round.
+            let behind = self.late.drain(..);
+            self.unwanted.extend(behind.map(|one| Unwanted::from(&one)));
         }
         self.phase = next;
         self.phase_since = now;
@@ -404,6 +410,7 @@ mod tests {
         let mut paused = job.clone();
         paused.pause(UnixMillis(1)).expect("legal");
         assert_eq!(paused.late, []);
+        assert_eq!(paused.unwanted, [Unwanted::from(&behind("b"))]);
         job.advance(Phase::Cancelled, UnixMillis(1)).expect("legal");
         assert_eq!(job.late, []);
     }

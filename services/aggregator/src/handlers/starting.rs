@@ -9,6 +9,7 @@ use domain::plan::Plan;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
+use crate::rounds::clean::merged_path;
 use crate::rounds::{commit, follow, tasks};
 use crate::{Error, strategy};
 
@@ -16,7 +17,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let plan = aggregator.plan(job.job()).await?;
     let weights = weights(aggregator, job.job(), &plan).await?;
     let folder = folder(aggregator, job.job()).await?;
-    let path = folder.join("round-0.safetensors");
+    let path = merged_path(&folder, 0);
     let (ranks, seed, file) = (
         plan.global.clone(),
         job.job().spec.training.seed,
