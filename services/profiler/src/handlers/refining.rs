@@ -106,10 +106,10 @@ fn last<'a>(
     worker: &WorkerName,
     rounds: &'a [Summary],
 ) -> Option<Observed<'a>> {
-    let own = rounds
+    let mut own = rounds
         .iter()
         .filter_map(|round| learn::of(plan, training, worker, round));
-    own.last()
+    own.next_back()
 }
 
 /// Sites that take part and were never measured for this job: those that came back.
