@@ -75,6 +75,7 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
     let drifted = drift::judge(&plan, &rounds, job.looks.after, mean_tokens);
+    let training = &job.spec.training;
     for worker in lengths.keys() {
         let key = profile_key(&job.id, worker);
         let Some((mut profile, _)) = profiler.profiles.get(&key).await? else {
@@ -82,7 +83,7 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
         };
         let before = profile.clone();
         let has_drifted = drifted.iter().any(|drift| drift.worker == *worker);
-        learn::teach(&mut profile, &plan, &rounds, has_drifted);
+        learn::teach(&mut profile, &plan, training, &rounds, has_drifted);
         if profile != before {
             profiler.profiles.put(&key, &profile).await?;
         }

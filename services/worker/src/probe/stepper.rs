@@ -9,7 +9,7 @@ use domain::job::spec::{Optimizer, Training};
 use engine::control::Control;
 use engine::data::Batch;
 use engine::model::Model;
-use engine::train::{Step, Trainer, ZerothOptions, ZerothTrainer};
+use engine::train::{Options, Step, Trainer, ZerothOptions, ZerothTrainer};
 
 use crate::adapter_file;
 use crate::failure::Failure;
@@ -71,7 +71,12 @@ impl<'m> Stepper<'m> {
         // The scale changes no cost; the fresh adapter's change is zero.
         let scale = 1.0;
         if way.optimizer != Optimizer::Mezo {
-            let options = train::options(training, way.checkpoint);
+            let options = Options {
+                // The copy that it pulls back to is the planner's to count, so that a measurement holds for
+                // every job that asks the same otherwise.
+                proximal: 0.0,
+                ..train::options(training, way.checkpoint)
+            };
             let trainer = train::begin(model, global, ranks, scale, options)?;
             return Ok(Self::First(Box::new(trainer)));
         }
