@@ -22,6 +22,7 @@ mod offline;
 mod owners;
 mod privacy;
 mod ranks;
+mod replan;
 mod retention;
 mod rounds;
 mod rules;

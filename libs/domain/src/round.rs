@@ -229,6 +229,16 @@ pub struct Summary {
     pub missing: Vec<SiteTrouble>,
 }
 
+impl Summary {
+    /// What a worker trained in this very round: not a late update, which belongs to the round, and to the
+    /// plan, that it was trained in.
+    #[must_use]
+    pub fn of_its_own(&self, worker: &WorkerName) -> Option<&WorkerRound> {
+        let own = |one: &&WorkerRound| one.worker == *worker && one.trained_in.is_none();
+        self.workers.iter().find(own)
+    }
+}
+
 /// The fleet's score of a committed round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {

@@ -145,7 +145,10 @@ impl Driver for Aggregator {
         }
         late::withdraw(job).await?;
         match phase {
-            Phase::Starting => starting::handle(self, job).await,
+            Phase::Starting { resume: None } => starting::handle(self, job).await,
+            Phase::Starting {
+                resume: Some(resume),
+            } => starting::go_on(self, job, resume).await,
             Phase::Training {
                 round,
                 global,

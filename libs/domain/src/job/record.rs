@@ -35,6 +35,15 @@ pub struct Held {
     pub why: String,
 }
 
+/// How often it was asked whether the plan of a running job still stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looks {
+    /// How often so far; there is a limit.
+    pub times: u32,
+    /// After which round last: what was observed up to it is known to the plan.
+    pub after: u32,
+}
+
 /// Why a transition was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job that is {from} cannot become {to}")]
@@ -89,6 +98,9 @@ pub struct Job {
     pub course: Course,
     /// Its plan, once made.
     pub plan: Option<PlanVersion>,
+    /// How often it was asked whether that plan still stands.
+    #[serde(default)]
+    pub looks: Looks,
     /// Whether a terminal job's tasks were purged and its event was published.
     pub settled: bool,
 }
@@ -123,6 +135,7 @@ impl Job {
             unwanted: Vec::new(),
             course: Course::default(),
             plan: None,
+            looks: Looks { times: 0, after: 0 },
             settled: false,
         }
     }
@@ -238,8 +251,11 @@ impl Job {
             .plus(self.paused_ms)
     }
 
-    /// Gives a participant up, whatever it was at.
+    /// Gives a participant up; what it was at of an earlier round is not wanted any more.
     pub fn lose(&mut self, site: SiteTrouble) {
+        let gone = self.late.iter().filter(|one| one.worker == site.worker);
+        let gone: Vec<Unwanted> = gone.map(Unwanted::from).collect();
+        self.unwanted.extend(gone);
         self.late.retain(|behind| behind.worker != site.worker);
         if self.lost.iter().all(|lost| lost.worker != site.worker) {
             self.lost.push(site);
@@ -326,8 +342,14 @@ mod tests {
     #[test]
     fn no_phase_is_skipped() {
         let mut job = job();
-        assert!(job.advance(Phase::Planning, UnixMillis(1)).is_err());
-        assert!(job.advance(Phase::Starting, UnixMillis(1)).is_err());
+        assert!(
+            job.advance(Phase::Planning { resume: None }, UnixMillis(1))
+                .is_err()
+        );
+        assert!(
+            job.advance(Phase::Starting { resume: None }, UnixMillis(1))
+                .is_err()
+        );
     }
 
     #[test]
@@ -364,7 +386,8 @@ mod tests {
         job.release(UnixMillis(99));
         assert_eq!((&job.phase, &job.held), (&profiling(130), &None));
         job.hold("again".to_owned(), UnixMillis(80));
-        job.advance(Phase::Planning, UnixMillis(90)).expect("legal");
+        let planning = Phase::Planning { resume: None };
+        job.advance(planning, UnixMillis(90)).expect("legal");
         assert_eq!(job.held, None);
     }
 
@@ -410,7 +433,8 @@ mod tests {
         let mut paused = job.clone();
         paused.pause(UnixMillis(1)).expect("legal");
         assert_eq!(paused.late, []);
-        assert_eq!(paused.unwanted, [Unwanted::from(&behind("b"))]);
+        let taken_back = ["a", "b"].map(|worker| Unwanted::from(&behind(worker)));
+        assert_eq!(paused.unwanted, taken_back);
         job.advance(Phase::Cancelled, UnixMillis(1)).expect("legal");
         assert_eq!(job.late, []);
     }

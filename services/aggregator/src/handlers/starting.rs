@@ -4,7 +4,7 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::profile_key;
 use domain::adapter::WeightShape;
-use domain::job::Job;
+use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::round::Summary;
 
@@ -65,6 +65,24 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         aggregator.config.liveness.idle_ms,
     );
     job.advance(next, |_| {}).await?;
+    hit(Failpoint::AggregatorStartAfterState);
+    job.announce().await?;
+    hit(Failpoint::AggregatorOpenAfterPublish);
+    Ok(Next::Again)
+}
+
+/// The plan was looked at: the next round opens with whichever stands now.
+pub async fn go_on(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    resume: Resume,
+) -> Result<Next, Error> {
+    let plan = aggregator.plan(job.job()).await?;
+    let Resume { round, global } = resume;
+    let next = follow::after_score(job.job(), &plan, round, global, job.now());
+    let paused = matches!(next, Phase::Paused { .. });
+    job.advance(next, |job| job.pause_requested &= !paused)
+        .await?;
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);

@@ -12,7 +12,7 @@ use domain::cause::{Cause, CauseKind, SiteTrouble};
 use domain::id::{Epoch, WorkerName};
 use domain::job::Phase;
 use domain::plan::{Plan, PlanVersion};
-use domain::round::{Behind, Close, Standing, Unwanted, Update, Verdict, judge};
+use domain::round::{Behind, Close, Standing, Update, Verdict, judge};
 use domain::time::UnixMillis;
 
 use super::starting;
@@ -129,9 +129,9 @@ async fn close(
         closed,
     };
     job.advance(next, |job| {
-        lost.into_iter().for_each(|site| job.lose(site));
         job.late = behind;
         job.unwanted.extend(dropped);
+        lost.into_iter().for_each(|site| job.lose(site));
     })
     .await?;
     hit(Failpoint::AggregatorCloseAfterDecision);
@@ -221,11 +221,6 @@ async fn overdue(
                 arrived.insert(behind.worker.clone(), (**update).clone());
             }
             Standing::Lost(site) => {
-                job.change(|job| {
-                    job.lose(site.clone());
-                    job.unwanted.push(Unwanted::from(&behind));
-                })
-                .await?;
                 job.lose(site.clone()).await?;
             }
             Standing::Waiting => {}

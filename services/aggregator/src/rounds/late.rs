@@ -18,6 +18,7 @@ use domain::plan::{Plan, PlanVersion, WorkerPlan};
 use domain::round::{Behind, Close, Closed, Contribution, Credit, LATE_ROUNDS, Unwanted, Update};
 use domain::time::UnixMillis;
 
+use super::replan;
 use crate::handlers::training::Open;
 
 /// What the close of a round comes to.
@@ -43,8 +44,9 @@ pub fn expiry(job: &Job, open: &Open, round_ms: u64, idle_ms: u64) -> UnixMillis
     if !goes_on(job, open.round) {
         return open.deadline;
     }
-    // A later round, and as much again twice for each score: see `follow::after_merge`.
-    let later = u64::from(LATE_ROUNDS) * (3 * round_ms + 10 * idle_ms);
+    // A later round, as much again twice for each score (see `follow::after_merge`), and a look at the plan.
+    let look_ms = replan::IDLES * idle_ms;
+    let later = u64::from(LATE_ROUNDS) * (3 * round_ms + 10 * idle_ms + look_ms);
     open.deadline.plus(later).min(job.deadline())
 }
 
@@ -361,7 +363,7 @@ mod tests {
         let (drops, open) = job(r#"{"count":5}"#, 1);
         assert_eq!(expiry(&drops, &open, 1000, 10), open.deadline);
         let (credits, open) = job(CREDIT, 1);
-        assert_eq!(expiry(&credits, &open, 1000, 10), open.deadline.plus(6200));
+        assert_eq!(expiry(&credits, &open, 1000, 10), open.deadline.plus(6400));
         let long = u64::MAX / 100;
         assert_eq!(expiry(&credits, &open, long, 10), credits.deadline());
     }
