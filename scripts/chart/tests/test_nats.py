@@ -34,14 +34,16 @@ def judge(text: str, environment: dict[str, str]) -> subprocess.CompletedProcess
 
 
 def make_certificate(folder: pathlib.Path) -> None:
-    """tls.crt, tls.key: a certificate for 127.0.0.1 that is its own authority."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=nats"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")],
-        capture_output=True,
-        timeout=20,
-        check=True,
-    )
+    """An authority (ca.crt) and what it signed for 127.0.0.1 (tls.crt, tls.key)."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    openssl(folder, *key, "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt")
+    leaf = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    openssl(folder, *key, *leaf, "-subj", "/CN=nats", "-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "tls.key", "-out", "tls.crt")
+
+
+def openssl(folder: pathlib.Path, *arguments: str) -> None:
+    """`openssl req -x509`."""
+    subprocess.run(["openssl", "req", "-x509", *arguments], cwd=folder, capture_output=True, timeout=20, check=True)
 
 
 def passwords(text: str) -> dict[str, str]:
