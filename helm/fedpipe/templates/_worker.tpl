@@ -21,8 +21,6 @@ state_dir = "/var/lib/fedpipe"
 {{- range $key, $value := omit $settings "models" "datasets" "policy" "storage" }}
 {{- if kindIs "string" $value }}
 {{ $key }} = {{ $value | quote }}
-{{- else if eq $key "threads" }}
-{{ $key }} = {{ int64 $value }}
 {{- else }}
 {{ $key }} = {{ $value }}
 {{- end }}

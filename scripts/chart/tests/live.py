@@ -47,6 +47,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def get(port: int, path: str) -> tuple[int, str]:
     """Status and body of a page; status 0 while nobody listens."""
     try:
@@ -175,8 +181,8 @@ class Cluster:
         self.stack.callback(process.kill)
         return process
 
-    def start_storage(self) -> str:
-        """An S3 server with a bucket `fedpipe`, started as the kind overlay starts it; its endpoint."""
+    def start_storage(self, tls: pathlib.Path | None = None) -> str:
+        """An S3 server with a bucket `fedpipe`, started as the kind overlay starts it, with a certificate if there is one; its endpoint."""
         overlay = helmchart.parse((helmchart.ROOT / "k8s/overlays/kind/s3.yaml").read_text())
         spec = helmchart.pods(overlay)["Deployment/fedpipe-s3"]
         data = self.folder / "objects"
@@ -185,10 +191,12 @@ class Cluster:
         arguments = [a.replace("=/data", f"={data}").replace("=8333", f"={first}") for a in spec["containers"][0]["args"]]
         arguments += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         arguments += [f"-{name}.port={first + i}" for i, name in enumerate(("master", "volume", "filer", "admin"), 1)]
+        if tls:
+            arguments += [f"-s3.cert.file={tls / 'tls.crt'}", f"-s3.key.file={tls / 'tls.key'}"]
         server = self.keep(Process("weed", [str(helmchart.TOOLS / "bin/weed"), *arguments], self.environment(spec, "s3"), self.folder))
-        until("storage answers", lambda: get(first, "/healthz")[0] == 200, server)
+        until("storage listens", lambda: listens(first), server)
         until("its bucket is there", lambda: get(first + 3, "/buckets/fedpipe/")[0] == 200, server)
-        return f"http://127.0.0.1:{first}"
+        return f"{'https' if tls else 'http'}://127.0.0.1:{first}"
 
     def take_ports(self) -> int:
         """The first of five ports, free like those 10000 above; testkit's own locks keep two tests from the same block."""

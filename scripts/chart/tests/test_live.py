@@ -164,25 +164,29 @@ class Running(unittest.TestCase):
 
 
 class Trusting(unittest.TestCase):
-    """NATS with TLS under an authority of one's own: `caBundle` is what makes a pod trust it."""
+    """NATS and storage with TLS under an authority of one's own: `caBundle` is what makes a pod trust them."""
 
     def test_a_pod_trusts_the_bundle_and_only_then(self):
         with contextlib.ExitStack() as stack:
             cluster = Cluster(stack)
-            cluster.render({**SETS["external-workers"], "caBundle": {"secret": "nats-tls", "key": "ca.crt"}})
             tls = cluster.folder / "nats/etc/nats-tls"
             tls.mkdir(parents=True)
             make_certificate(tls)
+            storage = {"endpoint": cluster.start_storage(tls)}
+            cluster.render({**SETS["external-workers"], "storage": storage, "caBundle": {"secret": "nats-tls", "key": "ca.crt"}})
             cluster.start_nats()
-            place = "Deployment/fedpipe-profiler"
+            place = "Deployment/fedpipe-api"
             environment = cluster.environment(helmchart.pods(cluster.things)[place], "p")
             self.assertEqual(environment["SSL_CERT_FILE"], "/etc/fedpipe/authorities/ca.crt")
-            stranger, strange = cluster.start(place, pod="stranger", SSL_CERT_FILE="/dev/null")
+            another = cluster.folder / "another"
+            another.mkdir()
+            make_certificate(another)
+            stranger, strange = cluster.start(place, pod="stranger", SSL_CERT_FILE=str(another / "ca.crt"))
             until("it lives", lambda: get(strange["health"], "/healthz")[0] == 200, stranger)
             friend, ports = cluster.start(place, pod="friend", SSL_CERT_FILE=str(tls / "ca.crt"))
             until("it is ready", lambda: get(ports["health"], "/readyz")[0] == 200, friend)
             # The other one had all that time, and says why it is not.
-            self.assertIn("nats", reasons(strange["health"]))
+            self.assertEqual(set(reasons(strange["health"])), {"nats", "storage"})
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class EverySet(unittest.TestCase):
                 self.assertEqual(len(paths), len(set(paths)), place)
 
     def test_config_maps_that_are_mounted_exist_and_change_rolls_the_pods(self):
-        for name, things in self.each():
+        for _, things in self.each():
             maps = {thing["metadata"]["name"] for thing in things if thing["kind"] == "ConfigMap"}
             for place, spec in helmchart.pods(things).items():
                 named = {volume["configMap"]["name"] for volume in spec.get("volumes", []) if "configMap" in volume}
@@ -141,7 +141,7 @@ class EverySet(unittest.TestCase):
     def test_two_long_site_names_stay_apart(self):
         names = [f"{'a' * 60}-{i}" for i in (1, 2)]
         things = helmchart.objects({"workers": {"sites": [{"name": name} for name in names]}})
-        self.assertEqual(len([thing for thing in things if thing["kind"] == "StatefulSet" and "worker" in thing["metadata"]["name"]]), 2)
+        self.assertEqual(len({thing["metadata"]["name"] for thing in things if thing["kind"] == "StatefulSet" and "worker" in thing["metadata"]["name"]}), 2)
 
     def test_selectors_find_their_own_pods_alone(self):
         for _, things in self.each():
@@ -174,6 +174,12 @@ class EverySet(unittest.TestCase):
                     self.assertEqual(thing["spec"]["strategy"]["rollingUpdate"], {"maxUnavailable": 0, "maxSurge": 1})
                 if thing["kind"] == "PodDisruptionBudget":
                     self.assertEqual(thing["spec"]["maxUnavailable"], 1)
+
+    def test_everything_but_the_pods_of_nodes_has_a_budget(self):
+        for _, things in self.each():
+            budgets = {thing["metadata"]["labels"]["app.kubernetes.io/component"] for thing in things if thing["kind"] == "PodDisruptionBudget"}
+            kinds = {thing["metadata"]["labels"]["app.kubernetes.io/component"] for thing in things if thing["kind"] in ("Deployment", "StatefulSet")}
+            self.assertEqual(budgets, kinds)
 
     def test_pods_of_a_service_are_spread_over_nodes_and_zones(self):
         for _, place, spec in self.each_pod():
