@@ -101,7 +101,11 @@ class Cluster:
 
     def render(self, values: dict) -> None:
         """Takes the objects of these values."""
-        self.things = helmchart.objects(values)
+        self.take(helmchart.objects(values))
+
+    def take(self, things: list[dict]) -> None:
+        """Takes these objects, and makes a password for each that they name."""
+        self.things = things
         for spec in helmchart.pods(self.things).values():
             for entry in spec["containers"][0].get("env", []):
                 reference = entry.get("valueFrom", {}).get("secretKeyRef")

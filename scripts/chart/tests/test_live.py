@@ -13,6 +13,7 @@ from valuesets import SETS  # noqa: E402
 import helmchart  # noqa: E402
 import live  # noqa: E402
 from live import Cluster, get, reasons, run, until  # noqa: E402
+from test_kustomize import BUILT  # noqa: E402
 from test_nats import make_certificate  # noqa: E402
 
 
@@ -20,11 +21,18 @@ class Reading(unittest.TestCase):
     """`fedpipe SERVICE --config FILE --dump-config`, with the pod's variables, for every pod of every value set."""
 
     def dumped(self, name: str) -> dict[str, dict]:
-        """Place of each fedpipe pod → the configuration that the binary made of its files and variables."""
+        """`dump` of a value set, whose files are understood as they are written."""
+        both = self.dump(name, helmchart.objects(SETS[name]))
+        for place, (dumped, written) in both.items():
+            self.said(dumped, written, place)
+        return {place: dumped for place, (dumped, _) in both.items()}
+
+    def dump(self, name: str, things: list[dict]) -> dict[str, tuple[dict, dict]]:
+        """Place of each fedpipe pod → the configuration that the binary made of its files and variables, and the file alone."""
         found = {}
         with contextlib.ExitStack() as stack:
             cluster = Cluster(stack)
-            cluster.render(SETS[name])
+            cluster.take(things)
             for place, spec in helmchart.pods(cluster.things).items():
                 arguments = spec["containers"][0]["args"]
                 if arguments[0] not in ("api", "profiler", "planner", "aggregator", "worker"):
@@ -40,9 +48,7 @@ class Reading(unittest.TestCase):
                 variables = {**cluster.environment(spec, pod), **self.stand_ins(spec)}
                 done = run([arguments[0], arguments[1], str(path), "--dump-config"], variables)
                 self.assertEqual(done.returncode, 0, f"{name}: {place}: {done.shown}")
-                text = path.read_text()
-                found[place] = tomllib.loads(done.stdout.replace(str(folder), ""))
-                self.said(found[place], tomllib.loads(text.replace(str(folder), "")), place)
+                found[place] = tuple(tomllib.loads(text.replace(str(folder), "")) for text in (done.stdout, path.read_text()))
         return found
 
     def stand_ins(self, spec: dict) -> dict[str, str]:
@@ -78,6 +84,18 @@ class Reading(unittest.TestCase):
         self.assertEqual((node["name"], node["state_dir"]), ("node-7", "/var/lib/fedpipe"))
         self.assertEqual(node["nats"], {"url": "tls://nats.example.org", "credentials_file": "/etc/fedpipe/nats/worker.creds"})
         self.assertEqual(node["health"]["listen"], "0.0.0.0:9090")
+        self.assertTrue(node["storage"]["allow_http"])
+
+    def test_the_overlays_are_understood(self):
+        endpoints = {"overlays/kind": "http://fedpipe-s3:8333", "overlays/production": "https://s3.example.org"}
+        for overlay, endpoint in endpoints.items():
+            dumped = {place: both[0] for place, both in self.dump(overlay, BUILT[overlay]).items()}
+            self.assertEqual(len(dumped), 5)
+            for role in ("api", "aggregator"):
+                storage = dumped[f"Deployment/fedpipe-{role}"]["storage"]
+                self.assertEqual((storage["endpoint"], storage["allow_http"]), (endpoint, endpoint.startswith("http:")))
+            site = dumped["StatefulSet/fedpipe-worker-site-1"]
+            self.assertEqual(site["storage"]["allow_http"], endpoint.startswith("http:"))
 
     def test_secrets_reach_the_process(self):
         api = self.dumped("default")["Deployment/fedpipe-api"]
