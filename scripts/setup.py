@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Install the servers, the test runner, the model and the mail that tests and the demonstration need.
+"""Install the servers, the test runner, the chart's tools, the model and the mail that tests and the demonstration need.
 
 Promises: each archive is pinned by version and SHA-256; it is checked before anything of it is used; a file
 appears under its final name only when it is whole; what is there and checked is never downloaded again.

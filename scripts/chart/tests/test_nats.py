@@ -91,6 +91,10 @@ class Configuration(unittest.TestCase):
         payload = re.search(r"max_payload: (\S+)", generated).group(1)
         self.assertIn(f"max_payload: {payload}\n", text)
 
+    def test_sites_outside_are_let_in_beside_those_that_run_here(self):
+        text = configuration({"workers": {"sites": [{"name": "here"}], "outside": ["there", "here"]}})
+        self.assertEqual(re.findall(r'user: "(worker-[^"]+)"', text), ["worker-here", "worker-there"])
+
     def test_two_sites_do_not_share_a_subject(self):
         first, second = users(configuration({"workers": {"sites": [{"name": "mail-1"}, {"name": "mail-2"}]}}))[-2:]
         self.assertNotIn("mail-2", first)

@@ -45,6 +45,7 @@ REFUSED = {
     "nodes without their files": ({"workers": {"mode": "daemonset"}}, "/workers"),
     "a site without a name": ({"workers": {"sites": [{"cpu": 1}]}}, "name"),
     "a site's name that NATS cannot carry": ({"workers": {"sites": [{"name": "A.b"}]}}, "/workers/sites/0/name"),
+    "the name of a site outside that NATS cannot carry": ({"workers": {"outside": ["a.b"]}}, "/workers/outside/0"),
     "a site's password": (site(password="x"), "password"),
     "a site's NATS settings": (site(settings={"nats": {"password": "x"}}), "nats"),
     "a site's storage credentials": (site(settings={"storage": {"secret_key": "x"}}), "secret_key"),
