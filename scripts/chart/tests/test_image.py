@@ -119,7 +119,7 @@ class Build(unittest.TestCase):
     def test_the_binary_starts_in_there_without_rights(self):
         with contextlib.ExitStack() as stack:
             port = live.free_port()
-            command = [*chroot(self.image), "/usr/bin/fedpipe", "planner", "--health-listen", f"127.0.0.1:{port}"]
+            command = [*inside(self.image), "planner", "--health-listen", f"127.0.0.1:{port}"]
             process = live.Process("planner", command, {}, self.root)
             stack.callback(process.kill)
             live.until("it lives", lambda: live.get(port, "/healthz")[0] == 200, process)
@@ -131,11 +131,16 @@ class Build(unittest.TestCase):
         self.assertIn("newer than 2.17", done.stderr)
 
 
-def chroot(folder: pathlib.Path) -> list[str]:
-    """The command that makes `folder` the root, as a user without rights where we are root."""
+def inside(image: pathlib.Path) -> list[str]:
+    """The command that starts the image's binary in there, without rights; where nobody may change the root, with the image's libraries alone."""
     if os.geteuid() == 0:
-        return ["chroot", "--userspec=65532:65532", str(folder)]
-    return ["unshare", "--user", "--map-root-user", "chroot", str(folder)]
+        return ["chroot", "--userspec=65532:65532", str(image), "/usr/bin/fedpipe"]
+    namespace = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*namespace, "true"], capture_output=True, timeout=20, check=False).returncode == 0:
+        return [*namespace, "chroot", str(image), "/usr/bin/fedpipe"]
+    loader = next(image.glob("lib*/ld-linux*"))
+    libraries = {str(path.parent) for path in image.glob("lib/**/*.so*")}
+    return [str(loader), "--inhibit-cache", "--library-path", ":".join(sorted(libraries)), str(image / "usr/bin/fedpipe")]
 
 
 class Dockerfile(unittest.TestCase):
