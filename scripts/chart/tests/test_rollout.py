@@ -15,7 +15,7 @@ from live import SECRETS, Cluster, get, run, until  # noqa: E402
 
 CONTROL = [f"Deployment/fedpipe-{role}" for role in ("api", "profiler", "planner", "aggregator")]
 SITES = ("mail-1", "mail-2")
-ROUNDS, STEPS = 24, 30
+ROUNDS, STEPS = 16, 30
 
 
 class Rollout(unittest.TestCase):
