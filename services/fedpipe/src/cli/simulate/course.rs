@@ -341,6 +341,7 @@ impl<'a> Course<'a> {
             round: global.round,
             global: global.reference(),
             figure,
+            sites: self.job.active().cloned().collect(),
         };
         self.job.course = self.job.course.after(scored, &self.job.spec.rounds);
         let best = self.job.course.best.as_ref().map(|best| best.round);
