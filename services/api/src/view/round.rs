@@ -111,7 +111,7 @@ pub struct MetricsView {
     pub compute_seconds: Option<f64>,
     /// Tokens a second while training.
     pub tokens_per_second: Option<f64>,
-    /// Peak of the worker's heap, in bytes.
+    /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
     /// Bytes sent to object storage.
     pub bytes_up: u64,
