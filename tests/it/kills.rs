@@ -104,12 +104,13 @@ fn chosen(case: &str) -> bool {
 
 /// The points of this run: all, or one of each verb.
 fn points() -> Vec<Failpoint> {
-    // No undisturbed job comes there: cases of their own do, in `retention`, `wedge` and `replan`.
+    // No undisturbed job comes there: cases of their own do, in `retention`, `wedge`, `replan` and `rounds`.
     let by_hand = |point: &&Failpoint| {
         let name = point.name();
         (name.starts_with("api.") && !name.starts_with("api.submit"))
             || name.contains(".fail.")
             || name.contains(".refine.")
+            || **point == Failpoint::AggregatorCloseAfterWithdraw
     };
     let all = Failpoint::ALL.iter().filter(|point| !by_hand(point));
     if full() {
