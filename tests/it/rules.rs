@@ -49,6 +49,45 @@ impl Rules {
         tensors::read(&self.object(&summary["global"]).await)
     }
 
+    /// The digest of a job's adapter whose aggregator died with a merge in storage that is not committed.
+    async fn killed_in_its_fold(&self, job: &Value) -> String {
+        let (points, stored) = (self.fleet.points(), Failpoint::AggregatorFoldAfterArtifact);
+        points.arm(stored, Fate::Killed);
+        let id = self.fleet.api().submit(job).await;
+        let digest = self.fleet.api().succeeded(&id, END).await;
+        assert!(!points.disarm(stored, Fate::Killed), "not reached");
+        digest
+    }
+
+    /// A job with the plan of another, but `steps` steps of its first site.
+    async fn uneven_steps(&self, job: &Value, steps: u32) -> Value {
+        let first = self.fleet.api().submit(job).await;
+        self.fleet.api().succeeded(&first, END).await;
+        let key = format!("{first}.1");
+        let mut plan = self.wire.value("fedpipe_plans", &key).await;
+        let workers = plan["workers"].as_object_mut().unwrap();
+        workers.values_mut().next().unwrap()["local_steps"] = json!(steps);
+        self.wire.overwrite("fedpipe_plans", &key, &plan).await;
+        with(job.clone(), "plan_from", json!(first))
+    }
+
+    /// How far the sites of the first round went from where they started, each, in all weights.
+    async fn distances(&self, id: &str) -> Vec<f64> {
+        let start = self.merged(id, 0).await;
+        let mut all = Vec::new();
+        for worker in self.summary(id, 1).await["workers"].as_array().unwrap() {
+            let sent = tensors::read(&self.object(&worker["update"]).await);
+            let weights = start.iter().map(|(name, start)| {
+                let rows = |of: &tensors::Factors| [of.a.clone(), of.b.clone()].concat();
+                let both = rows(&sent[name]).into_iter().zip(rows(start));
+                both.map(|(now, before)| f64::from(now - before).powi(2))
+                    .sum::<f64>()
+            });
+            all.push(weights.sum::<f64>().sqrt());
+        }
+        all
+    }
+
     /// `Σ p·(A − A₀)` of one round for one weight: what the server's optimizer takes as its gradient.
     async fn change_of_a(
         &self,
@@ -142,7 +181,13 @@ async fn a_job_of_each_rule_ends_with_the_merge_that_the_rule_promises() {
     for rule in ["stack", "ffa", "slice", "fedit", "residual", "sum"] {
         let asked = rules.job(&json!({"strategy": rule}));
         let id = rules.fleet.api().submit(&asked).await;
-        rules.fleet.api().succeeded(&id, END).await;
+        let undisturbed = rules.fleet.api().succeeded(&id, END).await;
+        let again = with(asked, "plan_from", json!(id));
+        assert_eq!(
+            rules.killed_in_its_fold(&again).await,
+            undisturbed,
+            "{rule}"
+        );
         let (adapter, config) = exported(&rules.fleet, &id).await;
         let exact = ["stack", "ffa", "residual"].contains(&rule);
         for (name, factors) in &adapter {
@@ -257,6 +302,70 @@ async fn a_server_optimizer_s_moments_go_from_round_to_round_and_only_where_they
         text.contains("row fedit") && text.contains("a number for adapter.rank"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn with_fednova_a_site_of_more_steps_moves_the_merge_no_further() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let wire = Wire::tap(&fleet).await;
+    let rules = Rules { fleet, wire };
+    let asked = json!({"strategy": "fedit", "weighting": "equal", "normalize": "fednova"});
+    let asked = with(
+        rules.job(&asked),
+        "rounds",
+        json!({"count": 1, "quorum": "all"}),
+    );
+    let asked = rules.uneven_steps(&asked, 6).await;
+    let id = rules.fleet.api().submit(&asked).await;
+    rules.fleet.api().succeeded(&id, END).await;
+
+    let summary = rules.summary(&id, 1).await;
+    let sites = summary["workers"].as_array().unwrap();
+    let steps: Vec<f64> = sites
+        .iter()
+        .map(|site| site["metrics"]["steps"].as_f64().unwrap())
+        .collect();
+    assert_eq!(steps, [6.0, 2.0]);
+    let (start, merged) = (rules.merged(&id, 0).await, rules.merged(&id, 1).await);
+    for (name, start) in &start {
+        let mut expected: Vec<f64> = start.a.iter().map(|&value| f64::from(value)).collect();
+        for (site, steps) in sites.iter().zip(&steps) {
+            let sent = tensors::read(&rules.object(&site["update"]).await);
+            // Half of the merge each, and both as if they had trained the mean of the steps.
+            let share = 0.5 * 4.0 / steps;
+            let moved = expected.iter_mut().zip(&sent[name].a).zip(&start.a);
+            moved.for_each(|((sum, now), before)| *sum += share * f64::from(now - before));
+        }
+        let found: Vec<f64> = merged[name]
+            .a
+            .iter()
+            .map(|&value| f64::from(value))
+            .collect();
+        let off = tensors::off(&found, &expected);
+        assert!(off < 1e-6, "{name}: {off}");
+    }
+}
+
+#[tokio::test]
+async fn a_proximal_term_keeps_every_site_nearer_to_its_start() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let wire = Wire::tap(&fleet).await;
+    let rules = Rules { fleet, wire };
+    let mut distances = Vec::new();
+    for proximal in [0.0, 10.0] {
+        let mut asked = rules.job(&json!({"strategy": "fedit"}));
+        asked["adapter"]["rank_max"] = json!(4);
+        asked["adapter"]["alpha"] = json!(8.0);
+        asked["rounds"]["count"] = json!(1);
+        asked["training"]["local_steps"] = json!(8);
+        asked["training"]["proximal"] = json!(proximal);
+        let id = rules.fleet.api().submit(&asked).await;
+        rules.fleet.api().succeeded(&id, END).await;
+        distances.push(rules.distances(&id).await);
+    }
+    for (free, held) in distances[0].iter().zip(&distances[1]) {
+        assert!(*held > 0.0 && *held < 0.9 * free, "{held} beside {free}");
+    }
 }
 
 #[tokio::test]
