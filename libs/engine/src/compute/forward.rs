@@ -150,6 +150,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let config = model.config();
         let rope = Rope::new(packed.longest(), config.head_size, config.rope_theta);
+        workspace.begin(packed.tokens.len());
         Self {
             model,
             changes,

@@ -30,9 +30,6 @@ const LONG_SECONDS: f64 = 2.5;
 const LONG_ENOUGH_SECONDS: f64 = 0.1;
 /// but at most so often.
 const REPEATS: usize = 5;
-/// Lengths of the steps after the longest, in hundredths of it. Buffers are used again by steps that are
-/// at least half as long, so shorter steps after longer ones make a round hold the most that it can.
-const SHRINKING: [usize; 2] = [45, 20];
 /// Share of the memory that a predicted step may fill.
 pub(super) const FILL: f64 = 0.95;
 /// Records of the largest step that `auto` may plan.
@@ -213,9 +210,9 @@ impl Room<'_> {
         bytes.max().unwrap_or(0) as f64
     }
 
-    /// One round: a step of the longest rows that the job allows, then ever shorter ones, as a real round
-    /// mixes them; steps of mean length, which are timed; then the update's file. The rate is zero, so that
-    /// the adapter stays the job's start and the gradients' norms are those there.
+    /// One round: a step of the longest rows that the job allows, which holds the most that a mix of lengths does; steps
+    /// of mean length, which are timed; then the update's file. The rate is zero, so that the adapter stays the job's
+    /// start and the gradients' norms are those there.
     pub(super) fn round(
         &mut self,
         way: Way,
@@ -241,9 +238,6 @@ impl Room<'_> {
             Ok((seconds, step.tokens))
         };
         let (first, longest_tokens) = step(self, longest)?;
-        for hundredths in SHRINKING {
-            step(self, longest * hundredths / 100)?;
-        }
         let (seconds, tokens) = if first > LONG_SECONDS {
             (first, longest_tokens)
         } else {
