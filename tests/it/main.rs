@@ -17,6 +17,7 @@ mod grants;
 mod inputs;
 mod kills;
 mod memory;
+mod moved;
 mod network;
 mod offline;
 mod owners;

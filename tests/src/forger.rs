@@ -75,6 +75,7 @@ pub fn update(adapter: ArtifactRef) -> Update {
         bytes_up: 1,
         bytes_down: 1,
         control_bytes_up: 1,
+        energies: domain::energy::EnergyTable::default(),
     };
     Update { adapter, metrics }
 }

@@ -8,7 +8,11 @@
 //! with the present plan and were not judged before count. A round that did not ask a site says nothing of it, and
 //! an update that came late says nothing of the round in which it counts.
 
+mod moved;
+
 use serde::{Deserialize, Serialize};
+
+pub use moved::{AGREEMENT, Moved, moved};
 
 use crate::id::WorkerName;
 use crate::plan::{Plan, WorkerPlan};
@@ -157,12 +161,13 @@ fn larger(memory: Parted) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::adapter::RankTable;
     use crate::artifact::{ArtifactRef, Digest};
+    use crate::energy::EnergyTable;
     use crate::id::JobId;
     use crate::job::spec::{Base, Optimizer};
     use crate::plan::Prediction;
@@ -192,7 +197,7 @@ mod tests {
         }
     }
 
-    fn plan(from_round: u32) -> Plan {
+    pub fn plan(from_round: u32) -> Plan {
         let text = format!(
             r#"{{"job":"{}","version":1,"parent":null,"replayed_from":null,"from_round":{from_round},
                 "round_seconds":11.0,"deadline_seconds":60,"global":{{}},"workers":{{}},"excluded":[]}}"#,
@@ -203,7 +208,7 @@ mod tests {
         plan
     }
 
-    fn metrics(seconds: f64, tokens: u64, peak: u64) -> UpdateMetrics {
+    pub fn metrics(seconds: f64, tokens: u64, peak: u64) -> UpdateMetrics {
         UpdateMetrics {
             records: 40,
             tokens,
@@ -215,10 +220,11 @@ mod tests {
             bytes_up: 0,
             bytes_down: 0,
             control_bytes_up: 0,
+            energies: EnergyTable::default(),
         }
     }
 
-    fn rounds(metrics: &[UpdateMetrics]) -> Vec<Summary> {
+    pub fn rounds(metrics: &[UpdateMetrics]) -> Vec<Summary> {
         let artifact = ArtifactRef {
             key: String::new(),
             sha256: Digest::from_bytes(&[0; 32]),

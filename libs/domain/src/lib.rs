@@ -6,7 +6,9 @@
 pub mod adapter;
 pub mod artifact;
 pub mod cause;
+pub mod correlation;
 pub mod drift;
+pub mod energy;
 pub mod fleet;
 pub mod grant;
 pub mod id;

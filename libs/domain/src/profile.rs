@@ -270,6 +270,9 @@ pub struct Profile {
     /// The last round of the job after which the site was taken for another machine; 0: none.
     #[serde(default)]
     pub settled_to: u32,
+    /// The last round of the job by which its importance was brought up to date; 0: none.
+    #[serde(default)]
+    pub weighed_to: u32,
 }
 
 impl Profile {

@@ -11,6 +11,7 @@ pub use score::Score;
 use crate::adapter::RankTable;
 use crate::artifact::ArtifactRef;
 use crate::cause::SiteTrouble;
+use crate::energy::EnergyTable;
 use crate::id::{Epoch, WorkerName};
 use crate::plan::{PlanVersion, WorkerPlan};
 use crate::time::UnixMillis;
@@ -51,6 +52,9 @@ pub struct UpdateMetrics {
     pub bytes_down: u64,
     /// Bytes sent on the message bus since the task began: beats, progress, acknowledgements.
     pub control_bytes_up: u64,
+    /// How strongly the loss pulled at each weight that was trained, by the smoothed gradient of the last steps.
+    #[serde(default, skip_serializing_if = "EnergyTable::is_empty")]
+    pub energies: EnergyTable,
 }
 
 impl UpdateMetrics {
@@ -63,10 +67,9 @@ impl UpdateMetrics {
             ("tokens_per_second", self.tokens_per_second),
         ];
         let wrong = |figure: f64| !figure.is_finite() || figure < 0.0;
-        figures
-            .into_iter()
-            .find(|(_, figure)| wrong(*figure))
-            .map(|(name, _)| name)
+        let found = figures.into_iter().find(|(_, figure)| wrong(*figure));
+        let energies = (!self.energies.is_legal()).then_some("energies");
+        found.map(|(name, _)| name).or(energies)
     }
 
     /// The name of the first count that the plan does not allow, if any: what a site claims to have
@@ -220,6 +223,9 @@ pub struct Summary {
     pub overhead_seconds: f64,
     /// Share of the merged change's energy that the kept rank does not hold.
     pub dropped_energy: f64,
+    /// How strongly the loss pulled at each weight: the sites' mean by their shares.
+    #[serde(default, skip_serializing_if = "EnergyTable::is_empty")]
+    pub energies: EnergyTable,
     /// Whom the round asked, ordered by name; empty: every planned site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<WorkerName>,
@@ -230,6 +236,20 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Puts the fleet's mean in the place of each site's energies, of the weights that are `trained`. A late update
+    /// says nothing of this round.
+    #[must_use]
+    pub fn with_mean_energies(mut self, trained: &RankTable) -> Self {
+        let in_time = self.workers.iter().filter(|one| one.trained_in.is_none());
+        let mean = EnergyTable::mean(in_time.map(|one| (one.weight, &one.metrics.energies)));
+        let known = mean.known().filter(|(name, _)| trained.rank(*name) > 0);
+        self.energies = known.collect();
+        for one in &mut self.workers {
+            one.metrics.energies = EnergyTable::default();
+        }
+        self
+    }
+
     /// What a worker trained in this very round: not a late update, which belongs to the round, and to the
     /// plan, that it was trained in.
     #[must_use]
@@ -281,6 +301,7 @@ pub(crate) mod tests {
             bytes_up: 1,
             bytes_down: 1,
             control_bytes_up: 1,
+            energies: EnergyTable::default(),
         };
         Update { adapter, metrics }
     }

@@ -132,7 +132,7 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
         return Ok(true);
     }
     learn::from_job(profiler, &mut profile, &from).await?;
-    (profile.refined_to, profile.settled_to) = (0, 0);
+    (profile.refined_to, profile.settled_to, profile.weighed_to) = (0, 0, 0);
     profiler.profiles.put(&own, &profile).await?;
     job.say(Event::Reused {
         site: worker.clone(),

@@ -1,6 +1,10 @@
 //! Reading the rounds of a job, and teaching a profile by them.
 
+use std::collections::BTreeMap;
+
 use contract::topology::{plan_key, round_key};
+use domain::adapter::WeightName;
+use domain::drift::Moved;
 use domain::id::{JobId, WorkerName};
 use domain::job::spec::Training;
 use domain::plan::{Plan, PlanVersion};
@@ -76,6 +80,23 @@ pub fn teach(
         .filter_map(|round| of(plan, training, &worker, round));
     if let Some(last) = own.next_back().filter(|_| drifted) {
         settle(profile, last);
+    }
+}
+
+/// Brings what its weights are worth up to date, by how the fleet's energies have grown since; a weight of which nothing
+/// is known keeps its share. Told twice, it does nothing the second time.
+pub fn weigh(profile: &mut Profile, moved: &Moved) {
+    if moved.last <= profile.weighed_to {
+        return;
+    }
+    profile.weighed_to = moved.last;
+    let grown: BTreeMap<WeightName, f64> = moved.grown.iter().copied().collect();
+    let importance = profile.measurement.importance.iter_mut();
+    for weight in importance.flat_map(|importance| &mut importance.weights) {
+        let factor = grown.get(&weight.name).copied().unwrap_or(1.0);
+        for energy in &mut weight.energies {
+            *energy = (f64::from(*energy) * factor) as f32;
+        }
     }
 }
 

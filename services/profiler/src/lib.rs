@@ -18,4 +18,4 @@ pub use app::run;
 pub use config::Config;
 pub use error::Error;
 pub use handlers::measuring::probe;
-pub use learn::teach;
+pub use learn::{teach, weigh};

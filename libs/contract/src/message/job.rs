@@ -119,6 +119,13 @@ pub enum Event {
         #[serde(default)]
         by: Option<Parted>,
     },
+    /// What the weights are worth is another order than when the plan was made; it is looked at again.
+    ImportanceMoved {
+        /// The round that the last two were held against.
+        since: u32,
+        /// Rank correlation of the last round with it.
+        agreement: f64,
+    },
     /// Stopped by a person.
     Paused,
     /// Going on after a pause.
@@ -167,6 +174,7 @@ impl Event {
             Self::Lost { .. } => "lost",
             Self::Reused { .. } => "reused",
             Self::Drifted { .. } => "drifted",
+            Self::ImportanceMoved { .. } => "importance-moved",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::Finished { .. } => "finished",
@@ -192,7 +200,8 @@ impl Event {
 impl Message for JobEvent {
     const KIND: &'static str = "job-event";
     // 2: asked, credited, stopped, kept; reused, and by how much a site drifted.
-    const VERSION: u16 = 2;
+    // 3: importance-moved.
+    const VERSION: u16 = 3;
     const OLDEST: u16 = 1;
 
     fn subject(&self) -> String {

@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contract::message::job::{Event, JobEvent};
-use contract::message::report::{Evaluated, Probed};
+use contract::message::report::{Evaluated, Probed, Updated};
 use contract::message::task::{Probe, Train};
 use contract::{DecodeError, Message};
 use domain::adapter::RankTable;
+use domain::energy::EnergyTable;
 use domain::job::Strategy;
 use domain::job::spec::{Compute, Importance};
 
@@ -131,13 +132,24 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     train.strategy = Strategy::Product;
     train.live = RankTable::default();
     assert_eq!(read_old::<Train>(1), train);
+    let mut updated = samples::updated();
+    updated.update.metrics.energies = EnergyTable::default();
+    assert_eq!(read_old::<Updated>(1), updated);
+    for event in samples::events() {
+        if !matches!(event.event, Event::ImportanceMoved { .. }) {
+            let variant = format!(".{}", event.event.name());
+            assert_eq!(read_variant::<JobEvent>(2, &variant), event);
+        }
+    }
     for mut event in samples::events() {
         match &mut event.event {
             Event::Opened { asked, .. } => asked.clear(),
             Event::Closed { credited, .. } => credited.clear(),
             Event::Finished { kept, .. } => *kept = None,
             Event::Drifted { by, .. } => *by = None,
-            Event::Stopped { .. } | Event::Reused { .. } => continue,
+            Event::Stopped { .. } | Event::Reused { .. } | Event::ImportanceMoved { .. } => {
+                continue;
+            }
             _ => {}
         }
         let variant = format!(".{}", event.event.name());

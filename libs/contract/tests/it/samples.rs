@@ -125,6 +125,10 @@ pub fn events() -> Vec<JobEvent> {
                 observed: 12.5,
             }),
         },
+        Event::ImportanceMoved {
+            since: 2,
+            agreement: 0.25,
+        },
         Event::Paused,
         Event::Resumed,
         Event::Finished {
@@ -369,6 +373,9 @@ pub fn updated() -> Updated {
                 bytes_up: 100_000,
                 bytes_down: 200_000,
                 control_bytes_up: 3000,
+                energies: [(WeightName::new(1, Projection::Gate), 0.5)]
+                    .into_iter()
+                    .collect(),
             },
         },
     }

@@ -115,6 +115,12 @@ impl Adapter {
     pub fn scale(&self) -> f64 {
         self.alpha / f64::from(self.rank_max)
     }
+
+    /// Whether a plan depends on what each weight is worth: ranks are the planner's, and it may tell weights apart.
+    #[must_use]
+    pub fn follows_importance(&self) -> bool {
+        self.importance != Importance::Uniform && self.rank.fixed().is_none()
+    }
 }
 
 /// How a site trains.

@@ -26,6 +26,12 @@ impl AdamW {
         self.steps
     }
 
+    /// The smoothed gradients, and what they are to be divided by because they started at zero.
+    pub(crate) fn first_moments(&self, options: &Options) -> (&Changes, f64) {
+        let power = f64::from(options.betas.0).powf(self.steps as f64);
+        (&self.first, 1.0 - power)
+    }
+
     /// Moves `values` against `gradient`, which is multiplied by `factor` first.
     pub(crate) fn step(
         &mut self,

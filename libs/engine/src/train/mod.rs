@@ -7,6 +7,7 @@
 //! Does not: choose batches, keep a schedule (each step is told its rate), or touch the base.
 
 mod adamw;
+mod energies;
 mod trainer;
 
 mod gate;

@@ -1,6 +1,9 @@
 //! One step after another on one adapter.
 
+use domain::energy::EnergyTable;
+
 use super::adamw::AdamW;
+use super::energies::energies;
 use super::{Error, Options};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Keep, Learn, Packed, Workspace};
@@ -92,6 +95,14 @@ impl<'m> Trainer<'m> {
     /// None that the trainer's own factors could cause.
     pub fn adapter(&self) -> Result<Adapter, adapter::Error> {
         self.changes.to_adapter(self.model)
+    }
+
+    /// How strongly the loss pulled at each weight, as the last steps' gradients saw it; nothing is known
+    /// before the first step.
+    #[must_use]
+    pub fn energies(&self) -> EnergyTable {
+        let (first, corrected) = self.optimizer.first_moments(&self.options);
+        energies(self.model, &self.changes, first, corrected)
     }
 
     /// The gradient of the batch's mean loss, in the shape of the adapter.

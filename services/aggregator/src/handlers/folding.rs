@@ -7,6 +7,7 @@ use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
 use domain::artifact::ArtifactRef;
+use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::object;
@@ -75,6 +76,7 @@ pub async fn handle(
         folded,
     };
     let summary = summarize(job.job(), decided, merged, job.now());
+    let summary = summary.with_mean_energies(&plan.global);
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
@@ -253,6 +255,7 @@ fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> S
         seconds,
         overhead_seconds: (seconds - slowest).max(0.0),
         dropped_energy: merged.folded.dropped_energy,
+        energies: EnergyTable::default(),
         asked: decided.closed.asked.clone(),
         workers,
         missing: decided.closed.missing.clone(),

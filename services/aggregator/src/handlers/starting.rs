@@ -47,6 +47,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         seconds: now.seconds_since(job.job().phase_since),
         overhead_seconds: 0.0,
         dropped_energy: 0.0,
+        energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),

@@ -89,12 +89,14 @@ pub const LOOKS: u32 = 8;
 pub struct Reasons {
     /// A site drifted.
     pub drifted: bool,
+    /// What the weights are worth is another order.
+    pub moved: bool,
     /// The job replays another, whose next plan begins here.
     pub replayed: bool,
 }
 
-/// Whether the plan is looked at again before the next round opens: a site drifted, or one takes part that
-/// the plan neither uses nor excludes. A job that replays another's plans has the other's and nothing else.
+/// Whether the plan is looked at again before the next round opens: a site drifted, the weights' importance moved, or
+/// a site takes part that the plan neither uses nor excludes. A job that replays another's plans has the other's and nothing else.
 #[must_use]
 pub fn looks_again(job: &Job, plan: &Plan, reasons: Reasons) -> bool {
     if job.looks.times >= LOOKS {
@@ -108,7 +110,7 @@ pub fn looks_again(job: &Job, plan: &Plan, reasons: Reasons) -> bool {
         excluded || plan.workers.contains_key(worker)
     };
     let unnamed = job.active().any(|worker| !named(worker));
-    reasons.drifted || unnamed
+    reasons.drifted || reasons.moved || unnamed
 }
 
 /// The same, with a look at the plan before the next round opens. What opens none stays.

@@ -210,6 +210,7 @@ mod tests {
             bytes_up: 1,
             bytes_down: 1,
             control_bytes_up: 1,
+            energies: domain::energy::EnergyTable::default(),
         };
         let adapter = artifact(byte);
         Update { adapter, metrics }

@@ -1,6 +1,7 @@
 //! Whether the next round opens with the present plan, or the plan is looked at first.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use contract::topology::{plan_key, profile_key, round_key};
 use domain::drift;
@@ -36,10 +37,8 @@ pub async fn before(
     if job.looks.times >= follow::LOOKS {
         return Ok(next);
     }
-    let reasons = Reasons {
-        drifted: drifted(aggregator, job, plan, round.saturating_sub(1)).await?,
-        replayed: replayed(aggregator, job, plan, *round).await?,
-    };
+    let mut reasons = found(aggregator, job, plan, round.saturating_sub(1)).await?;
+    reasons.replayed = replayed(aggregator, job, plan, *round).await?;
     if !follow::looks_again(job, plan, reasons) {
         return Ok(next);
     }
@@ -47,27 +46,23 @@ pub async fn before(
     Ok(follow::by_way_of_the_plan(next, deadline))
 }
 
-/// Whether a site drifted by the last rounds up to this one.
-async fn drifted(
+/// What the last rounds up to this one say: whether a site drifted, whether the weights' importance moved.
+async fn found(
     aggregator: &Aggregator,
     job: &Job,
     plan: &Plan,
     last: u32,
-) -> Result<bool, Error> {
+) -> Result<Reasons, Error> {
     if job.spec.plan_from.is_some() || last == 0 {
-        return Ok(false);
+        return Ok(Reasons::default());
     }
     // Those that were committed with this plan and not judged before; a few before the last, for sites that
     // miss some, and more where a round asks few of them.
     let planned = plan.workers.len();
     let window = drift::window(planned, job.spec.rounds.sample.of(planned));
-    let first = last.saturating_sub(window).max(1);
-    let first = first.max(plan.from_round).max(job.looks.after + 1);
-    let mut rounds: Vec<Summary> = Vec::new();
-    for round in first..=last {
-        let stored = aggregator.rounds.get(&round_key(&job.id, round)).await?;
-        rounds.extend(stored.map(|(summary, _)| summary));
-    }
+    let of_the_plan = plan.from_round.max(job.looks.after + 1);
+    let first = last.saturating_sub(window).max(1).max(of_the_plan);
+    let rounds = committed(aggregator, job, first..=last).await?;
     let mut lengths: BTreeMap<&WorkerName, f64> = BTreeMap::new();
     for worker in plan.workers.keys() {
         let key = profile_key(&job.id, worker);
@@ -77,7 +72,27 @@ async fn drifted(
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
     let drifted = drift::judge(plan, &rounds, job.looks.after, mean_tokens);
-    Ok(!drifted.is_empty())
+    let mut since = committed(aggregator, job, of_the_plan..=of_the_plan.min(first - 1)).await?;
+    since.extend(rounds);
+    let moved = drift::moved(plan, &since, job.looks.after);
+    Ok(Reasons {
+        drifted: !drifted.is_empty(),
+        moved: job.spec.adapter.follows_importance() && moved.is_some(),
+        replayed: false,
+    })
+}
+
+async fn committed(
+    aggregator: &Aggregator,
+    job: &Job,
+    numbers: RangeInclusive<u32>,
+) -> Result<Vec<Summary>, Error> {
+    let mut rounds = Vec::new();
+    for round in numbers {
+        let stored = aggregator.rounds.get(&round_key(&job.id, round)).await?;
+        rounds.extend(stored.map(|(summary, _)| summary));
+    }
+    Ok(rounds)
 }
 
 /// Whether the job whose plans are replayed has another one from this round on.

@@ -206,6 +206,7 @@ mod tests {
             bytes_up: 2,
             bytes_down: 3,
             control_bytes_up: 4,
+            energies: domain::energy::EnergyTable::default(),
         };
         Summary {
             round: 1,
@@ -217,6 +218,7 @@ mod tests {
             seconds: 2.0,
             overhead_seconds: 0.5,
             dropped_energy: f64::NAN,
+            energies: domain::energy::EnergyTable::default(),
             asked: vec!["a".parse().expect("legal")],
             workers: vec![WorkerRound {
                 worker: "a".parse().expect("legal"),

@@ -76,6 +76,7 @@ fn summary(round: u32, global: ArtifactRef) -> Summary {
         seconds: 1.0,
         overhead_seconds: f64::NAN,
         dropped_energy: 0.0,
+        energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),

@@ -31,6 +31,17 @@ pub fn event(event: &Event) -> String {
             text(detail.get("from"))
         ),
         "drifted" => drifted(detail),
+        "importance-moved" => format!(
+            "the weights' importance moved (rank correlation {:.2} with round {}): the plan is looked at again",
+            detail
+                .get("agreement")
+                .and_then(Value::as_f64)
+                .unwrap_or_default(),
+            detail
+                .get("since")
+                .and_then(Value::as_u64)
+                .unwrap_or_default(),
+        ),
         "failed" => format!(
             "failed: {}",
             text(detail.get("cause").and_then(|cause| cause.get("message")))

@@ -161,6 +161,7 @@ fn profile(name: WorkerName, stream: &mut Stream, spectra: &[WeightImportance]) 
         modes,
         refined_to: 0,
         settled_to: 0,
+        weighed_to: 0,
     }
 }
 

@@ -174,6 +174,7 @@ pub fn profile(worker: WorkerName, measurement: Measurement) -> Result<Profile, 
         modes,
         refined_to: 0,
         settled_to: 0,
+        weighed_to: 0,
     })
 }
 

@@ -10,9 +10,11 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
-use domain::drift::{self, Drift};
+use domain::drift::{self, Drift, Moved};
 use domain::id::WorkerName;
-use domain::job::{Looks, Phase, Resume};
+use domain::job::{Job, Looks, Phase, Resume};
+use domain::plan::Plan;
+use domain::round::Summary;
 use domain::time::UnixMillis;
 
 use super::measuring::{Measured, measure};
@@ -25,8 +27,15 @@ pub async fn handle(
     resume: Resume,
     deadline: UnixMillis,
 ) -> Result<Next, Error> {
-    let drifted = refined(profiler, job, &resume).await?;
+    let Found { drifted, moved } = refined(profiler, job, &resume).await?;
     hit(Failpoint::ProfilerRefineAfterProfiles);
+    if let Some(Moved {
+        since, agreement, ..
+    }) = moved
+    {
+        tracing::info!(job = %job.job().id, since, agreement, "importance moved");
+        job.say(Event::ImportanceMoved { since, agreement }).await?;
+    }
     for Drift { worker, by } in drifted {
         tracing::info!(job = %job.job().id, %worker, ?by, "drifted");
         job.say(Event::Drifted {
@@ -53,14 +62,21 @@ pub async fn handle(
     Ok(Next::Again)
 }
 
-/// Refines the profile of every planned site by the rounds so far; who drifted.
-async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Vec<Drift>, Error> {
+/// What the rounds so far say of the plan.
+#[derive(Default)]
+struct Found {
+    drifted: Vec<Drift>,
+    moved: Option<Moved>,
+}
+
+/// Refines the profile of every planned site by the rounds so far.
+async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Found, Error> {
     let job = job.job();
     let Some(version) = job.plan else {
-        return Ok(Vec::new());
+        return Ok(Found::default());
     };
     let Some((plan, _)) = profiler.plans.get(&plan_key(&job.id, version)).await? else {
-        return Ok(Vec::new());
+        return Ok(Found::default());
     };
     let first = plan
         .from_round
@@ -75,6 +91,7 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
     let drifted = drift::judge(&plan, &rounds, job.looks.after, mean_tokens);
+    let moved = moved(profiler, job, &plan, &rounds).await?;
     let training = &job.spec.training;
     for worker in lengths.keys() {
         let key = profile_key(&job.id, worker);
@@ -84,11 +101,31 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
         let before = profile.clone();
         let has_drifted = drifted.iter().any(|drift| drift.worker == *worker);
         learn::teach(&mut profile, &plan, training, &rounds, has_drifted);
+        if let Some(moved) = &moved {
+            learn::weigh(&mut profile, moved);
+        }
         if profile != before {
             profiler.profiles.put(&key, &profile).await?;
         }
     }
-    Ok(drifted)
+    Ok(Found { drifted, moved })
+}
+
+/// Whether the importance of weights moved since the plan's first round, for a job whose plan depends on it.
+async fn moved(
+    profiler: &Profiler,
+    job: &Job,
+    plan: &Plan,
+    rounds: &[Summary],
+) -> Result<Option<Moved>, Error> {
+    if !job.spec.adapter.follows_importance() || job.spec.plan_from.is_some() {
+        return Ok(None);
+    }
+    let first = plan.from_round.max(job.looks.after + 1);
+    let mut since = learn::rounds(profiler, &job.id, first, first).await?;
+    let later = rounds.iter().filter(|round| round.round > first);
+    since.extend(later.cloned());
+    Ok(drift::moved(plan, &since, job.looks.after))
 }
 
 /// Sites that take part and were never measured for this job: those that came back.

@@ -1,13 +1,14 @@
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
+use domain::drift::Moved;
 use domain::id::JobId;
 use domain::job::spec::{Base, Optimizer, Training};
 use domain::plan::{Plan, Prediction};
-use domain::profile::{Measurement, Mode};
+use domain::profile::{Importance, ImportanceMethod, Measurement, Mode, WeightImportance};
 use domain::round::Summary;
 
 use super::*;
-use crate::learn::from_rounds;
+use crate::learn::{from_rounds, weigh};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -67,6 +68,7 @@ fn profile() -> Profile {
         modes: vec![fitted(false, 1.0), fitted(true, 1.5)],
         refined_to: 0,
         settled_to: 0,
+        weighed_to: 0,
     }
 }
 
@@ -105,6 +107,7 @@ fn metrics(seconds: f64, peak_mib: f64) -> UpdateMetrics {
         bytes_up: 0,
         bytes_down: 0,
         control_bytes_up: 0,
+        energies: domain::energy::EnergyTable::default(),
     }
 }
 
@@ -259,4 +262,35 @@ fn a_late_update_teaches_nothing_of_the_plan_under_which_it_counts() {
     assert_eq!(taught, profile());
     from_rounds(&mut taught, &second, &training, &[summary(2, None)]);
     close(step(&taught, false), 1.2);
+}
+
+#[test]
+fn importance_follows_what_the_fleet_saw_grow_once_for_each_round() {
+    let gate = |layer| WeightName::new(layer, Projection::Gate);
+    let weight = |layer| WeightImportance {
+        name: gate(layer),
+        energies: vec![2.0, 1.0],
+    };
+    let mut profile = profile();
+    profile.measurement.importance = Some(Importance {
+        method: ImportanceMethod::Sketch,
+        weights: vec![weight(0), weight(1)],
+        agreement: 0.9,
+        records: 8,
+    });
+    let moved = Moved {
+        since: 1,
+        last: 4,
+        agreement: 0.1,
+        grown: vec![(gate(1), 3.0)],
+    };
+    let energies = |profile: &Profile| -> Vec<Vec<f32>> {
+        let importance = profile.measurement.importance.iter();
+        let weights = importance.flat_map(|importance| &importance.weights);
+        weights.map(|weight| weight.energies.clone()).collect()
+    };
+    for _ in 0..2 {
+        weigh(&mut profile, &moved);
+        assert_eq!(energies(&profile), [[2.0, 1.0], [6.0, 3.0]]);
+    }
 }

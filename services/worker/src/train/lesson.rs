@@ -9,6 +9,7 @@ use chassis::memory;
 use chassis::telemetry::{self, Metric};
 use contract::message::task::Train;
 use domain::cause::Trouble;
+use domain::energy::EnergyTable;
 use domain::fleet::Stage;
 use domain::job::aggregation::Trains;
 use domain::job::spec::{Order, Training};
@@ -121,8 +122,9 @@ impl Lesson {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
         }
+        let energies = trainer.energies();
         let update = finish(trainer, trained)?;
-        let metrics = sums.metrics();
+        let metrics = sums.metrics(energies);
         Ok(Trained { update, metrics })
     }
 
@@ -218,7 +220,7 @@ impl Sums {
         self.seconds += seconds;
     }
 
-    fn metrics(&self) -> UpdateMetrics {
+    fn metrics(&self, energies: EnergyTable) -> UpdateMetrics {
         UpdateMetrics {
             records: self.records,
             tokens: self.tokens,
@@ -230,6 +232,7 @@ impl Sums {
             bytes_up: 0,
             bytes_down: 0,
             control_bytes_up: 0,
+            energies,
         }
     }
 }

@@ -89,6 +89,7 @@ mod tests {
             bytes_up: 0,
             bytes_down: 7,
             control_bytes_up: 3,
+            energies: domain::energy::EnergyTable::default(),
         }
     }
 

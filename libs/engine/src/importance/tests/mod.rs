@@ -59,15 +59,20 @@ fn run(model: &Model, settings: &Settings<'_>) -> Importance {
     measure(model, settings, &batches(), &Control::new()).unwrap()
 }
 
-/// The whole gradient of each weight: an adapter whose A is the identity has it as that of its B.
-fn dense(model: &Model) -> Vec<(WeightShape, Mat<f64>)> {
+/// An adapter of every weight that changes nothing yet, whose A are the identity.
+fn identities(model: &Model) -> Adapter {
     let whole = model.weights().into_iter().map(|shape| {
         let identity = |i: usize| f32::from(u8::from(i / shape.inp == i % shape.inp));
         let a = (0..shape.inp * shape.inp).map(identity).collect();
         let b = vec![0.0; shape.out * shape.inp];
         Factors::new(shape, shape.inp as u16, a, b).unwrap()
     });
-    let adapter = Adapter::new(1.0, whole).unwrap();
+    Adapter::new(1.0, whole).unwrap()
+}
+
+/// The whole gradient of each weight: an adapter whose A is the identity has it as that of its B.
+fn dense(model: &Model) -> Vec<(WeightShape, Mat<f64>)> {
+    let adapter = identities(model);
     let mut trainer = Trainer::new(model, &adapter, Options::default()).unwrap();
     let mut mean: Vec<(WeightShape, Mat<f64>)> = Vec::new();
     let count = batches().len() as f64;
@@ -290,4 +295,25 @@ fn memory_is_as_predicted() {
         0.85 * got < held && held < 1.15 * most,
         "{got} to {most}, held {held}"
     );
+}
+
+/// Through an A that is the identity training sees the whole gradient, and its energy is what the importance adds up to.
+#[test]
+fn a_step_of_training_sees_the_energy_of_each_weight() {
+    let model = tiny(1);
+    let adapter = identities(&model);
+    let mut trainer = Trainer::new(&model, &adapter, Options::default()).unwrap();
+    assert!(trainer.energies().is_empty(), "before the first step");
+    let batch = batches().remove(0);
+    let gradient = trainer.gradient_of(&batch).unwrap();
+    // So small a rate leaves A where it is.
+    trainer.step(&batch, 1e-12, &Control::new()).unwrap();
+    let seen: Vec<_> = trainer.energies().known().collect();
+    assert_eq!(seen.len(), model.weights().len());
+    for (name, energy) in seen {
+        let whole = gradient.get(name).unwrap().b().iter();
+        let whole: f64 = whole.map(|g| f64::from(*g) * f64::from(*g)).sum();
+        let off = (f64::from(energy) / whole - 1.0).abs();
+        assert!(off < 1e-4, "{name}: {energy}, want {whole}");
+    }
 }

@@ -58,7 +58,11 @@ fn without_b(mut job: Job) -> Job {
 }
 
 fn reasons(drifted: bool, replayed: bool) -> Reasons {
-    Reasons { drifted, replayed }
+    Reasons {
+        drifted,
+        replayed,
+        ..Reasons::default()
+    }
 }
 
 #[test]
@@ -66,6 +70,11 @@ fn a_plan_is_looked_at_again_for_a_site_that_drifted_or_that_it_does_not_name() 
     let (quiet, drifted) = (reasons(false, false), reasons(true, false));
     assert!(!looks_again(&without_b(job(false)), &plan(), quiet));
     assert!(looks_again(&without_b(job(false)), &plan(), drifted));
+    let moved = Reasons {
+        moved: true,
+        ..quiet
+    };
+    assert!(looks_again(&without_b(job(false)), &plan(), moved));
     assert!(looks_again(&job(false), &plan(), quiet));
     // One that it has excluded was looked at already.
     let mut excluding = plan();

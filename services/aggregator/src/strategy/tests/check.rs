@@ -167,6 +167,7 @@ fn shares_go_by_samples_tokens_or_neither() {
                 bytes_up: 1,
                 bytes_down: 1,
                 control_bytes_up: 0,
+                energies: domain::energy::EnergyTable::default(),
             },
         },
         credit: None,

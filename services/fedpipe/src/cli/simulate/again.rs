@@ -24,6 +24,9 @@ pub struct Look {
     pub after: u32,
     /// Who drifted, and by how much in the last round.
     pub drifted: BTreeMap<WorkerName, Parted>,
+    /// Rank correlation of the weights' importance with that of the plan's first round, if it moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<f64>,
     /// Why the plan stays; absent if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stays: Option<String>,
@@ -55,8 +58,11 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
     let window = drift::window(planned, job.spec.rounds.sample.of(planned));
     let old = |round: &Summary| round.round < after.saturating_sub(window);
     let few = rounds.partition_point(old);
+    let followed = simulated.job.spec.adapter.follows_importance();
+    let moved = drift::moved(plan, rounds, job.looks.after).filter(|_| followed);
     let reasons = Reasons {
         drifted: !judge(rounds.get(few..).unwrap_or_default()).is_empty(),
+        moved: moved.is_some(),
         ..Reasons::default()
     };
     if !follow::looks_again(job, plan, reasons) {
@@ -67,6 +73,9 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
     for (worker, profile) in &mut profiles {
         let has = drifted.iter().any(|drift| drift.worker == *worker);
         profiler::teach(profile, plan, &job.spec.training, rounds, has);
+        if let Some(moved) = &moved {
+            profiler::weigh(profile, moved);
+        }
     }
     let request = Request {
         job: &job.id,
@@ -91,6 +100,7 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
     let look = Look {
         after,
         drifted: drifted.into_iter().map(by).collect(),
+        moved: moved.map(|moved| moved.agreement),
         stays,
         plan,
     };
@@ -118,7 +128,10 @@ impl Look {
             let (predicted, observed) = (by.predicted, by.observed);
             format!("{worker} took {observed:.1} s instead of {predicted:.1} s")
         });
-        let said: Vec<String> = said.collect();
+        let moved = self.moved.map(|agreement| {
+            format!("the weights' importance moved (rank correlation {agreement:.2})")
+        });
+        let said: Vec<String> = said.chain(moved).collect();
         let outcome = match (&self.plan, &self.stays) {
             (Some(plan), _) => format!("plan {}: {}", plan.version.0, plan.replaces.join("; ")),
             (None, Some(why)) => format!("the plan stays: {why}"),

@@ -11,6 +11,7 @@ use chassis::clock::Stopwatch;
 use domain::adapter::RankTable;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::drift;
+use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
@@ -279,7 +280,7 @@ impl<'a> Course<'a> {
         }
         let computing = workers.iter().map(|own| own.metrics.compute_seconds);
         let seconds = self.clock - began_at;
-        self.recent.push_back(Summary {
+        let summary = Summary {
             round: global.round,
             global: global.reference(),
             side: global.side.clone(),
@@ -289,10 +290,13 @@ impl<'a> Course<'a> {
             seconds,
             overhead_seconds: seconds - computing.fold(0.0, f64::max),
             dropped_energy: merged.folded.dropped_energy,
+            energies: EnergyTable::default(),
             asked: Vec::new(),
             workers,
             missing: Vec::new(),
-        });
+        };
+        let trained = &self.simulated.plan().global;
+        self.recent.push_back(summary.with_mean_energies(trained));
         if self.recent.len() > drift::RECENT as usize {
             self.recent.pop_front();
         }

@@ -74,6 +74,7 @@ pub(super) fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile)
         }],
         refined_to: 0,
         settled_to: 0,
+        weighed_to: 0,
     };
     (worker, profile)
 }

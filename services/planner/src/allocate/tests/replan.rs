@@ -143,3 +143,34 @@ fn a_plan_without_a_parent_is_a_first_one() {
     };
     assert_eq!(*plan, allocate(&request).expect("possible"));
 }
+
+#[test]
+fn a_weight_that_became_worth_more_gets_the_rank_of_one_that_became_worth_less() {
+    let (name, mut profile) = narrow("a", Some(0.9));
+    let parent = plan(&spec(), &[(name.clone(), profile.clone())], 1).expect("possible");
+    let importance = profile.measurement.importance.as_mut().expect("measured");
+    let mut energies: Vec<Vec<f32>> = Vec::new();
+    energies.extend(
+        importance
+            .weights
+            .iter()
+            .map(|weight| weight.energies.clone()),
+    );
+    let turned = importance
+        .weights
+        .iter_mut()
+        .zip(energies.into_iter().rev());
+    turned.for_each(|(weight, energies)| weight.energies = energies);
+    let next = replaced(&parent, &[(name, profile)]);
+    let rank = |plan: &Plan, layer| {
+        let name = WeightName::new(layer, Projection::Q);
+        of(plan, "a").ranks.rank(name)
+    };
+    assert!(rank(&parent, 0) > rank(&parent, LAYERS - 1));
+    assert!(rank(&next, 0) < rank(&next, LAYERS - 1));
+    assert!(
+        next.replaces[0].contains("less time"),
+        "{:?}",
+        next.replaces
+    );
+}
