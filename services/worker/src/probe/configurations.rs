@@ -54,7 +54,13 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
 #[must_use]
 pub fn fewer(rank_max: u16) -> Vec<Configuration> {
     let low = low(rank_max);
-    distinct([(1, low, 4), (1, rank_max, 1), (2, low, 1), (4, rank_max, 1)])
+    distinct([
+        (1, low, 4),
+        (1, rank_max, 1),
+        (2, low, 1),
+        (4, rank_max, 1),
+        (8, low, 1),
+    ])
 }
 
 const fn low(rank_max: u16) -> u16 {

@@ -30,6 +30,10 @@ const LONG_SECONDS: f64 = 2.5;
 const LONG_ENOUGH_SECONDS: f64 = 0.1;
 /// but at most so often.
 const REPEATS: usize = 5;
+/// So often at least, unless that takes longer than
+const TO_COMPARE: usize = 3;
+/// this.
+const WORTH_REPEATING_SECONDS: f64 = 1.0;
 /// Share of the memory that a predicted step may fill.
 pub(super) const FILL: f64 = 0.95;
 /// Records of the largest step that `auto` may plan.
@@ -317,19 +321,24 @@ impl Measured {
     }
 }
 
-/// The median of some work's times, in seconds, and its tokens.
+/// The median of some work's times, in seconds, and its tokens: the lower one of two, since a disturbance only makes
+/// work slower.
 pub(super) fn median(
     mut work: impl FnMut() -> Result<(f64, usize), Failure>,
 ) -> Result<(f64, usize), Failure> {
     let (mut times, mut spent, mut tokens) = (Vec::new(), 0.0, 0);
-    while times.len() < REPEATS && spent < LONG_ENOUGH_SECONDS {
+    let more = |times: usize, spent: f64| {
+        spent < LONG_ENOUGH_SECONDS || (times < TO_COMPARE && spent < WORTH_REPEATING_SECONDS)
+    };
+    while times.len() < REPEATS && more(times.len(), spent) {
         let (seconds, computed) = work()?;
         times.push(seconds);
         spent += seconds;
         tokens = computed;
     }
     times.sort_unstable_by(f64::total_cmp);
-    Ok((times.get(times.len() / 2).copied().unwrap_or(spent), tokens))
+    let middle = times.len().saturating_sub(1) / 2;
+    Ok((times.get(middle).copied().unwrap_or(spent), tokens))
 }
 
 /// The sum of the squares of so many equal rows' tokens.
