@@ -309,7 +309,7 @@ async fn with_fednova_a_site_of_more_steps_moves_the_merge_no_further() {
     let fleet = Fleet::start(&Setup::sites(2)).await;
     let wire = Wire::tap(&fleet).await;
     let rules = Rules { fleet, wire };
-    let asked = json!({"strategy": "fedit", "weighting": "equal", "normalize": "fednova"});
+    let asked = json!({"strategy": "fedit", "weights": "equal", "normalize": "fednova"});
     let asked = with(
         rules.job(&asked),
         "rounds",
