@@ -69,6 +69,7 @@ pub fn update(adapter: ArtifactRef) -> Update {
         tokens: 100,
         loss: 1.0,
         steps: 2,
+        skipped_steps: 0,
         compute_seconds: 0.1,
         tokens_per_second: 1000.0,
         peak_memory_bytes: 1,

@@ -90,6 +90,24 @@ impl Bus {
     }
 }
 
+/// Bytes of a message as [`Bus::publish`] sends it: subject, headers and payload.
+///
+/// # Errors
+/// If it is too large.
+pub fn wire_bytes<M: Message>(message: &M) -> Result<u64, Error> {
+    let (subject, mut headers) = (message.subject(), headers(message));
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, subject.as_str());
+    // The line that opens a block of headers, and the one that ends it.
+    let mut bytes = subject.len() + "NATS/1.0\r\n\r\n".len();
+    for (name, values) in headers.iter() {
+        let line = |value: &async_nats::HeaderValue| {
+            name.as_ref().len() + value.as_str().len() + ": \r\n".len()
+        };
+        bytes += values.iter().map(line).sum::<usize>();
+    }
+    Ok((bytes + payload(message)?.len()) as u64)
+}
+
 pub(crate) fn payload<M: Message>(message: &M) -> Result<Bytes, Error> {
     let written = contract::encode(message);
     let written = written.map_err(|error| Error::Encode {

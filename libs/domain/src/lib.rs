@@ -16,3 +16,4 @@ pub mod plan;
 pub mod profile;
 pub mod round;
 pub mod time;
+pub mod zeroth;

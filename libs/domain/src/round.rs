@@ -14,6 +14,7 @@ use crate::cause::SiteTrouble;
 use crate::id::{Epoch, WorkerName};
 use crate::plan::{PlanVersion, WorkerPlan};
 use crate::time::UnixMillis;
+use crate::zeroth::Scalars;
 
 /// An update counts at most so many rounds after its own; older ones are dropped. Updates are deleted
 /// as many rounds after their own.
@@ -39,6 +40,9 @@ pub struct UpdateMetrics {
     pub loss: f64,
     /// Optimizer steps.
     pub steps: u32,
+    /// Those of them whose loss was not finite, and which moved nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_steps: u32,
     /// Seconds of training, the speed limit of an emulated site included.
     pub compute_seconds: f64,
     /// Tokens a second while training.
@@ -51,6 +55,14 @@ pub struct UpdateMetrics {
     pub bytes_down: u64,
     /// Bytes sent on the message bus since the task began: beats, progress, acknowledgements.
     pub control_bytes_up: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl UpdateMetrics {
@@ -76,6 +88,11 @@ impl UpdateMetrics {
         let records = u64::from(plan.batch) * u64::from(plan.local_steps);
         let counts = [
             ("steps", u64::from(self.steps), u64::from(plan.local_steps)),
+            (
+                "skipped steps",
+                u64::from(self.skipped_steps),
+                u64::from(self.steps),
+            ),
             ("records", self.records, records),
             (
                 "tokens",
@@ -186,6 +203,10 @@ pub struct Summary {
     /// Slices of each weight that every site applies and none trains; they stand behind the live ones.
     #[serde(default, skip_serializing_if = "RankTable::is_empty")]
     pub side: RankTable,
+    /// The mean of the sites' scalars, where all walk along the same directions: what made this round's
+    /// adapter of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scalars: Option<Scalars>,
     /// The moments of the server's optimizer after this round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<ArtifactRef>,
@@ -244,6 +265,7 @@ pub(crate) mod tests {
             tokens: 1,
             loss: 1.0,
             steps: 1,
+            skipped_steps: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,

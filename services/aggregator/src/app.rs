@@ -21,6 +21,7 @@ use domain::round::{Evaluated, Summary};
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
 use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
+use crate::rounds::walk::Logs;
 use crate::{Config, Error};
 
 /// Runs until it is told to stop.
@@ -63,6 +64,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         spool: Spool::open(&config.work_dir.join("spool"), config.spool_bytes)?,
         transfer: Transfer::new(frame.token.clone()),
         standings: Standings::default(),
+        logs: Logs::default(),
         reach,
         config: config.clone(),
     };
@@ -91,6 +93,7 @@ pub(crate) struct Aggregator {
     pub spool: Spool,
     pub transfer: Transfer,
     pub standings: Standings,
+    pub logs: Logs,
     pub reach: Arc<Reach>,
     pub config: Config,
 }

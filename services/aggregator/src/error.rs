@@ -64,6 +64,13 @@ pub enum Error {
         /// Which round.
         round: u32,
     },
+    /// The system refuses the threads of a replay.
+    #[error("cannot replay")]
+    Threads {
+        /// Why.
+        #[source]
+        source: engine::threads::Error,
+    },
     /// A value of ours has no JSON form.
     #[error("cannot write {what}")]
     Encode {
@@ -93,6 +100,7 @@ impl Error {
             | Self::Folder { .. }
             | Self::Tensors(_)
             | Self::Unwritten { .. }
+            | Self::Threads { .. }
             | Self::Interrupted(_) => Retry::Later,
             Self::Start(_)
             | Self::Merge { .. }

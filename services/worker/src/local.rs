@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contract::message::task::{Evaluate, Probe, Train};
+use domain::cause::Trouble;
 use domain::id::WorkerName;
+use domain::job::mezo::Wire;
 use domain::profile::Measurement;
-use domain::round::Score;
+use domain::round::{Score, UpdateMetrics};
 use engine::model::Cache;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,7 @@ use crate::machine::Machine;
 use crate::probe::{self, Examination, Link};
 use crate::running::Running;
 use crate::stop::Stop;
-use crate::train::{self, Lesson, Trained};
+use crate::train::{self, Lesson, Outcome, Taught};
 use crate::{Config, Error};
 
 /// Where sites compute in turn: it holds one model at a time, as each of them would.
@@ -49,6 +51,15 @@ impl Workbench {
             _runtime: runtime,
         })
     }
+}
+
+/// A trained round.
+#[derive(Debug)]
+pub struct Trained {
+    /// A safetensors file with PEFT's keys.
+    pub update: Vec<u8>,
+    /// Its figures; nothing was transferred.
+    pub metrics: UpdateMetrics,
 }
 
 /// A site in this process.
@@ -122,7 +133,8 @@ impl Local {
         Ok(examined.measurement(&self.machine, task, &summary, link))
     }
 
-    /// Trains one round from the merged adapter in this file.
+    /// Trains one round from the merged adapter in this file. What a zeroth-order round leaves are tensors, too:
+    /// nothing travels.
     ///
     /// # Errors
     /// What keeps the site from it.
@@ -135,14 +147,20 @@ impl Local {
         let key = honour(&self.machine, &task.head.model, &task.plan)?;
         let data = self.machine.data.get(&task.head.dataset)?;
         train::admit(&self.machine, &task.plan, &data)?;
-        let lesson = Lesson {
+        let mut lesson = Lesson {
             task: task.clone(),
             key,
             files: self.model.clone(),
             global: global.to_owned(),
             data,
         };
-        lesson.train(&mut bench.bench, &self.running())
+        lesson.task.training.mezo.wire = Wire::Tensors;
+        let Taught { update, metrics } = lesson.train(&mut bench.bench, &self.running())?;
+        let Outcome::Tensors(update) = update else {
+            let detail = "a round of tensors left scalars".to_owned();
+            return Err(Failure::new(Trouble::Internal, detail));
+        };
+        Ok(Trained { update, metrics })
     }
 
     /// Scores the merged adapter in this file.

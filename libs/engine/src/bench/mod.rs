@@ -9,6 +9,8 @@ use std::fs;
 use std::time::Duration;
 
 use domain::adapter::{Projection, RankTable};
+use domain::job::spec::Training;
+use domain::zeroth::Steps;
 
 use crate::adapter::{self, Adapter};
 use crate::compute;
@@ -16,7 +18,7 @@ use crate::control::Control;
 use crate::data::{Batch, Row};
 use crate::evaluate::Evaluator;
 use crate::model::Model;
-use crate::train::{self, Options, Trainer, ZerothOptions, ZerothTrainer};
+use crate::train::{self, Options, Trainer, ZerothTrainer};
 
 use flops::{Flops, Passes};
 pub use roofline::roofline;
@@ -104,11 +106,15 @@ pub fn zeroth_order(
     workload: &Workload<'_>,
     now: impl Fn() -> Duration,
 ) -> Result<Measured, Error> {
-    let options = ZerothOptions::default();
-    let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, options)?;
+    let how = Steps {
+        rate: 1e-5,
+        ..Steps::of(&Training::default(), 0)
+    };
+    let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, how, 0)?;
     let (batch, control) = (workload.rows(model), Control::new());
     measure(model, workload, Passes::TWO_FORWARDS, now, || {
-        Ok(trainer.step(&batch, 1e-5, &control)?.loss)
+        let walked = trainer.step(&batch, &control)?;
+        Ok(walked.loss.unwrap_or(f64::NAN))
     })
 }
 

@@ -14,12 +14,14 @@ use domain::object;
 use domain::plan::Plan;
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
+use domain::zeroth::Scalars;
 
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
 use crate::rounds::clean::clean;
 use crate::rounds::returning::returning;
+use crate::rounds::walk::{self, Walker};
 use crate::rounds::{commit, follow, late, tasks};
 use crate::strategy::{self, Folded, Member, Round, Share};
 
@@ -38,6 +40,8 @@ struct Merged {
     /// Of each contribution: its share and its highest rank.
     members: Vec<(Share, u16)>,
     folded: Folded,
+    /// The mean of the sites' scalars, where they walk together.
+    scalars: Option<Scalars>,
 }
 
 pub async fn handle(
@@ -48,7 +52,16 @@ pub async fn handle(
     let plan = aggregator.plan(job.job()).await?;
     let round = prepare(aggregator, job, &plan, decided).await?;
     let merging = round.clone();
-    let folded = tokio::task::spawn_blocking(move || merging.merge()).await??;
+    let together = walk::together(job.job(), decided.round);
+    let trim = job.job().spec.training.mezo.trim;
+    let (folded, scalars) = tokio::task::spawn_blocking(move || match together {
+        None => merging.merge().map(|folded| (folded, None)),
+        Some(stretch) => {
+            let made = stretch.fold(&merging, trim);
+            made.map(|(folded, mean)| (folded, Some(mean)))
+        }
+    })
+    .await??;
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {
         let prefix = object::optimizer_prefix(&job.job().id, decided.round);
@@ -68,6 +81,7 @@ pub async fn handle(
             .map(|member| (member.share, member.ranks.max()))
             .collect(),
         folded,
+        scalars,
     };
     let summary = summarize(job.job(), &plan, decided, merged, job.now());
     telemetry::count(Metric::Rounds, 1, &[]);
@@ -96,6 +110,7 @@ pub async fn handle(
     late::withdraw(job, &dropped).await;
     let (round, contributions) = (decided.round, &decided.closed.contributions);
     clean(aggregator, job.job(), round, &decided.global, contributions).await;
+    walk::clean(aggregator, job.job()).await;
     Ok(Next::Again)
 }
 
@@ -114,7 +129,7 @@ async fn prepare(
     let shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
     let mut members = Vec::new();
     for (contribution, share) in contributions.iter().zip(shares) {
-        let update = fetch(aggregator, &contribution.update.adapter).await?;
+        let update = update(aggregator, job.job(), decided, contribution).await?;
         let (ranks, started) = match &contribution.credit {
             None => (ranks(plan, &contribution.worker)?, None),
             Some(credit) => {
@@ -148,6 +163,34 @@ async fn prepare(
         state_out: folder.join(format!("optimizer-{round}.safetensors")),
         threads: strategy::round::all_threads(),
     })
+}
+
+/// A contribution's file as the merge reads it: what its site stored, or the adapter that its scalars lead to.
+async fn update(
+    aggregator: &Aggregator,
+    job: &Job,
+    decided: &Decided,
+    contribution: &Contribution,
+) -> Result<PathBuf, Error> {
+    let stored = fetch(aggregator, &contribution.update.adapter).await?;
+    let training = &job.spec.training;
+    if !training.sends_scalars() || training.shares_directions() {
+        return Ok(stored);
+    }
+    let walker = Walker {
+        worker: &contribution.worker,
+        round: contribution
+            .credit
+            .as_ref()
+            .map_or(decided.round, |credit| credit.round),
+        start: contribution
+            .credit
+            .as_ref()
+            .map_or(&decided.global, |credit| &credit.global),
+    };
+    let scalars = tokio::task::spawn_blocking(move || strategy::walk::read(&stored)).await??;
+    let (path, _) = walk::retraced(aggregator, job, &walker, &scalars).await?;
+    Ok(path)
 }
 
 /// The moments that the round before left: those that its summary names, so that whoever merges this
@@ -231,6 +274,7 @@ fn summarize(
         round: decided.round,
         global: merged.global,
         side: merged.folded.side,
+        scalars: merged.scalars,
         optimizer: merged.optimizer,
         opened_at: decided.opened_at,
         committed_at: now,

@@ -12,3 +12,4 @@ pub mod report;
 pub mod returning;
 pub mod standings;
 pub mod tasks;
+pub mod walk;

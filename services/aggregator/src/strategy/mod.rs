@@ -18,6 +18,7 @@ pub mod norm;
 pub mod round;
 pub mod share;
 pub mod source;
+pub mod walk;
 
 mod fedit;
 mod ffa;
@@ -123,6 +124,12 @@ pub enum Error {
     UnknownWeight {
         /// The table's weight.
         weight: WeightName,
+    },
+    /// A number of the replayed adapter passes 32-bit floats.
+    #[error("tensor {key} of the replayed adapter holds a number that is not finite")]
+    Diverged {
+        /// Which tensor.
+        key: String,
     },
     /// The singular value decomposition did not converge or the result passes 32-bit floats.
     #[error("the merged change of {weight} cannot be decomposed")]

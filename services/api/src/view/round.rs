@@ -200,6 +200,7 @@ mod tests {
             tokens: 100,
             loss: f64::NAN,
             steps: 2,
+            skipped_steps: 0,
             compute_seconds: 1.5,
             tokens_per_second: f64::INFINITY,
             peak_memory_bytes: 1,
