@@ -70,6 +70,9 @@ pub struct Setup {
     pub arguments: Vec<String>,
     /// Folders that are small disks of their own.
     pub disks: Vec<Small>,
+    /// Whether what a site measured for one job may stand in for measuring it for another. Otherwise
+    /// every job measures, so that every case comes by all places.
+    pub reuse_profiles: bool,
 }
 
 impl Setup {
@@ -82,6 +85,7 @@ impl Setup {
             idle: Duration::from_secs(2),
             arguments: Vec::new(),
             disks: Vec::new(),
+            reuse_profiles: false,
         }
     }
 }
@@ -212,6 +216,17 @@ impl Fleet {
             let mut site: toml::Table = text.parse().expect("the worker's configuration");
             let own: toml::Table = storage.parse().expect("a storage table");
             site.insert("storage".to_owned(), own.into());
+            site.to_string()
+        };
+        self.changed(worker, change).await;
+    }
+
+    /// Holds a worker to so many tokens a second from now on: it is started anew.
+    pub async fn throttle(&self, worker: &str, tokens_per_second: f64) {
+        let change = |text: &str| {
+            let mut site: toml::Table = text.parse().expect("the worker's configuration");
+            let key = "throttle_tokens_per_second".to_owned();
+            site.insert(key, tokens_per_second.into());
             site.to_string()
         };
         self.changed(worker, change).await;
@@ -399,6 +414,10 @@ fn spawn(folder: &Path, setup: &Setup, notices: &Arc<Mutex<Vec<Value>>>) -> (Chi
         .arg(testkit::tool::path("nats-server"))
         .args(&setup.arguments)
         .env(chassis::failpoint::FOLDER_VARIABLE, folder.join("points"))
+        .env(
+            "FEDPIPE_REUSE_PROFILES_SECONDS",
+            if setup.reuse_profiles { "3600" } else { "0" },
+        )
         .env(
             chassis::signals::PARENT_VARIABLE,
             std::process::id().to_string(),

@@ -45,6 +45,12 @@ impl Forger {
         stored.await.expect("the update is stored")
     }
 
+    /// Says whatever it likes.
+    pub async fn say<M: contract::Message>(&self, message: &M) {
+        let said = self.bus.publish(message, None).await;
+        said.expect("the report is stored");
+    }
+
     /// Reports an update of this round.
     pub async fn report(&self, job: &str, epoch: u64, round: u32, update: Update) {
         let updated = Updated {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use contract::envelope::{KIND_HEADER, SIZE_LIMIT, TRACE_HEADER, VERSION_HEADER};
 use contract::{Message, subject, topology};
@@ -96,13 +96,12 @@ impl Bus {
 /// If it is too large.
 pub fn wire_bytes<M: Message>(message: &M) -> Result<u64, Error> {
     let (subject, mut headers) = (message.subject(), headers(message));
-    headers.insert(async_nats::header::NATS_MESSAGE_ID, subject.as_str());
+    headers.insert(header::NATS_MESSAGE_ID, subject.as_str());
     // The line that opens a block of headers, and the one that ends it.
     let mut bytes = subject.len() + "NATS/1.0\r\n\r\n".len();
     for (name, values) in headers.iter() {
-        let line = |value: &async_nats::HeaderValue| {
-            name.as_ref().len() + value.as_str().len() + ": \r\n".len()
-        };
+        let name: &str = name.as_ref();
+        let line = |value: &HeaderValue| name.len() + value.as_str().len() + ": \r\n".len();
         bytes += values.iter().map(line).sum::<usize>();
     }
     Ok((bytes + payload(message)?.len()) as u64)

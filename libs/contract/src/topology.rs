@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::artifact::Digest;
 use domain::id::{JobId, WorkerName};
 use domain::plan::PlanVersion;
 
@@ -93,7 +94,7 @@ pub enum Bucket {
     Jobs,
     /// `<worker>`: its registration.
     Workers,
-    /// `<job>.<worker>`: what was measured for the job.
+    /// `<job>.<worker>`: what was measured for the job; `measured.<worker>.<model>`: what may be reused.
     Profiles,
     /// `<job>.<version>`: an immutable plan.
     Plans,
@@ -131,6 +132,14 @@ pub fn score_key(job: &JobId, round: u32) -> String {
 #[must_use]
 pub fn profile_key(job: &JobId, worker: &WorkerName) -> String {
     format!("{job}.{worker}")
+}
+
+/// Key of what a worker measured last with a model, for jobs to come.
+#[must_use]
+pub fn measured_key(worker: &WorkerName, model: &Digest) -> String {
+    let model = model.to_string();
+    let hex = model.rsplit(':').next().unwrap_or_default();
+    format!("measured.{worker}.{hex}")
 }
 
 /// Key of a plan.

@@ -191,7 +191,7 @@ fn judge_one(worker: &WorkerName, job: Option<&Job>, wanted: &Wanted) -> Result<
             _ => Err(Reason::NotOpen),
         },
         Place::Probe { .. } => match &job.phase {
-            Phase::Profiling { .. } => Ok(()),
+            Phase::Profiling { .. } | Phase::Refining { .. } => Ok(()),
             _ => Err(Reason::NotOpen),
         },
     }

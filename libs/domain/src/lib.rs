@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod artifact;
 pub mod cause;
+pub mod drift;
 pub mod fleet;
 pub mod grant;
 pub mod id;

@@ -16,6 +16,14 @@ use crate::profile::Mode;
 #[serde(transparent)]
 pub struct PlanVersion(pub u32);
 
+impl PlanVersion {
+    /// The one that replaces it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// What one worker trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerPlan {
@@ -227,6 +235,9 @@ pub struct Plan {
     pub version: PlanVersion,
     /// The version this one replaces.
     pub parent: Option<PlanVersion>,
+    /// The first round that trains with it.
+    #[serde(default = "first_round")]
+    pub from_round: u32,
     /// The job whose plan was replayed.
     pub replayed_from: Option<JobId>,
     /// Seconds in which the fleet finishes a round together.
@@ -248,6 +259,10 @@ pub struct Plan {
     /// The weights whose rank is lower than in the parent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shrunk: Vec<Shrunk>,
+}
+
+const fn first_round() -> u32 {
+    1
 }
 
 #[cfg(test)]

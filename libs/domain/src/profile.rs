@@ -264,6 +264,12 @@ pub struct Profile {
     /// What was fitted to each of its modes, in the measurement's order.
     #[serde(default)]
     pub modes: Vec<ModeProfile>,
+    /// The last round of the job whose observation refined it; 0: none.
+    #[serde(default)]
+    pub refined_to: u32,
+    /// The last round of the job after which the site was taken for another machine; 0: none.
+    #[serde(default)]
+    pub settled_to: u32,
 }
 
 impl Profile {

@@ -49,7 +49,7 @@ pub struct UpdateMetrics {
     pub tokens_per_second: f64,
     /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
-    /// Bytes sent to object storage.
+    /// Bytes of the update as it was sent: to object storage, or of scalars the whole message.
     pub bytes_up: u64,
     /// Bytes fetched from object storage.
     pub bytes_down: u64,
@@ -229,6 +229,16 @@ pub struct Summary {
     pub missing: Vec<SiteTrouble>,
 }
 
+impl Summary {
+    /// What a worker trained in this very round: not a late update, which belongs to the round, and to the
+    /// plan, that it was trained in.
+    #[must_use]
+    pub fn of_its_own(&self, worker: &WorkerName) -> Option<&WorkerRound> {
+        let own = |one: &&WorkerRound| one.worker == *worker && one.trained_in.is_none();
+        self.workers.iter().find(own)
+    }
+}
+
 /// The fleet's score of a committed round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
@@ -298,6 +308,7 @@ pub(crate) mod tests {
                 text: String::new(),
                 binding: Binding::Nothing,
                 rejected: Vec::new(),
+                ranks: Vec::new(),
             },
         };
         let check = |steps, records, tokens, expected| {

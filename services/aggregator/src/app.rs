@@ -146,7 +146,10 @@ impl Driver for Aggregator {
             return Ok(Next::Again);
         }
         match phase {
-            Phase::Starting => starting::handle(self, job).await,
+            Phase::Starting { resume: None } => starting::handle(self, job).await,
+            Phase::Starting {
+                resume: Some(resume),
+            } => starting::go_on(self, job, resume).await,
             Phase::Training {
                 round,
                 global,

@@ -63,8 +63,8 @@ impl Driver for Planner {
     type Error = Error;
 
     async fn step(&self, job: &mut Owned) -> Result<Next, Error> {
-        match job.job().phase {
-            Phase::Planning => planning::handle(self, job).await,
+        match job.job().phase.clone() {
+            Phase::Planning { resume } => planning::handle(self, job, resume).await,
             _ => Ok(Next::Again),
         }
     }

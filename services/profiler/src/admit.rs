@@ -142,7 +142,7 @@ mod tests {
     fn a_site_serves_one_job_at_a_time_in_order_of_submission() {
         let mut running = job(1, "");
         running.participants = vec!["w0".parse().expect("legal")];
-        running.phase = Phase::Planning;
+        running.phase = Phase::Planning { resume: None };
         check(&job(2, ""), "aa", std::slice::from_ref(&running), false, 0);
         running.phase = Phase::Cancelled;
         check(&job(2, ""), "aa", &[running], false, 2);

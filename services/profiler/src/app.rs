@@ -13,10 +13,13 @@ use contract::topology::Bucket;
 use domain::cause::{Cause, CauseKind};
 use domain::fleet::Registration;
 use domain::job::{Phase, Role};
+use domain::plan::Plan;
 use domain::profile::Profile;
+use domain::round::Summary;
 use tokio::sync::Mutex;
 
-use crate::handlers::{profiling, queued};
+use crate::cache::Kept;
+use crate::handlers::{profiling, queued, refining};
 use crate::{Config, Error};
 
 /// Runs until it is told to stop.
@@ -43,7 +46,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let profiler = Profiler {
         fleet: Fleet::watch(&bus, clock::now),
         jobs: bus.store(Bucket::Jobs).await?,
+        rounds: bus.store(Bucket::Jobs).await?,
+        plans: bus.store(Bucket::Plans).await?,
         profiles: bus.store(Bucket::Profiles).await?,
+        kept: bus.store(Bucket::Profiles).await?,
+        reuse_ms: config.reuse_profiles_seconds.saturating_mul(1000),
         give_up_ms: config.liveness.give_up_ms(),
         idle_ms: config.liveness.idle_ms,
         admission: Mutex::new(()),
@@ -68,7 +75,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
 pub(crate) struct Profiler {
     pub fleet: Fleet,
     pub jobs: Store<domain::job::Job>,
+    pub rounds: Store<Summary>,
+    pub plans: Store<Plan>,
     pub profiles: Store<Profile>,
+    pub kept: Store<Kept>,
+    /// How long a measurement may be reused, in milliseconds; 0: not at all.
+    pub reuse_ms: u64,
     pub give_up_ms: u64,
     pub idle_ms: u64,
     /// One admission at a time, so that two jobs do not take the same site.
@@ -82,6 +94,9 @@ impl Driver for Profiler {
         match job.job().phase.clone() {
             Phase::Queued => queued::handle(self, job).await,
             Phase::Profiling { deadline } => profiling::handle(self, job, deadline).await,
+            Phase::Refining { resume, deadline } => {
+                refining::handle(self, job, resume, deadline).await
+            }
             _ => Ok(Next::Again),
         }
     }

@@ -12,7 +12,7 @@ use contract::message::task::{Evaluate, Probe, Train};
 use domain::cause::Trouble;
 use domain::id::WorkerName;
 use domain::job::mezo::Wire;
-use domain::profile::Measurement;
+use domain::profile::{Measurement, Mode, Sample};
 use domain::round::{Score, UpdateMetrics};
 use engine::model::Cache;
 use tokio_util::sync::CancellationToken;
@@ -121,16 +121,34 @@ impl Local {
         task: &Probe,
         link: Link,
     ) -> Result<Measurement, Failure> {
-        let data = self.machine.data.get(&task.head.dataset)?;
-        let summary = data.summary();
-        let examination = Examination {
+        let examination = self.examination(task)?;
+        let summary = examination.data.summary();
+        let examined = examination.examine(&mut bench.bench, &self.running())?;
+        Ok(examined.measurement(&self.machine, task, &summary, link))
+    }
+
+    /// Makes one round of so many records a step and such a rank in this mode, as a probe makes its own.
+    ///
+    /// # Errors
+    /// What keeps the site from it.
+    pub fn round(
+        &self,
+        bench: &mut Workbench,
+        task: &Probe,
+        mode: &Mode,
+        size: (u16, u16),
+    ) -> Result<Sample, Failure> {
+        let examination = self.examination(task)?;
+        examination.round(mode, size, &mut bench.bench, &self.running())
+    }
+
+    fn examination(&self, task: &Probe) -> Result<Examination, Failure> {
+        Ok(Examination {
             task: task.clone(),
             key: probe::key(self.machine.threads, task),
             files: self.model.clone(),
-            data,
-        };
-        let examined = examination.examine(&mut bench.bench, &self.running())?;
-        Ok(examined.measurement(&self.machine, task, &summary, link))
+            data: self.machine.data.get(&task.head.dataset)?,
+        })
     }
 
     /// Trains one round from the merged adapter in this file. What a zeroth-order round leaves are tensors, too:

@@ -328,7 +328,7 @@ async fn a_job_that_leaves_and_comes_back_quickly_is_not_forgotten() {
                 .await
                 .ok()?;
         }
-        (stored.phase == Phase::Planning).then_some(stored.epoch)
+        (stored.phase == Phase::Planning { resume: None }).then_some(stored.epoch)
     })
     .await;
     // Far less than a sweep.

@@ -12,7 +12,7 @@ use domain::adapter::Projection;
 use domain::artifact::Digest;
 use domain::cause::Trouble;
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::spec::{Base, Compute, Spec, Training};
+use domain::job::spec::{Base, Compute, Importance, Spec, Training};
 use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
 use testkit::nats::{NatsServer, roles};
@@ -120,6 +120,7 @@ pub fn probe(worker: &WorkerName, job: u64, epoch: u64) -> Probe {
         training: Training::default(),
         base: Base::Auto,
         compute: Compute::Auto,
+        importance: Importance::Uniform,
         choices: Vec::new(),
         prefix: "probes".to_owned(),
     }
@@ -157,6 +158,7 @@ pub fn planning(number: u64) -> Job {
         deadline: UnixMillis(u64::MAX),
     };
     job.advance(profiling, UnixMillis(2)).unwrap();
-    job.advance(Phase::Planning, UnixMillis(3)).unwrap();
+    let planning = Phase::Planning { resume: None };
+    job.advance(planning, UnixMillis(3)).unwrap();
     job
 }

@@ -57,6 +57,12 @@ pub enum Failpoint {
     ProfilerProfiledAfterState,
     /// Profiler, profiled: after publish.
     ProfilerProfiledAfterPublish,
+    /// Profiler, refine: after profiles.
+    ProfilerRefineAfterProfiles,
+    /// Profiler, refine: after event.
+    ProfilerRefineAfterEvent,
+    /// Profiler, refine: after state.
+    ProfilerRefineAfterState,
     /// Planner, plan: after plan stored.
     PlannerPlanAfterPlanStored,
     /// Planner, plan: after state.
@@ -178,6 +184,9 @@ impl Failpoint {
         Self::ProfilerProfiledAfterProfiles,
         Self::ProfilerProfiledAfterState,
         Self::ProfilerProfiledAfterPublish,
+        Self::ProfilerRefineAfterProfiles,
+        Self::ProfilerRefineAfterEvent,
+        Self::ProfilerRefineAfterState,
         Self::PlannerPlanAfterPlanStored,
         Self::PlannerPlanAfterState,
         Self::PlannerPlanAfterPublish,
@@ -250,6 +259,9 @@ impl Failpoint {
             Self::ProfilerProfiledAfterProfiles => "profiler.profiled.after_profiles",
             Self::ProfilerProfiledAfterState => "profiler.profiled.after_state",
             Self::ProfilerProfiledAfterPublish => "profiler.profiled.after_publish",
+            Self::ProfilerRefineAfterProfiles => "profiler.refine.after_profiles",
+            Self::ProfilerRefineAfterEvent => "profiler.refine.after_event",
+            Self::ProfilerRefineAfterState => "profiler.refine.after_state",
             Self::PlannerPlanAfterPlanStored => "planner.plan.after_plan_stored",
             Self::PlannerPlanAfterState => "planner.plan.after_state",
             Self::PlannerPlanAfterPublish => "planner.plan.after_publish",

@@ -3,6 +3,7 @@
 
 use domain::artifact::ArtifactRef;
 use domain::cause::{Cause, SiteTrouble};
+use domain::drift::Parted;
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::{Job, Kept, Phase};
 use domain::plan::PlanVersion;
@@ -101,10 +102,22 @@ pub enum Event {
         /// Which, and why.
         site: SiteTrouble,
     },
-    /// A site's cost left its profile; a new plan is asked for.
+    /// A site was not measured again: what it measured for another job holds.
+    Reused {
+        /// Which.
+        site: WorkerName,
+        /// The job that it was last refined in.
+        from: JobId,
+        /// When it was measured.
+        measured_at: UnixMillis,
+    },
+    /// A site's cost left its profile; the plan is looked at again.
     Drifted {
         /// Which.
         site: WorkerName,
+        /// By how much; absent in what was said before it was told.
+        #[serde(default)]
+        by: Option<Parted>,
     },
     /// Stopped by a person.
     Paused,
@@ -152,6 +165,7 @@ impl Event {
             Self::Stopped { .. } => "stopped",
             Self::Refused { .. } => "refused",
             Self::Lost { .. } => "lost",
+            Self::Reused { .. } => "reused",
             Self::Drifted { .. } => "drifted",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
@@ -167,7 +181,9 @@ impl Event {
             Self::Refused { site } | Self::Lost { site } => {
                 format!("{}-{}", self.name(), site.worker)
             }
-            Self::Drifted { site } => format!("{}-{site}", self.name()),
+            Self::Reused { site, .. } | Self::Drifted { site, .. } => {
+                format!("{}-{site}", self.name())
+            }
             _ => self.name().to_owned(),
         }
     }
@@ -175,7 +191,7 @@ impl Event {
 
 impl Message for JobEvent {
     const KIND: &'static str = "job-event";
-    // 2: asked, credited, stopped, kept.
+    // 2: asked, credited, stopped, kept; reused, and by how much a site drifted.
     const VERSION: u16 = 2;
     const OLDEST: u16 = 1;
 
@@ -192,10 +208,12 @@ pub fn implied(job: &Job) -> Vec<JobEvent> {
         Phase::Profiling { .. } => Some(Event::Admitted {
             sites: job.participants.clone(),
         }),
-        Phase::Planning => Some(Event::Profiled {
+        Phase::Planning { resume: None } => Some(Event::Profiled {
             sites: job.active().cloned().collect(),
         }),
-        Phase::Starting => job.plan.map(|version| Event::Planned { version }),
+        // What a look at the plan found is said site by site.
+        Phase::Refining { .. } | Phase::Planning { .. } => None,
+        Phase::Starting { .. } => job.plan.map(|version| Event::Planned { version }),
         Phase::Training {
             round,
             deadline,

@@ -5,7 +5,7 @@ use domain::adapter::{Projection, RankTable};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{DatasetName, Epoch, JobId, Submitter, WorkerName};
 use domain::job::Strategy;
-use domain::job::spec::{Base, Compute, Training};
+use domain::job::spec::{Base, Compute, Importance, Training};
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
 use domain::zeroth::Walk;
@@ -58,10 +58,18 @@ pub struct Probe {
     /// Arithmetic to compute with; `auto` is the fastest that the worker may train with.
     #[serde(default)]
     pub compute: Compute,
+    /// How to find what each weight is worth.
+    #[serde(default = "uniform")]
+    pub importance: Importance,
     /// The job's candidate completions.
     pub choices: Vec<String>,
     /// Where the bandwidth probe may write.
     pub prefix: String,
+}
+
+/// Before it was asked for, no weight was worth more than another.
+const fn uniform() -> Importance {
+    Importance::Uniform
 }
 
 /// Train one round.
@@ -134,8 +142,8 @@ macro_rules! task_message {
     };
 }
 
-// 2: compute.
-task_message!(Probe, "probe", 1..=2);
+// 2: compute. 3: importance.
+task_message!(Probe, "probe", 1..=3);
 // 2: strategy and live. 3: walk.
 task_message!(Train, "train", 1..=3);
 // 2: walk.

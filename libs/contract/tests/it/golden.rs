@@ -14,7 +14,7 @@ use contract::message::task::{Evaluate, Probe, Train};
 use contract::{DecodeError, Message};
 use domain::adapter::RankTable;
 use domain::job::Strategy;
-use domain::job::spec::Compute;
+use domain::job::spec::{Compute, Importance};
 
 use crate::samples;
 
@@ -134,6 +134,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     evaluated.score.bytes_down = 0;
     assert_eq!(read_old::<Evaluated>(1), evaluated);
     let [mut probe, _] = samples::probes();
+    probe.importance = Importance::Uniform;
+    assert_eq!(read_old::<Probe>(2), probe);
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
     let mut train = samples::train();
@@ -150,7 +152,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
             Event::Opened { asked, .. } => asked.clear(),
             Event::Closed { credited, .. } => credited.clear(),
             Event::Finished { kept, .. } => *kept = None,
-            Event::Stopped { .. } => continue,
+            Event::Drifted { by, .. } => *by = None,
+            Event::Stopped { .. } | Event::Reused { .. } => continue,
             _ => {}
         }
         let variant = format!(".{}", event.event.name());

@@ -9,16 +9,17 @@ use contract::message::task::{self, Evaluate, ModelRef, Probe, Train};
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
+use domain::drift::{Parted, Quantity};
 use domain::fleet::{Beat, Progress, Stage};
 use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::course::{Figure, Measure};
 use domain::job::mezo::Distribution;
-use domain::job::spec::{Base, Compute, Optimizer, Order as Records, Training};
+use domain::job::spec::{Base, Compute, Importance, Optimizer, Order as Records, Training};
 use domain::job::{Choice, Kept, Mezo, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
 use domain::profile::{
-    GradientNoise, Importance, ImportanceMethod, Measurement, Mode, ModeMeasurement, Sample,
+    self, GradientNoise, ImportanceMethod, Measurement, Mode, ModeMeasurement, Sample,
     WeightImportance,
 };
 use domain::round::{Score, Update, UpdateMetrics};
@@ -113,7 +114,19 @@ pub fn events() -> Vec<JobEvent> {
         Event::Lost {
             site: site(Trouble::Unreachable),
         },
-        Event::Drifted { site: worker() },
+        Event::Reused {
+            site: worker(),
+            from: job(),
+            measured_at: UnixMillis(1_780_000_000_000),
+        },
+        Event::Drifted {
+            site: worker(),
+            by: Some(Parted {
+                quantity: Quantity::Seconds,
+                predicted: 8.0,
+                observed: 12.5,
+            }),
+        },
         Event::Paused,
         Event::Resumed,
         Event::Finished {
@@ -212,25 +225,28 @@ fn plan() -> WorkerPlan {
 
 /// Tasks that differ in what they may leave out.
 pub fn probes() -> [Probe; 2] {
-    let probe = |model, base, compute, choices| Probe {
+    let probe = |model, base, compute, importance, choices| Probe {
         head: task_head(model),
         targets: Projection::ALL.into(),
         rank_max: 32,
         training: training(),
         base,
         compute,
+        importance,
         choices,
         prefix: "jobs/job_0123456789abcdef/probes/site-a".to_owned(),
     };
     let yes_no = vec![" yes".to_owned(), " no".to_owned()];
     let by_path = ModelRef::Path("/models/tiny".to_owned());
-    let mut automatic = probe(by_path, Base::Auto, Compute::Auto, Vec::new());
+    let sketch = Importance::Sketch;
+    let mut automatic = probe(by_path, Base::Auto, Compute::Auto, sketch, Vec::new());
     automatic.training = Training::default();
     [
         probe(
             ModelRef::Digest(digest(1)),
             Base::Source,
             Compute::Bf16,
+            Importance::Adalora,
             yes_no,
         ),
         automatic,
@@ -345,7 +361,7 @@ pub fn probed() -> Probed {
                 variance: 4.0,
                 records: 21,
             }),
-            importance: Some(Importance {
+            importance: Some(profile::Importance {
                 method: ImportanceMethod::Sketch,
                 weights: vec![WeightImportance {
                     name: WeightName::new(1, Projection::Gate),

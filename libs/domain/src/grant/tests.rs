@@ -114,7 +114,7 @@ fn a_worker_creates_its_own_update_of_the_open_round_and_nothing_else() {
         resume: Box::new(training()),
         since,
     };
-    for closed in [profiling(), Phase::Planning, paused] {
+    for closed in [profiling(), Phase::Planning { resume: None }, paused] {
         let closed = job(closed);
         let asked = ask("a", Some(&closed), Access::Put, update(1, "a", 2));
         assert_eq!(asked, Err(Reason::NotOpen), "{}", closed.phase.name());

@@ -21,6 +21,15 @@ pub enum Role {
     Aggregator,
 }
 
+/// Where a job goes on once its plan was looked at again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The committed round; the next one opens.
+    pub round: u32,
+    /// Its adapter.
+    pub global: ArtifactRef,
+}
+
 /// How far a job is. Deadlines live here, so that no state is without one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
@@ -32,10 +41,26 @@ pub enum Phase {
         /// When slow sites are left out.
         deadline: UnixMillis,
     },
+    /// Between two rounds: what was observed refines the profiles, and sites without one measure
+    /// themselves, so that the plan can be looked at again.
+    Refining {
+        /// Where the job goes on.
+        resume: Resume,
+        /// When slow sites are left out.
+        deadline: UnixMillis,
+    },
     /// A plan is being made.
-    Planning,
-    /// A plan exists; the untrained adapter is being written.
-    Starting,
+    Planning {
+        /// Where the job goes on; absent before the first round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Resume>,
+    },
+    /// A plan exists; the untrained adapter is being written, or the next round opens.
+    Starting {
+        /// Where the job goes on; absent before the first round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Resume>,
+    },
     /// Workers train.
     Training {
         /// Counted from 1.
@@ -108,8 +133,8 @@ impl Phase {
     #[must_use]
     pub const fn role(&self) -> Role {
         match self {
-            Self::Queued | Self::Profiling { .. } => Role::Profiler,
-            Self::Planning => Role::Planner,
+            Self::Queued | Self::Profiling { .. } | Self::Refining { .. } => Role::Profiler,
+            Self::Planning { .. } => Role::Planner,
             _ => Role::Aggregator,
         }
     }
@@ -120,8 +145,9 @@ impl Phase {
         match self {
             Self::Queued => "queued",
             Self::Profiling { .. } => "profiling",
-            Self::Planning => "planning",
-            Self::Starting => "starting",
+            Self::Refining { .. } => "refining",
+            Self::Planning { .. } => "planning",
+            Self::Starting { .. } => "starting",
             Self::Training { .. } => "training",
             Self::Folding { .. } => "folding",
             Self::Evaluating { .. } => "evaluating",
@@ -155,6 +181,10 @@ impl Phase {
             Self::Training { round, .. }
             | Self::Folding { round, .. }
             | Self::Evaluating { round, .. } => Some(*round),
+            Self::Refining { resume, .. } => Some(resume.round),
+            Self::Planning { resume } | Self::Starting { resume } => {
+                resume.as_ref().map(|resume| resume.round)
+            }
             Self::Paused { resume, .. } => resume.round(),
             _ => None,
         }
@@ -166,6 +196,10 @@ impl Phase {
     pub fn shifted(self, ms: u64) -> Self {
         match self {
             Self::Profiling { deadline } => Self::Profiling {
+                deadline: deadline.plus(ms),
+            },
+            Self::Refining { resume, deadline } => Self::Refining {
+                resume,
                 deadline: deadline.plus(ms),
             },
             Self::Training {
@@ -207,13 +241,26 @@ impl Phase {
                 resume.name() == self.name() || self.may_become(resume)
             }
             (Self::Queued, Self::Profiling { .. })
-            | (Self::Profiling { .. }, Self::Planning | Self::Queued)
-            | (Self::Planning, Self::Starting)
+            | (Self::Profiling { .. }, Self::Planning { resume: None } | Self::Queued)
             | (
-                Self::Starting,
+                Self::Starting { resume: None },
                 Self::Evaluating { round: 0, .. } | Self::Training { round: 1, .. },
             )
             | (Self::Finalizing { .. }, Self::Succeeded { .. }) => true,
+            (Self::Refining { resume, .. }, Self::Planning { resume: next }) => {
+                Some(resume) == next.as_ref()
+            }
+            (Self::Planning { resume }, Self::Starting { resume: next }) => resume == next,
+            (
+                Self::Starting {
+                    resume: Some(resume),
+                },
+                Self::Training { round, .. },
+            ) => *round == resume.round + 1,
+            (
+                Self::Folding { round, .. } | Self::Evaluating { round, .. },
+                Self::Refining { resume, .. },
+            ) => resume.round == *round,
             (Self::Training { round, .. }, Self::Folding { round: next, .. }) => round == next,
             (Self::Folding { round, .. }, Self::Evaluating { round: next, .. }) => round == next,
             (

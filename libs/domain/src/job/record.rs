@@ -35,6 +35,15 @@ pub struct Held {
     pub why: String,
 }
 
+/// How often it was asked whether the plan of a running job still stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looks {
+    /// How often so far; there is a limit.
+    pub times: u32,
+    /// After which round last: what was observed up to it is known to the plan.
+    pub after: u32,
+}
+
 /// Why a transition was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job that is {from} cannot become {to}")]
@@ -85,6 +94,9 @@ pub struct Job {
     pub course: Course,
     /// Its plan, once made.
     pub plan: Option<PlanVersion>,
+    /// How often it was asked whether that plan still stands.
+    #[serde(default)]
+    pub looks: Looks,
     /// Whether a terminal job's tasks were purged and its event was published.
     pub settled: bool,
 }
@@ -118,6 +130,7 @@ impl Job {
             late: Vec::new(),
             course: Course::default(),
             plan: None,
+            looks: Looks { times: 0, after: 0 },
             settled: false,
         }
     }
@@ -320,8 +333,14 @@ mod tests {
     #[test]
     fn no_phase_is_skipped() {
         let mut job = job();
-        assert!(job.advance(Phase::Planning, UnixMillis(1)).is_err());
-        assert!(job.advance(Phase::Starting, UnixMillis(1)).is_err());
+        assert!(
+            job.advance(Phase::Planning { resume: None }, UnixMillis(1))
+                .is_err()
+        );
+        assert!(
+            job.advance(Phase::Starting { resume: None }, UnixMillis(1))
+                .is_err()
+        );
     }
 
     #[test]
@@ -358,7 +377,8 @@ mod tests {
         job.release(UnixMillis(99));
         assert_eq!((&job.phase, &job.held), (&profiling(130), &None));
         job.hold("again".to_owned(), UnixMillis(80));
-        job.advance(Phase::Planning, UnixMillis(90)).expect("legal");
+        let planning = Phase::Planning { resume: None };
+        job.advance(planning, UnixMillis(90)).expect("legal");
         assert_eq!(job.held, None);
     }
 

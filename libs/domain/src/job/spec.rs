@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregation::Aggregation;
 use super::choice::Choice;
 use super::course::Measure;
+pub use super::importance::Importance;
 use super::mezo::{Mezo, Seeds, Wire};
 use super::planner::Planner;
 use super::rounds::Rounds;
@@ -93,6 +94,8 @@ pub struct Adapter {
     pub rank_max: u16,
     /// LoRA's alpha.
     pub alpha: f64,
+    /// How it is found what each weight is worth.
+    pub importance: Importance,
 }
 
 impl Default for Adapter {
@@ -102,6 +105,7 @@ impl Default for Adapter {
             rank: Choice::Auto,
             rank_max: 32,
             alpha: 32.0,
+            importance: Importance::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{commit, follow, late, tasks, walk};
+use crate::rounds::{commit, follow, late, replan, tasks, walk};
 
 /// A committed round.
 pub struct Merged {
@@ -48,6 +48,7 @@ pub async fn handle(
     scored.course = course(&scored, merged, &evaluated.score);
     let global = merged.global.clone();
     let next = follow::after_score(&scored, &plan, merged.round, global, job.now());
+    let next = replan::before(aggregator, &scored, &plan, next, job.now()).await?;
     let paused = matches!(next, Phase::Paused { .. });
     let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {

@@ -6,12 +6,11 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
-use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::object;
-use domain::plan::Plan;
+use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
 use domain::zeroth::Scalars;
@@ -22,7 +21,7 @@ use crate::app::Aggregator;
 use crate::rounds::clean::clean;
 use crate::rounds::returning::returning;
 use crate::rounds::walk::{self, Walker};
-use crate::rounds::{commit, follow, late, tasks};
+use crate::rounds::{commit, follow, late, replan, tasks};
 use crate::strategy::{self, Folded, Member, Round, Share};
 
 /// A decided round.
@@ -37,11 +36,20 @@ pub struct Decided {
 struct Merged {
     global: ArtifactRef,
     optimizer: Option<ArtifactRef>,
-    /// Of each contribution: its share and its highest rank.
-    members: Vec<(Share, u16)>,
+    /// Of each contribution.
+    members: Vec<Part>,
     folded: Folded,
     /// The mean of the sites' scalars, where they walk together.
     scalars: Option<Scalars>,
+}
+
+/// What a contribution weighs, and what the plan that it trained by had asked for.
+struct Part {
+    share: Share,
+    /// Highest rank.
+    rank: u16,
+    /// Records per step.
+    batch: u16,
 }
 
 pub async fn handle(
@@ -50,7 +58,8 @@ pub async fn handle(
     decided: &Decided,
 ) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
-    let round = prepare(aggregator, job, &plan, decided).await?;
+    let own = plans(aggregator, job.job(), &plan, decided).await?;
+    let round = prepare(aggregator, job, &plan, &own, decided).await?;
     let merging = round.clone();
     let together = walk::together(job.job(), decided.round);
     let trim = job.job().spec.training.mezo.trim;
@@ -75,15 +84,11 @@ pub async fn handle(
     let merged = Merged {
         global,
         optimizer,
-        members: round
-            .members
-            .iter()
-            .map(|member| (member.share, member.ranks.max()))
-            .collect(),
+        members: parts(&round, &own),
         folded,
         scalars,
     };
-    let summary = summarize(job.job(), &plan, decided, merged, job.now());
+    let summary = summarize(job.job(), decided, merged, job.now());
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
@@ -97,6 +102,7 @@ pub async fn handle(
     let mut seen = job.job().clone();
     seen.lost.retain(|lost| !back.contains(&lost.worker));
     let next = follow::after_merge(&seen, &plan, decided.round, global, job.now(), idle_ms);
+    let next = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
     let paused = matches!(next, domain::job::Phase::Paused { .. });
     let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {
@@ -114,11 +120,45 @@ pub async fn handle(
     Ok(Next::Again)
 }
 
+/// What each contributor trained: a late one by the plan of its own round.
+async fn plans(
+    aggregator: &Aggregator,
+    job: &Job,
+    plan: &Plan,
+    decided: &Decided,
+) -> Result<Vec<WorkerPlan>, Error> {
+    let mut plans = Vec::new();
+    for Contribution { worker, credit, .. } in &decided.closed.contributions {
+        let own = match credit {
+            None => plan.workers.get(worker).cloned(),
+            Some(credit) => {
+                let own = aggregator.plan_of(job, credit.plan).await?;
+                own.workers.get(worker).cloned()
+            }
+        };
+        plans.push(own.ok_or(Error::Missing {
+            what: "plan of a contributor",
+        })?);
+    }
+    Ok(plans)
+}
+
+fn parts(round: &Round, plans: &[WorkerPlan]) -> Vec<Part> {
+    let members = round.members.iter().zip(plans);
+    let part = |(member, plan): (&Member, &WorkerPlan)| Part {
+        share: member.share,
+        rank: member.ranks.max(),
+        batch: plan.batch,
+    };
+    members.map(part).collect()
+}
+
 /// Everything the merge needs, as files.
 async fn prepare(
     aggregator: &Aggregator,
     job: &Owned,
     plan: &Plan,
+    own: &[WorkerPlan],
     decided: &Decided,
 ) -> Result<Round, Error> {
     let spec = &job.job().spec;
@@ -128,19 +168,15 @@ async fn prepare(
     let contributions = &decided.closed.contributions;
     let shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
     let mut members = Vec::new();
-    for (contribution, share) in contributions.iter().zip(shares) {
+    for ((contribution, own), share) in contributions.iter().zip(own).zip(shares) {
         let update = update(aggregator, job.job(), decided, contribution).await?;
-        let (ranks, started) = match &contribution.credit {
-            None => (ranks(plan, &contribution.worker)?, None),
-            Some(credit) => {
-                let own = aggregator.plan_of(job.job(), credit.plan).await?;
-                let started = fetch(aggregator, &credit.global).await?;
-                (ranks(&own, &contribution.worker)?, Some(started))
-            }
+        let started = match &contribution.credit {
+            None => None,
+            Some(credit) => Some(fetch(aggregator, &credit.global).await?),
         };
         members.push(Member {
             worker: contribution.worker.clone(),
-            ranks,
+            ranks: own.ranks.clone(),
             share,
             update,
             started,
@@ -217,14 +253,6 @@ async fn store(aggregator: &Aggregator, prefix: &str, path: &Path) -> Result<Art
     Ok(aggregator.reach.guard(sent).await??)
 }
 
-/// What a contributor trained.
-fn ranks(plan: &Plan, worker: &WorkerName) -> Result<RankTable, Error> {
-    let own = plan.workers.get(worker).map(|own| own.ranks.clone());
-    own.ok_or(Error::Missing {
-        what: "plan of a contributor",
-    })
-}
-
 /// An artifact as a local file.
 async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBuf, Error> {
     let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
@@ -233,28 +261,18 @@ async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBu
 }
 
 /// What a round amounted to.
-fn summarize(
-    job: &Job,
-    plan: &Plan,
-    decided: &Decided,
-    merged: Merged,
-    now: UnixMillis,
-) -> Summary {
+fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> Summary {
     let withheld = &merged.folded.withheld_energy;
-    let worker_round =
-        |(at, (contribution, (share, rank))): (usize, (&Contribution, &(Share, u16)))| {
-            let worker_plan = plan.workers.get(&contribution.worker);
-            WorkerRound {
-                worker: contribution.worker.clone(),
-                rank: *rank,
-                batch: worker_plan.map_or(0, |worker| worker.batch),
-                weight: share.weight,
-                withheld_energy: withheld.get(at).copied(),
-                trained_in: contribution.credit.as_ref().map(|credit| credit.round),
-                update: contribution.update.adapter.clone(),
-                metrics: contribution.update.metrics.clone(),
-            }
-        };
+    let worker_round = |(at, (contribution, part)): (usize, (&Contribution, &Part))| WorkerRound {
+        worker: contribution.worker.clone(),
+        rank: part.rank,
+        batch: part.batch,
+        weight: part.share.weight,
+        withheld_energy: withheld.get(at).copied(),
+        trained_in: contribution.credit.as_ref().map(|credit| credit.round),
+        update: contribution.update.adapter.clone(),
+        metrics: contribution.update.metrics.clone(),
+    };
     let workers: Vec<WorkerRound> = decided
         .closed
         .contributions

@@ -4,12 +4,12 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::profile_key;
 use domain::adapter::WeightShape;
-use domain::job::Job;
+use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
-use crate::rounds::{commit, follow, tasks};
+use crate::rounds::{commit, follow, late, tasks};
 use crate::{Error, strategy};
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
@@ -68,6 +68,27 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
+    Ok(Next::Again)
+}
+
+/// The plan was looked at: the next round opens with whichever stands now.
+pub async fn go_on(
+    aggregator: &Aggregator,
+    job: &mut Owned,
+    resume: Resume,
+) -> Result<Next, Error> {
+    let plan = aggregator.plan(job.job()).await?;
+    let Resume { round, global } = resume;
+    let next = follow::after_score(job.job(), &plan, round, global, job.now());
+    let paused = matches!(next, Phase::Paused { .. });
+    let dropped = late::if_paused(job.job(), &next);
+    job.advance(next, |job| job.pause_requested &= !paused)
+        .await?;
+    hit(Failpoint::AggregatorStartAfterState);
+    job.announce().await?;
+    hit(Failpoint::AggregatorOpenAfterPublish);
+    late::withdraw(job, &dropped).await;
+    late::recall(job, &plan);
     Ok(Next::Again)
 }
 

@@ -1,7 +1,8 @@
 //! What follows a round: pure.
 
 use domain::artifact::ArtifactRef;
-use domain::job::{Job, Phase};
+use domain::id::WorkerName;
+use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::time::UnixMillis;
 
@@ -79,3 +80,55 @@ pub fn after_score(
         open
     }
 }
+
+/// How often it is asked whether the plan of a job still stands.
+pub const LOOKS: u32 = 8;
+
+/// What speaks for another plan before the next round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reasons {
+    /// A site drifted.
+    pub drifted: bool,
+    /// The job replays another, whose next plan begins here.
+    pub replayed: bool,
+}
+
+/// Whether the plan is looked at again before the next round opens: a site drifted, or one takes part that
+/// the plan neither uses nor excludes. A job that replays another's plans has the other's and nothing else.
+#[must_use]
+pub fn looks_again(job: &Job, plan: &Plan, reasons: Reasons) -> bool {
+    if job.looks.times >= LOOKS {
+        return false;
+    }
+    if job.spec.plan_from.is_some() {
+        return reasons.replayed;
+    }
+    let named = |worker: &WorkerName| {
+        let excluded = plan.excluded.iter().any(|site| site.worker == *worker);
+        excluded || plan.workers.contains_key(worker)
+    };
+    let unnamed = job.active().any(|worker| !named(worker));
+    reasons.drifted || unnamed
+}
+
+/// The same, with a look at the plan before the next round opens. What opens none stays.
+#[must_use]
+pub fn by_way_of_the_plan(next: Phase, deadline: UnixMillis) -> Phase {
+    match next {
+        Phase::Training { round, global, .. } => Phase::Refining {
+            resume: Resume {
+                round: round.saturating_sub(1),
+                global,
+            },
+            deadline,
+        },
+        Phase::Paused { resume, since } => Phase::Paused {
+            resume: Box::new(by_way_of_the_plan(*resume, deadline)),
+            since,
+        },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use domain::plan::{Plan, PlanVersion, WorkerPlan};
 use domain::round::{Behind, Close, Closed, Contribution, Credit, LATE_ROUNDS, Update};
 use domain::time::UnixMillis;
 
+use super::replan;
 use crate::handlers::training::Open;
 
 /// What the close of a round comes to.
@@ -51,8 +52,9 @@ pub fn expiry(job: &Job, open: &Open, round_ms: u64, idle_ms: u64) -> UnixMillis
     if !goes_on(job, open.round) {
         return open.deadline;
     }
-    // A later round, and as much again twice for each score: see `follow::after_merge`.
-    let later = u64::from(LATE_ROUNDS) * (3 * round_ms + 10 * idle_ms);
+    // A later round, as much again twice for each score (see `follow::after_merge`), and a look at the plan.
+    let look_ms = replan::IDLES * idle_ms;
+    let later = u64::from(LATE_ROUNDS) * (3 * round_ms + 10 * idle_ms + look_ms);
     open.deadline.plus(later).min(job.deadline())
 }
 
@@ -180,6 +182,19 @@ pub async fn withdraw(job: &Owned, tasks: &[Task]) {
         }
         // Not waited for: a site that stands still does not answer, and the round goes on.
         tokio::spawn(stop(job.bus().clone(), id.clone(), worker.clone(), *epoch));
+    }
+}
+
+/// Stops what a site may still be at that this plan leaves out: the planner has given it up, so that its
+/// update is looked at by nobody. Without late updates no site is at anything between two rounds.
+pub fn recall(job: &Owned, plan: &Plan) {
+    let (id, epoch) = (&job.job().id, job.job().epoch);
+    if job.job().spec.rounds.late == Late::Drop {
+        return;
+    }
+    for site in &plan.excluded {
+        let worker = site.worker.clone();
+        tokio::spawn(stop(job.bus().clone(), id.clone(), worker, epoch));
     }
 }
 
@@ -376,7 +391,7 @@ mod tests {
         let (drops, open) = job(r#"{"count":5}"#, 1);
         assert_eq!(expiry(&drops, &open, 1000, 10), open.deadline);
         let (credits, open) = job(CREDIT, 1);
-        assert_eq!(expiry(&credits, &open, 1000, 10), open.deadline.plus(6200));
+        assert_eq!(expiry(&credits, &open, 1000, 10), open.deadline.plus(6400));
         let long = u64::MAX / 100;
         assert_eq!(expiry(&credits, &open, long, 10), credits.deadline());
     }

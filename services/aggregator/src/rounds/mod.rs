@@ -8,6 +8,7 @@ pub mod follow;
 pub mod ingest;
 pub mod late;
 pub mod reach;
+pub mod replan;
 pub mod report;
 pub mod returning;
 pub mod standings;

@@ -21,7 +21,7 @@ pub struct Report<'a> {
     pub submitted_at: UnixMillis,
     /// When this report was written.
     pub finished_at: UnixMillis,
-    /// What every worker trained, and why.
+    /// What every worker trained by the last plan, and why.
     pub plan: &'a Plan,
     /// Every round, the untrained start included.
     pub rounds: &'a [Summary],

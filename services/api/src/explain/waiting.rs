@@ -173,8 +173,10 @@ fn service(job: &Job, sites_are_done: bool, now: UnixMillis) -> Option<String> {
         ));
     }
     let work = match job.phase {
-        Phase::Planning => "the planner makes the plan",
-        Phase::Starting => "the aggregator writes the untrained adapter",
+        Phase::Refining { .. } => "the profiler learns from the rounds so far",
+        Phase::Planning { .. } => "the planner makes the plan",
+        Phase::Starting { resume: None } => "the aggregator writes the untrained adapter",
+        Phase::Starting { .. } => "the aggregator opens the next round",
         Phase::Folding { .. } => "the aggregator merges the round's updates",
         Phase::Finalizing { .. } => "the aggregator writes the report and the adapter",
         _ if sites_are_done => return Some(format!("every site has answered: the {name} goes on")),
@@ -278,7 +280,7 @@ mod tests {
     #[test]
     fn a_job_without_an_owner_asks_whether_the_service_runs() {
         let mut planning = job(1, &["a"]);
-        planning.phase = Phase::Planning;
+        planning.phase = Phase::Planning { resume: None };
         planning.phase_since = UnixMillis(70_000);
         assert_eq!(
             lines(&planning, &fleet(&[]), &Reports::new()),

@@ -137,7 +137,10 @@ fn decide_pause(job: &mut Job, at_once: bool, now: UnixMillis) -> Result<Effect,
     }
     let before_training = matches!(
         job.phase,
-        Phase::Queued | Phase::Profiling { .. } | Phase::Planning | Phase::Starting
+        Phase::Queued
+            | Phase::Profiling { .. }
+            | Phase::Planning { resume: None }
+            | Phase::Starting { resume: None }
     );
     if at_once || before_training {
         job.pause(now).map_err(|_| ended(job, "paused"))?;

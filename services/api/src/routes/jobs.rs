@@ -20,9 +20,10 @@ use crate::state::App;
 use crate::view::job::{JobSummary, JobView, summary, view};
 
 /// Names that `?phase=` takes.
-pub const PHASES: [&str; 12] = [
+pub const PHASES: [&str; 13] = [
     "queued",
     "profiling",
+    "refining",
     "planning",
     "starting",
     "training",
@@ -185,8 +186,8 @@ mod tests {
     fn the_phases_of_the_filter_are_those_of_the_domain() {
         for phase in [
             Phase::Queued,
-            Phase::Planning,
-            Phase::Starting,
+            Phase::Planning { resume: None },
+            Phase::Starting { resume: None },
             Phase::Cancelled,
             training(1, &[]).phase,
         ] {

@@ -107,13 +107,16 @@ pub struct MetricsView {
     pub loss: Option<f64>,
     /// Optimizer steps.
     pub steps: u32,
+    /// Those of them whose loss was not finite, and which moved nothing.
+    #[serde(default)]
+    pub skipped_steps: u32,
     /// Seconds of training.
     pub compute_seconds: Option<f64>,
     /// Tokens a second while training.
     pub tokens_per_second: Option<f64>,
     /// Peak of the worker's heap, in bytes.
     pub peak_memory_bytes: u64,
-    /// Bytes sent to object storage.
+    /// Bytes of the update as it was sent: to object storage, or of scalars the whole message.
     pub bytes_up: u64,
     /// Bytes fetched from object storage.
     pub bytes_down: u64,

@@ -3,6 +3,8 @@
 //! The fleets are not measured ones: their profiles follow from a seed (`planner::allocate::synthetic`), so
 //! that sizes can be planned which no machine here could play.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use chassis::clock::Stopwatch;
 use chassis::memory;
@@ -15,6 +17,7 @@ use planner::allocate::{Request, allocate, synthetic};
 use serde::Serialize;
 use serde_json::json;
 
+use super::bench_validate::Validation;
 use crate::output;
 
 /// The largest fleet that is tried.
@@ -25,10 +28,15 @@ const WORKERS: usize = 100_000;
 #[command(after_help = "Examples:
   fedpipe bench plan --workers 10,100,1000,10000 --json
   fedpipe bench plan --workers 4 --solver exact
+  fedpipe bench plan --validate --model model.gguf --json
 
 The fleets are drawn from a seed, 210 weights as SmolLM2-135M has them, eight modes and nine batches for each
 worker. Seconds are of one plan, linted and explained. Peak memory is heap: the profiles, which are there
-before, and what planning adds. The last line plans one worker exactly as well, and compares.")]
+before, and what planning adds. The last line plans one worker exactly as well, and compares.
+
+With --validate nothing is planned: 17 configurations (bases, recomputed activations, zeroth-order, ranks 4 to 32, 1
+to 8 rows) are predicted from a probe, measured, and compared; it fails where a step's time is off by more than
+15 % or a peak by more than 10 %. Leave the machine alone meanwhile.")]
 pub struct Args {
     /// Sizes of the fleets
     #[arg(
@@ -47,6 +55,18 @@ pub struct Args {
     /// Highest rank of a weight
     #[arg(long, value_name = "R", default_value_t = 32)]
     rank_max: u16,
+    /// Instead: probe and fit this machine, then measure configurations of --model beside what is predicted
+    #[arg(long, requires = "model")]
+    validate: bool,
+    /// GGUF file or Hugging Face folder, for --validate
+    #[arg(long, value_name = "DIR|FILE", requires = "validate")]
+    model: Option<PathBuf>,
+    /// Tokens of the longest rows that are validated; the others have a half and a quarter of them
+    #[arg(long, value_name = "L", default_value_t = 512, requires = "validate")]
+    longest: u32,
+    /// Compute threads, for --validate; 0: all
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "validate")]
+    threads: u16,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +98,15 @@ struct Row {
 impl Args {
     /// Measures.
     pub fn run(self) -> anyhow::Result<()> {
+        if let Some(model) = self.model.clone().filter(|_| self.validate) {
+            return Validation {
+                model,
+                longest: self.longest,
+                threads: self.threads,
+                json: self.json,
+            }
+            .run();
+        }
         if self.workers.is_empty() || self.workers.len() > 16 {
             bail!("--workers takes 1 to 16 sizes");
         }

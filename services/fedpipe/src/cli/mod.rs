@@ -1,6 +1,7 @@
 //! The commands: one file each. This one is the table of contents.
 
 mod bench_plan;
+mod bench_validate;
 mod doctor;
 mod exec_child;
 mod fleet;

@@ -25,10 +25,12 @@ pub fn event(event: &Event) -> String {
         ),
         "refused" => format!("refused: {}", site(detail.get("site"))),
         "lost" => format!("given up: {}", site(detail.get("site"))),
-        "drifted" => format!(
-            "{} left its profile: a new plan is made",
-            text(detail.get("site"))
+        "reused" => format!(
+            "{} measured itself for {}, which holds",
+            text(detail.get("site")),
+            text(detail.get("from"))
         ),
+        "drifted" => drifted(detail),
         "failed" => format!(
             "failed: {}",
             text(detail.get("cause").and_then(|cause| cause.get("message")))
@@ -36,6 +38,28 @@ pub fn event(event: &Event) -> String {
         "finished" => finished(detail),
         other => other.to_owned(),
     }
+}
+
+fn drifted(detail: &Map<String, Value>) -> String {
+    let site = text(detail.get("site"));
+    let by = detail.get("by");
+    let figure = |name| by.and_then(|by| by.get(name)).and_then(Value::as_f64);
+    let of_memory = by.and_then(|by| by.get("quantity")).and_then(Value::as_str) == Some("bytes");
+    let (Some(predicted), Some(observed)) = (figure("predicted"), figure("observed")) else {
+        return format!("{site} left its profile: the plan is looked at again");
+    };
+    let show = |figure: f64| {
+        if of_memory {
+            format!("{:.0} MiB", figure / 1_048_576.0)
+        } else {
+            format!("{figure:.1} s")
+        }
+    };
+    format!(
+        "{site} left its profile, {} a round instead of {}: the plan is looked at again",
+        show(observed),
+        show(predicted)
+    )
 }
 
 fn opened(detail: &Map<String, Value>, round: &str) -> String {

@@ -43,7 +43,7 @@ impl<'a> Source<'a> {
         let (mut open, mut shown) = (Lanes::default(), Lanes::default());
         let fitted = self.profile.modes.iter();
         for fitted in fitted.filter(|fitted| self.is_usable(fitted)) {
-            let of = if mode::runs(&fitted.mode) {
+            let of = if mode::runs(&fitted.mode, self.spec) {
                 &mut open
             } else {
                 &mut shown

@@ -12,7 +12,7 @@ use domain::profile::Profile;
 
 use super::mode;
 use super::predict::{
-    Conditions, adapter_bytes, memory_margin, most_seconds, needed_bytes, time_margin,
+    Conditions, download_bytes, memory_margin, most_seconds, needed_bytes, time_margin,
 };
 
 /// Relative difference of two figures that is put down to rounding.
@@ -100,7 +100,7 @@ fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) ->
     let conditions = Conditions {
         measured,
         spec,
-        download_bytes: adapter_bytes(&plan.global, &measured.weights),
+        download_bytes: download_bytes(spec, &plan.global, &measured.weights),
     };
     let predicted = conditions.predict(fitted, &worker.ranks, worker.batch);
     let needed = needed_bytes(&predicted, memory_margin(fitted));
@@ -210,8 +210,8 @@ fn choice_problems(
             "its arithmetic or optimizer is not the job's",
         ),
         (
-            !mode::runs(&worker.mode()),
-            "it cannot execute zeroth-order training",
+            !mode::runs(&worker.mode(), spec),
+            "it trains zeroth-order in a job that does not",
         ),
         (
             worker.threads != measured.threads,

@@ -163,6 +163,7 @@ impl<'a> Made<'a> {
             job: request.job.clone(),
             version: PlanVersion(parent.map_or(1, |parent| parent.version.0 + 1)),
             parent: parent.map(|parent| parent.version),
+            from_round: 1,
             replayed_from: None,
             round_seconds,
             deadline_seconds: deadline(request.spec, round_seconds),

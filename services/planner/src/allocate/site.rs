@@ -12,7 +12,7 @@ use domain::profile::Profile;
 use super::lacking::lacking;
 use super::lane::{Lanes, Source, is_sound};
 use super::mode;
-use super::predict::{Conditions, adapter_bytes};
+use super::predict::{Conditions, download_bytes};
 use super::program::Instance;
 use super::space::Space;
 use super::worth::Worth;
@@ -91,7 +91,7 @@ impl<'a> Usable<'a> {
     /// The sites with room for something.
     pub(super) fn admit(self, spec: &'a Spec, space: &'a Space, worth: &'a Worth) -> Admitted<'a> {
         let global = space.uniform(spec.adapter.rank_max);
-        let download_bytes = adapter_bytes(&global, self.weights);
+        let download_bytes = download_bytes(spec, &global, self.weights);
         let (mut sites, mut excluded) = (Vec::new(), self.excluded);
         for (name, profile) in self.profiles {
             let source = Source {

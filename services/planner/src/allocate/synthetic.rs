@@ -151,6 +151,8 @@ fn profile(name: WorkerName, stream: &mut Stream, spectra: &[WeightImportance]) 
         worker: name,
         measurement,
         modes,
+        refined_to: 0,
+        settled_to: 0,
     }
 }
 

@@ -172,6 +172,8 @@ pub fn profile(worker: WorkerName, measurement: Measurement) -> Result<Profile, 
         worker,
         measurement,
         modes,
+        refined_to: 0,
+        settled_to: 0,
     })
 }
 

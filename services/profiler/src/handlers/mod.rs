@@ -1,4 +1,6 @@
 //! One file per phase that the profiler drives.
 
+pub mod measuring;
 pub mod profiling;
 pub mod queued;
+pub mod refining;

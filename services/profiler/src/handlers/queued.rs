@@ -6,12 +6,10 @@ use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::fleet::Liveness;
 use domain::job::{Job, Phase};
 
+use super::measuring::measuring_deadline;
 use crate::Error;
 use crate::admit::{Admission, Site, admit};
 use crate::app::Profiler;
-
-/// Idle periods that the measuring of a site may take in all.
-const PROFILING_IDLES: u64 = 10;
 
 pub async fn handle(profiler: &Profiler, job: &mut Owned) -> Result<Next, Error> {
     let now = job.now();
@@ -30,7 +28,7 @@ pub async fn handle(profiler: &Profiler, job: &mut Owned) -> Result<Next, Error>
     ) else {
         return Ok(Next::Wait(Some(job.job().deadline())));
     };
-    let deadline = now.plus(PROFILING_IDLES * profiler.idle_ms);
+    let deadline = measuring_deadline(profiler, now);
     job.advance(Phase::Profiling { deadline }, |job| {
         job.participants = sites
     })

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
 
-pub use model::{Key, Loaded, ModelFiles};
+pub use model::{Key, Loaded, ModelFiles, loading_bytes};
 pub use pace::{Pace, Tempo};
 
 /// Work that may wait: one under way, one behind it, and an answer to a stopped one.

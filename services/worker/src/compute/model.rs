@@ -1,7 +1,7 @@
 //! The loaded model: kept between tasks and rounds, dropped before another is loaded.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use artifacts::CachedModel;
 use chassis::failpoint::{self, Failpoint};
@@ -11,7 +11,7 @@ use domain::cause::Trouble;
 use domain::job::spec::Base;
 use engine::adapter::Adapter;
 use engine::kernel::Kernel;
-use engine::model::{Cache, LoadOptions, Model};
+use engine::model::{Cache, Inspected, LoadOptions, Model};
 
 use super::Bench;
 use crate::failure::Failure;
@@ -44,6 +44,12 @@ impl ModelFiles {
     pub const fn own(path: PathBuf) -> Self {
         let _cached = None;
         Self { path, _cached }
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -116,7 +122,7 @@ impl Bench {
         let Ok(inspected) = Model::inspect(&files.path) else {
             return Ok(());
         };
-        let loading = engine::memory::loading(&inspected.config, inspected.bytes, held(key.base)?);
+        let loading = loading_bytes(&inspected, key.base);
         let needed = memory::data_bytes().saturating_add(loading);
         if needed <= limit_bytes {
             return Ok(());
@@ -172,6 +178,13 @@ fn load(key: &Key, files: &ModelFiles, cache: Option<Cache>) -> Result<Loaded, F
         base_memory_bytes,
         _files: files.clone(),
     })
+}
+
+/// Bytes that a process takes more once it has loaded a model in this base.
+#[must_use]
+pub fn loading_bytes(inspected: &Inspected, base: Base) -> u64 {
+    let held = held(base).unwrap_or_default();
+    engine::memory::loading(&inspected.config, inspected.bytes, held)
 }
 
 /// How the engine holds a base.

@@ -37,8 +37,8 @@ pub struct Need {
 /// short rows, so that nothing large is tried before something small was measured.
 #[must_use]
 pub fn configurations(rank_max: u16) -> Vec<Configuration> {
-    let low = (rank_max / 4).max(1);
-    let choices = [
+    let low = low(rank_max);
+    distinct([
         (1, low, 4),
         (1, low, 2),
         (1, low, 1),
@@ -46,7 +46,27 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
         (2, low, 1),
         (2, rank_max, 1),
         (4, rank_max, 1),
-    ];
+    ])
+}
+
+/// Those of a mode after the first: as few as tell rows, tokens and rank apart.
+#[must_use]
+pub fn fewer(rank_max: u16) -> Vec<Configuration> {
+    let low = low(rank_max);
+    distinct([
+        (1, low, 4),
+        (1, rank_max, 2),
+        (1, low, 1),
+        (2, rank_max, 1),
+        (4, low, 1),
+    ])
+}
+
+const fn low(rank_max: u16) -> u16 {
+    if rank_max < 8 { 1 } else { rank_max / 4 }
+}
+
+fn distinct(choices: impl IntoIterator<Item = (u16, u16, usize)>) -> Vec<Configuration> {
     let mut all: Vec<Configuration> = Vec::new();
     for (batch, rank, part) in choices {
         let next = Configuration { batch, rank, part };
@@ -86,9 +106,10 @@ mod tests {
         assert_eq!(configurations(16).len(), 7);
         assert_eq!(configurations(1).len(), 5);
         for rank_max in [1, 2, 3, 16, 256] {
-            let all = configurations(rank_max);
-            assert!(all.len() >= NEEDED);
-            assert!(all.iter().all(|c| (1..=rank_max).contains(&c.rank)));
+            for all in [configurations(rank_max), fewer(rank_max)] {
+                assert!(all.len() > NEEDED);
+                assert!(all.iter().all(|c| (1..=rank_max).contains(&c.rank)));
+            }
         }
     }
 

@@ -59,7 +59,7 @@ impl Examined {
             threads: site.threads,
             modes: self.modes,
             noise: self.noise,
-            importance: None,
+            importance: self.importance,
             forward_tokens_per_second: self.forward_tokens_per_second,
             upload_bytes_per_second: link.upload_bytes_per_second,
             download_bytes_per_second: link.download_bytes_per_second,

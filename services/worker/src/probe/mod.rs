@@ -2,14 +2,19 @@
 //!
 //! It fits nothing and plans nothing; the profiler does.
 
+mod bases;
+mod budget;
 mod configurations;
 mod examination;
+mod importance;
 mod kernels;
 mod measurement;
 mod noise;
 mod room;
+mod scoring;
 mod sized;
 mod start;
+mod stepper;
 
 pub use examination::Examination;
 pub use measurement::{Link, key};

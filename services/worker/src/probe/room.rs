@@ -1,5 +1,5 @@
-//! The measured rounds and passes: each goes the way of a real one, with the buffers of a real one, so
-//! that its peak is what the worker's limit will count.
+//! The measured rounds: each goes the way of a real one, with the buffers of a real one, so that its peak
+//! is what the worker's limit will count.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,24 @@ use chassis::memory;
 use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
-use domain::job::aggregation::Trains;
-use domain::profile::{Mode, ModeMeasurement, Sample};
+use domain::job::spec::Optimizer;
+use domain::profile::Sample;
 use engine::data::{Batch, Encoder, Loader};
-use engine::evaluate::Evaluator;
 use engine::model::Model;
 
-use super::configurations::{Configuration, NEEDED, Need, configurations, predicted};
-use super::examination::Examined;
+use super::budget::Spent;
+use super::configurations::{Configuration, NEEDED, Need, configurations, fewer, predicted};
 use super::noise::Norms;
 use super::sized::sized;
-use crate::adapter_file;
+use super::stepper::{self, Way};
 use crate::data::Opened;
 use crate::failure::Failure;
-use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
 use crate::size::mib;
 use crate::train::{self, Lengths};
 
-/// Seconds of real computing after which no larger step is tried, once there are enough samples.
-const ENOUGH_SECONDS: f64 = 20.0;
+/// A first step that takes so long is timed itself: work that is long anyway is not warmed up.
+const LONG_SECONDS: f64 = 2.5;
 /// A step is repeated until it was measured for so long, to drown the clock's grain,
 const LONG_ENOUGH_SECONDS: f64 = 0.1;
 /// but at most so often.
@@ -36,24 +34,23 @@ const REPEATS: usize = 5;
 /// at least half as long, so shorter steps after longer ones make a round hold the most that it can.
 const SHRINKING: [usize; 2] = [45, 20];
 /// Share of the memory that a predicted step may fill.
-const FILL: f64 = 0.95;
-/// Rows of the two measured forward passes; the second only where memory allows it.
-const SCORED_ROWS: [u16; 2] = [1, 4];
-/// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
-const SCORED_PARAMETER_BYTES: f64 = 8.0;
+pub(super) const FILL: f64 = 0.95;
+/// Records of the largest step that `auto` may plan.
+const LARGEST_BATCH: u16 = 32;
 
 /// Configurations of a kernel's trial, the smallest ones.
 const TRIAL: usize = 2;
 
 /// A measured round or pass, and what it really took before the site's pace was kept.
 pub(super) struct Measured {
-    sample: Sample,
+    pub(super) sample: Sample,
     pub(super) real_seconds_per_token: f64,
+    /// Of the whole round.
+    real_seconds: f64,
 }
 
-/// What all measurements of one examination share.
+/// What all measurements with one loaded model share.
 pub(super) struct Room<'a> {
-    pub(super) mode: Mode,
     pub(super) running: &'a Running,
     pub(super) task: &'a Probe,
     pub(super) data: &'a Opened,
@@ -67,65 +64,44 @@ pub(super) struct Room<'a> {
     pub(super) base_memory_bytes: u64,
     /// Every step has records of its own.
     pub(super) steps: u64,
+    /// Of steps with gradients.
     pub(super) norms: Norms,
 }
 
 impl Room<'_> {
-    pub(super) fn examined(
-        mut self,
-        trained: Vec<Measured>,
-        scored: Vec<Measured>,
-    ) -> Result<Examined, Failure> {
-        let forward = scored.last().map(|pass| &pass.sample);
-        let forward = forward.map(|pass| f64::from(pass.tokens) / pass.step_seconds.max(1e-9));
-        let forward_tokens_per_second = match forward {
-            Some(speed) => speed,
-            // No merged adapter fits; a pass without one is slower by nothing that matters.
-            None => self.bare_forward()?,
-        };
-        let consent = self.running.site.config.policy.share_small_counts;
-        let smallest = if consent { 1 } else { SMALLEST_COUNT };
-        let samples = |all: Vec<Measured>| all.into_iter().map(|one| one.sample).collect();
-        Ok(Examined {
-            weights: self.weights,
-            layers: self.layers,
-            modes: vec![ModeMeasurement {
-                mode: self.mode,
-                base_memory_bytes: self.base_memory_bytes,
-                samples: samples(trained),
-                scoring: samples(scored),
-                loss: None,
-            }],
-            noise: self.norms.estimate(smallest),
-            forward_tokens_per_second,
-            lengths: self.lengths,
-        })
-    }
-
     /// Seconds per token of a small round.
-    pub(super) fn trial(mut self) -> Result<f64, Failure> {
+    pub(super) fn trial(mut self, way: Way) -> Result<f64, Failure> {
         let mut measured = Vec::new();
         for next in configurations(self.task.rank_max).into_iter().take(TRIAL) {
             if self.beyond(&measured, next).is_none() {
-                measured.push(self.round(next)?);
+                measured.push(self.round(way, next)?);
             }
         }
         let last = measured.last().map(|round| round.real_seconds_per_token);
         Ok(last.unwrap_or(f64::INFINITY))
     }
 
-    pub(super) fn rounds(&mut self) -> Result<Vec<Measured>, Failure> {
-        let whole = Stopwatch::start();
+    /// Rounds computed this way, as far as memory and budget reach: at least as many as a fit needs, or none.
+    ///
+    /// # Errors
+    /// Out of memory if not even three small rounds fit; what is wrong with the data.
+    pub(super) fn rounds(&mut self, way: Way, spent: &mut Spent) -> Result<Vec<Measured>, Failure> {
+        (spent.mode_seconds, spent.mode_rounds) = (0.0, 0);
+        let rank_max = self.task.rank_max;
+        let grid = if spent.modes == 0 {
+            configurations(rank_max)
+        } else {
+            fewer(rank_max)
+        };
         let mut measured: Vec<Measured> = Vec::new();
         let mut too_large = None;
-        for next in configurations(self.task.rank_max) {
-            let enough = measured.len() > NEEDED;
-            if enough && whole.seconds() > ENOUGH_SECONDS {
+        for next in grid {
+            if !spent.allows(self.expected_seconds(&measured, next)) {
                 break;
             }
             match self.beyond(&measured, next) {
                 Some(bytes) => too_large = too_large.or(Some(bytes)),
-                None => measured.push(self.round(next)?),
+                None => measured.push(self.counted(way, next, spent)?),
             }
         }
         // Where memory ends early, shorter rows make more samples.
@@ -138,18 +114,56 @@ impl Room<'_> {
                 rank: 1,
                 part,
             };
-            if self.beyond(&measured, next).is_none() {
-                measured.push(self.round(next)?);
+            let allowed = spent.allows(self.expected_seconds(&measured, next));
+            if allowed && self.beyond(&measured, next).is_none() {
+                measured.push(self.counted(way, next, spent)?);
             }
         }
+        spent.modes += 1;
         match too_large {
-            Some(bytes) if measured.len() < NEEDED => Err(self.lacks("the smallest step", bytes)),
-            _ => Ok(measured),
+            _ if measured.len() >= NEEDED => Ok(measured),
+            Some(bytes) => Err(self.lacks("the smallest step", bytes)),
+            None => Ok(Vec::new()),
         }
     }
 
+    fn counted(
+        &mut self,
+        way: Way,
+        next: Configuration,
+        spent: &mut Spent,
+    ) -> Result<Measured, Failure> {
+        let measured = self.round(way, next)?;
+        spent.seconds += measured.real_seconds;
+        spent.mode_seconds += measured.real_seconds;
+        spent.rounds += 1;
+        spent.mode_rounds += 1;
+        Ok(measured)
+    }
+
+    /// What a round is expected to take, from the last one: as much longer as it has more tokens.
+    fn expected_seconds(&self, measured: &[Measured], next: Configuration) -> f64 {
+        let tokens = f64::from(next.batch) * self.longest(next.part) as f64;
+        measured.last().map_or(0.0, |last| {
+            let growth = tokens / last.sample.peak_tokens().max(1.0);
+            last.real_seconds * growth.max(1.0)
+        })
+    }
+
+    /// Whether memory could forbid what the job allows: its largest step does not fit, by what was
+    /// measured.
+    pub(super) fn is_tight(&self, measured: &[Measured]) -> bool {
+        let fixed = self.task.training.batch.fixed().copied();
+        let largest = Configuration {
+            batch: fixed.unwrap_or(LARGEST_BATCH),
+            rank: self.task.rank_max,
+            part: 1,
+        };
+        self.beyond(measured, largest).is_some()
+    }
+
     /// `what` needs `bytes`, which are more than there are when the share kept free is counted.
-    fn lacks(&self, what: &str, bytes: u64) -> Failure {
+    pub(super) fn lacks(&self, what: &str, bytes: u64) -> Failure {
         let limit = self.running.site.memory_limit_bytes;
         let needed = (bytes as f64 / FILL) as u64;
         let detail = format!(
@@ -184,7 +198,7 @@ impl Room<'_> {
         (!fits).then_some(bytes as u64)
     }
 
-    fn beyond_base(&self, sample: &Sample) -> f64 {
+    pub(super) fn beyond_base(&self, sample: &Sample) -> f64 {
         let beyond = sample
             .peak_memory_bytes
             .saturating_sub(self.base_memory_bytes);
@@ -200,23 +214,29 @@ impl Room<'_> {
     }
 
     /// One round: a step of the longest rows that the job allows, then ever shorter ones, as a real round
-    /// mixes them; steps of mean length, which are timed; then the update's file. The rate is zero, so that the adapter stays the job's
-    /// start and the gradients' norms are those there.
-    fn round(&mut self, configuration: Configuration) -> Result<Measured, Failure> {
+    /// mixes them; steps of mean length, which are timed; then the update's file. The rate is zero, so that
+    /// the adapter stays the job's start and the gradients' norms are those there.
+    pub(super) fn round(
+        &mut self,
+        way: Way,
+        configuration: Configuration,
+    ) -> Result<Measured, Failure> {
         let Configuration { batch, rank, part } = configuration;
         let ranks = self.ranks(rank);
         let (longest, mean) = (self.longest(part), self.mean(part));
+        let whole = Stopwatch::start();
         memory::reset_peak();
-        let options = train::options(&self.task.training, false);
-        // The scale changes no cost; the fresh adapter's change is zero.
-        let mut trainer = train::begin(self.model, &self.global, &ranks, 1.0, options)?;
+        let training = &self.task.training;
+        let mut learner = stepper::begin(self.model, &self.global, &ranks, way, training)?;
         let mut step = |room: &mut Self, length| -> Result<(f64, usize), Failure> {
             let batch = room.batch(usize::from(batch), length)?;
             let watch = Stopwatch::start();
-            let step = trainer.step(&batch, 0.0, room.running.stop.control())?;
+            let step = learner.step(&batch, room.running.stop.control())?;
             let seconds = watch.seconds();
-            let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
-            room.norms.add(rank, step.gradient_norm, &records);
+            if let Some(norm) = step.gradient_norm {
+                let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
+                room.norms.add(rank, norm, &records);
+            }
             room.running.advance();
             Ok((seconds, step.tokens))
         };
@@ -224,13 +244,12 @@ impl Room<'_> {
         for hundredths in SHRINKING {
             step(self, longest * hundredths / 100)?;
         }
-        // Work that is long anyway is not warmed up: its first time differs little.
-        let (seconds, tokens) = if first > ENOUGH_SECONDS / 8.0 {
+        let (seconds, tokens) = if first > LONG_SECONDS {
             (first, longest_tokens)
         } else {
             median(|| step(self, mean))?
         };
-        drop(train::finish(trainer, Trains::Both)?);
+        stepper::finish(learner, training)?;
         let peak_memory_bytes = memory::peak_data_bytes();
         Ok(Measured {
             sample: Sample {
@@ -239,114 +258,71 @@ impl Room<'_> {
                 squares: squares(tokens, batch),
                 longest_tokens: count(longest_tokens),
                 parameters: ranks.parameters(&self.weights),
-                step_seconds: self.running.site.pace().seconds(tokens, seconds),
+                step_seconds: self.paced(way, tokens, seconds),
                 peak_memory_bytes,
             },
             real_seconds_per_token: seconds / tokens.max(1) as f64,
+            real_seconds: whole.seconds(),
         })
     }
 
-    /// Forward passes as scoring makes them, with the whole merged adapter. Where not even one row fits
-    /// there are none, and a job that scores cannot be taken part in.
-    pub(super) fn scored(&mut self, trained: &[Measured]) -> Result<Vec<Measured>, Failure> {
-        let parameters = self.ranks(self.task.rank_max).parameters(&self.weights);
-        // A forward pass alone keeps less of each token than training does.
-        let largest = trained.iter().map(|round| &round.sample);
-        let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
-        let mut measured = Vec::new();
-        for rows in SCORED_ROWS {
-            let tokens = f64::from(rows) * self.longest(1) as f64;
-            let needed = largest.map_or(0.0, |sample| {
-                let growth = (tokens / sample.peak_tokens()).max(1.0);
-                self.beyond_base(sample) * growth + SCORED_PARAMETER_BYTES * parameters as f64
-            });
-            let bytes = self.base_memory_bytes as f64 + needed;
-            if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
-                measured.push(self.pass(rows, parameters)?);
-            } else if measured.is_empty() && !self.task.choices.is_empty() {
-                return Err(self.lacks("scoring a record", bytes as u64));
-            } else {
-                break;
-            }
-        }
-        Ok(measured)
+    /// What a step takes at the site's pace.
+    fn paced(&self, way: Way, tokens: usize, seconds: f64) -> f64 {
+        let site = &self.running.site;
+        let (pace, times) = train::pace(site, way.optimizer, &self.task.training);
+        pace.seconds(times * tokens, seconds)
     }
 
-    fn pass(&mut self, rows: u16, parameters: u64) -> Result<Measured, Failure> {
-        let (longest, mean) = (self.longest(1), self.mean(1));
-        memory::reset_peak();
-        let adapter = adapter_file::whole(&self.global, &self.weights, 1.0)?;
-        let mut evaluator = Evaluator::new(self.model, Some(&adapter))?;
-        drop(adapter);
-        let mut pass = |room: &mut Self, length| {
-            let batch = room.batch(usize::from(rows), length)?;
-            forward(&mut evaluator, &batch, room.running)
-        };
-        let (_, longest_tokens) = pass(self, longest)?;
-        let (seconds, tokens) = median(|| pass(self, mean))?;
-        let peak_memory_bytes = memory::peak_data_bytes();
-        let real_seconds_per_token = seconds / tokens.max(1) as f64;
-        Ok(Measured {
-            sample: Sample {
-                batch: rows,
-                tokens: count(tokens),
-                squares: squares(tokens, rows),
-                longest_tokens: count(longest_tokens),
-                parameters,
-                step_seconds: self.running.site.forward_pace().seconds(tokens, seconds),
-                peak_memory_bytes,
-            },
-            real_seconds_per_token,
-        })
-    }
-
-    fn bare_forward(&mut self) -> Result<f64, Failure> {
-        let mut evaluator = Evaluator::new(self.model, None)?;
-        let batch = self.batch(1, self.mean(1))?;
-        let (seconds, tokens) = median(|| forward(&mut evaluator, &batch, self.running))?;
-        let seconds = self.running.site.forward_pace().seconds(tokens, seconds);
-        Ok(tokens as f64 / seconds.max(1e-9))
-    }
-
-    fn ranks(&self, rank: u16) -> RankTable {
+    pub(super) fn ranks(&self, rank: u16) -> RankTable {
         RankTable::uniform(&self.task.targets, self.layers, rank)
     }
 
     /// Tokens of the longest row that the job and the model allow, or a part of it.
-    fn longest(&self, part: usize) -> usize {
+    pub(super) fn longest(&self, part: usize) -> usize {
         let allowed = self.task.training.sequence_length as usize;
         allowed.min(self.model.config().context) / part
     }
 
     /// Tokens of a row: as many as a record has on average, so that no record's own length is told.
-    fn mean(&self, part: usize) -> usize {
+    pub(super) fn mean(&self, part: usize) -> usize {
         (self.lengths.mean.round() as usize).min(self.longest(part))
     }
 
-    fn batch(&mut self, records: usize, length: usize) -> Result<Batch, Failure> {
+    /// Records of their own in rows of this length.
+    pub(super) fn batch(&mut self, records: usize, length: usize) -> Result<Batch, Failure> {
+        let batch = self.drawn(records, self.steps)?;
+        self.steps += 1;
+        Ok(sized(batch, length))
+    }
+
+    /// The records of a step, in rows of their own length.
+    pub(super) fn drawn(&self, records: usize, step: u64) -> Result<Batch, Failure> {
         let training = &self.task.training;
         let sampler = train::sampler(self.data, records, training, self.running)?;
         let loader = Loader::new(&self.data.train, &self.encoder, &sampler);
-        let loaded = loader.batch(self.steps);
-        let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
-        self.steps += 1;
-        Ok(sized(loaded.batch, length))
+        let loaded = loader.batch(step);
+        Ok(loaded.map_err(|error| self.data.trouble(&error))?.batch)
     }
 }
 
-fn forward(
-    evaluator: &mut Evaluator<'_>,
-    batch: &Batch,
-    running: &Running,
-) -> Result<(f64, usize), Failure> {
-    let watch = Stopwatch::start();
-    let loss = evaluator.loss(batch, running.stop.control())?;
-    running.advance();
-    Ok((watch.seconds(), loss.tokens))
+impl Measured {
+    /// The figures.
+    pub(super) fn into_sample(self) -> Sample {
+        self.sample
+    }
+
+    /// A pass of scoring.
+    pub(super) const fn pass(sample: Sample, real_seconds_per_token: f64) -> Self {
+        Self {
+            sample,
+            real_seconds_per_token,
+            real_seconds: 0.0,
+        }
+    }
 }
 
 /// The median of some work's times, in seconds, and its tokens.
-fn median(
+pub(super) fn median(
     mut work: impl FnMut() -> Result<(f64, usize), Failure>,
 ) -> Result<(f64, usize), Failure> {
     let (mut times, mut spent, mut tokens) = (Vec::new(), 0.0, 0);
@@ -361,11 +337,11 @@ fn median(
 }
 
 /// The sum of the squares of so many equal rows' tokens.
-fn squares(tokens: usize, rows: u16) -> f64 {
+pub(super) fn squares(tokens: usize, rows: u16) -> f64 {
     let (tokens, rows) = (tokens as f64, f64::from(rows.max(1)));
     tokens * tokens / rows
 }
 
-fn count(tokens: usize) -> u32 {
+pub(super) fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }

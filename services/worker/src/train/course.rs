@@ -67,10 +67,21 @@ impl<'m> Learner<'m> {
             }
             How::ZerothOrder(steps, first) => {
                 let trainer = ZerothTrainer::new(model, &start, steps, first)?;
-                let between = || failpoint::hit(Failpoint::WorkerTrainBetweenPasses);
-                Self::ZerothOrder(Box::new(trainer.with_between(between)))
+                Self::ZerothOrder(Box::new(trainer))
             }
         })
+    }
+
+    /// With a fail-point between the two passes of each direction.
+    #[must_use]
+    pub fn with_failpoint(self) -> Self {
+        let between = || failpoint::hit(Failpoint::WorkerTrainBetweenPasses);
+        match self {
+            Self::ZerothOrder(trainer) => {
+                Self::ZerothOrder(Box::new(trainer.with_between(between)))
+            }
+            first_order => first_order,
+        }
     }
 
     /// One step.

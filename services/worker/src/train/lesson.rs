@@ -21,7 +21,7 @@ use engine::train::Options;
 
 use super::{How, Learned, Learner, SharedLoss};
 use crate::adapter_file;
-use crate::compute::{Bench, Key, Loaded, ModelFiles};
+use crate::compute::{Bench, Key, Loaded, ModelFiles, Pace};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -92,11 +92,12 @@ impl Lesson {
         memory::reset_peak();
         let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
         let how = self.how(first)?;
-        let mut learner = Learner::begin(model, &self.global, &plan.ranks, task.scale, how)?;
+        let learner = Learner::begin(model, &self.global, &plan.ranks, task.scale, how)?;
+        let mut learner = learner.with_failpoint();
         let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
         let sampler = self.sampler(running)?;
         let loader = Loader::new(&self.data.train, &encoder, &sampler);
-        let pace = running.site.pace();
+        let (pace, times) = pace(&running.site, plan.optimizer, &task.training);
 
         let mut sums = Sums::default();
         let planned = u64::from(plan.batch) * u64::from(plan.local_steps);
@@ -109,14 +110,12 @@ impl Lesson {
             let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
             let step = learner.step(&loaded.batch, running.stop.control())?;
             let seconds = watch.seconds();
-            pace.wait(&runtime, &running.stop, step.tokens, seconds, || {
+            let tokens = times * step.tokens;
+            pace.wait(&runtime, &running.stop, tokens, seconds, || {
                 running.advance()
             })?;
-            sums.add(
-                loaded.batch.rows.len(),
-                &step,
-                pace.seconds(step.tokens, seconds),
-            );
+            let paced = pace.seconds(tokens, seconds);
+            sums.add(loaded.batch.rows.len(), &step, paced);
             let records = loaded.batch.rows.len() as u64;
             let loss = step.loss.and_then(|loss| shared.add(records, loss));
             tell(
@@ -221,6 +220,19 @@ pub fn admit(site: &Machine, plan: &WorkerPlan, data: &Opened) -> Result<(), Fai
     };
     let admitted = loss.and(scalar);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))
+}
+
+/// The pace of a step, and how many times its tokens go through the model at that pace: a step without gradients
+/// is two forward passes for each of its directions.
+#[must_use]
+pub fn pace(site: &Machine, optimizer: Optimizer, training: &Training) -> (Pace, usize) {
+    match optimizer {
+        Optimizer::Mezo => {
+            let directions = usize::from(training.mezo.perturbations);
+            (site.forward_pace(), 2 * directions)
+        }
+        Optimizer::Adamw | Optimizer::Auto => (site.pace(), 1),
+    }
 }
 
 /// The stream of batches of this worker in this job: a function of seed, worker and step.

@@ -9,6 +9,8 @@ mod loss;
 mod pending;
 
 pub use course::{How, Learned, Learner};
-pub use lesson::{Lengths, Lesson, Outcome, Taught, admit, lengths, options, sampler, supported};
+pub use lesson::{
+    Lengths, Lesson, Outcome, Taught, admit, lengths, options, pace, sampler, supported,
+};
 pub use loss::SharedLoss;
 pub use pending::{Figures, Pending};

@@ -72,6 +72,8 @@ pub(super) fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile)
             memory_error: 0.05,
             observations: 0,
         }],
+        refined_to: 0,
+        settled_to: 0,
     };
     (worker, profile)
 }

@@ -29,7 +29,7 @@ fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_
         "may use 256.0 MiB",
         "are missing; zeroth-order training would take 21",
         "of memory, which it has, and ",
-        "but this version does not execute it, so the site cannot take part",
+        "but only in a job whose sites all train so (training.optimizer: mezo)",
     ] {
         assert!(
             excluded.detail.contains(words),
@@ -47,7 +47,7 @@ fn a_site_without_room_for_either_is_told_so() {
 }
 
 #[test]
-fn zeroth_order_is_never_planned_and_the_explanation_names_it() {
+fn zeroth_order_is_not_planned_beside_first_order_and_the_explanation_names_it() {
     let plan = plan(&spec(), &[tiny(8 * GIB)], 1).expect("possible");
     let worker = of(&plan, "a");
     assert_eq!(worker.optimizer, Optimizer::Adamw);
@@ -57,10 +57,7 @@ fn zeroth_order_is_never_planned_and_the_explanation_names_it() {
         .find(|other| other.change == Some(Change::Optimizer));
     let because = &other.expect("it was measured").because;
     assert!(because.contains("lowers the loss by"), "{because}");
-    assert!(
-        because.contains("does not execute zeroth-order"),
-        "{because}"
-    );
+    assert!(because.contains("do not train together"), "{because}");
 }
 
 #[test]
@@ -69,4 +66,47 @@ fn a_job_of_first_order_training_hears_nothing_of_zeroth_order() {
     spec.training.optimizer = Optimizer::Adamw;
     let cause = plan(&spec, &[tiny(GIB / 4)], 1).expect_err("impossible");
     assert!(!cause.message.contains("zeroth"), "{}", cause.message);
+}
+
+/// A job of zeroth-order training alone, at one rank, whose scalars travel.
+fn walking(seeds: &str, wire: &str) -> Spec {
+    let mut spec = spec();
+    spec.adapter.rank = Choice::Fixed(spec.adapter.rank_max);
+    spec.aggregation.strategy = domain::job::Strategy::Sum;
+    spec.training.optimizer = Optimizer::Mezo;
+    let mezo = format!(r#"{{"seeds":"{seeds}","wire":"{wire}"}}"#);
+    spec.training.mezo = serde_json::from_str(&mezo).expect("legal");
+    assert_eq!(spec.check(), Ok(()));
+    spec
+}
+
+#[test]
+fn a_job_of_zeroth_order_training_is_planned_where_nothing_else_fits() {
+    let spec = walking("shared", "scalars");
+    let plan = plan(&spec, &[tiny(GIB / 4)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    assert_eq!(worker.optimizer, Optimizer::Mezo);
+    assert_eq!(worker.ranks, plan.global, "one rank, the merged adapter's");
+    assert!(worker.predicted.peak_memory_bytes < GIB / 4);
+}
+
+#[test]
+fn what_travels_is_what_the_round_is_planned_with() {
+    let bytes = |seeds, wire| {
+        let plan = plan(&walking(seeds, wire), &[tiny(8 * GIB)], 1).expect("possible");
+        let predicted = of(&plan, "a").predicted.clone();
+        (predicted.upload_bytes, predicted.round_seconds)
+    };
+    let (shared, fastest) = bytes("shared", "scalars");
+    let (own, faster) = bytes("per-worker", "scalars");
+    let (tensors, slow) = bytes("per-worker", "tensors");
+    assert_eq!(shared, own);
+    assert!(
+        shared < 2048 && tensors > 100 * shared,
+        "{shared} {tensors}"
+    );
+    assert!(
+        fastest < faster && faster < slow,
+        "{fastest} {faster} {slow}"
+    );
 }

@@ -1,0 +1,320 @@
+//! `fedpipe bench plan --validate`: what cost models predict beside what is then measured.
+//!
+//! For each length of rows and each base a site in this process is probed and fitted exactly as for a job.
+//! Then configurations that no probe made are measured, each a round as a worker makes it, and compared.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use contract::message::task::{Head, ModelRef, Probe};
+use domain::adapter::{Projection, RankTable};
+use domain::id::{Epoch, JobId};
+use domain::job::choice::Choice;
+use domain::job::spec::{Base, Compute, Importance, Optimizer, Training};
+use domain::profile::{ModeProfile, Profile};
+use domain::time::UnixMillis;
+use serde::Serialize;
+use serde_json::json;
+use worker::{Link, Local, Workbench};
+
+use crate::output;
+
+/// How far step times and peaks may be off, as a share.
+const TIME_GOAL: f64 = 0.15;
+const MEMORY_GOAL: f64 = 0.10;
+
+/// Ranks go up to this one.
+const RANK_MAX: u16 = 32;
+
+/// Records of the made-up data set: more than any step draws, so that none is drawn twice.
+const RECORDS: usize = 256;
+
+/// One configuration.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    base: Base,
+    optimizer: Optimizer,
+    checkpoint: bool,
+    rank: u16,
+    batch: u16,
+    sequence: u32,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize)]
+struct Row {
+    base: Base,
+    kernel: String,
+    optimizer: Optimizer,
+    checkpoint: bool,
+    rank: u16,
+    batch: u16,
+    sequence_length: u32,
+    predicted_seconds: f64,
+    measured_seconds: f64,
+    /// `predicted / measured - 1`.
+    time_error: f64,
+    predicted_mib: f64,
+    measured_mib: f64,
+    memory_error: f64,
+}
+
+/// Rows of at most `longest` tokens; the other lengths are halves of it and quarters.
+fn cases(longest: u32) -> Vec<Case> {
+    let (half, quarter) = (longest / 2, longest / 4);
+    let case = |base, (optimizer, checkpoint), (rank, batch), sequence| Case {
+        base,
+        optimizer,
+        checkpoint,
+        rank,
+        batch,
+        sequence,
+    };
+    let plain = (Optimizer::Adamw, false);
+    let again = (Optimizer::Adamw, true);
+    let zeroth = (Optimizer::Mezo, false);
+    let source = Base::Source;
+    vec![
+        case(source, plain, (4, 1), quarter),
+        case(source, plain, (16, 4), quarter),
+        case(source, plain, (32, 8), quarter),
+        case(source, again, (8, 8), quarter),
+        case(source, zeroth, (16, 8), quarter),
+        case(source, plain, (8, 2), half),
+        case(source, plain, (32, 4), half),
+        case(source, again, (16, 8), half),
+        case(source, zeroth, (16, 4), half),
+        case(source, plain, (16, 2), longest),
+        case(source, again, (8, 4), longest),
+        case(source, zeroth, (4, 1), longest),
+        case(Base::F32, plain, (16, 4), quarter),
+        case(Base::Bf16, plain, (8, 8), quarter),
+        case(Base::Int8, again, (16, 4), quarter),
+        case(Base::Nf4, plain, (16, 4), quarter),
+        case(Base::Nf4, again, (32, 8), quarter),
+    ]
+}
+
+/// What is validated.
+pub struct Validation {
+    /// GGUF file or Hugging Face folder.
+    pub model: PathBuf,
+    /// Tokens of the longest rows.
+    pub longest: u32,
+    /// Compute threads; 0: all that this process may use.
+    pub threads: u16,
+    /// Print JSON.
+    pub json: bool,
+}
+
+impl Validation {
+    /// Probes, fits, measures, prints; fails if a figure is further off than promised.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let site = self.site(folder.path())?;
+        let mut bench = Workbench::new(None)?;
+        let mut profiles: BTreeMap<(Base, u32), Profile> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for case in cases(self.longest) {
+            let probe = self.probe(case)?;
+            let key = (case.base, case.sequence);
+            if !profiles.contains_key(&key) {
+                output::note(format!(
+                    "probing {:?} with rows of {}",
+                    case.base, case.sequence
+                ));
+                let measured = site.measure(&mut bench, &probe, Link::default())?;
+                let profile = profiler::fit::profile(site.name().clone(), measured)?;
+                profiles.insert(key, profile);
+            }
+            let profile = profiles.get(&key).context("it was just made")?;
+            let Some(mode) = mode(profile, case) else {
+                output::note(format!(
+                    "{case:?} was not measured by the probe, within its budget"
+                ));
+                continue;
+            };
+            rows.push(self.compare(&site, &mut bench, &probe, case, profile, mode)?);
+        }
+        self.tell(&rows)
+    }
+
+    fn compare(
+        &self,
+        site: &Local,
+        bench: &mut Workbench,
+        probe: &Probe,
+        case: Case,
+        profile: &Profile,
+        mode: &ModeProfile,
+    ) -> anyhow::Result<Row> {
+        let measured = &profile.measurement;
+        let sample = site.round(bench, probe, &mode.mode, (case.batch, case.rank))?;
+        let ranks = RankTable::uniform(&probe.targets, measured.layers, case.rank);
+        let parameters = ranks.parameters(&measured.weights);
+        let (batch, mean) = (f64::from(case.batch), measured.mean_tokens);
+        let tokens = batch * mean.min(f64::from(case.sequence));
+        let squares = batch * measured.mean_squares();
+        let predicted_seconds = mode.cost.step_seconds(tokens, squares, parameters);
+        let longest = batch * f64::from(case.sequence);
+        let predicted = mode.cost.peak_memory_bytes(longest, parameters);
+        let peak = sample.peak_memory_bytes as f64;
+        Ok(Row {
+            base: case.base,
+            kernel: mode.mode.kernel.clone(),
+            optimizer: case.optimizer,
+            checkpoint: case.checkpoint,
+            rank: case.rank,
+            batch: case.batch,
+            sequence_length: case.sequence,
+            predicted_seconds,
+            measured_seconds: sample.step_seconds,
+            time_error: predicted_seconds / sample.step_seconds - 1.0,
+            predicted_mib: mib(predicted),
+            measured_mib: mib(peak),
+            memory_error: predicted / peak - 1.0,
+        })
+    }
+
+    fn tell(&self, rows: &[Row]) -> anyhow::Result<()> {
+        let worst =
+            |error: fn(&Row) -> f64| rows.iter().map(|row| error(row).abs()).fold(0.0, f64::max);
+        let (time, memory) = (worst(|row| row.time_error), worst(|row| row.memory_error));
+        if self.json {
+            output::json(&json!({
+                "what": "plan",
+                "validated": rows,
+                "worst_time_error": time,
+                "worst_memory_error": memory,
+                "time_goal": TIME_GOAL,
+                "memory_goal": MEMORY_GOAL,
+            }))?;
+        } else {
+            output::line(table(rows))?;
+            output::line(format!(
+                "worst: time {:.1} % (goal {:.0} %), memory {:.1} % (goal {:.0} %)",
+                100.0 * time,
+                100.0 * TIME_GOAL,
+                100.0 * memory,
+                100.0 * MEMORY_GOAL
+            ))?;
+        }
+        let beyond = rows
+            .iter()
+            .filter(|row| row.time_error.abs() > TIME_GOAL || row.memory_error.abs() > MEMORY_GOAL);
+        match beyond.count() {
+            0 => Ok(()),
+            beyond => bail!(
+                "{beyond} of {} configurations are further off than the goal",
+                rows.len()
+            ),
+        }
+    }
+
+    /// A site beside texts that are longer than any row.
+    fn site(&self, folder: &Path) -> anyhow::Result<Local> {
+        let train = folder.join("texts.jsonl");
+        std::fs::write(&train, texts(self.longest))?;
+        let config = json!({
+            "name": "bench",
+            "state_dir": folder.join("state"),
+            "threads": self.threads,
+            "datasets": { "texts": { "train": train } },
+        });
+        let config: worker::Config = serde_json::from_value(config)?;
+        let model = self.model.canonicalize();
+        let model =
+            model.with_context(|| format!("there is no model at {}", self.model.display()))?;
+        Ok(Local::open(config, model)?)
+    }
+
+    fn probe(&self, case: Case) -> anyhow::Result<Probe> {
+        Ok(Probe {
+            head: Head {
+                worker: "bench".parse()?,
+                job: JobId::from_bits(1),
+                epoch: Epoch(1),
+                submitter: "bench".parse()?,
+                model: ModelRef::Path(self.model.display().to_string()),
+                dataset: "texts".parse()?,
+                expires_at: UnixMillis(u64::MAX),
+            },
+            targets: Projection::ALL.to_vec(),
+            rank_max: RANK_MAX,
+            training: Training {
+                batch: Choice::Auto,
+                sequence_length: case.sequence,
+                ..Training::default()
+            },
+            base: case.base,
+            compute: Compute::Auto,
+            importance: Importance::Uniform,
+            choices: Vec::new(),
+            prefix: String::new(),
+        })
+    }
+}
+
+/// The probed mode of a case; its kernel is whatever the probe found.
+fn mode(profile: &Profile, case: Case) -> Option<&ModeProfile> {
+    profile.modes.iter().find(|fitted| {
+        let mode = &fitted.mode;
+        mode.base == case.base
+            && mode.optimizer == case.optimizer
+            && mode.checkpoint == case.checkpoint
+    })
+}
+
+/// Lines of common words, each more of them than a row has tokens.
+fn texts(longest: u32) -> String {
+    const WORDS: [&str; 16] = [
+        "time", "people", "way", "day", "thing", "world", "life", "hand", "part", "place", "case",
+        "week", "group", "number", "point", "night",
+    ];
+    let mut text = String::new();
+    for record in 0..RECORDS {
+        let words = (0..longest as usize + 16).map(|place| {
+            let index = (place * place + 7 * record + place / 3) % WORDS.len();
+            WORDS.get(index).copied().unwrap_or_default()
+        });
+        let words: Vec<&str> = words.collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}", json!({ "text": words.join(" ") }));
+    }
+    text
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / 1_048_576.0
+}
+
+fn table(rows: &[Row]) -> String {
+    let heading = [
+        "base", "how", "rank", "batch", "tokens", "step s", "measured", "off", "peak MiB",
+        "measured", "off",
+    ];
+    let mut cells = vec![heading.map(str::to_owned).to_vec()];
+    cells.extend(rows.iter().map(|row| {
+        let how = match (row.optimizer, row.checkpoint) {
+            (Optimizer::Mezo, _) => "zeroth-order",
+            (_, true) => "recomputed",
+            (_, false) => "first-order",
+        };
+        vec![
+            format!("{:?}", row.base).to_lowercase(),
+            how.to_owned(),
+            row.rank.to_string(),
+            row.batch.to_string(),
+            row.sequence_length.to_string(),
+            format!("{:.3}", row.predicted_seconds),
+            format!("{:.3}", row.measured_seconds),
+            format!("{:+.1} %", 100.0 * row.time_error),
+            format!("{:.0}", row.predicted_mib),
+            format!("{:.0}", row.measured_mib),
+            format!("{:+.1} %", 100.0 * row.memory_error),
+        ]
+    }));
+    output::table(&cells)
+}

@@ -1,0 +1,154 @@
+//! Profiles that outlive their job: a site that was measured for the same question a while ago is not asked
+//! again. What its rounds have taught since is part of what is reused.
+//!
+//! One entry for each worker and model, the last. It holds while everything that changes a measurement is the
+//! same (what the job asks, program, memory, threads, counts of records), for as long as the configuration
+//! says. Models named by a path are never reused: what lies there may have changed. A site that became slower
+//! in the meantime is found out by its first rounds (`domain::drift`).
+
+use bus::drive::Owned;
+use contract::message::job::Event;
+use contract::topology::{measured_key, profile_key};
+use domain::adapter::Projection;
+use domain::fleet::DatasetSummary;
+use domain::id::{DatasetName, JobId, WorkerName};
+use domain::job::Job;
+use domain::job::choice::Choice;
+use domain::job::spec::{Base, Compute, Importance, Optimizer, Order};
+use domain::profile::Profile;
+use domain::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Profiler;
+use crate::{Error, learn};
+
+/// A kept profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// What was asked, of what.
+    question: Question,
+    /// When it was measured.
+    measured_at: UnixMillis,
+    /// The job whose rounds refine it.
+    job: JobId,
+    /// As it was when that job was planned.
+    profile: Profile,
+}
+
+/// Everything that changes a measurement, beside worker and model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Question {
+    version: String,
+    threads: u16,
+    memory_limit_bytes: u64,
+    dataset: DatasetName,
+    records: DatasetSummary,
+    targets: Choice<Vec<Projection>>,
+    rank_max: u16,
+    importance: Importance,
+    sequence_length: u32,
+    batch: Choice<u16>,
+    optimizer: Optimizer,
+    /// Held to its start, which is one more adapter in memory.
+    proximal: bool,
+    /// Its rounds compute more than the probe's, and teach that.
+    side_term: bool,
+    order: Order,
+    base: Base,
+    compute: Compute,
+    choices: usize,
+}
+
+impl Question {
+    fn of(profiler: &Profiler, job: &Job, worker: &WorkerName) -> Option<Self> {
+        let registration = profiler.fleet.member(worker)?.registration;
+        let spec = &job.spec;
+        let records = registration.datasets.get(&spec.data.dataset)?.clone();
+        let evaluation = spec.evaluation.as_ref();
+        Some(Self {
+            version: registration.version,
+            threads: registration.threads,
+            memory_limit_bytes: registration.memory_limit_bytes,
+            dataset: spec.data.dataset.clone(),
+            records,
+            targets: spec.adapter.targets.clone(),
+            rank_max: spec.adapter.rank_max,
+            importance: spec.adapter.importance,
+            sequence_length: spec.training.sequence_length,
+            batch: spec.training.batch,
+            optimizer: spec.training.optimizer,
+            proximal: spec.training.proximal > 0.0,
+            side_term: spec.aggregation.strategy.has_side_term(),
+            order: spec.training.order,
+            base: spec.precision.base,
+            compute: spec.precision.compute,
+            choices: evaluation.map_or(0, |evaluation| evaluation.choices.len()),
+        })
+    }
+}
+
+/// Keeps what was measured just now.
+pub async fn keep(
+    profiler: &Profiler,
+    job: &Job,
+    profile: &Profile,
+    measured_at: UnixMillis,
+) -> Result<(), Error> {
+    let Some(model) = job.spec.model.digest.as_ref() else {
+        return Ok(());
+    };
+    let Some(question) = Question::of(profiler, job, &profile.worker) else {
+        return Ok(());
+    };
+    let kept = Kept {
+        question,
+        measured_at,
+        job: job.id.clone(),
+        profile: profile.clone(),
+    };
+    let key = measured_key(&profile.worker, model);
+    profiler.kept.put(&key, &kept).await?;
+    Ok(())
+}
+
+/// Gives the job the worker's kept profile, if there is one and it still holds; says so. Whether it has one now.
+pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Result<bool, Error> {
+    let spec = &job.job().spec;
+    let own = profile_key(&job.job().id, worker);
+    let Some(model) = spec.model.digest.as_ref().filter(|_| profiler.reuse_ms > 0) else {
+        return Ok(false);
+    };
+    let key = measured_key(worker, model);
+    let Some((kept, _)) = profiler.kept.get(&key).await? else {
+        return Ok(false);
+    };
+    let fresh = job.now().since(kept.measured_at) < profiler.reuse_ms;
+    let same = Question::of(profiler, job.job(), worker).as_ref() == Some(&kept.question);
+    if !(fresh && same) {
+        return Ok(false);
+    }
+    let mut profile = kept.profile.clone();
+    let from = kept.job.clone();
+    if from == job.job().id {
+        // Taken over before a crash.
+        profiler.profiles.put(&own, &profile).await?;
+        return Ok(true);
+    }
+    learn::from_job(profiler, &mut profile, &from).await?;
+    (profile.refined_to, profile.settled_to) = (0, 0);
+    profiler.profiles.put(&own, &profile).await?;
+    job.say(Event::Reused {
+        site: worker.clone(),
+        from,
+        measured_at: kept.measured_at,
+    })
+    .await?;
+    // From now on this job's rounds refine it.
+    let kept = Kept {
+        job: job.job().id.clone(),
+        profile,
+        ..kept
+    };
+    profiler.kept.put(&key, &kept).await?;
+    Ok(true)
+}

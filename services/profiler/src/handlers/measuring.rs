@@ -1,0 +1,203 @@
+//! Sites that measure themselves for a job: asked one per machine at a time, while nobody else computes there;
+//! collected, fitted, stored. What phase it is for, and what follows, is the callers'.
+
+use std::collections::BTreeSet;
+
+use bus::Said;
+use bus::drive::{Next, Owned};
+use chassis::failpoint::{Failpoint, hit};
+use contract::message::report::{Failed, Probed};
+use contract::message::task::{Head, ModelRef, Probe};
+use contract::topology::profile_key;
+use domain::adapter::Projection;
+use domain::cause::{SiteTrouble, Trouble};
+use domain::fleet::{Liveness, Stage};
+use domain::id::WorkerName;
+use domain::job::Job;
+use domain::time::UnixMillis;
+
+use crate::Error;
+use crate::app::Profiler;
+use crate::{cache, fit};
+
+/// Idle periods that the measuring of a site may take in all.
+const MEASURING_IDLES: u64 = 10;
+
+/// How far the sites are.
+pub enum Measured {
+    /// Some are still at it.
+    Wait(Next),
+    /// Every one was measured or given up; so many have a profile.
+    Done(usize),
+}
+
+/// Has these sites measured.
+pub async fn measure(
+    profiler: &Profiler,
+    job: &mut Owned,
+    sites: Vec<WorkerName>,
+    deadline: UnixMillis,
+) -> Result<Measured, Error> {
+    let mut measured = 0;
+    let mut waiting = Vec::new();
+    for worker in sites {
+        let (id, epoch) = (job.job().id.clone(), job.job().epoch);
+        if let Some(probed) = job.bus().report::<Probed>(&worker, &id, epoch).await? {
+            match fit::profile(worker.clone(), probed.measurement) {
+                Ok(profile) => {
+                    let key = profile_key(&id, &worker);
+                    profiler.profiles.put(&key, &profile).await?;
+                    cache::keep(profiler, job.job(), &profile, job.now()).await?;
+                    measured += 1;
+                }
+                Err(error) => {
+                    let detail = bus::drive::error_chain(&error);
+                    job.lose(SiteTrouble {
+                        worker,
+                        trouble: Trouble::Internal,
+                        detail,
+                    })
+                    .await?;
+                }
+            }
+        } else if let Some(failed) = job.bus().report::<Failed>(&worker, &id, epoch).await? {
+            job.lose(SiteTrouble {
+                worker,
+                trouble: failed.trouble,
+                detail: failed.detail,
+            })
+            .await?;
+        } else if cache::fetch(profiler, job, &worker).await? {
+            measured += 1;
+        } else {
+            waiting.push(worker);
+        }
+    }
+    if !waiting.is_empty() && job.now() < deadline.min(job.job().deadline()) {
+        return ask(profiler, job, deadline, &waiting)
+            .await
+            .map(Measured::Wait);
+    }
+    for worker in waiting {
+        job.lose(SiteTrouble {
+            worker,
+            trouble: Trouble::TooLate,
+            detail: "did not measure itself in time".to_owned(),
+        })
+        .await?;
+    }
+    Ok(Measured::Done(measured))
+}
+
+/// Asks one worker per machine at a time: probes that share cores would measure each other. Where another
+/// job's worker computes on the machine nobody is asked until it rests, and the deadline waits too.
+async fn ask(
+    profiler: &Profiler,
+    job: &mut Owned,
+    deadline: UnixMillis,
+    waiting: &[WorkerName],
+) -> Result<Next, Error> {
+    let (mut hosts, busy) = (BTreeSet::new(), busy_hosts(profiler, job.job(), job.now()));
+    let mut held_up = false;
+    for worker in waiting {
+        let host = profiler
+            .fleet
+            .member(worker)
+            .map(|member| member.registration.host);
+        let host = host.unwrap_or_else(|| worker.to_string());
+        let taken = busy.contains(&host);
+        held_up |= taken;
+        let first = hosts.insert(host) && !taken;
+        let asked_at = if first {
+            job.job().phase_since
+        } else {
+            job.now()
+        };
+        if let Some(site) = profiler
+            .fleet
+            .gave_out(worker, asked_at, profiler.give_up_ms)
+        {
+            job.lose(site).await?;
+            return Ok(Next::Again);
+        }
+        if first {
+            let probe = probe(job.job(), worker, deadline);
+            if job.bus().publish(&probe, None).await? == Said::Now {
+                hit(Failpoint::ProfilerProbeAfterFirstTask);
+            }
+        }
+    }
+    let left = deadline.since(job.now());
+    if held_up && left < MEASURING_IDLES * profiler.idle_ms / 2 {
+        let more = MEASURING_IDLES * profiler.idle_ms - left;
+        job.change(|job| job.phase = job.phase.clone().shifted(more))
+            .await?;
+    }
+    Ok(Next::Wait(Some(deadline)))
+}
+
+/// The machines on which a worker that is not this job's computes, or one that is at an earlier round of it.
+fn busy_hosts(profiler: &Profiler, job: &Job, now: UnixMillis) -> BTreeSet<String> {
+    let computes = |stage| {
+        matches!(
+            stage,
+            Stage::Loading | Stage::Probing | Stage::Training | Stage::Evaluating
+        )
+    };
+    let others = profiler
+        .fleet
+        .members()
+        .into_iter()
+        .filter(|(worker, member)| {
+            (!job.participants.contains(worker) || job.behind(worker).is_some())
+                && member.liveness(now) == Liveness::Alive
+                && member.stage().is_some_and(computes)
+        });
+    others.map(|(_, member)| member.registration.host).collect()
+}
+
+/// When sites that measure themselves from now on are left out.
+pub fn measuring_deadline(profiler: &Profiler, now: UnixMillis) -> UnixMillis {
+    now.plus(MEASURING_IDLES * profiler.idle_ms)
+}
+
+/// What a job asks of a worker before it is planned.
+#[must_use]
+pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
+    let spec = &job.spec;
+    let model = match (&spec.model.digest, &spec.model.source) {
+        (Some(digest), _) => ModelRef::Digest(digest.clone()),
+        (None, source) => {
+            let path = source.as_deref().unwrap_or_default();
+            ModelRef::Path(path.trim_start_matches("file://").to_owned())
+        }
+    };
+    Probe {
+        head: Head {
+            worker: worker.clone(),
+            job: job.id.clone(),
+            epoch: job.epoch,
+            submitter: job.submitter.clone(),
+            model,
+            dataset: spec.data.dataset.clone(),
+            expires_at: deadline,
+        },
+        targets: spec
+            .adapter
+            .targets
+            .fixed()
+            .cloned()
+            .unwrap_or_else(|| Projection::ALL.to_vec()),
+        rank_max: spec.adapter.rank_max,
+        training: spec.training.clone(),
+        base: spec.precision.base,
+        compute: spec.precision.compute,
+        importance: spec.adapter.importance,
+        choices: spec
+            .evaluation
+            .as_ref()
+            .map(|evaluation| evaluation.choices.clone())
+            .unwrap_or_default(),
+        prefix: format!("jobs/{}/probes/{worker}", job.id),
+    }
+}

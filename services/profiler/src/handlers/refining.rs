@@ -1,0 +1,118 @@
+//! A job between two rounds whose plan is to be looked at again: what was observed refines the profiles, it is
+//! said who drifted and by how much, and sites that came back without a profile measure themselves.
+//!
+//! What it does follows from the plan and the stored rounds alone, so that doing it again after a crash does
+//! the same: a round refines a profile once, an event is said once in an epoch.
+
+use std::collections::BTreeMap;
+
+use bus::drive::{Next, Owned};
+use chassis::failpoint::{Failpoint, hit};
+use contract::message::job::Event;
+use contract::topology::{plan_key, profile_key};
+use domain::drift::{self, Drift};
+use domain::id::WorkerName;
+use domain::job::{Looks, Phase, Resume};
+use domain::plan::Plan;
+use domain::round::Summary;
+use domain::time::UnixMillis;
+
+use super::measuring::{Measured, measure};
+use crate::app::Profiler;
+use crate::refine::{Observed, settle};
+use crate::{Error, learn};
+
+pub async fn handle(
+    profiler: &Profiler,
+    job: &mut Owned,
+    resume: Resume,
+    deadline: UnixMillis,
+) -> Result<Next, Error> {
+    let drifted = refined(profiler, job, &resume).await?;
+    hit(Failpoint::ProfilerRefineAfterProfiles);
+    for Drift { worker, by } in drifted {
+        tracing::info!(job = %job.job().id, %worker, ?by, "drifted");
+        job.say(Event::Drifted {
+            site: worker,
+            by: Some(by),
+        })
+        .await?;
+        hit(Failpoint::ProfilerRefineAfterEvent);
+    }
+    let strangers = strangers(profiler, job).await?;
+    if let Measured::Wait(next) = measure(profiler, job, strangers, deadline).await? {
+        return Ok(next);
+    }
+    let looks = Looks {
+        times: job.job().looks.times + 1,
+        after: resume.round,
+    };
+    let next = Phase::Planning {
+        resume: Some(resume),
+    };
+    job.advance(next, |job| job.looks = looks).await?;
+    hit(Failpoint::ProfilerRefineAfterState);
+    job.announce().await?;
+    Ok(Next::Again)
+}
+
+/// Refines the profile of every planned site by the rounds so far; who drifted.
+async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Vec<Drift>, Error> {
+    let job = job.job();
+    let Some(version) = job.plan else {
+        return Ok(Vec::new());
+    };
+    let Some((plan, _)) = profiler.plans.get(&plan_key(&job.id, version)).await? else {
+        return Ok(Vec::new());
+    };
+    let first = plan
+        .from_round
+        .max(resume.round.saturating_sub(drift::RECENT));
+    let rounds = learn::rounds(profiler, &job.id, first, resume.round).await?;
+    let mut lengths = BTreeMap::new();
+    for worker in plan.workers.keys() {
+        let key = profile_key(&job.id, worker);
+        if let Some((profile, _)) = profiler.profiles.get(&key).await? {
+            lengths.insert(worker.clone(), profile.measurement.mean_tokens);
+        }
+    }
+    let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
+    let drifted = drift::judge(&plan, &rounds, job.looks.after, mean_tokens);
+    for worker in lengths.keys() {
+        let key = profile_key(&job.id, worker);
+        let Some((mut profile, _)) = profiler.profiles.get(&key).await? else {
+            continue;
+        };
+        let before = profile.clone();
+        learn::from_rounds(&mut profile, &plan, &rounds);
+        if drifted.iter().any(|drift| drift.worker == *worker)
+            && let Some(last) = last(&plan, worker, &rounds)
+        {
+            settle(&mut profile, last);
+        }
+        if profile != before {
+            profiler.profiles.put(&key, &profile).await?;
+        }
+    }
+    Ok(drifted)
+}
+
+/// The last round that the site contributed to.
+fn last<'a>(plan: &'a Plan, worker: &WorkerName, rounds: &'a [Summary]) -> Option<Observed<'a>> {
+    let own = rounds
+        .iter()
+        .filter_map(|round| learn::of(plan, worker, round));
+    own.last()
+}
+
+/// Sites that take part and were never measured for this job: those that came back.
+async fn strangers(profiler: &Profiler, job: &Owned) -> Result<Vec<WorkerName>, Error> {
+    let mut strangers = Vec::new();
+    for worker in job.job().active() {
+        let key = profile_key(&job.job().id, worker);
+        if profiler.profiles.get(&key).await?.is_none() {
+            strangers.push(worker.clone());
+        }
+    }
+    Ok(strangers)
+}

@@ -1,0 +1,86 @@
+//! Reading the rounds of a job, and teaching a profile by them.
+
+use contract::topology::{plan_key, round_key};
+use domain::id::{JobId, WorkerName};
+use domain::plan::{Plan, PlanVersion};
+use domain::profile::Profile;
+use domain::round::Summary;
+
+use crate::Error;
+use crate::app::Profiler;
+use crate::refine::{Observed, refine};
+
+/// Most rounds that are read at once.
+const ROUNDS: u32 = 256;
+
+/// The committed rounds from `first` to `last`, if there are so many, and never more than a few hundred.
+pub async fn rounds(
+    profiler: &Profiler,
+    job: &JobId,
+    first: u32,
+    last: u32,
+) -> Result<Vec<Summary>, Error> {
+    let first = first.max(1);
+    let mut rounds = Vec::new();
+    for round in first..=last.min(first.saturating_add(ROUNDS)) {
+        let Some((summary, _)) = profiler.rounds.get(&round_key(job, round)).await? else {
+            break;
+        };
+        rounds.push(summary);
+    }
+    Ok(rounds)
+}
+
+/// What a site did in a round that trained with this plan; nothing of what it trained for an earlier one,
+/// which may have had another.
+pub fn of<'a>(plan: &'a Plan, worker: &WorkerName, round: &'a Summary) -> Option<Observed<'a>> {
+    let own = round.of_its_own(worker)?;
+    Some(Observed {
+        round: round.round,
+        plan: plan.workers.get(worker)?,
+        metrics: &own.metrics,
+    })
+}
+
+/// Refines a profile by the rounds that trained with this plan, each once.
+pub fn from_rounds(profile: &mut Profile, plan: &Plan, rounds: &[Summary]) {
+    let worker = profile.worker.clone();
+    for round in rounds.iter().filter(|round| round.round >= plan.from_round) {
+        if let Some(observed) = of(plan, &worker, round) {
+            refine(profile, observed);
+        }
+    }
+}
+
+/// Refines a profile by all that its job did since: the rounds of each of its plans.
+pub async fn from_job(
+    profiler: &Profiler,
+    profile: &mut Profile,
+    job: &JobId,
+) -> Result<(), Error> {
+    let Some((stored, _)) = profiler.jobs.get(job.as_str()).await? else {
+        return Ok(());
+    };
+    let Some(newest) = stored.plan else {
+        return Ok(());
+    };
+    let mut plans = Vec::new();
+    for version in 1..=newest.0 {
+        let key = plan_key(job, PlanVersion(version));
+        plans.extend(profiler.plans.get(&key).await?.map(|(plan, _)| plan));
+    }
+    let first = profile.refined_to + 1;
+    let rounds = rounds(profiler, job, first, stored.spec.rounds.count).await?;
+    for (index, plan) in plans.iter().enumerate() {
+        let end = plans
+            .get(index + 1)
+            .map_or(u32::MAX, |next| next.from_round);
+        let own: Vec<Summary> = rounds
+            .iter()
+            .filter(|round| round.round < end)
+            .cloned()
+            .collect();
+        from_rounds(profile, plan, &own);
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! A step in either way of training, so that both are measured by the same rounds.
+
+use std::path::Path;
+
+use domain::adapter::RankTable;
+use domain::job::aggregation::Trains;
+use domain::job::spec::{Optimizer, Training};
+use domain::zeroth::Steps;
+use engine::model::Model;
+
+use crate::failure::Failure;
+use crate::train::{self, How, Learner};
+
+/// How a measured round computes, beside the base and the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// First- or zeroth-order; never `auto`.
+    pub optimizer: Optimizer,
+    /// Whether activations are recomputed block by block.
+    pub checkpoint: bool,
+}
+
+impl Way {
+    /// Gradients, activations kept.
+    pub const PLAIN: Self = Self {
+        optimizer: Optimizer::Adamw,
+        checkpoint: false,
+    };
+    /// Gradients, activations recomputed.
+    pub const CHECKPOINT: Self = Self {
+        optimizer: Optimizer::Adamw,
+        checkpoint: true,
+    };
+    /// Two forward passes.
+    pub const ZEROTH: Self = Self {
+        optimizer: Optimizer::Mezo,
+        checkpoint: false,
+    };
+
+    /// The ways that the job leaves open, in the order in which they are measured. Recomputing changes no
+    /// result, so it is always open beside gradients.
+    #[must_use]
+    pub fn open(asked: Optimizer) -> Vec<Self> {
+        match asked {
+            Optimizer::Auto => vec![Self::PLAIN, Self::CHECKPOINT, Self::ZEROTH],
+            Optimizer::Adamw => vec![Self::PLAIN, Self::CHECKPOINT],
+            Optimizer::Mezo => vec![Self::ZEROTH],
+        }
+    }
+}
+
+/// Starts from the leading slices of the adapter in `global`, at rate 0: a step costs what any step costs, and
+/// the adapter stays the job's start.
+pub fn begin<'m>(
+    model: &'m Model,
+    global: &Path,
+    ranks: &RankTable,
+    way: Way,
+    training: &Training,
+) -> Result<Learner<'m>, Failure> {
+    let how = if way.optimizer == Optimizer::Mezo {
+        let steps = Steps {
+            rate: 0.0,
+            ..Steps::of(training, training.seed)
+        };
+        How::ZerothOrder(steps, 0)
+    } else {
+        How::FirstOrder(train::options(training, way.checkpoint), 0.0)
+    };
+    // The scale changes no cost; the fresh adapter's change is zero.
+    Learner::begin(model, global, ranks, 1.0, how)
+}
+
+/// Makes what a round would send, at its largest: both factors, whichever the job's rule trains.
+pub fn finish(learner: Learner<'_>, training: &Training) -> Result<(), Failure> {
+    if training.sends_scalars() {
+        drop(learner.scalars(!training.shares_directions())?);
+    } else {
+        drop(learner.tensors(Trains::Both)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_job_fixes_is_the_only_optimizer_that_is_measured() {
+        assert_eq!(Way::open(Optimizer::Mezo), [Way::ZEROTH]);
+        assert_eq!(Way::open(Optimizer::Auto).len(), 3);
+        let first = Way::open(Optimizer::Adamw);
+        assert_eq!(first, [Way::PLAIN, Way::CHECKPOINT]);
+    }
+}
