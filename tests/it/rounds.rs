@@ -74,6 +74,32 @@ async fn a_round_asks_the_sites_that_were_drawn_and_a_killed_aggregator_asks_the
 }
 
 #[tokio::test]
+async fn a_site_that_is_lost_makes_room_for_one_that_was_not_drawn() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let api = fleet.api();
+    // The one site that is asked stands still in the middle of its training, and is given up.
+    let training = Failpoint::WorkerTrainAfterFirstStep;
+    fleet.points().arm(training, Fate::Halted);
+    let rounds = json!({"count": 2, "sample": 1});
+    let id = api
+        .submit(&with(job(&fleet.model()), "rounds", rounds))
+        .await;
+    api.succeeded(&id, END).await;
+    assert!(
+        !fleet.points().disarm(training, Fate::Halted),
+        "not reached"
+    );
+    fleet.all_go_on();
+    let rounds = api.rounds(&id).await;
+    assert_eq!(names(&rounds[1]["asked"]).len(), 2);
+    let lost = rounds[1]["missing"][0]["worker"].as_str().unwrap();
+    let trained = workers(&rounds[1]);
+    assert_eq!(trained.len(), 1);
+    assert_ne!(trained[0].0, lost);
+    assert_eq!(names(&rounds[2]["asked"]).len(), 1);
+}
+
+#[tokio::test]
 async fn a_site_that_is_late_is_dropped_and_asked_again() {
     let patient = Setup {
         idle: Duration::from_secs(4),

@@ -81,13 +81,16 @@ impl UpdateMetrics {
             .map(|(name, _)| name)
     }
 
-    /// The name of the first count that is larger than the plan allows, if any: what a site claims to
-    /// have trained on decides what its update weighs.
+    /// The name of the first count that the plan does not allow, if any: what a site claims to have
+    /// trained on decides what its update weighs. Steps are exactly the plan's: fewer would be stretched
+    /// where uneven steps are normalized.
     #[must_use]
     pub fn beyond(&self, plan: &WorkerPlan) -> Option<&'static str> {
         let records = u64::from(plan.batch) * u64::from(plan.local_steps);
+        if self.steps != plan.local_steps {
+            return Some("steps");
+        }
         let counts = [
-            ("steps", u64::from(self.steps), u64::from(plan.local_steps)),
             (
                 "skipped steps",
                 u64::from(self.skipped_steps),
@@ -152,6 +155,24 @@ pub struct Behind {
     pub global: ArtifactRef,
     /// The plan that it trains by.
     pub plan: PlanVersion,
+}
+
+/// A task that was given and whose result is not wanted any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unwanted {
+    /// To whom.
+    pub worker: WorkerName,
+    /// In which epoch.
+    pub epoch: Epoch,
+}
+
+impl From<&Behind> for Unwanted {
+    fn from(behind: &Behind) -> Self {
+        Self {
+            worker: behind.worker.clone(),
+            epoch: behind.epoch,
+        }
+    }
 }
 
 /// The decision that closes a round: which updates count, in which order. It is stored before any
@@ -321,7 +342,8 @@ pub(crate) mod tests {
             assert_eq!(metrics.beyond(&plan), expected, "{metrics:?}");
         };
         check(2, 8, 80, None);
-        check(0, 0, 0, None);
+        check(2, 0, 0, None);
+        check(1, 8, 80, Some("steps"));
         check(3, 8, 80, Some("steps"));
         check(2, 9, 80, Some("records"));
         check(2, 8, 81, Some("tokens"));

@@ -19,6 +19,7 @@ use domain::profile::Profile;
 use domain::round::{Evaluated, Summary};
 
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
+use crate::rounds::late;
 use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
 use crate::rounds::walk::Logs;
@@ -145,6 +146,7 @@ impl Driver for Aggregator {
             job.fail(cause).await?;
             return Ok(Next::Again);
         }
+        late::withdraw(job).await?;
         match phase {
             Phase::Starting { resume: None } => starting::handle(self, job).await,
             Phase::Starting {

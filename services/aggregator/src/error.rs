@@ -25,6 +25,9 @@ pub enum Error {
     /// A tensor file of ours.
     #[error("tensor file")]
     Tensors(#[from] artifacts::tensors::Error),
+    /// A file in the spool that the disk does not give.
+    #[error("the spool cannot be read")]
+    Unread(#[source] strategy::Refused),
     /// The file of a merged adapter whose ranks are known last.
     #[error("cannot write {path}")]
     Unwritten {
@@ -99,9 +102,11 @@ impl Error {
             Self::Away { .. }
             | Self::Folder { .. }
             | Self::Tensors(_)
+            | Self::Unread(_)
             | Self::Unwritten { .. }
             | Self::Threads { .. }
             | Self::Interrupted(_) => Retry::Later,
+            Self::Merge { source, .. } if source.is_disk() => Retry::Later,
             Self::Start(_)
             | Self::Merge { .. }
             | Self::Missing { .. }

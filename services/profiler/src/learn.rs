@@ -2,6 +2,7 @@
 
 use contract::topology::{plan_key, round_key};
 use domain::id::{JobId, WorkerName};
+use domain::job::spec::Training;
 use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
 use domain::round::Summary;
@@ -33,20 +34,27 @@ pub async fn rounds(
 
 /// What a site did in a round that trained with this plan; nothing of what it trained for an earlier one,
 /// which may have had another.
-pub fn of<'a>(plan: &'a Plan, worker: &WorkerName, round: &'a Summary) -> Option<Observed<'a>> {
+pub fn of<'a>(
+    plan: &'a Plan,
+    training: &Training,
+    worker: &WorkerName,
+    round: &'a Summary,
+) -> Option<Observed<'a>> {
     let own = round.of_its_own(worker)?;
     Some(Observed {
         round: round.round,
         plan: plan.workers.get(worker)?,
         metrics: &own.metrics,
+        side: &round.side,
+        copy: training.proximal > 0.0,
     })
 }
 
 /// Refines a profile by the rounds that trained with this plan, each once.
-pub fn from_rounds(profile: &mut Profile, plan: &Plan, rounds: &[Summary]) {
+pub fn from_rounds(profile: &mut Profile, plan: &Plan, training: &Training, rounds: &[Summary]) {
     let worker = profile.worker.clone();
     for round in rounds.iter().filter(|round| round.round >= plan.from_round) {
-        if let Some(observed) = of(plan, &worker, round) {
+        if let Some(observed) = of(plan, training, &worker, round) {
             refine(profile, observed);
         }
     }
@@ -80,7 +88,7 @@ pub async fn from_job(
             .filter(|round| round.round < end)
             .cloned()
             .collect();
-        from_rounds(profile, plan, &own);
+        from_rounds(profile, plan, &stored.spec.training, &own);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! A site that drifted ([`domain::drift`]) is another machine than the one that was measured, whatever it
 //! computes: then all its modes move, and the whole way.
 
+use domain::adapter::RankTable;
 use domain::drift::pace;
 use domain::plan::WorkerPlan;
 use domain::profile::{CostModel, ModeProfile, Profile};
@@ -30,7 +31,15 @@ pub struct Observed<'a> {
     pub plan: &'a WorkerPlan,
     /// Its figures.
     pub metrics: &'a UpdateMetrics,
+    /// Slices of each weight that it held beside what its mode's model counts: the side term, as large as it
+    /// was after the round.
+    pub side: &'a RankTable,
+    /// Whether it held a copy of its start, to be pulled back to (`FedProx`).
+    pub copy: bool,
 }
+
+/// Bytes of a number of an adapter.
+const PARAMETER_BYTES: u64 = 4;
 
 /// Refines the mode that the round was computed in. A round that came before does nothing, so that it may be
 /// told twice.
@@ -104,7 +113,11 @@ fn needed(profile: &Profile, observed: Observed<'_>) -> f64 {
     };
     let tokens = f64::from(plan.batch) * f64::from(plan.sequence_length);
     let parameters = plan.ranks.parameters(&profile.measurement.weights);
-    let predicted = fitted.cost.peak_memory_bytes(tokens, parameters);
+    // What is no mode's is counted beside it, here as by the planner.
+    let copied = if observed.copy { parameters } else { 0 };
+    let beside = observed.side.parameters(&profile.measurement.weights) + copied;
+    let predicted =
+        fitted.cost.peak_memory_bytes(tokens, parameters) + (PARAMETER_BYTES * beside) as f64;
     let limit = profile.measurement.memory_limit_bytes as f64;
     // What is above the limit did not count against it, whatever the figure says.
     let peak = (metrics.peak_memory_bytes as f64).min(limit.max(predicted));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rounds::{Keep, Rounds};
 use crate::artifact::ArtifactRef;
+use crate::id::WorkerName;
 use crate::round::Score;
 
 /// What scores are compared by.
@@ -68,6 +69,8 @@ pub struct Scored {
     pub global: ArtifactRef,
     /// Its score.
     pub figure: Figure,
+    /// Whose held-out records it is of, ordered by name.
+    pub sites: Vec<WorkerName>,
 }
 
 /// The round whose adapter a job ends with, and why.
@@ -85,15 +88,16 @@ pub struct Kept {
     pub stopped_early: Option<String>,
 }
 
-/// The scores so far, as far as what follows depends on them.
+/// The scores so far, as far as what follows depends on them. Only scores of the same sites are compared:
+/// with the first of others, after a site was lost or came back, everything starts again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Course {
-    /// Scores so far.
+    /// Scores of the present sites.
     pub scores: u32,
-    /// The best round; of equals the earliest.
+    /// The best round of these; of equals the earliest.
     pub best: Option<Scored>,
-    /// The latest score.
+    /// The latest score, and so the present sites.
     pub latest: Option<Scored>,
     /// What a score must be better than, by more than the job's `min_delta`, to be an improvement.
     pub mark: Option<Figure>,
@@ -107,6 +111,14 @@ impl Course {
     /// The course after one more score.
     #[must_use]
     pub fn after(&self, scored: Scored, rounds: &Rounds) -> Self {
+        let others = |latest: &Scored| latest.sites != scored.sites;
+        if self.latest.as_ref().is_some_and(others) {
+            let again = Self {
+                kept: self.kept.clone(),
+                ..Self::default()
+            };
+            return again.after(scored, rounds);
+        }
         let figure = scored.figure;
         let gains =
             |by: f64, than: Option<&Figure>| than.is_none_or(|other| figure.gain_over(other) > by);
@@ -200,6 +212,7 @@ mod tests {
                 bytes: 1,
             },
             figure: Figure { measure, value },
+            sites: vec!["a".parse().expect("legal"), "b".parse().expect("legal")],
         }
     }
 
@@ -270,6 +283,30 @@ mod tests {
             kept.stopped_early.as_deref(),
             Some("the last score was not better than loss 1.0000")
         );
+    }
+
+    #[test]
+    fn scores_of_other_sites_are_not_compared() {
+        let rounds = rounds(Keep::Best, Some(2), None);
+        let mut course = Course::default();
+        for (round, value) in [(0, 2.0), (1, 1.9)] {
+            course = course.after(scored(round, Measure::Loss, value), &rounds);
+        }
+        // b, whose records are the hard ones, is lost: the loss falls, and nothing has improved.
+        let without = |round, value| {
+            let mut one = scored(round, Measure::Loss, value);
+            one.sites.pop();
+            one
+        };
+        course = course.after(without(2, 1.0), &rounds);
+        assert_eq!((course.scores, course.without_improvement), (1, 0));
+        course = course.after(without(3, 0.9), &rounds);
+        assert_eq!(course.best.as_ref().map(|best| best.round), Some(3));
+        // It comes back: what was better without it is no mark for what follows.
+        course = course.after(scored(4, Measure::Loss, 1.8), &rounds);
+        assert_eq!(course.best.as_ref().map(|best| best.round), Some(4));
+        course = course.after(scored(5, Measure::Loss, 1.7), &rounds);
+        assert_eq!((course.scores, course.without_improvement), (2, 0));
     }
 
     #[test]

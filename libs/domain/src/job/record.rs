@@ -9,7 +9,7 @@ use crate::artifact::Digest;
 use crate::cause::SiteTrouble;
 use crate::id::{Epoch, Fence, InstanceId, JobId, Submitter, WorkerName};
 use crate::plan::PlanVersion;
-use crate::round::Behind;
+use crate::round::{Behind, Unwanted};
 use crate::time::UnixMillis;
 
 /// Days after which a paused job is cancelled.
@@ -89,6 +89,10 @@ pub struct Job {
     /// Participants that go on with an earlier round, ordered by name; nothing else is asked of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<Behind>,
+    /// Tasks that its owner still has to take back. Stored in the write that makes them unwanted, and
+    /// taken off the list when their sites were told, so that a crash between the two loses nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwanted: Vec<Unwanted>,
     /// How its scores went so far.
     #[serde(default)]
     pub course: Course,
@@ -128,6 +132,7 @@ impl Job {
             participants: Vec::new(),
             lost: Vec::new(),
             late: Vec::new(),
+            unwanted: Vec::new(),
             course: Course::default(),
             plan: None,
             looks: Looks { times: 0, after: 0 },
@@ -150,8 +155,9 @@ impl Job {
             self.owner = None;
         }
         if next.is_terminal() || matches!(next, Phase::Paused { .. }) {
-            // Whoever was at work on an earlier round has been told to stop.
-            self.late.clear();
+            // Nobody goes on with an earlier round.
+            let behind = self.late.drain(..);
+            self.unwanted.extend(behind.map(|one| Unwanted::from(&one)));
         }
         self.phase = next;
         self.phase_since = now;
@@ -245,8 +251,11 @@ impl Job {
             .plus(self.paused_ms)
     }
 
-    /// Gives a participant up, whatever it was at.
+    /// Gives a participant up; what it was at of an earlier round is not wanted any more.
     pub fn lose(&mut self, site: SiteTrouble) {
+        let gone = self.late.iter().filter(|one| one.worker == site.worker);
+        let gone: Vec<Unwanted> = gone.map(Unwanted::from).collect();
+        self.unwanted.extend(gone);
         self.late.retain(|behind| behind.worker != site.worker);
         if self.lost.iter().all(|lost| lost.worker != site.worker) {
             self.lost.push(site);
@@ -424,6 +433,8 @@ mod tests {
         let mut paused = job.clone();
         paused.pause(UnixMillis(1)).expect("legal");
         assert_eq!(paused.late, []);
+        let taken_back = ["a", "b"].map(|worker| Unwanted::from(&behind(worker)));
+        assert_eq!(paused.unwanted, taken_back);
         job.advance(Phase::Cancelled, UnixMillis(1)).expect("legal");
         assert_eq!(job.late, []);
     }

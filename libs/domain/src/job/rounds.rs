@@ -98,6 +98,12 @@ impl Rounds {
         self.staleness_discount.unwrap_or(DISCOUNT).powi(exponent)
     }
 
+    /// Whether what follows depends on which of two scores is better.
+    #[must_use]
+    pub fn compares_scores(&self) -> bool {
+        self.keep == Keep::Best || self.patience.is_some()
+    }
+
     /// Refuses what cannot be meant, and combinations that contradict themselves.
     pub(super) fn check(
         &self,

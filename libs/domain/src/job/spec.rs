@@ -370,6 +370,14 @@ impl Spec {
             if evaluation.every == 0 || evaluation.sample == Some(0) {
                 refuse("evaluation", "`every` and `sample` start at 1".to_owned());
             }
+            if evaluation.sample.is_some() && self.rounds.compares_scores() {
+                refuse(
+                    "evaluation.sample",
+                    "`rounds.keep: best` and `rounds.patience` compare scores, and the first and the \
+                     last are of all records: leave `sample` out"
+                        .to_owned(),
+                );
+            }
         }
         if !(1..=DEADLINE_LIMIT).contains(&self.deadline_seconds) {
             refuse(

@@ -45,12 +45,11 @@ pub async fn handle(
     .await?;
     hit(Failpoint::AggregatorEvaluateAfterEvent);
     let mut scored = job.job().clone();
-    scored.course = course(&scored, merged, &evaluated.score);
+    scored.course = course(&scored, merged, &evaluated);
     let global = merged.global.clone();
     let next = follow::after_score(&scored, &plan, merged.round, global, job.now());
     let next = replan::before(aggregator, &scored, &plan, next, job.now()).await?;
     let paused = matches!(next, Phase::Paused { .. });
-    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {
         job.pause_requested &= !paused;
         job.course = scored.course;
@@ -59,7 +58,6 @@ pub async fn handle(
     hit(Failpoint::AggregatorEvaluateAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    late::withdraw(job, &dropped).await;
     Ok(Next::Again)
 }
 
@@ -87,8 +85,15 @@ async fn evaluated(
     commit::score(aggregator, id, evaluated).await.map(Some)
 }
 
-/// The job's course with this score; a score that cannot be compared changes nothing.
-fn course(job: &Job, merged: &Merged, score: &Score) -> Course {
+/// The job's course with this score; a score that cannot be compared changes nothing. That is one of no
+/// records, and one that a site owes which is still in the job: without its records it would look better
+/// or worse than it is.
+fn course(job: &Job, merged: &Merged, evaluated: &Evaluated) -> Course {
+    let owes = |worker: &&WorkerName| evaluated.missing.iter().any(|one| one.worker == **worker);
+    if job.active().any(|worker| owes(&worker)) {
+        return job.course.clone();
+    }
+    let score = &evaluated.score;
     let measure = job.spec.evaluation.as_ref().map(|one| one.measure());
     let figure = measure.and_then(|measure| Figure::of(score, measure));
     let Some(figure) = figure else {
@@ -98,6 +103,7 @@ fn course(job: &Job, merged: &Merged, score: &Score) -> Course {
         round: merged.round,
         global: merged.global.clone(),
         figure,
+        sites: job.active().cloned().collect(),
     };
     job.course.after(scored, &job.spec.rounds)
 }

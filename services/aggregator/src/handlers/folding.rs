@@ -18,10 +18,10 @@ use domain::zeroth::Scalars;
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::clean::clean;
+use crate::rounds::clean::{clean, merged_path, moments_path};
 use crate::rounds::returning::returning;
 use crate::rounds::walk::{self, Walker};
-use crate::rounds::{commit, follow, late, replan, tasks};
+use crate::rounds::{commit, follow, replan, tasks};
 use crate::strategy::{self, Folded, Member, Round, Share};
 
 /// A decided round.
@@ -104,7 +104,6 @@ pub async fn handle(
     let next = follow::after_merge(&seen, &plan, decided.round, global, job.now(), idle_ms);
     let next = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
     let paused = matches!(next, domain::job::Phase::Paused { .. });
-    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| {
         job.lost = seen.lost;
         job.pause_requested &= !paused;
@@ -113,7 +112,6 @@ pub async fn handle(
     hit(Failpoint::AggregatorFoldAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    late::withdraw(job, &dropped).await;
     let (round, contributions) = (decided.round, &decided.closed.contributions);
     clean(aggregator, job.job(), round, &decided.global, contributions).await;
     walk::clean(aggregator, job.job()).await;
@@ -195,8 +193,8 @@ async fn prepare(
         ranks: plan.global.clone(),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
-        out: folder.join(format!("round-{round}.safetensors")),
-        state_out: folder.join(format!("optimizer-{round}.safetensors")),
+        out: merged_path(&folder, round),
+        state_out: moments_path(&folder, round),
         threads: strategy::round::all_threads(),
     })
 }

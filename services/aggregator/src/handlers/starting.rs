@@ -9,14 +9,15 @@ use domain::plan::Plan;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
-use crate::rounds::{commit, follow, late, tasks};
+use crate::rounds::clean::merged_path;
+use crate::rounds::{commit, follow, tasks};
 use crate::{Error, strategy};
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
     let weights = weights(aggregator, job.job(), &plan).await?;
     let folder = folder(aggregator, job.job()).await?;
-    let path = folder.join("round-0.safetensors");
+    let path = merged_path(&folder, 0);
     let (ranks, seed, file) = (
         plan.global.clone(),
         job.job().spec.training.seed,
@@ -81,14 +82,11 @@ pub async fn go_on(
     let Resume { round, global } = resume;
     let next = follow::after_score(job.job(), &plan, round, global, job.now());
     let paused = matches!(next, Phase::Paused { .. });
-    let dropped = late::if_paused(job.job(), &next);
     job.advance(next, |job| job.pause_requested &= !paused)
         .await?;
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    late::withdraw(job, &dropped).await;
-    late::recall(job, &plan);
     Ok(Next::Again)
 }
 

@@ -51,16 +51,37 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned, open: &Open) -> Re
     .await?;
     let arrived = overdue(aggregator, job, &plan, &weights, &mut standings).await?;
     standings.retain(|worker, _| asked.contains(worker));
-    let quorum = job.job().quorum(asked.len());
+    // Sites that were asked in the place of others do not raise what the round needs.
+    let planned: Vec<WorkerName> = plan.workers.keys().cloned().collect();
+    let sample = job.job().spec.rounds.sample.of(planned.len());
+    let quorum = job.job().quorum(asked.len().min(sample));
     match judge(&standings, quorum, open.deadline, job.now()) {
         Verdict::Wait(_) => Ok(Next::Wait(Some(open.deadline))),
         Verdict::QuorumLost { lost, late } => {
+            if late.is_empty()
+                && let Some(all) = ask::replaced(job.job(), &planned, open.round, &asked)
+            {
+                return ask_instead(job, open, all).await;
+            }
             let late = late.iter();
             let late = late.map(|worker| late::too_late(worker, String::new()));
             fail(job, open.round, quorum, lost.into_iter().chain(late)).await
         }
         Verdict::Close(ready) => close(job, open, plan.version, ready, &arrived).await,
     }
+}
+
+/// Asks other sites in the place of lost ones, by the same deadline: stored before any task goes out, in
+/// the same epoch, because those asked before go on.
+async fn ask_instead(job: &mut Owned, open: &Open, all: Vec<WorkerName>) -> Result<Next, Error> {
+    tracing::info!(job = %job.job().id, round = open.round, asked = ?all, "others are asked instead");
+    job.change(|job| {
+        if let Phase::Training { asked, .. } = &mut job.phase {
+            *asked = all;
+        }
+    })
+    .await?;
+    Ok(Next::Again)
 }
 
 async fn fail(
@@ -108,15 +129,14 @@ async fn close(
         closed,
     };
     job.advance(next, |job| {
-        lost.into_iter().for_each(|site| job.lose(site));
         job.late = behind;
+        job.unwanted.extend(dropped);
+        lost.into_iter().for_each(|site| job.lose(site));
     })
     .await?;
     hit(Failpoint::AggregatorCloseAfterDecision);
     job.announce().await?;
     hit(Failpoint::AggregatorCloseAfterPublish);
-    late::withdraw(job, &dropped).await;
-    hit(Failpoint::AggregatorCloseAfterWithdraw);
     Ok(Next::Again)
 }
 
@@ -203,11 +223,6 @@ async fn overdue(
             }
             Standing::Lost(site) => {
                 job.lose(site.clone()).await?;
-                let task = late::Task {
-                    worker: behind.worker.clone(),
-                    epoch: behind.epoch,
-                };
-                late::withdraw(job, &[task]).await;
             }
             Standing::Waiting => {}
         }

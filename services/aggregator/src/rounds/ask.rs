@@ -37,6 +37,38 @@ pub fn whom(job: &Job, plan: &Plan, stored: &[WorkerName]) -> Vec<WorkerName> {
     stored.to_vec()
 }
 
+/// Whom a sampled round asks instead of sites that were lost since it was drawn: everybody asked so far,
+/// and as many again that were not drawn, are fit and come next. `None` if it asks everybody it may, or if
+/// the job wants exactly those that were drawn (`quorum: all`).
+#[must_use]
+pub fn replaced(
+    job: &Job,
+    planned: &[WorkerName],
+    round: u32,
+    asked: &[WorkerName],
+) -> Option<Vec<WorkerName>> {
+    let rounds = &job.spec.rounds;
+    if rounds.sample == Sample::All || rounds.quorum == Quorum::All {
+        return None;
+    }
+    let given_up = |worker: &WorkerName| job.lost.iter().any(|lost| lost.worker == *worker);
+    let lost = asked.iter().filter(|worker| given_up(worker)).count();
+    let left = asked.len() - lost;
+    let wanted = rounds.sample.of(planned.len()).saturating_sub(left);
+    let fit = |worker: &&WorkerName| {
+        !asked.contains(worker) && !given_up(worker) && job.behind(worker).is_none()
+    };
+    let pool: Vec<&WorkerName> = planned.iter().filter(fit).collect();
+    let more = sample(&pool, wanted, job.spec.training.seed, round);
+    if more.is_empty() {
+        return None;
+    }
+    let mut all = asked.to_vec();
+    all.extend(more);
+    all.sort_unstable();
+    Some(all)
+}
+
 /// `size` of the pool, each as likely as the others: those with the smallest numbers, where a worker's
 /// number is the SHA-256 of seed, round and name. Who else is in the pool does not change a number.
 fn sample(pool: &[&WorkerName], size: usize, seed: u64, round: u32) -> Vec<WorkerName> {
@@ -65,6 +97,11 @@ fn sample(pool: &[&WorkerName], size: usize, seed: u64, round: u32) -> Vec<Worke
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use domain::artifact::Digest;
+    use domain::cause::{SiteTrouble, Trouble};
+    use domain::id::JobId;
+    use domain::time::UnixMillis;
 
     use super::*;
 
@@ -115,6 +152,61 @@ mod tests {
     // sorted(sorted(names, key=lambda n: hashlib.sha256(b"sample" + (7).to_bytes(8, "little")
     //   + (1).to_bytes(4, "little") + n.encode()).digest())[:5]) in Python, names w00 to w19.
     const GOLDEN: [&str; 5] = ["w03", "w11", "w14", "w15", "w18"];
+
+    /// Ten planned sites, of which these are lost; and whom the round asks then.
+    fn instead(rounds: &str, asked: &[usize], lost: &[usize]) -> Option<Vec<WorkerName>> {
+        let all = names(10);
+        let text = format!(
+            r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},"rounds":{rounds}}}"#
+        );
+        let mut job = Job::submitted(
+            JobId::from_bits(1),
+            serde_json::from_str(&text).expect("a job"),
+            Digest::from_bytes(&[0; 32]),
+            "local".parse().expect("legal"),
+            UnixMillis(0),
+        );
+        let named = |at: &usize| all.get(*at).expect("ten").clone();
+        for at in lost {
+            job.lose(SiteTrouble {
+                worker: named(at),
+                trouble: Trouble::Unreachable,
+                detail: String::new(),
+            });
+        }
+        let asked: Vec<WorkerName> = asked.iter().map(named).collect();
+        replaced(&job, &all, 3, &asked)
+    }
+
+    #[test]
+    fn a_lost_site_of_a_sample_is_replaced_by_the_next_that_is_fit() {
+        let all = instead(r#"{"sample":2}"#, &[1, 2], &[2]).expect("others are left");
+        assert_eq!(all.len(), 3);
+        assert!(all.is_sorted() && all.contains(&names(10)[1]) && all.contains(&names(10)[2]));
+        assert_eq!(instead(r#"{"sample":2}"#, &[1, 2], &[2]), Some(all));
+        let both = instead(r#"{"sample":2}"#, &[1, 2], &[1, 2]).expect("others are left");
+        assert_eq!(both.len(), 4);
+        // Of ten, seven are lost: only one of the three left was not asked.
+        let lost = [1, 2, 3, 4, 5, 6, 7];
+        let few = instead(r#"{"sample":4}"#, &[0, 1, 2, 8], &lost).expect("one is left");
+        assert_eq!(few.len(), 5);
+        assert!(few.contains(&names(10)[9]));
+        assert_eq!(
+            instead(r#"{"sample":3}"#, &[0, 8, 9], &lost),
+            None,
+            "nobody was lost"
+        );
+        assert_eq!(
+            instead(r#"{"sample":3}"#, &[0, 8, 9, 1], &lost),
+            None,
+            "nobody is left"
+        );
+        assert_eq!(instead("{}", &[1, 2], &[2]), None, "everybody was asked");
+        assert_eq!(
+            instead(r#"{"sample":2,"quorum":"all"}"#, &[1, 2], &[2]),
+            None
+        );
+    }
 
     #[test]
     fn who_is_gone_makes_room_for_one_and_changes_nobody_elses_place() {

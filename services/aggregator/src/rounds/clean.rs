@@ -1,5 +1,7 @@
 //! What a committed round leaves behind, in the spool and in storage.
 
+use std::path::{Path, PathBuf};
+
 use chassis::failpoint::{Failpoint, hit};
 use domain::artifact::ArtifactRef;
 use domain::job::Job;
@@ -8,6 +10,7 @@ use domain::round::{Contribution, LATE_ROUNDS};
 
 use crate::Error;
 use crate::app::Aggregator;
+use crate::handlers::starting;
 
 /// Frees the spool of what this round was merged from, and deletes updates that no later round can
 /// count, and the server's moments of as long ago. What cannot be deleted now goes with the job.
@@ -25,6 +28,9 @@ pub async fn clean(
         if let Err(error) = aggregator.spool.remove(&artifact.sha256).await {
             tracing::debug!(%error, "spool not freed");
         }
+    }
+    if let Err(error) = remove_merged(aggregator, job, round).await {
+        tracing::debug!(%error, "merged files not removed");
     }
     hit(Failpoint::AggregatorCleanAfterSpool);
     let Some(old) = round.checked_sub(LATE_ROUNDS).filter(|old| *old > 0) else {
@@ -49,6 +55,31 @@ pub async fn clean(
     if let Err(error) = deleted.and_then(|done| done.map_err(Error::from)) {
         tracing::debug!(%error, prefix, "old updates not deleted");
     }
+}
+
+/// Removes what the merge wrote here: it lies in storage now.
+async fn remove_merged(aggregator: &Aggregator, job: &Job, round: u32) -> Result<(), Error> {
+    let folder = starting::folder(aggregator, job).await?;
+    for path in [merged_path(&folder, round), moments_path(&folder, round)] {
+        match tokio::fs::remove_file(&path).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                let path = path.display().to_string();
+                return Err(Error::Folder { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where the merge of a round writes the merged adapter.
+pub fn merged_path(folder: &Path, round: u32) -> PathBuf {
+    folder.join(format!("round-{round}.safetensors"))
+}
+
+/// Where the merge of a round writes the moments of the server's optimizer.
+pub fn moments_path(folder: &Path, round: u32) -> PathBuf {
+    folder.join(format!("optimizer-{round}.safetensors"))
 }
 
 /// Whether an object is part of an update of this round or one before it.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use artifacts::tensors::TensorFile;
+use artifacts::tensors::{self, TensorFile};
 use bus::drive::{Owned, error_chain};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
@@ -245,7 +245,7 @@ fn figures(metrics: &UpdateMetrics, plan: &WorkerPlan) -> Result<(), String> {
         return Err(format!("its {figure} is not a number from 0"));
     }
     if let Some(count) = metrics.beyond(plan) {
-        return Err(format!("it claims more {count} than its plan allows"));
+        return Err(format!("it claims other {count} than its plan allows"));
     }
     Ok(())
 }
@@ -262,24 +262,36 @@ async fn examine(
     let spec = &job.job().spec;
     let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {
-        let update = TensorFile::open(&path).map_err(|error| error_chain(&error))?;
-        let refused = |error: strategy::Refused| error_chain(&error);
-        strategy::check(&update, &ranks, &weights, trained).map_err(refused)?;
-        let Some((bound, global)) = bound else {
-            return Ok(());
+        let update = match TensorFile::open(&path) {
+            Ok(update) => update,
+            Err(error @ tensors::Error::Io { .. }) => return Err(Error::Tensors(error)),
+            Err(error) => return Ok(Err(error_chain(&error))),
         };
-        let global = TensorFile::open(&global).map_err(|error| error_chain(&error))?;
+        if let Err(refused) = strategy::check(&update, &ranks, &weights, trained) {
+            return judged(refused);
+        }
+        let Some((bound, global)) = bound else {
+            return Ok(Ok(()));
+        };
         let moved = Moved {
             update: &update,
-            global: &global,
+            global: &TensorFile::open(&global)?,
             ranks: &ranks,
             weights: &weights,
             scale,
             trained,
         };
-        moved.within(bound).map_err(refused)
+        moved.within(bound).map_or_else(judged, |()| Ok(Ok(())))
     });
-    Ok(checked.await?)
+    checked.await?
+}
+
+/// The site is to blame, unless it is our own disk that cannot be read.
+fn judged(refused: strategy::Refused) -> Result<Result<(), String>, Error> {
+    if refused.is_disk() {
+        return Err(Error::Unread(refused));
+    }
+    Ok(Err(error_chain(&refused)))
 }
 
 /// The job's bound on how far an update may have moved, and the merged adapter that it started from.

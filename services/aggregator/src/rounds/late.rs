@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 
 use bus::Bus;
 use bus::drive::Owned;
+use chassis::failpoint::{Failpoint, hit};
 use contract::message::control::{Control, Order};
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::{Epoch, JobId, WorkerName};
-use domain::job::{Job, Late, Phase, Strategy};
+use domain::job::{Job, Late, Strategy};
 use domain::plan::{Plan, PlanVersion, WorkerPlan};
-use domain::round::{Behind, Close, Closed, Contribution, Credit, LATE_ROUNDS, Update};
+use domain::round::{Behind, Close, Closed, Contribution, Credit, LATE_ROUNDS, Unwanted, Update};
 use domain::time::UnixMillis;
 
 use super::replan;
@@ -28,16 +29,7 @@ pub struct Decision {
     /// Who goes on with this round or an earlier one.
     pub behind: Vec<Behind>,
     /// Tasks that are not wanted any more.
-    pub dropped: Vec<Task>,
-}
-
-/// A task that was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// To whom.
-    pub worker: WorkerName,
-    /// In which epoch.
-    pub epoch: Epoch,
+    pub dropped: Vec<Unwanted>,
 }
 
 /// Whether a site may go on with a round after its close: only a later round can count its update.
@@ -86,10 +78,7 @@ pub fn decide(
         } else {
             let detail = format!("its update of round {} is too old to count", one.round);
             missing.push(too_late(&one.worker, detail));
-            dropped.push(Task {
-                worker: one.worker.clone(),
-                epoch: one.epoch,
-            });
+            dropped.push(Unwanted::from(one));
         }
     }
     for worker in close.late {
@@ -106,7 +95,7 @@ pub fn decide(
         } else {
             missing.push(too_late(&worker, String::new()));
             let epoch = job.epoch;
-            dropped.push(Task { worker, epoch });
+            dropped.push(Unwanted { worker, epoch });
         }
     }
     contributions.sort_by(|one, other| one.worker.cmp(&other.worker));
@@ -139,19 +128,6 @@ fn credited(job: &Job, round: u32, behind: &Behind, update: Update) -> Contribut
     }
 }
 
-/// The tasks that are not wanted any more if the job goes to `next`: a pause stops whoever is late.
-#[must_use]
-pub fn if_paused(job: &Job, next: &Phase) -> Vec<Task> {
-    if !matches!(next, Phase::Paused { .. }) {
-        return Vec::new();
-    }
-    let task = |behind: &Behind| Task {
-        worker: behind.worker.clone(),
-        epoch: behind.epoch,
-    };
-    job.late.iter().map(task).collect()
-}
-
 /// Whether an update trained by an earlier plan can be merged under the present one: the merged adapter
 /// holds its ranks, and the rule takes ranks that differ, if they do.
 #[must_use]
@@ -172,30 +148,26 @@ pub fn too_late(worker: &WorkerName, detail: String) -> SiteTrouble {
     }
 }
 
-/// Takes tasks back: out of their queues, and out of the hands of whoever is at one. Who does not hear
-/// it finds out when its task expires, and its result is not looked at.
-pub async fn withdraw(job: &Owned, tasks: &[Task]) {
+/// Takes the job's unwanted tasks back: out of their queues, and out of the hands of whoever is at one.
+/// Who does not hear it finds out when its task expires, and its result is not looked at.
+///
+/// # Errors
+/// `Conflict` if somebody wrote; then the step is repeated on what they wrote.
+pub async fn withdraw(job: &mut Owned) -> Result<(), bus::Error> {
+    if job.job().unwanted.is_empty() {
+        return Ok(());
+    }
     let id = &job.job().id;
-    for Task { worker, epoch } in tasks {
+    for Unwanted { worker, epoch } in &job.job().unwanted {
         if let Err(error) = job.bus().purge_task(worker, id, *epoch).await {
             tracing::debug!(%error, %worker, "a task that is not wanted stays in its queue");
         }
         // Not waited for: a site that stands still does not answer, and the round goes on.
         tokio::spawn(stop(job.bus().clone(), id.clone(), worker.clone(), *epoch));
     }
-}
-
-/// Stops what a site may still be at that this plan leaves out: the planner has given it up, so that its
-/// update is looked at by nobody. Without late updates no site is at anything between two rounds.
-pub fn recall(job: &Owned, plan: &Plan) {
-    let (id, epoch) = (&job.job().id, job.job().epoch);
-    if job.job().spec.rounds.late == Late::Drop {
-        return;
-    }
-    for site in &plan.excluded {
-        let worker = site.worker.clone();
-        tokio::spawn(stop(job.bus().clone(), id.clone(), worker, epoch));
-    }
+    job.change(|job| job.unwanted.clear()).await?;
+    hit(Failpoint::AggregatorCloseAfterWithdraw);
+    Ok(())
 }
 
 async fn stop(bus: Bus, job: JobId, worker: WorkerName, epoch: Epoch) {
@@ -209,6 +181,7 @@ async fn stop(bus: Bus, job: JobId, worker: WorkerName, epoch: Epoch) {
 #[cfg(test)]
 mod tests {
     use domain::artifact::{ArtifactRef, Digest};
+    use domain::job::Phase;
     use domain::round::UpdateMetrics;
 
     use super::*;
@@ -313,7 +286,7 @@ mod tests {
     fn who_is_late_is_dropped_or_goes_on_as_the_job_chose() {
         let dropped = decided(r#"{"count":5}"#, 2, Vec::new(), &[]);
         assert_eq!(dropped.behind, []);
-        let task = Task {
+        let task = Unwanted {
             worker: worker("b"),
             epoch: Epoch(20),
         };

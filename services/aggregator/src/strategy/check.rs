@@ -8,7 +8,7 @@ use domain::adapter::{RankTable, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::aggregation::Trains;
 
-use super::source::{Below, Source};
+use super::source::{Below, Source, is_disk};
 
 /// Keys that an error names at most.
 const NAMED: usize = 3;
@@ -62,6 +62,12 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Whether it is our own disk's doing and says nothing of the adapter.
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if is_disk(source))
+    }
+
     /// What this is for the site that it came from.
     #[must_use]
     pub const fn trouble(&self) -> Trouble {

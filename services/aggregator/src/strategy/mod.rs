@@ -147,6 +147,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether it is the disk's doing, which comes back: the same merge may then succeed.
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        match self {
+            Self::Write { source, .. } => source::is_disk(source),
+            Self::Update { source, .. } | Self::Global { source } | Self::State { source } => {
+                source.is_disk()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The table's weights with their rank, in ascending order of their keys in the file.
 fn ordered(ranks: &domain::adapter::RankTable) -> Vec<(WeightName, u16)> {
     let mut weights: Vec<_> = ranks.trained().collect();

@@ -14,7 +14,7 @@ use super::change::Spectrum;
 use super::stream::Stream;
 
 /// Share of σ_1 under which a slice restarts.
-const DEAD: f64 = 1e-6;
+pub(super) const DEAD: f64 = 1e-6;
 
 /// Norm of what is left of a unit row under which it counts as dependent on the others.
 const DEPENDENT: f64 = 1e-3;

@@ -79,8 +79,11 @@ impl Round {
         let global = TensorFile::open(&self.start)?;
         let mut updates: Vec<Closed> = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            let like = updates.last();
-            updates.push(Closed::open(&member.update, like)?);
+            // Sites of the same ranks have the same header, wherever they stand in the order.
+            let alike = |(other, _): &(&Member, &Closed)| other.ranks == member.ranks;
+            let like = self.members.iter().zip(&updates).find(alike);
+            let update = Closed::open(&member.update, like.map(|(_, file)| file))?;
+            updates.push(update);
         }
         let started = self.members.iter().map(|member| {
             let path = member.started.as_deref();

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::change::{Change, Factors};
-use super::refactor::refactor;
+use super::refactor::{DEAD, refactor};
 use super::stream::Purpose;
 use super::weight::Weight;
 
@@ -15,10 +15,12 @@ pub(super) fn compress(weight: &Weight<'_>, change: &mut Change<'_>) -> Result<F
     let spectrum = change
         .spectrum(usize::MAX)
         .ok_or_else(|| weight.undecomposed())?;
+    let largest = spectrum.sigma.first().copied().unwrap_or(0.0);
+    // What `refactor` would restart must not become a slice that carries nothing.
     let rank = spectrum
         .sigma
         .iter()
-        .take_while(|sigma| **sigma > floor && **sigma > 0.0)
+        .take_while(|sigma| **sigma > floor && **sigma >= DEAD * largest && **sigma > 0.0)
         .count();
     if rank == 0 {
         return Ok(Factors::default());

@@ -4,8 +4,16 @@
 
 use std::collections::BTreeMap;
 
+use artifacts::tensors;
+
 /// An error below this module, such as a read error of a file.
 pub type Below = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether an error is the disk's and no fault of what lies on it.
+pub(super) fn is_disk(error: &Below) -> bool {
+    let file = error.downcast_ref::<tensors::Error>();
+    matches!(file, Some(tensors::Error::Io { .. })) || error.is::<std::io::Error>()
+}
 
 /// One adapter, read tensor by tensor.
 pub trait Source: Sync {

@@ -127,6 +127,7 @@ mod tests {
             round: 2,
             global: artifact(),
             figure,
+            sites: vec!["a".parse().expect("legal")],
         };
         job.course = job.course.after(scored, &job.spec.rounds);
         let shown = serde_json::to_value(best(&job)).expect("serializes");

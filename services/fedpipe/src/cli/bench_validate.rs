@@ -4,6 +4,7 @@
 //! Then configurations that no probe made are measured, each a round as a worker makes it, and compared.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -120,62 +121,24 @@ impl Validation {
         for case in cases(self.longest) {
             let probe = self.probe(case)?;
             let key = (case.base, case.sequence);
-            if !profiles.contains_key(&key) {
+            if let Entry::Vacant(unknown) = profiles.entry(key) {
                 output::note(format!(
                     "probing {:?} with rows of {}",
                     case.base, case.sequence
                 ));
                 let measured = site.measure(&mut bench, &probe, Link::default())?;
                 let profile = profiler::fit::profile(site.name().clone(), measured)?;
-                profiles.insert(key, profile);
+                unknown.insert(profile);
             }
             let profile = profiles.get(&key).context("it was just made")?;
-            let Some(mode) = mode(profile, case) else {
-                output::note(format!(
+            match compare(&site, &mut bench, &probe, case, profile)? {
+                Some(row) => rows.push(row),
+                None => output::note(format!(
                     "{case:?} was not measured by the probe, within its budget"
-                ));
-                continue;
-            };
-            rows.push(self.compare(&site, &mut bench, &probe, case, profile, mode)?);
+                )),
+            }
         }
         self.tell(&rows)
-    }
-
-    fn compare(
-        &self,
-        site: &Local,
-        bench: &mut Workbench,
-        probe: &Probe,
-        case: Case,
-        profile: &Profile,
-        mode: &ModeProfile,
-    ) -> anyhow::Result<Row> {
-        let measured = &profile.measurement;
-        let sample = site.round(bench, probe, &mode.mode, (case.batch, case.rank))?;
-        let ranks = RankTable::uniform(&probe.targets, measured.layers, case.rank);
-        let parameters = ranks.parameters(&measured.weights);
-        let (batch, mean) = (f64::from(case.batch), measured.mean_tokens);
-        let tokens = batch * mean.min(f64::from(case.sequence));
-        let squares = batch * measured.mean_squares();
-        let predicted_seconds = mode.cost.step_seconds(tokens, squares, parameters);
-        let longest = batch * f64::from(case.sequence);
-        let predicted = mode.cost.peak_memory_bytes(longest, parameters);
-        let peak = sample.peak_memory_bytes as f64;
-        Ok(Row {
-            base: case.base,
-            kernel: mode.mode.kernel.clone(),
-            optimizer: case.optimizer,
-            checkpoint: case.checkpoint,
-            rank: case.rank,
-            batch: case.batch,
-            sequence_length: case.sequence,
-            predicted_seconds,
-            measured_seconds: sample.step_seconds,
-            time_error: predicted_seconds / sample.step_seconds - 1.0,
-            predicted_mib: mib(predicted),
-            measured_mib: mib(peak),
-            memory_error: predicted / peak - 1.0,
-        })
     }
 
     fn tell(&self, rows: &[Row]) -> anyhow::Result<()> {
@@ -255,6 +218,45 @@ impl Validation {
             prefix: String::new(),
         })
     }
+}
+
+/// What a case is predicted and measured to take; `None` if the probe has not measured its mode.
+fn compare(
+    site: &Local,
+    bench: &mut Workbench,
+    probe: &Probe,
+    case: Case,
+    profile: &Profile,
+) -> anyhow::Result<Option<Row>> {
+    let Some(mode) = mode(profile, case) else {
+        return Ok(None);
+    };
+    let measured = &profile.measurement;
+    let sample = site.round(bench, probe, &mode.mode, (case.batch, case.rank))?;
+    let ranks = RankTable::uniform(&probe.targets, measured.layers, case.rank);
+    let parameters = ranks.parameters(&measured.weights);
+    let (batch, mean) = (f64::from(case.batch), measured.mean_tokens);
+    let tokens = batch * mean.min(f64::from(case.sequence));
+    let squares = batch * measured.mean_squares();
+    let predicted_seconds = mode.cost.step_seconds(tokens, squares, parameters);
+    let longest = batch * f64::from(case.sequence);
+    let predicted = mode.cost.peak_memory_bytes(longest, parameters);
+    let peak = sample.peak_memory_bytes as f64;
+    Ok(Some(Row {
+        base: case.base,
+        kernel: mode.mode.kernel.clone(),
+        optimizer: case.optimizer,
+        checkpoint: case.checkpoint,
+        rank: case.rank,
+        batch: case.batch,
+        sequence_length: case.sequence,
+        predicted_seconds,
+        measured_seconds: sample.step_seconds,
+        time_error: predicted_seconds / sample.step_seconds - 1.0,
+        predicted_mib: mib(predicted),
+        measured_mib: mib(peak),
+        memory_error: predicted / peak - 1.0,
+    }))
 }
 
 /// The probed mode of a case; its kernel is whatever the probe found.

@@ -38,8 +38,9 @@ pub(super) fn lacking(site: &Site<'_>) -> Option<Lack> {
     );
     if least.needed > site.memory() {
         let detail = format!(
-            "{smallest} needs {} of memory and it may use {}: {} are missing{zeroth}",
+            "{smallest} needs {}{} of memory and it may use {}: {} are missing{zeroth}",
             bytes(least.needed),
+            side_term(site),
             bytes(site.memory()),
             bytes(least.needed - site.memory()),
         );
@@ -52,6 +53,17 @@ pub(super) fn lacking(site: &Site<'_>) -> Option<Lack> {
         seconds(least.seconds - least.longest),
     );
     Some(Lack::new(Trouble::TooLate, detail))
+}
+
+/// What of it is the side term's, as words between the figure and what it is of.
+fn side_term(site: &Site<'_>) -> String {
+    let side = site.source.conditions.side_bytes;
+    if side == 0 {
+        return String::new();
+    }
+    let strategy = site.source.spec.aggregation.strategy.name();
+    let side = bytes(side as f64);
+    format!(" ({side} of it for the side term that strategy {strategy} may grow to)")
 }
 
 /// What is nearest to fitting: of those that fit memory the fastest, else the smallest.

@@ -11,9 +11,7 @@ use domain::plan::{Plan, WorkerPlan};
 use domain::profile::Profile;
 
 use super::mode;
-use super::predict::{
-    Conditions, download_bytes, memory_margin, most_seconds, needed_bytes, time_margin,
-};
+use super::predict::{Conditions, memory_margin, most_seconds, needed_bytes, time_margin};
 
 /// Relative difference of two figures that is put down to rounding.
 const ROUNDING: f64 = 1e-9;
@@ -77,7 +75,7 @@ pub fn lint(
         match profiles.get(name) {
             None => find(Some(name), "it was not measured".to_owned()),
             Some(profile) => {
-                for problem in problems(plan, worker, profile, spec) {
+                for problem in problems(plan, worker, profile, (spec, profiles.len())) {
                     find(Some(name), problem);
                 }
             }
@@ -90,18 +88,19 @@ pub fn lint(
     }
 }
 
-fn problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) -> Vec<String> {
+fn problems(
+    plan: &Plan,
+    worker: &WorkerPlan,
+    profile: &Profile,
+    (spec, sites): (&Spec, usize),
+) -> Vec<String> {
     let mut problems = choice_problems(plan, worker, profile, spec);
     let measured = &profile.measurement;
     let Some(fitted) = profile.mode(&worker.mode()) else {
         problems.push("it was not measured in its plan's mode".to_owned());
         return problems;
     };
-    let conditions = Conditions {
-        measured,
-        spec,
-        download_bytes: download_bytes(spec, &plan.global, &measured.weights),
-    };
+    let conditions = Conditions::new(measured, spec, &plan.global, sites);
     let predicted = conditions.predict(fitted, &worker.ranks, worker.batch);
     let needed = needed_bytes(&predicted, memory_margin(fitted));
     let mut refuse = |wrong: bool, problem: String| {

@@ -41,7 +41,7 @@ fn upload_bytes(spec: &Spec, ranks: &RankTable, weights: &[WeightShape]) -> u64 
 }
 
 /// Bytes that a site fetches for a round: the merged adapter, or the scalars that it replays.
-pub(super) fn download_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape]) -> u64 {
+fn download_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape]) -> u64 {
     if spec.training.shares_directions() {
         scalar_bytes(spec)
     } else {
@@ -59,8 +59,47 @@ fn scalar_bytes(spec: &Spec) -> u64 {
 pub(super) struct Conditions<'a> {
     pub measured: &'a Measurement,
     pub spec: &'a Spec,
-    /// Bytes fetched for a round.
+    /// Bytes fetched for a round: the merged adapter at its largest, or the scalars that a site replays.
     pub download_bytes: u64,
+    /// Bytes of the side term at its largest, which every site applies and none trains.
+    pub side_bytes: u64,
+}
+
+impl<'a> Conditions<'a> {
+    /// Of one site of a job with so many, whose merged adapter has the live slices `global`.
+    pub(super) fn new(
+        measured: &'a Measurement,
+        spec: &'a Spec,
+        global: &RankTable,
+        sites: usize,
+    ) -> Self {
+        let side_bytes = side_bytes(spec, global, &measured.weights, sites);
+        Self {
+            measured,
+            spec,
+            download_bytes: download_bytes(spec, global, &measured.weights) + side_bytes,
+            side_bytes,
+        }
+    }
+}
+
+/// Bytes of the side term after the job's last round, if every site trains the highest rank that the job
+/// allows: `strategy` stack and residual; 0 for the others.
+fn side_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape], sites: usize) -> u64 {
+    let highest = *spec.adapter.rank.fixed().unwrap_or(&spec.adapter.rank_max);
+    let ranks = sites.saturating_mul(usize::from(highest));
+    let rounds = usize::try_from(spec.rounds.count).unwrap_or(usize::MAX);
+    let of = |weight: &WeightShape| {
+        let kept = usize::from(global.rank(weight.name));
+        if kept == 0 {
+            return 0;
+        }
+        let shape = (weight.out, weight.inp);
+        let strategy = spec.aggregation.strategy;
+        let slices = strategy.side_slices(shape, rounds, ranks, kept);
+        PARAMETER_BYTES * (slices * (weight.out + weight.inp)) as u64
+    };
+    weights.iter().map(of).sum()
 }
 
 impl Conditions<'_> {
@@ -72,9 +111,10 @@ impl Conditions<'_> {
         let parameters = ranks.parameters(&self.measured.weights);
         let upload_bytes = upload_bytes(self.spec, ranks, &self.measured.weights);
         let step_seconds = self.step_seconds(mode, batch, parameters);
-        let training = mode
-            .cost
-            .peak_memory_bytes(f64::from(batch) * self.longest(), parameters);
+        let tokens = f64::from(batch) * self.longest();
+        let training = mode.cost.peak_memory_bytes(tokens, parameters)
+            + self.side_bytes as f64
+            + self.start_bytes() * parameters as f64;
         let peak = training.max(self.scoring_bytes(mode, batch));
         Prediction {
             step_seconds,
@@ -111,10 +151,19 @@ impl Conditions<'_> {
         let free = 1.0 + memory_margin(mode);
         let tokens = f64::from(batch) * self.longest();
         // One byte more, because a prediction is rounded up to whole bytes.
-        let fixed = 1.0 + mode.cost.peak_memory_bytes(tokens, 0);
+        let fixed = 1.0 + mode.cost.peak_memory_bytes(tokens, 0) + self.side_bytes as f64;
         Affine {
             fixed: fixed * free,
-            per_parameter: mode.cost.memory_per_parameter * free,
+            per_parameter: (mode.cost.memory_per_parameter + self.start_bytes()) * free,
+        }
+    }
+
+    /// Bytes per parameter of the copy that `FedProx` pulls back to; no probe holds one.
+    fn start_bytes(&self) -> f64 {
+        if self.spec.training.proximal > 0.0 {
+            PARAMETER_BYTES as f64
+        } else {
+            0.0
         }
     }
 
@@ -122,7 +171,7 @@ impl Conditions<'_> {
     pub(super) fn scoring_bytes(&self, mode: &ModeProfile, batch: u16) -> f64 {
         self.spec.evaluation.as_ref().map_or(0.0, |evaluation| {
             let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
-            mode.cost.scoring_memory_bytes(rows * self.longest())
+            mode.cost.scoring_memory_bytes(rows * self.longest()) + self.side_bytes as f64
         })
     }
 

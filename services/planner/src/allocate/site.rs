@@ -12,7 +12,7 @@ use domain::profile::Profile;
 use super::lacking::lacking;
 use super::lane::{Lanes, Source, is_sound};
 use super::mode;
-use super::predict::{Conditions, download_bytes};
+use super::predict::Conditions;
 use super::program::Instance;
 use super::space::Space;
 use super::worth::Worth;
@@ -61,6 +61,8 @@ pub(super) struct Usable<'a> {
     pub layers: u16,
     pub weights: &'a [WeightShape],
     pub excluded: Vec<SiteTrouble>,
+    /// How many sites were measured, usable or not: no more than these ever train.
+    pub measured: usize,
 }
 
 impl<'a> Usable<'a> {
@@ -73,6 +75,7 @@ impl<'a> Usable<'a> {
             layers: 0,
             weights,
             excluded: Vec::new(),
+            measured: profiles.len(),
         };
         for (name, profile) in profiles {
             match check(profile, weights, spec) {
@@ -91,7 +94,6 @@ impl<'a> Usable<'a> {
     /// The sites with room for something.
     pub(super) fn admit(self, spec: &'a Spec, space: &'a Space, worth: &'a Worth) -> Admitted<'a> {
         let global = space.uniform(spec.adapter.rank_max);
-        let download_bytes = download_bytes(spec, &global, self.weights);
         let (mut sites, mut excluded) = (Vec::new(), self.excluded);
         for (name, profile) in self.profiles {
             let source = Source {
@@ -99,11 +101,7 @@ impl<'a> Usable<'a> {
                 profile,
                 space,
                 worth,
-                conditions: Conditions {
-                    measured: &profile.measurement,
-                    spec,
-                    download_bytes,
-                },
+                conditions: Conditions::new(&profile.measurement, spec, &global, self.measured),
             };
             let (open, shown) = source.lanes();
             let site = Site {

@@ -12,6 +12,7 @@ use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
 use domain::drift::{self, Drift};
 use domain::id::WorkerName;
+use domain::job::spec::Training;
 use domain::job::{Looks, Phase, Resume};
 use domain::plan::Plan;
 use domain::round::Summary;
@@ -78,15 +79,16 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
     let drifted = drift::judge(&plan, &rounds, job.looks.after, mean_tokens);
+    let training = &job.spec.training;
     for worker in lengths.keys() {
         let key = profile_key(&job.id, worker);
         let Some((mut profile, _)) = profiler.profiles.get(&key).await? else {
             continue;
         };
         let before = profile.clone();
-        learn::from_rounds(&mut profile, &plan, &rounds);
+        learn::from_rounds(&mut profile, &plan, training, &rounds);
         if drifted.iter().any(|drift| drift.worker == *worker)
-            && let Some(last) = last(&plan, worker, &rounds)
+            && let Some(last) = last(&plan, training, worker, &rounds)
         {
             settle(&mut profile, last);
         }
@@ -98,11 +100,16 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
 }
 
 /// The last round that the site contributed to.
-fn last<'a>(plan: &'a Plan, worker: &WorkerName, rounds: &'a [Summary]) -> Option<Observed<'a>> {
-    let own = rounds
+fn last<'a>(
+    plan: &'a Plan,
+    training: &Training,
+    worker: &WorkerName,
+    rounds: &'a [Summary],
+) -> Option<Observed<'a>> {
+    let mut own = rounds
         .iter()
-        .filter_map(|round| learn::of(plan, worker, round));
-    own.last()
+        .filter_map(|round| learn::of(plan, training, worker, round));
+    own.next_back()
 }
 
 /// Sites that take part and were never measured for this job: those that came back.

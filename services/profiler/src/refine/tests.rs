@@ -1,7 +1,7 @@
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::JobId;
-use domain::job::spec::{Base, Optimizer};
+use domain::job::spec::{Base, Optimizer, Training};
 use domain::plan::{Plan, Prediction};
 use domain::profile::{Measurement, Mode};
 use domain::round::Summary;
@@ -131,6 +131,8 @@ fn tell(
             round,
             plan: &plan,
             metrics,
+            side: &RankTable::default(),
+            copy: false,
         },
     );
 }
@@ -188,6 +190,33 @@ fn memory_rises_to_the_peak_that_was_seen_and_never_falls() {
 }
 
 #[test]
+fn what_a_rule_holds_beside_is_not_taken_for_the_modes_own() {
+    let (mut profile, mut plan) = (profile(), plan());
+    plan.ranks = RankTable::uniform(&[Projection::Q], 1, 1000);
+    let side = RankTable::uniform(&[Projection::Q], 1, 30_000);
+    // 30 000 slices of 10 + 10 numbers beside, and 1000 in the copy.
+    let beside = 31_000.0 * 20.0 * 4.0 / MIB;
+    let memory = |profile: &Profile| {
+        let fitted = profile.mode(&mode(false)).expect("fitted");
+        fitted.cost.memory_fixed / MIB
+    };
+    let mut told = |round, peak| {
+        let metrics = metrics(10.0, peak);
+        let observed = Observed {
+            round,
+            plan: &plan,
+            metrics: &metrics,
+            side: &side,
+            copy: true,
+        };
+        refine(&mut profile, observed);
+        memory(&profile)
+    };
+    close(told(1, 500.0 + beside), 100.0);
+    assert!((told(2, 520.0 + beside) - 120.0).abs() < 1e-3);
+}
+
+#[test]
 fn figures_that_cannot_be_change_no_time() {
     let mut profile = profile();
     let mut nothing = metrics(0.0, 400.0);
@@ -225,9 +254,9 @@ fn a_late_update_teaches_nothing_of_the_plan_under_which_it_counts() {
         "excluded": [],
     });
     let second: Plan = serde_json::from_value(second).expect("a plan");
-    let mut taught = profile();
-    from_rounds(&mut taught, &second, &[summary(2, Some(1))]);
+    let (mut taught, training) = (profile(), Training::default());
+    from_rounds(&mut taught, &second, &training, &[summary(2, Some(1))]);
     assert_eq!(taught, profile());
-    from_rounds(&mut taught, &second, &[summary(2, None)]);
+    from_rounds(&mut taught, &second, &training, &[summary(2, None)]);
     close(step(&taught, false), 1.2);
 }

@@ -7,6 +7,7 @@ use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Training};
 use domain::zeroth::Steps;
 use engine::model::Model;
+use engine::train::Options;
 
 use crate::failure::Failure;
 use crate::train::{self, How, Learner};
@@ -65,7 +66,13 @@ pub fn begin<'m>(
         };
         How::ZerothOrder(steps, 0)
     } else {
-        How::FirstOrder(train::options(training, way.checkpoint), 0.0)
+        let options = Options {
+            // The copy that it pulls back to is the planner's to count, so that a measurement holds for
+            // every job that asks the same otherwise.
+            proximal: 0.0,
+            ..train::options(training, way.checkpoint)
+        };
+        How::FirstOrder(options, 0.0)
     };
     // The scale changes no cost; the fresh adapter's change is zero.
     Learner::begin(model, global, ranks, 1.0, how)
