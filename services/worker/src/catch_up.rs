@@ -124,8 +124,7 @@ impl Way {
         rate: Option<f64>,
     ) -> Result<bool, Failure> {
         let threads = threads(running.site.threads)?;
-        let steps = (&self.steps, self.rounds.as_slice());
-        let replay = replay(steps.0, steps.1);
+        let replay = replay(&self.steps, &self.rounds);
         let numbers = replay.numbers() as f64 * asked.bytes as f64 / 4.0;
         let speed = threads.run(|| numbers_per_second(&self.steps));
         if !is_cheaper(numbers / speed, asked.bytes, rate) {

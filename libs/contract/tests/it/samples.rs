@@ -4,7 +4,7 @@ use contract::message::control::{Control, Order, Reply};
 use contract::message::dead::DeadLetter;
 use contract::message::grant::{Answer, Ask};
 use contract::message::job::{Credited, Event, JobEvent};
-use contract::message::report::{self, Evaluated, Failed, Probed, Updated, Walked};
+use contract::message::report::{self, Evaluated, Failed, Probed, Updated};
 use contract::message::task::{self, Evaluate, ModelRef, Probe, Train};
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
@@ -14,7 +14,6 @@ use domain::fleet::{Beat, Progress, Stage};
 use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::course::{Figure, Measure};
-use domain::job::mezo::Distribution;
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Order as Records, Training};
 use domain::job::{Choice, Kept, Mezo, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
@@ -24,7 +23,11 @@ use domain::profile::{
 };
 use domain::round::{Score, Update, UpdateMetrics};
 use domain::time::UnixMillis;
-use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
+
+mod zeroth;
+
+use zeroth::walk;
+pub use zeroth::walked;
 
 pub fn worker() -> WorkerName {
     "site-a".parse().unwrap()
@@ -281,32 +284,6 @@ pub fn evaluate() -> Evaluate {
     }
 }
 
-/// Two directions a step, and what a site missed: two rounds of two steps, one step skipped.
-fn walk() -> Walk {
-    let committed = |round: u32, values: [f32; 4]| Committed {
-        round,
-        first_step: 2 * u64::from(round - 1),
-        start: digest(round as u8),
-        scalars: Scalars::new(values.to_vec()),
-    };
-    let skipped = Scalars::SKIPPED;
-    Walk {
-        steps: Steps {
-            generator: GENERATOR,
-            seed: 7,
-            distribution: Distribution::Rademacher,
-            perturbations: 2,
-            perturbation: 0.01,
-            clip: 50.0,
-            rate: 0.0001,
-        },
-        log: vec![
-            committed(1, [0.5, -1.25, 3.0, 0.0]),
-            committed(2, [skipped, skipped, -0.0, 1e-9]),
-        ],
-    }
-}
-
 fn report_head() -> report::Head {
     report::Head {
         worker: worker(),
@@ -402,23 +379,6 @@ pub fn updated() -> Updated {
                 bytes_down: 200_000,
                 control_bytes_up: 3000,
             },
-        },
-    }
-}
-
-/// As many scalars as the largest message that is promised to stay below 1 KB.
-pub fn walked() -> Walked {
-    let scalar = |step: u8| f32::from(step) - 14.5;
-    Walked {
-        head: report_head(),
-        round: 3,
-        generator: GENERATOR,
-        start: digest(0xab),
-        reached: Some(digest(0xcd)),
-        scalars: Scalars::new((0..30).map(scalar).collect()),
-        metrics: UpdateMetrics {
-            skipped_steps: 1,
-            ..updated().update.metrics
         },
     }
 }

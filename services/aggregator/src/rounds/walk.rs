@@ -9,6 +9,7 @@ use contract::topology::round_key;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{JobId, WorkerName};
 use domain::job::Job;
+use domain::round::Summary;
 use domain::zeroth::{Committed, Scalars, Steps, Walk};
 use sha2::{Digest as _, Sha256};
 
@@ -164,17 +165,10 @@ impl Logs {
 
 /// The rounds up to `last`, as many as fit in a task.
 async fn read(aggregator: &Aggregator, job: &Job, last: u32) -> Result<Vec<Past>, Error> {
-    let summary = async |round: u32| {
-        let found = aggregator.rounds.get(&round_key(&job.id, round)).await?;
-        let found = found.map(|(summary, _)| summary);
-        found.ok_or(Error::Missing {
-            what: "round summary",
-        })
-    };
     let (mut past, mut bytes) = (Vec::new(), 0);
-    let mut of = summary(last).await?;
+    let mut of = summary(aggregator, job, last).await?;
     for round in (1..=last).rev().take(LOG_ROUNDS as usize) {
-        let before = summary(round - 1).await?;
+        let before = summary(aggregator, job, round - 1).await?;
         // A round that was committed before scalars were kept ends what can be replayed.
         let Some(scalars) = of.scalars else { break };
         bytes += 4 * scalars.values().len();
@@ -195,6 +189,14 @@ async fn read(aggregator: &Aggregator, job: &Job, last: u32) -> Result<Vec<Past>
     }
     past.reverse();
     Ok(past)
+}
+
+async fn summary(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Summary, Error> {
+    let found = aggregator.rounds.get(&round_key(&job.id, round)).await?;
+    let found = found.map(|(summary, _)| summary);
+    found.ok_or(Error::Missing {
+        what: "round summary",
+    })
 }
 
 /// A site whose steps are done again.

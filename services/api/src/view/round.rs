@@ -215,6 +215,7 @@ mod tests {
             round: 1,
             global: artifact(),
             side: domain::adapter::RankTable::default(),
+            scalars: None,
             optimizer: None,
             opened_at: UnixMillis(1000),
             committed_at: UnixMillis(3000),

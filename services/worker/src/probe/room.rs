@@ -8,7 +8,6 @@ use chassis::memory;
 use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
-use domain::job::spec::Optimizer;
 use domain::profile::Sample;
 use engine::data::{Batch, Encoder, Loader};
 use engine::model::Model;
