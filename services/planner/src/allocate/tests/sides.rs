@@ -42,8 +42,8 @@ fn a_site_without_room_for_the_side_term_is_told_so() {
     spec.rounds.count = 1000;
     let room = plan(&fixed(Strategy::Product), &[site("a", 1.0, 8 * GIB)], 1).expect("possible");
     let least = of(&room, "a").predicted.peak_memory_bytes;
-    // Room for the job without a side term, and a little more.
-    let small = site("a", 1.0, least + least / 10 + 1_000_000);
+    // Room for the job without a side term and the margin of 5 %, and a little more.
+    let small = site("a", 1.0, least + least / 20 + 4_000_000);
     assert!(plan(&fixed(Strategy::Product), std::slice::from_ref(&small), 1).is_ok());
     let cause = plan(&spec, &[small], 1).expect_err("impossible");
     assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);

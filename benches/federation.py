@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""The planner and the merging rules: seconds, memory, error, and how well the cost model predicts.
+
+    benches/federation.py [--parts plan,validate,rules,scale] [--fedpipe target/release/fedpipe]
+
+Writes federation.json and federation.md into --out; parts that are left out keep the figures of the run before.
+Every figure is printed by a command that stands beside it. Exits with 1 if a limit is missed.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+
+import engine
+
+REPEATS = 3
+# Rules that average and do not decompose, the equal ranks that all of them take, and the sizes compared.
+AVERAGING = ("ffa", "slice", "fedit", "sum")
+FEW, MANY = 8, 512
+PLAN = ("plan", "--workers", "10,100,1000,10000", "--json")
+RULES = ("aggregate", "--workers", "8", "--ranks", "4,8,16", "--json")
+SCALE = ("aggregate", "--ranks", "16", "--rules", ",".join(("product", *AVERAGING)), "--json")
+VALIDATE = ("plan", "--validate", "--json")
+PARTS = ("plan", "validate", "rules", "scale")
+
+
+def main(words: list[str]) -> int:
+    options = arguments(words)
+    out = options.out / "federation.json"
+    results = json.loads(out.read_text()) if out.is_file() else {}
+    results["machine"] = engine.machine(options.threads)
+    try:
+        for part in options.parts.split(","):
+            print(f"bench: {part} …", flush=True)
+            results[part] = measured(part, options.fedpipe, options.model)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(results, indent=1) + "\n")
+    except (engine.BenchError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    text, missed = page(results)
+    out.with_suffix(".md").write_text(text)
+    print(text)
+    for miss in missed:
+        print(f"bench: missed: {miss}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    defaults = engine.arguments([])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), help="only these, separated by commas")
+    for name in ("fedpipe", "model", "out"):
+        parser.add_argument(f"--{name}", type=pathlib.Path, default=getattr(defaults, name))
+    options = parser.parse_args(words)
+    unknown = set(options.parts.split(",")) - set(PARTS)
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: use {', '.join(PARTS)}")
+    options.threads = defaults.threads
+    return options
+
+
+def measured(part: str, fedpipe: pathlib.Path, model: pathlib.Path) -> dict | list:
+    """One part, as its command prints it; where speed counts the repetition of median speed."""
+
+    def bench(*words: str) -> dict:
+        return engine.run([str(fedpipe), "bench", *words])
+
+    if part == "plan":
+        return median([bench(*PLAN) for _ in range(REPEATS)], lambda run: run["sizes"][2]["seconds"])
+    if part == "validate":
+        return bench(*VALIDATE, "--model", str(model))
+    if part == "rules":
+        return bench(*RULES, "--model", str(model))
+    sizes = {}
+    for workers in (FEW, MANY):
+        runs = [bench(*SCALE, "--workers", str(workers), "--model", str(model)) for _ in range(REPEATS)]
+        sizes[str(workers)] = median(runs, lambda run: run["rules"][0]["seconds"])
+    return sizes
+
+
+def median(runs: list[dict], key) -> dict:
+    """The run in the middle."""
+    middle = statistics.median_low([key(run) for run in runs])
+    return next(run for run in runs if key(run) == middle)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def page(results: dict) -> tuple[str, list[str]]:
+    """The page, and what is missed."""
+    machine, missed = results["machine"], []
+
+    def limit(what: str, met: bool) -> str:
+        if not met:
+            missed.append(what)
+        return f"{what}: {'met' if met else 'missed'}"
+
+    lines = [
+        "# The planner and the merging rules",
+        "",
+        f"Written by `benches/federation.py`. {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB. Weights of",
+        f"SmolLM2-135M-Instruct. Where speed counts, the median of {REPEATS} runs.",
+    ]
+    makers = (("plan", plan), ("validate", validation), ("rules", rules), ("scale", scale))
+    for name, make in makers:
+        if name in results:
+            lines += ["", *make(results[name], limit)]
+    return "\n".join(lines) + "\n", missed
+
+
+def plan(found: dict, limit) -> list[str]:
+    rows = [
+        f"| {row['workers']} | {row['planned']} | {row['seconds']:.3f} | {row['profiles_mib']:.1f} | {row['peak_mib']:.1f} |"
+        for row in found["sizes"]
+    ]
+    thousand = next(row for row in found["sizes"] if row["workers"] == 1000)
+    one = found["one_worker"]
+    return [
+        f"## Planning: `fedpipe bench {' '.join(PLAN)}`",
+        "",
+        "| workers | planned | seconds | MiB of profiles | MiB at the peak |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"{limit('1000 workers in 1 s', thousand['seconds'] < 1.0)}; {limit('in 200 MB', thousand['peak_mib'] * 1.048576 < 200)}.",
+        f"One worker: exactly in {1000 * one['exact_seconds']:.1f} ms, fast in {1000 * one['fast_seconds']:.1f} ms, whose objective is "
+        f"{one['fast_share_of_exact']:.6f} of the exact one.",
+    ]
+
+
+def validation(found: dict, limit) -> list[str]:
+    rows = []
+    for row in found["validated"]:
+        mode = f"{row['base']}, {row['kernel']}, {row['optimizer']}{', checkpointing' if row['checkpoint'] else ''}"
+        shape = f"{row['rank']} | {row['batch']} | {row['sequence_length']}"
+        time = f"{row['predicted_seconds']:.3f} | {row['measured_seconds']:.3f} | {100 * row['time_error']:+.0f} %"
+        memory = f"{row['predicted_mib']:.0f} | {row['measured_mib']:.0f} | {100 * row['memory_error']:+.0f} %"
+        rows.append(f"| {mode} | {shape} | {time} | {memory} |")
+    time, memory = (abs(found[f"worst_{what}_error"]) for what in ("time", "memory"))
+    return [
+        f"## Predictions: `fedpipe bench {' '.join(VALIDATE)}`",
+        "",
+        "| mode | rank | batch | sequence | step predicted, s | measured | off by | MiB predicted | measured | off by |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"{limit('step times within 15 %', time <= 0.15)} ({100 * time:.0f} %); "
+        f"{limit('peaks within 10 %', memory <= 0.10)} ({100 * memory:.0f} %).",
+    ]
+
+
+def rules(found: dict, limit) -> list[str]:
+    rows = [
+        f"| `{row['rule']}` | {', '.join(map(str, row['ranks']))} | {row['error']:.1e} | {row['dropped_energy']:.2g} | {row['side_slices']} | "
+        f"{row['seconds']:.2f} | {row['bytes_per_second'] / 1e6:.0f} | {row['peak_mib']:.0f} |"
+        for row in found["rules"]
+    ]
+    return [
+        f"## Rules against the mean of the changes: `fedpipe bench {' '.join(RULES)}`",
+        "",
+        "| rule | ranks | error | energy dropped | side slices | seconds | MB/s | MiB |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "Rules that cannot merge uneven ranks got the largest for all. The error of `product` is what its kept rank leaves out.",
+    ]
+
+
+def scale(found: dict, limit) -> list[str]:
+    few = {row["rule"]: row for row in found[str(FEW)]["rules"]}
+    rows = []
+    for row in found[str(MANY)]["rules"]:
+        name, before = row["rule"], few[row["rule"]]
+        wanted = 500 if name in AVERAGING else 100
+        speed, growth = row["bytes_per_second"] / 1e6, row["peak_mib"] / before["peak_mib"]
+        limits = (
+            limit(f"{name} at {wanted} MB/s", speed >= wanted),
+            limit(f"{name} within 10 % of the memory for {FEW}", growth <= 1.10),
+            limit(f"{name} in 400 MB", row["peak_mib"] * 1.048576 < 400),
+        )
+        rows.append(f"| `{name}` | {speed:.0f} | {before['peak_mib']:.0f} | {row['peak_mib']:.0f} | {'; '.join(limits)} |")
+    return [
+        f"## {MANY} updates of rank 16, one thread: `fedpipe bench {' '.join(SCALE)} --workers {FEW}` and `{MANY}`",
+        "",
+        f"| rule | MB/s of updates | MiB for {FEW} | MiB for {MANY} | wanted |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
