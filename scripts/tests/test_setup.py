@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import unittest
 import zipfile
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import setup  # noqa: E402
@@ -85,6 +86,11 @@ class Installing(unittest.TestCase):
         self.assertTrue(setup.install(mail, self.tools))
         self.assertEqual([path.name for path in (self.tools / "data/mail/a").iterdir()], ["1.txt"])
 
+    def test_of_a_folder_only_the_wanted_endings_are_unpacked(self):
+        library = self.lay("library-1.whl", wheel({"l/a.py": b"1", "l/b.so": b"2", "l/b.so.1": b"3"}), {"l/": "python/l"})
+        setup.install(dataclasses.replace(library, endings=(".py", "/b.so")), self.tools)
+        self.assertEqual(sorted(path.name for path in (self.tools / "python/l").iterdir()), ["a.py", "b.so"])
+
     def test_a_member_that_leaves_its_folder_is_refused(self):
         evil = self.lay("evil.tgz", tarball({"p/data/../../../evil.txt": b"!"}), {"p/data/": "data/mail"})
         with self.assertRaisesRegex(setup.SetupError, "leaves its folder"):
@@ -97,6 +103,45 @@ class Installing(unittest.TestCase):
         (self.tools / "bin").mkdir()
         (self.tools / "bin/server").write_bytes(b"mine")
         self.assertFalse(setup.install(other, self.tools))
+
+
+class InstallingPackages(unittest.TestCase):
+    """Python packages, from a wheel made here and named by its address."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.tools = pathlib.Path(folder.name) / "tools"
+        information = {"METADATA": b"Metadata-Version: 2.1\nName: greeting\nVersion: 1\n", "WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n", "RECORD": b""}
+        content = wheel({"greeting.py": b"word = 'hello'\n", **{f"greeting-1.dist-info/{name}": text for name, text in information.items()}})
+        self.wheel = pathlib.Path(folder.name) / "greeting-1-py3-none-any.whl"
+        self.wheel.write_bytes(content)
+        self.packages = self.lay(hashlib.sha256(content).hexdigest())
+        quiet = mock.patch("builtins.print")
+        quiet.start()
+        self.addCleanup(quiet.stop)
+
+    def lay(self, digest: str) -> setup.Packages:
+        requirements = self.wheel.parent / "requirements.txt"
+        requirements.write_text(f"greeting @ {self.wheel.as_uri()} --hash=sha256:{digest}\n")
+        return setup.Packages("python", "1", requirements, "python/greeting")
+
+    def test_packages_are_installed_once(self):
+        self.assertTrue(setup.install(self.packages, self.tools))
+        self.assertIn("hello", (self.tools / "python/greeting/greeting.py").read_text())
+        self.assertFalse(setup.install(self.packages, self.tools))
+
+    def test_compiled_files_beside_them_change_nothing(self):
+        setup.install(self.packages, self.tools)
+        cache = self.tools / "python/greeting/__pycache__"
+        cache.mkdir()
+        (cache / "greeting.pyc").write_bytes(b"")
+        self.assertFalse(setup.install(self.packages, self.tools))
+
+    def test_a_package_with_another_digest_is_refused_and_leaves_nothing(self):
+        with self.assertRaisesRegex(setup.SetupError, "python: .*HASHES|python: .*[Hh]ash"):
+            setup.install(self.lay("0" * 64), self.tools)
+        self.assertFalse((self.tools / "python").exists())
 
 
 if __name__ == "__main__":

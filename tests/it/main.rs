@@ -27,5 +27,6 @@ mod replan;
 mod retention;
 mod rounds;
 mod rules;
+mod simulate;
 mod storage;
 mod wedge;

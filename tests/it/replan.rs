@@ -75,7 +75,7 @@ async fn a_site_that_became_slow_is_planned_anew_and_the_job_survives_kills_mean
         let case = format!("{victim} killed at {}", point.name());
         failures.extend(ended.err().map(|error| format!("{case}: {error}")));
     }
-    // The planner's own places, the second time that the job comes by.
+    // The planner's own places, the second time that the job comes by: armed while it is not there yet.
     let places = [
         Failpoint::PlannerPlanAfterPlanStored,
         Failpoint::PlannerPlanAfterState,
@@ -83,7 +83,7 @@ async fn a_site_that_became_slow_is_planned_anew_and_the_job_survives_kills_mean
         Failpoint::AggregatorStartAfterState,
     ];
     for point in places.into_iter().take(if full() { 4 } else { 1 }) {
-        let disturbed = replay.hold(Failpoint::ProfilerRefineAfterState).await;
+        let disturbed = replay.hold(Failpoint::ProfilerRefineAfterProfiles).await;
         replay.fleet.points().arm(point, Fate::Killed);
         replay.fleet.all_go_on();
         let ended = replay.end(&disturbed).await;

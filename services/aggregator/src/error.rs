@@ -94,6 +94,8 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Bus(error) => error.retry(),
+            // Only this process's own end cancels a transfer: the next owner does the step again.
+            Self::Storage(artifacts::Error::Cancelled) => Retry::Later,
             Self::Storage(error) => match error.retry() {
                 artifacts::Retry::Later => Retry::Later,
                 artifacts::Retry::Never => Retry::Never,
@@ -117,5 +119,16 @@ impl Error {
 
     pub(crate) fn start(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Start(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_that_the_end_of_the_process_cut_off_ends_no_job() {
+        let error = Error::from(artifacts::Error::Cancelled);
+        assert_eq!(error.retry(), Retry::Later);
     }
 }

@@ -14,3 +14,5 @@ pub mod strategy;
 pub use app::run;
 pub use config::Config;
 pub use error::Error;
+pub use rounds::report::peft_config;
+pub use rounds::{ask, follow, tasks};

@@ -9,7 +9,7 @@ use domain::round::Summary;
 
 use crate::Error;
 use crate::app::Profiler;
-use crate::refine::{Observed, refine};
+use crate::refine::{Observed, refine, settle};
 
 /// Most rounds that are read at once.
 const ROUNDS: u32 = 256;
@@ -57,6 +57,25 @@ pub fn from_rounds(profile: &mut Profile, plan: &Plan, training: &Training, roun
         if let Some(observed) = of(plan, training, &worker, round) {
             refine(profile, observed);
         }
+    }
+}
+
+/// Refines a profile by the rounds that trained with this plan, and takes a site that drifted for the machine
+/// that it was in the last of them. Told twice, it does nothing the second time.
+pub fn teach(
+    profile: &mut Profile,
+    plan: &Plan,
+    training: &Training,
+    rounds: &[Summary],
+    drifted: bool,
+) {
+    from_rounds(profile, plan, training, rounds);
+    let worker = profile.worker.clone();
+    let mut own = rounds
+        .iter()
+        .filter_map(|round| of(plan, training, &worker, round));
+    if let Some(last) = own.next_back().filter(|_| drifted) {
+        settle(profile, last);
     }
 }
 

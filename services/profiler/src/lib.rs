@@ -17,3 +17,5 @@ pub mod refine;
 pub use app::run;
 pub use config::Config;
 pub use error::Error;
+pub use handlers::measuring::probe;
+pub use learn::teach;

@@ -42,6 +42,8 @@ impl Workbench {
     /// # Errors
     /// [`Error::Thread`] if the system refuses.
     pub fn new(quantized: Option<Cache>) -> Result<Self, Error> {
+        // As a worker's process begins: what is freed must not count against the next site.
+        chassis::memory::give_back_large_blocks();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -111,7 +113,7 @@ impl Local {
         self.machine.threads
     }
 
-    /// Measures the site, all but its link.
+    /// Measures the site, all but its link, as if it had just been started.
     ///
     /// # Errors
     /// What keeps the site from it.
@@ -121,6 +123,8 @@ impl Local {
         task: &Probe,
         link: Link,
     ) -> Result<Measurement, Failure> {
+        // A model that another site computed with holds that site's buffers.
+        bench.bench.unload();
         let examination = self.examination(task)?;
         let summary = examination.data.summary();
         let examined = examination.examine(&mut bench.bench, &self.running())?;

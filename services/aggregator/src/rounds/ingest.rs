@@ -232,6 +232,8 @@ async fn accept(
             .ensure(&aggregator.artifacts, &update.adapter, &aggregator.transfer);
     let path = match aggregator.reach.guard(fetched).await? {
         Ok(path) => path,
+        // This process is ending: that says nothing about the update.
+        Err(error @ artifacts::Error::Cancelled) => return Err(error.into()),
         Err(error) if error.retry() == artifacts::Retry::Later => return Err(error.into()),
         Err(error) => return Ok(Err(error_chain(&error))),
     };

@@ -11,6 +11,7 @@ mod model;
 mod offline;
 mod plan;
 mod service;
+mod simulate;
 mod storage;
 mod up;
 
@@ -50,6 +51,8 @@ enum Command {
     Fleet(fleet::Args),
     /// Show the plan a job would get, and why, without training
     Plan(plan::Args),
+    /// Play a fleet on this machine, site after site, by a clock of its own: what a job would come to
+    Simulate(simulate::Args),
     /// Train an adapter on this machine, without services
     Train(offline::train::Args),
     /// Loss, perplexity and balanced accuracy of a model on records
@@ -99,6 +102,7 @@ impl Cli {
             Command::Job(command) => command.run(),
             Command::Fleet(args) => args.run(),
             Command::Plan(args) => args.run(),
+            Command::Simulate(args) => args.run(),
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Generate(args) => args.run(),

@@ -12,15 +12,11 @@ use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
 use domain::drift::{self, Drift};
 use domain::id::WorkerName;
-use domain::job::spec::Training;
 use domain::job::{Looks, Phase, Resume};
-use domain::plan::Plan;
-use domain::round::Summary;
 use domain::time::UnixMillis;
 
 use super::measuring::{Measured, measure};
 use crate::app::Profiler;
-use crate::refine::{Observed, settle};
 use crate::{Error, learn};
 
 pub async fn handle(
@@ -86,30 +82,13 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Ve
             continue;
         };
         let before = profile.clone();
-        learn::from_rounds(&mut profile, &plan, training, &rounds);
-        if drifted.iter().any(|drift| drift.worker == *worker)
-            && let Some(last) = last(&plan, training, worker, &rounds)
-        {
-            settle(&mut profile, last);
-        }
+        let has_drifted = drifted.iter().any(|drift| drift.worker == *worker);
+        learn::teach(&mut profile, &plan, training, &rounds, has_drifted);
         if profile != before {
             profiler.profiles.put(&key, &profile).await?;
         }
     }
     Ok(drifted)
-}
-
-/// The last round that the site contributed to.
-fn last<'a>(
-    plan: &'a Plan,
-    training: &Training,
-    worker: &WorkerName,
-    rounds: &'a [Summary],
-) -> Option<Observed<'a>> {
-    let mut own = rounds
-        .iter()
-        .filter_map(|round| learn::of(plan, training, worker, round));
-    own.next_back()
 }
 
 /// Sites that take part and were never measured for this job: those that came back.

@@ -104,6 +104,11 @@ impl Bench {
             .is_some_and(|loaded| loaded.key == *key)
     }
 
+    /// Drops the model that is loaded, with all its buffers.
+    pub fn unload(&mut self) {
+        self.loaded = None;
+    }
+
     /// Drops the model that is loaded, if it is another, and looks whether this one can fit. Files that
     /// cannot be read are left to the loading to complain of.
     ///

@@ -5,7 +5,7 @@ pub mod bench;
 pub mod eval;
 pub mod generate;
 mod made;
-mod quantized;
+pub mod quantized;
 pub mod train;
 
 use std::env;

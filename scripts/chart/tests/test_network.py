@@ -1,0 +1,171 @@
+"""Who may speak to whom: the rendered NetworkPolicies, evaluated as Kubernetes does, against the arrows of the design."""
+
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from valuesets import SETS  # noqa: E402
+
+import helmchart  # noqa: E402
+
+SITE = {"workers": {"sites": [{"name": "mail-1"}]}}
+BUS = {(role, "nats", "nats") for role in ("api", "profiler", "planner", "aggregator", "worker")}
+
+
+def labels_of(things: list[dict]) -> dict[str, dict]:
+    """Component → the labels of its pods."""
+    found = {}
+    for thing in things:
+        if thing["kind"] in ("Deployment", "StatefulSet", "DaemonSet"):
+            labels = thing["spec"]["template"]["metadata"]["labels"]
+            found[labels["app.kubernetes.io/component"]] = labels
+        if thing["kind"] == "Pod":
+            found["test"] = thing["metadata"]["labels"]
+    return found
+
+
+def matches(selector: dict, labels: dict) -> bool:
+    """A label selector."""
+    exact = selector.get("matchLabels", {}).items() <= labels.items()
+    return exact and all(labels.get(rule["key"]) in rule["values"] for rule in selector.get("matchExpressions", []))
+
+
+def reaches(rules: list[dict], side: str, labels: dict, port: str) -> bool:
+    """Whether one of the rules lets pods with these labels, of this namespace, through at this port."""
+    for rule in rules:
+        peers = rule.get(side)
+        known = not peers or any("podSelector" in peer and "namespaceSelector" not in peer and matches(peer["podSelector"], labels) for peer in peers)
+        if known and port in [entry["port"] for entry in rule["ports"]]:
+            return True
+    return False
+
+
+def arrows(things: list[dict]) -> set[tuple[str, str, str]]:
+    """Every (from, to, port) between pods of the release that its policies let through."""
+    pods = labels_of(things)
+    policies = [thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"]
+    ports = {"nats": ["nats", "monitor"], "api": ["http", "health"]}
+    found = set()
+    for source, source_labels in pods.items():
+        for target, target_labels in pods.items():
+            for port in ports.get(target, ["health"]):
+                outward = [policy for policy in policies if matches(policy["podSelector"], source_labels)]
+                inward = [policy for policy in policies if matches(policy["podSelector"], target_labels)]
+                out = not outward or any(reaches(policy["egress"], "to", target_labels, port) for policy in outward)
+                into = not inward or any(reaches(policy["ingress"], "from", source_labels, port) for policy in inward)
+                if out and into and source != target:
+                    found.add((source, target, port))
+    return found
+
+
+def outside(things: list[dict]) -> dict[str, list[tuple[object, object]]]:
+    """Component → (peers, port) of what it may reach besides pods of the release and names."""
+    found = {}
+    for thing in things:
+        if thing["kind"] == "NetworkPolicy":
+            component = thing["metadata"]["labels"]["app.kubernetes.io/component"]
+            rules = [(rule.get("to"), rule["ports"][0]["port"]) for rule in thing["spec"]["egress"]]
+            found[component] = [(to, port) for to, port in rules if port not in (53, "nats")]
+    return found
+
+
+class Arrows(unittest.TestCase):
+    def test_only_the_arrows_of_the_design_are_let_through(self):
+        self.assertEqual(arrows(helmchart.objects(SITE)), BUS | {("test", "api", "http")})
+
+    def test_without_policies_everything_is_let_through(self):
+        # What the test above would say of policies that do nothing.
+        self.assertGreater(len(arrows(helmchart.objects({**SITE, "networkPolicy": {"enabled": False}}))), 30)
+
+    def test_whoever_reads_metrics_reads_nothing_else(self):
+        everybody = [{"podSelector": {}}]
+        with_metrics = arrows(helmchart.objects({**SITE, "networkPolicy": {"metricsFrom": everybody}}))
+        # Egress of our own pods still ends at the bus; only a stranger (the test pod) gets to the page.
+        self.assertEqual(with_metrics - arrows(helmchart.objects(SITE)), {("test", role, "health") for role in ("api", "profiler", "planner", "aggregator", "worker")})
+
+    def test_storage_is_reached_by_those_who_have_objects_there(self):
+        things = helmchart.objects(SITE)
+        self.assertEqual(
+            outside(things),
+            {"api": [(None, 443)], "aggregator": [(None, 443)], "worker": [(None, 443)], "profiler": [], "planner": [], "nats": []},
+        )
+
+    def test_ports_outside_are_those_of_the_addresses(self):
+        things = helmchart.objects(SETS["external-services"])
+        bus = ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "messaging"}}}], 4443)
+        storage = [{"ipBlock": {"cidr": "10.20.0.0/16"}}]
+        self.assertEqual(
+            outside(things),
+            {
+                "api": [bus, (storage, 9000)],
+                "aggregator": [bus, (storage, 9000)],
+                # Sites go to the address that signed URLs name.
+                "worker": [bus, (storage, 443)],
+                "profiler": [bus],
+                "planner": [bus],
+            },
+        )
+        self.assertEqual(outside(helmchart.objects(SETS["daemonset"])), {"worker": [(None, 4222), (None, 8333)]})
+
+    def test_nobody_outside_reaches_nats_unless_named(self):
+        policy = helmchart.find(helmchart.objects(SITE), "NetworkPolicy", "fedpipe-nats")
+        self.assertEqual(len(policy["spec"]["ingress"][0]["from"]), 1)
+        named = helmchart.find(helmchart.objects(SETS["external-workers"]), "NetworkPolicy", "fedpipe-nats")
+        self.assertEqual(named["spec"]["ingress"][0]["from"][1:], [{"ipBlock": {"cidr": "203.0.113.0/24"}}])
+
+
+class Secrets(unittest.TestCase):
+    """Each process is handed what it proves itself with, and nothing else."""
+
+    def handed(self, things: list[dict]) -> dict[str, set[str]]:
+        """Component → `secret/key` that its pods get."""
+        found = {}
+        for place, spec in helmchart.pods(things).items():
+            keys = set()
+            for container in spec["containers"]:
+                for entry in container.get("env", []):
+                    reference = entry.get("valueFrom", {}).get("secretKeyRef")
+                    keys |= {f"{reference['name']}/{reference['key']}"} if reference else set()
+            for volume in spec.get("volumes", []):
+                items = volume.get("secret", {}).get("items")
+                keys |= {f"{volume['secret']['secretName']}/{item['key']}" for item in items or []}
+                keys |= {f"{volume['secret']['secretName']}/*"} if "secret" in volume and not items else set()
+            found[place] = keys
+        return found
+
+    def test_each_role_gets_its_own(self):
+        storage = {"fedpipe-storage/access_key", "fedpipe-storage/secret_key"}
+        roles = ("api", "profiler", "planner", "aggregator")
+        self.assertEqual(
+            self.handed(helmchart.objects(SITE)),
+            {
+                "Deployment/fedpipe-api": {"fedpipe-nats/api", "fedpipe-api/token"} | storage,
+                "Deployment/fedpipe-profiler": {"fedpipe-nats/profiler"},
+                "Deployment/fedpipe-planner": {"fedpipe-nats/planner"},
+                "Deployment/fedpipe-aggregator": {"fedpipe-nats/aggregator"} | storage,
+                "StatefulSet/fedpipe-worker-mail-1": {"fedpipe-nats/worker-mail-1"},
+                "StatefulSet/fedpipe-nats": {f"fedpipe-nats/{role}" for role in (*roles, "worker-mail-1")},
+                "Pod/fedpipe-test": {"fedpipe-api/token"},
+            },
+        )
+
+    def test_credentials_files_are_handed_out_one_by_one(self):
+        handed = self.handed(helmchart.objects(SETS["external-services"]))
+        self.assertEqual(handed["Deployment/fedpipe-planner"], {"fedpipe-nats-creds/planner.creds"})
+        self.assertEqual(handed["StatefulSet/fedpipe-worker-mail-1"], {"fedpipe-nats-creds/worker-mail-1.creds"})
+
+    def test_a_node_sees_its_own_file_alone(self):
+        spec = helmchart.pods(helmchart.objects(SETS["daemonset"]))["DaemonSet/fedpipe-worker"]
+        mounts = {mount["name"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+        self.assertEqual(mounts["sites"]["subPathExpr"], "$(FEDPIPE_NAME).toml")
+        self.assertEqual(mounts["nats"]["subPathExpr"], "worker-$(FEDPIPE_NAME).creds")
+        self.assertEqual(spec["containers"][0]["env"][0], {"name": "FEDPIPE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
+
+    def test_the_chart_makes_no_secret(self):
+        for name, values in SETS.items():
+            self.assertFalse([thing for thing in helmchart.objects(values) if thing["kind"] == "Secret"], name)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,181 @@
+"""The ablation's cells, fleet, arithmetic and page, on made-up runs."""
+
+import contextlib
+import io
+import json
+import math
+import pathlib
+import sys
+import tempfile
+import tomllib
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "benches"))
+
+import ablation
+import ablation_cells as cells
+import ablation_fleet as fleet
+import ablation_page as page
+
+
+def flat(value: object, path: str = "") -> dict[str, object]:
+    """A job's fields by their paths."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {key: inner for name, below in value.items() for key, inner in flat(below, f"{path}.{name}").items()}
+
+
+def run(score: float, ends: float = 40.0, apart: float = 0.1) -> dict:
+    """A run whose loss falls in a straight line from 3 to `score`."""
+    point = lambda seconds, loss: {"seconds": seconds, "loss": loss, "balanced_accuracy": loss, "records": 8}
+    plan = {"rank": 8.0, "weights": 4, "batch": 2, "steps": 4, "base": "source", "kernel": "k", "checkpoint": False, "optimizer": "adamw"}
+    return {
+        "curve": [point(0.0, 3.0), point(ends, score)],
+        "rounds": 4,
+        "records": 64,
+        "tokens": 640,
+        "apart": apart,
+        "waiting": apart / 2,
+        "planned_apart": apart,
+        "mean_apart": apart,
+        "sites": {"site-1": plan},
+    }
+
+
+class Cells(unittest.TestCase):
+    def test_each_cell_leaves_more_to_the_planner_and_changes_nothing_else(self) -> None:
+        jobs = [flat(cells.job(cells.TASKS["mail"], cell, 3, 4)) for cell in cells.CELLS]
+        freed = []
+        for before, now in zip(jobs, jobs[1:], strict=False):
+            changed = {key for key in now if now[key] != before[key]} - {".name"}
+            freed.append(changed)
+            for key in changed:
+                self.assertIn(now[key], ("auto", "sketch"), key)
+        self.assertEqual(freed[0], {".adapter.rank"})
+        self.assertEqual(freed[1], {".training.batch"})
+        self.assertEqual(freed[2], {".precision.base", ".precision.compute"})
+        self.assertEqual(freed[3], {".adapter.importance"})
+        self.assertEqual(jobs[0][".adapter.rank"], 4)
+        self.assertEqual(jobs[0][".training.seed"], 3)
+
+    def test_the_rules_are_compared_with_everything_else_the_same(self) -> None:
+        task = cells.TASKS["gsm8k"]
+        left, right = (flat(cells.ranks_job(task, rule, 16, 1, 6)) for rule in ("product", "slice"))
+        self.assertEqual({key for key in left if left[key] != right[key]}, {".name", ".aggregation.strategy"})
+
+
+class Figures(unittest.TestCase):
+    def test_an_outcome_has_the_scores_by_the_rounds_clock(self) -> None:
+        score = lambda loss: {"seconds": 7.0, "loss": loss, "balanced_accuracy": None, "records": 8, "complete": True}
+        apart = {"apart": 0.5, "waiting": 0.25}
+        sites = [
+            {"worker": "a", "tokens": 10, "records": 2, "spent": {"seconds": 10.0}},
+            {"worker": "b", "tokens": 30, "records": 4, "spent": {"seconds": 20.0}},
+        ]
+        rounds = [{"ends_at": 20.0 * number, "together": apart, "workers": sites, "score": found} for number, found in ((1, None), (2, score(1.0)))]
+        run = {"start": score(3.0), "rounds": rounds, "seconds": 40.0, "real_seconds": 9.0, "adapter": {"sha256": "sha256:0"}}
+        run["looks"] = [{"after": 1, "stays": "why"}, {"after": 2, "plan": {"version": 2}}]
+        found = cells.outcome({"run": run, "plan": {"workers": {}, "excluded": []}, "planned_together": {"apart": 0.4}})
+        self.assertEqual([(point["seconds"], point["loss"]) for point in found["curve"]], [(0.0, 3.0), (40.0, 1.0)])
+        self.assertEqual((found["tokens"], found["records"], found["apart"], found["mean_apart"], found["plans"]), (80, 12, 0.5, 0.5, 2))
+
+    def test_an_interval_is_students(self) -> None:
+        mean, half = cells.interval([1.0, 2.0, 3.0])
+        self.assertEqual(mean, 2.0)
+        self.assertAlmostEqual(half, 4.303 / math.sqrt(3))
+        self.assertTrue(math.isnan(cells.interval([1.0])[1]))
+
+    def test_a_target_is_reached_on_the_line_between_two_scores(self) -> None:
+        self.assertEqual(cells.time_to(run(1.0), "loss", 2.0), 20.0)
+        self.assertEqual(cells.time_to(run(1.0), "loss", 3.5), 0.0)
+        self.assertIsNone(cells.time_to(run(1.0), "loss", 0.5))
+
+    def test_an_effect_is_judged_seed_by_seed_and_by_which_way_is_better(self) -> None:
+        now, before = [1.0, 2.0, 3.0], [1.5, 2.5, 3.6]
+        self.assertEqual(cells.effect(now, before, "loss"), "helps")
+        self.assertEqual(cells.effect(now, before, "balanced_accuracy"), "hurts")
+        self.assertEqual(cells.effect(now, [0.0, 2.0, 4.0], "loss"), "no measurable effect")
+        self.assertEqual(cells.effect([1.0], [2.0], "loss"), "one seed")
+
+    def test_the_time_by_the_clock_follows_from_what_all_cells_take_here(self) -> None:
+        # A cell that takes 10 s a round by the clock and 5 s here, one that takes 10 s and 15 s: 2 s here for each by the clock.
+        loads = [(10.0, 5.0), (10.0, 15.0)]
+        self.assertAlmostEqual(ablation.virtual_seconds(loads, 3, 600.0), 100.0)
+        self.assertAlmostEqual(ablation.virtual_seconds(loads, 3, 6.0), 32.0)
+
+    def test_what_a_round_takes_here_is_what_it_takes_at_full_speed(self) -> None:
+        plan = lambda seconds: {"local_steps": 4, "predicted": {"step_seconds": seconds, "round_seconds": 5 * seconds}}
+        sites = [{"worker": "a", "speed": None}, {"worker": "b", "speed": 0.25}]
+        report = {"sites": sites, "plan": {"workers": {"a": plan(1.0), "b": plan(2.0)}}}
+        self.assertEqual(ablation.load(report), (10.0, 6.0))
+
+
+class Pieces(unittest.TestCase):
+    def test_parts_tasks_and_cells_are_chosen_and_nothing_unknown_is(self) -> None:
+        options = ablation.arguments(["--only", "together,ranks", "--tasks", "mail", "--cells", "uniform,full", "--seeds", "1"])
+        self.assertEqual((options.only, options.tasks, options.cells), (("together", "ranks"), ("mail",), ("uniform", "full")))
+        self.assertEqual(ablation.arguments([]).only, ablation.PARTS)
+        for words in (["--only", "others"], ["--cells", "full,none"], ["--seeds", "0"]):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+                ablation.arguments(words)
+
+    def test_cells_whose_sites_train_the_same_are_one(self) -> None:
+        plan = lambda batch: {"ranks": {"q": [4]}, "batch": batch, "local_steps": 4, "base": "source", "kernel": "k",
+                              "checkpoint": False, "optimizer": "adamw", "why": str(batch)}  # fmt: skip
+        report = lambda batch, why: {"plan": {"workers": {"site-1": plan(batch) | {"why": why}}}}
+        reports = {"uniform": report(2, "a"), "ranks": report(2, "b"), "batch": report(4, "c"), "bits": report(2, "d")}
+        self.assertEqual(ablation.alike(reports), {"ranks": "uniform", "bits": "uniform"})
+
+
+class Fleet(unittest.TestCase):
+    def test_the_fleet_file_is_the_issues_fleet(self) -> None:
+        text = fleet.fleet_toml(fleet.FLEET, "mail", pathlib.Path("data"))
+        workers = tomllib.loads(text)["workers"]
+        self.assertEqual([site["speed"] for site in workers], [1.0, 0.5, 0.25, 0.125])
+        self.assertEqual([site["memory_limit"] for site in workers], ["8192MiB", "2048MiB", "1024MiB", "512MiB"])
+        self.assertEqual(sum("bandwidth_limit" in site for site in workers), 1)
+        self.assertEqual(workers[3]["datasets"]["mail"]["train"], "data/site-4/train.jsonl")
+        half = tomllib.loads(fleet.fleet_toml(fleet.FLEET, "mail", pathlib.Path("data"), 0.5))["workers"]
+        self.assertEqual(half[3]["memory_limit"], "256MiB")
+
+    def test_every_record_is_dealt_once(self) -> None:
+        rows = list(range(101))
+        dealt = fleet.parts(rows, fleet.FLEET)
+        self.assertEqual([row for part in dealt for row in part], rows)
+        self.assertEqual([len(part) for part in dealt], [40, 31, 20, 10])
+        self.assertEqual(sorted(row for part in fleet.equal(rows, 4) for row in part), rows)
+
+    def test_only_the_published_files_are_taken(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            with self.assertRaisesRegex(fleet.DataError, "is missing"):
+                fleet.gsm8k(folder)
+            (folder / "gsm8k_train.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2"}) + "\n")
+            with self.assertRaisesRegex(fleet.DataError, "not the published"):
+                fleet.gsm8k(folder)
+
+
+class Page(unittest.TestCase):
+    def test_the_page_says_what_helps_what_does_not_and_whether_the_sites_finish_together(self) -> None:
+        ends = {"uniform": 2.0, "ranks": 2.0, "batch": 1.5, "bits": 1.4, "importance": 1.45, "full": 1.3}
+        jitter = (0.0, 0.001, 0.002)
+        runs = {cell: [run(end + noise, apart=0.875 if cell in ("uniform", "ranks") else 0.12) for noise in jitter] for cell, end in ends.items()}
+        found = {"uniform_rank": 4, "until_seconds": 40.0, "seeds": [1, 2, 3], "cells": runs}
+        machine = {"cores": 2, "cpu": "a processor", "instructions": ["avx2"]}
+        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}})
+        self.assertIn("full FedPipe against uniform LoRA helps", text)
+        self.assertIn("ranks no measurable effect; batch helps; bits helps; importance hurts; full helps", text)
+        self.assertIn("12 % apart under the plan and 88 % apart with one configuration (as promised", text)
+        few = found | {"cells": {cell: runs[cell] for cell in ("batch", "full")}, "same": {"full": "batch"}}
+        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": few}})
+        self.assertIn("trains the same as batch", text)
+        self.assertNotIn("as promised", text)
+        both = {"uniform_rank": 4, "rounds": 4, "full": run(1.0, apart=0.14), "uniform": run(2.0, apart=0.8)}
+        text = page.page({"quick": False, "machine": machine, "together": {"smollm2-mail": both}})
+        self.assertIn("14 % apart under the plan and 80 % apart with one configuration (as promised", text)
+        runs["full"] = [run(1.3, apart=0.3) for _ in jitter]
+        self.assertIn("NOT as promised", page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}}))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,132 @@
+//! The adapters of a simulation, as files: the untrained one, and each round's merge by the aggregator's
+//! own rule.
+
+use std::path::{Path, PathBuf};
+
+use aggregator::strategy::{self, Folded, Member, Round};
+use artifacts::tensors::TensorFile;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::id::WorkerName;
+use domain::round::{Contribution, Update, UpdateMetrics};
+
+use super::job::Simulated;
+
+/// A site's update, checked.
+pub struct Delivered {
+    /// Whose.
+    pub worker: WorkerName,
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's digest.
+    pub sha256: Digest,
+    /// Its length.
+    pub bytes: u64,
+    /// Its figures.
+    pub metrics: UpdateMetrics,
+}
+
+impl Delivered {
+    /// Its file, as a round's summary names it; nobody fetches it.
+    pub fn reference(&self) -> ArtifactRef {
+        ArtifactRef {
+            key: String::new(),
+            sha256: self.sha256.clone(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// What the aggregator makes of it.
+    fn contribution(&self) -> Contribution {
+        Contribution {
+            worker: self.worker.clone(),
+            update: Update {
+                adapter: self.reference(),
+                metrics: self.metrics.clone(),
+            },
+            credit: None,
+        }
+    }
+}
+
+/// Writes the adapter that every site starts from.
+pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
+    let (ranks, weights) = (&simulated.plan().global, simulated.weights());
+    let mut out = strategy::files::create(path, ranks, weights)?;
+    strategy::fresh(ranks, weights, simulated.job.spec.training.seed, &mut out)?;
+    out.finish()?;
+    Ok(())
+}
+
+/// Refuses an update that is not what its plan demands, as the aggregator does.
+pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow::Result<()> {
+    let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
+    let trained = simulated.job.spec.aggregation.strategy.trains();
+    strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, trained)?;
+    Ok(())
+}
+
+/// The files of one merge.
+pub struct Files {
+    /// The merged adapter that the sites started from.
+    pub start: PathBuf,
+    /// Where the new one goes.
+    pub out: PathBuf,
+    /// The server optimizer's moments of the round before, if it has any.
+    pub state: Option<PathBuf>,
+    /// Where the new ones go.
+    pub state_out: PathBuf,
+}
+
+/// A merged round.
+pub struct Merged {
+    /// What the merge came to.
+    pub folded: Folded,
+    /// Whether there are moments in `state_out`.
+    pub has_moments: bool,
+    /// Each update's share, in their order.
+    pub weights: Vec<f64>,
+}
+
+/// Merges a round.
+pub fn merge(
+    simulated: &Simulated,
+    number: u32,
+    delivered: &[Delivered],
+    files: Files,
+) -> anyhow::Result<Merged> {
+    let spec = &simulated.job.spec;
+    let aggregation = spec.aggregation.clone();
+    let contributions: Vec<Contribution> = delivered.iter().map(Delivered::contribution).collect();
+    let shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
+    let weights = shares.iter().map(|share| share.weight).collect();
+    let mut members = Vec::new();
+    for (update, share) in delivered.iter().zip(shares) {
+        members.push(Member {
+            worker: update.worker.clone(),
+            ranks: simulated.worker(&update.worker)?.ranks.clone(),
+            share,
+            started: None,
+            update: update.path.clone(),
+        });
+    }
+    let round = Round {
+        aggregation,
+        round: number,
+        start: files.start,
+        state: files.state,
+        members,
+        weights: simulated.weights().to_vec(),
+        ranks: simulated.plan().global.clone(),
+        scale: spec.adapter.scale(),
+        seed: spec.training.seed,
+        out: files.out,
+        state_out: files.state_out,
+        threads: strategy::round::all_threads(),
+    };
+    let folded = round.merge()?;
+    Ok(Merged {
+        folded,
+        has_moments: round.has_state(),
+        weights,
+    })
+}
