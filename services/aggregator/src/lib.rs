@@ -15,4 +15,5 @@ pub use app::run;
 pub use config::Config;
 pub use error::Error;
 pub use rounds::report::peft_config;
+pub use rounds::walk::steps;
 pub use rounds::{ask, follow, tasks};

@@ -436,7 +436,7 @@ fn at(seconds: f64) -> UnixMillis {
 /// An update as a file, as the aggregator would have it.
 /// How a zeroth-order site makes its steps: each its own, since tensors are merged here.
 fn walk(job: &Job, worker: &WorkerName) -> Option<Walk> {
-    let steps = aggregator::rounds::walk::steps(job, worker);
+    let steps = aggregator::steps(job, worker);
     let log = Vec::new();
     job.spec
         .training
