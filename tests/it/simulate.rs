@@ -99,7 +99,7 @@ async fn without_emulation_it_makes_the_running_services_adapter_byte_for_byte()
     assert_eq!(simulated.len() + 1, rounds.len());
     check_score(&report["run"]["start"], &rounds[0]);
     for (round, real) in simulated.iter().zip(&rounds[1..]) {
-        assert_eq!(round["global"], real["global"]["sha256"], "{real:#}");
+        assert_eq!(round["global"], real["adapter"]["sha256"], "{real:#}");
         check_score(&round["score"], real);
         let pairs = round["workers"].as_array().unwrap().iter();
         for (worker, real) in pairs.zip(real["workers"].as_array().unwrap()) {

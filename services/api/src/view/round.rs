@@ -114,7 +114,7 @@ pub struct MetricsView {
     pub compute_seconds: Option<f64>,
     /// Tokens a second while training.
     pub tokens_per_second: Option<f64>,
-    /// Peak of the worker's heap, in bytes.
+    /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
     /// Bytes of the update as it was sent: to object storage, or of scalars the whole message.
     pub bytes_up: u64,

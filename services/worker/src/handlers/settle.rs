@@ -1,5 +1,6 @@
 //! The end of a task: sealed, then said, so that nothing is computed twice and nothing is lost.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use chassis::failpoint::{self, Failpoint};
 use contract::message::report::{Failed, Head};
 use contract::message::task::Task;
 use contract::subject::Address;
+use domain::cause::Trouble;
 use tokio_util::sync::CancellationToken;
 
 use crate::errand::Errand;
@@ -43,8 +45,11 @@ pub(super) async fn succeed(running: &Errand, task: &Task, report: &Report) -> O
         Task::Evaluate(_) => failpoint::hit(Failpoint::WorkerEvaluateBeforeReport),
         Task::Train(_) => failpoint::hit(Failpoint::WorkerTrainAfterUpload),
     }
-    if let Err(outcome) = seal(site, &running.address, report).await {
-        return outcome;
+    match seal(site, &running.address, report).await {
+        Ok(()) => {}
+        // Trying again would not make room; whoever reads this can.
+        Err(Unsealed::Full(failure)) => return fail(site, &running.address, failure).await,
+        Err(Unsealed::Instead(outcome)) => return outcome,
     }
     match task {
         Task::Probe(_) => failpoint::hit(Failpoint::WorkerProbeAfterSeal),
@@ -117,16 +122,33 @@ fn failed(address: &Address, failure: Failure) -> Option<Report> {
     })))
 }
 
-async fn seal(site: &Arc<Site>, address: &Address, report: &Report) -> Result<(), Outcome> {
+/// Why a result is not sealed.
+#[derive(Debug)]
+enum Unsealed {
+    /// The disk is full.
+    Full(Failure),
+    /// What becomes of the task.
+    Instead(Outcome),
+}
+
+async fn seal(site: &Arc<Site>, address: &Address, report: &Report) -> Result<(), Unsealed> {
     let (sealed, address, report) = (site.sealed.clone(), address.clone(), report.clone());
     let done = tokio::task::spawn_blocking(move || sealed.seal(&address, &report)).await;
     match done {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             tracing::error!(%error, "the result cannot be sealed");
-            Err(Outcome::Later)
+            let full = matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            );
+            Err(if full {
+                Unsealed::Full(Failure::of(Trouble::DiskFull, &error))
+            } else {
+                Unsealed::Instead(Outcome::Later)
+            })
         }
-        Err(_) => Err(Outcome::HandBack),
+        Err(_) => Err(Unsealed::Instead(Outcome::HandBack)),
     }
 }
 

@@ -51,9 +51,12 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
     };
     let judge = |rounds: &[Summary]| drift::judge(plan, rounds, job.looks.after, mean_tokens);
     // The aggregator asks by the last few rounds, the profiler judges by all that it remembers.
-    let few = rounds.len().saturating_sub(2 * drift::ROUNDS + 1);
+    let planned = plan.workers.len();
+    let window = drift::window(planned, job.spec.rounds.sample.of(planned));
+    let old = |round: &Summary| round.round < after.saturating_sub(window);
+    let few = rounds.partition_point(old);
     let reasons = Reasons {
-        drifted: !judge(rounds.get(few..).unwrap_or(rounds)).is_empty(),
+        drifted: !judge(rounds.get(few..).unwrap_or_default()).is_empty(),
         ..Reasons::default()
     };
     if !follow::looks_again(job, plan, reasons) {

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use chassis::clock::Stopwatch;
 use domain::adapter::RankTable;
 use domain::artifact::{ArtifactRef, Digest};
+use domain::drift;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
@@ -30,9 +31,6 @@ use crate::output;
 
 /// Rounds at most, however short they are.
 const ROUNDS: u32 = 100_000;
-
-/// Rounds before the last one that a look at the plan knows: older ones are forgotten by the models anyway.
-const RECENT: usize = 64;
 
 /// When the course ends, and where its result goes.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +59,7 @@ pub struct Course<'a> {
     best: Option<Global>,
     /// The server optimizer's moments.
     moments: Option<PathBuf>,
-    /// The last rounds, as the services keep them.
+    /// The last rounds, as the services keep them: as many as a look at the plan knows.
     recent: VecDeque<Summary>,
 }
 
@@ -305,7 +303,7 @@ impl<'a> Course<'a> {
             workers,
             missing: Vec::new(),
         });
-        if self.recent.len() > RECENT {
+        if self.recent.len() > drift::RECENT as usize {
             self.recent.pop_front();
         }
         Ok(())

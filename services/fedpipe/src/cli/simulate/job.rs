@@ -36,26 +36,11 @@ pub struct Simulated {
 
 impl Simulated {
     /// Measures the sites and plans, as profiler and planner do.
-    pub fn planned(spec: Spec, sites: &mut Sites, profiles: &mut Profiles) -> anyhow::Result<Self> {
-        // No result depends on a job's id, its submission or the hour.
-        let submission = Digest::from_bytes(&[0; 32]);
-        let submitter = "local".parse()?;
-        let mut job = Job::submitted(
-            JobId::from_bits(0),
-            spec,
-            submission,
-            submitter,
-            UnixMillis(0),
-        );
-        job.participants = sites.all.iter().map(|site| site.name().clone()).collect();
+    pub fn planned(spec: Spec, sites: &Sites, profiles: &mut Profiles) -> anyhow::Result<Self> {
+        let mut job = submitted(spec, sites)?;
         let mut measured = BTreeMap::new();
-        let Sites {
-            all,
-            bench,
-            round_trip,
-        } = sites;
-        for site in &*all {
-            let link = sites::link(site, *round_trip);
+        for site in &sites.all {
+            let link = sites::link(site, sites.round_trip);
             let link = worker::Link {
                 upload_bytes_per_second: link.bytes_per_second,
                 download_bytes_per_second: link.bytes_per_second,
@@ -63,7 +48,7 @@ impl Simulated {
             };
             let probe = profiler::probe(&job, site.name(), NEVER);
             let name = site.name().clone();
-            match profiles.measure(site, bench, &probe, link)? {
+            match profiles.measure(site, &probe, link)? {
                 Ok(measurement) => {
                     let profile = fit::profile(name.clone(), measurement);
                     let profile = profile.with_context(|| format!("worker {name}"))?;
@@ -136,6 +121,19 @@ impl Simulated {
         let plan = self.plan().workers.get(worker);
         plan.with_context(|| format!("the plan does not name worker {worker}"))
     }
+}
+
+/// The job as it is before anybody measured. No result depends on its id, its submission or the hour.
+pub fn submitted(spec: Spec, sites: &Sites) -> anyhow::Result<Job> {
+    let mut job = Job::submitted(
+        JobId::from_bits(0),
+        spec,
+        Digest::from_bytes(&[0; 32]),
+        "local".parse()?,
+        UnixMillis(0),
+    );
+    job.participants = sites.all.iter().map(|site| site.name().clone()).collect();
+    Ok(job)
 }
 
 /// What a fleet is told of a site that cannot measure itself.

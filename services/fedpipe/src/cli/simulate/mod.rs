@@ -10,6 +10,7 @@ mod again;
 mod clock;
 mod course;
 mod job;
+mod measuring;
 mod merge;
 mod profiles;
 mod ranks;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args as Arguments;
+use domain::id::WorkerName;
 use domain::job::Spec;
 
 use crate::cli::offline::quantized;
@@ -31,6 +33,7 @@ use crate::{output, units};
 
 use course::{Course, Limits};
 use job::Simulated;
+use measuring::Measuring;
 use profiles::Profiles;
 use ranks::Ranks;
 use report::{Report, Targets};
@@ -88,6 +91,9 @@ pub struct Args {
     /// [default: as for `fedpipe train`]
     #[arg(long, value_name = "DIR|none")]
     quantized_cache: Option<PathBuf>,
+    /// Measure this site in this process, print its measurement, and do nothing else
+    #[arg(long, hide = true, value_name = "SITE")]
+    measure: Option<WorkerName>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -104,8 +110,13 @@ impl Args {
         let model = sites::model(self.model.as_deref(), &spec)?;
         let mut sites = Sites::open(&fleet, &spec, &model, folder.path(), cache)?;
         sites.round_trip = self.round_trip;
-        let mut profiles = Profiles::open(self.profiles.as_deref(), &model)?;
-        let mut simulated = Simulated::planned(spec, &mut sites, &mut profiles)?;
+        if let Some(site) = &self.measure {
+            return measuring::tell(spec, &mut sites, site);
+        }
+        let cache = self.quantized_cache.as_deref();
+        let measuring = Measuring::of(&self.fleet, &self.job, &model, cache);
+        let mut profiles = Profiles::open(self.profiles.as_deref(), &model, measuring)?;
+        let mut simulated = Simulated::planned(spec, &sites, &mut profiles)?;
         if let Some(ranks) = &self.ranks {
             ranks.replace(&mut simulated)?;
         }

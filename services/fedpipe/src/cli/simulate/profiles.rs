@@ -13,8 +13,9 @@ use domain::profile::Measurement;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use worker::{Failure, Local, Workbench};
+use worker::{Failure, Local};
 
+use super::measuring::Measuring;
 use crate::client::archive;
 use crate::output;
 
@@ -30,6 +31,7 @@ const INDIFFERENT_TRAINING: [&str; 2] = ["seed", "local_steps"];
 #[derive(Debug)]
 pub struct Profiles {
     path: Option<PathBuf>,
+    measuring: Measuring,
     model: String,
     kept: File,
 }
@@ -48,7 +50,7 @@ struct Kept {
 
 impl Profiles {
     /// Opens the file, or begins one. Without a path nothing is kept.
-    pub fn open(path: Option<&Path>, model: &Path) -> anyhow::Result<Self> {
+    pub fn open(path: Option<&Path>, model: &Path, measuring: Measuring) -> anyhow::Result<Self> {
         let mut kept = File {
             layout: LAYOUT,
             measurements: BTreeMap::new(),
@@ -67,7 +69,12 @@ impl Profiles {
             None => String::new(),
         };
         let path = path.map(Path::to_owned);
-        Ok(Self { path, model, kept })
+        Ok(Self {
+            path,
+            measuring,
+            model,
+            kept,
+        })
     }
 
     /// The site's measurement: the one that was kept, or a new one, which is kept at once. The inner
@@ -75,13 +82,12 @@ impl Profiles {
     pub fn measure(
         &mut self,
         site: &Local,
-        bench: &mut Workbench,
         probe: &Probe,
         link: worker::Link,
     ) -> anyhow::Result<Result<Measurement, Failure>> {
         let mut measurement = match self.known(site, probe)? {
             Some(known) => known,
-            None => match self.anew(site, bench, probe)? {
+            None => match self.anew(site, probe)? {
                 Ok(measurement) => measurement,
                 Err(failure) => return Ok(Err(failure)),
             },
@@ -112,11 +118,10 @@ impl Profiles {
     fn anew(
         &mut self,
         site: &Local,
-        bench: &mut Workbench,
         probe: &Probe,
     ) -> anyhow::Result<Result<Measurement, Failure>> {
         output::note(format!("{}: measuring", site.name()));
-        let measurement = match site.measure(bench, probe, worker::Link::default()) {
+        let measurement = match self.measuring.measure(site.name())? {
             Ok(measurement) => measurement,
             Err(failure) => return Ok(Err(failure)),
         };
