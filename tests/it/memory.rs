@@ -55,7 +55,8 @@ async fn a_plan_keeps_within_the_workers_limit_or_says_what_is_missing() {
     for limit in LIMITS {
         let mut setup = Setup::sites(1);
         setup.idle = Duration::from_secs(20);
-        setup.sites[0] = Site::new("a").line(&format!("memory_limit = \"{limit}MiB\""));
+        let limited = Site::new("a").line(&format!("memory_limit = \"{limit}MiB\""));
+        setup.sites[0] = limited.line("probe_seconds = 20");
         setup.sites[0].train = Some(data.clone());
         let fleet = Fleet::start(&setup).await;
         let id = fleet.api().submit(&open_job(&model)).await;

@@ -27,9 +27,9 @@ SECRETS = {
 }
 
 
-def until(what: str, condition, process: "Process | None" = None):
+def until(what: str, condition, process: "Process | None" = None, seconds: float = PATIENCE_SECONDS):
     """The first true value of `condition`; whoever waits too long, or for a dead process, is told."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
@@ -37,7 +37,7 @@ def until(what: str, condition, process: "Process | None" = None):
         if process and process.child.poll() is not None:
             raise AssertionError(f"{process.name} ended with {process.child.returncode} before {what}:\n{process.words()}")
         time.sleep(0.02)
-    raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}\n{process.words() if process else ''}")
+    raise AssertionError(f"not within {seconds} s: {what}\n{process.words() if process else ''}")
 
 
 def free_port() -> int:

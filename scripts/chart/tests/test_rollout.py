@@ -16,6 +16,9 @@ from live import SECRETS, Cluster, get, run, until  # noqa: E402
 CONTROL = [f"Deployment/fedpipe-{role}" for role in ("api", "profiler", "planner", "aggregator")]
 SITES = ("mail-1", "mail-2")
 ROUNDS, STEPS = 16, 30
+# A site's pace, which byte equality does not depend on: a round takes more than a second on any machine, so the job outlives a whole update.
+TOKENS_PER_SECOND = 4000
+JOB_SECONDS = 180
 
 
 class Rollout(unittest.TestCase):
@@ -25,7 +28,8 @@ class Rollout(unittest.TestCase):
         cls.addClassCleanup(stack.close)
         cls.cluster = cluster = Cluster(stack)
         storage = {"endpoint": cluster.start_storage(), "allowHttp": True}
-        sites = [{"name": name, "settings": {"datasets": {"mail": {"train": str(cls.records(name))}}}} for name in SITES]
+        settings = {name: {"datasets": {"mail": {"train": str(cls.records(name))}}, "throttle_tokens_per_second": TOKENS_PER_SECOND} for name in SITES}
+        sites = [{"name": name, "settings": settings[name]} for name in SITES]
         cluster.render({"storage": storage, "liveness": {"idleMs": 2000}, "workers": {"sites": sites}})
         cluster.start_nats()
         # The aggregator and the workers first: they have most to lose.
@@ -92,7 +96,7 @@ class Rollout(unittest.TestCase):
             found = self.ask("job", "get", job)
             return found["phase"] if found["phase"] in ("succeeded", "failed", "cancelled") else ""
 
-        self.assertEqual(until(f"{job} ends", ended), "succeeded", self.ask("job", "get", job))
+        self.assertEqual(until(f"{job} ends", ended, seconds=JOB_SECONDS), "succeeded", self.ask("job", "get", job))
         folder = self.cluster.folder / f"adapter-{job}"
         self.ask("job", "adapter", job, "--output", str(folder))
         return (folder / "adapter_model.safetensors").read_bytes()

@@ -45,6 +45,9 @@ pub struct Config {
     pub adapter_bytes: Size,
     /// Compute threads; 0: as many as this process may use.
     pub threads: u16,
+    /// Seconds of computing after which a probe begins nothing new, about: the fewer, the fewer modes are
+    /// measured. What a first plan cannot do without is measured whatever it takes.
+    pub probe_seconds: u32,
     /// Memory the process may use (sets `RLIMIT_DATA`); absent: what its cgroup allows.
     pub memory_limit: Option<Size>,
     /// Caps training and scoring, to play a slower machine.
@@ -76,6 +79,7 @@ impl Default for Config {
             quantized_bytes: Size(8 << 30),
             adapter_bytes: Size(4 << 30),
             threads: 0,
+            probe_seconds: 60,
             memory_limit: None,
             throttle_tokens_per_second: None,
             speed: None,
@@ -153,6 +157,9 @@ impl Config {
             .is_some_and(|share| !(share > 0.0 && share <= 1.0))
         {
             return Err(refuse("speed", "use a number above 0, at most 1"));
+        }
+        if !(1..=3600).contains(&self.probe_seconds) {
+            return Err(refuse("probe_seconds", "use 1 to 3600"));
         }
         if self.bandwidth_limit == Some(Size(0)) {
             return Err(refuse("bandwidth_limit", "use a number above 0"));
@@ -278,6 +285,7 @@ mod tests {
         for (text, named) in [
             ("threads = 1", "name"),
             ("name = \"a\"\nthrottle_tokens_per_second = 0", "throttle"),
+            ("name = \"a\"\nprobe_seconds = 0", "probe_seconds"),
             ("name = \"a\"\nspeed = 0.0", "speed"),
             ("name = \"a\"\nspeed = 1.5", "speed"),
             (

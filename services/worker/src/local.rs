@@ -152,6 +152,7 @@ impl Local {
             key: probe::key(self.machine.threads, task),
             files: self.model.clone(),
             data: self.machine.data.get(&task.head.dataset)?,
+            seconds: f64::from(self.config().probe_seconds),
         })
     }
 

@@ -17,8 +17,11 @@ use crate::up::{self, Fleet, Options};
   fedpipe up --fleet fleet.toml --storage s3.toml --json
 
 A fleet file has one [[workers]] table per worker: name, memory_limit, threads, speed, throttle_tokens_per_second,
-bandwidth_limit, [workers.datasets.NAME] train, held_out, format, and [workers.policy], as in a site.toml.
+bandwidth_limit, probe_seconds, [workers.datasets.NAME] train, held_out, format, and [workers.policy], as in a site.toml.
 Paths in it are relative to the folder in which `fedpipe up` is started.
+
+What a site measured for one job serves others of the same model for a day: FEDPIPE_REUSE_PROFILES_SECONDS sets
+how long, 0 turns it off.
 
 The state folder keeps everything: start again with the same one and unfinished jobs go on. Logs are in STATE/logs.")]
 pub struct Args {

@@ -15,10 +15,11 @@ use toml::{Table, Value};
 const LIMIT: usize = 1000;
 
 /// Keys of a site.toml that a fleet file may give.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
     "memory_limit",
     "threads",
+    "probe_seconds",
     "throttle_tokens_per_second",
     "speed",
     "bandwidth_limit",

@@ -31,8 +31,10 @@ const LAST_LINES: usize = 5;
 pub const NATS: &str = "nats";
 
 /// Variables of ours that children inherit; every other would be taken for their configuration.
-const INHERITED: [&str; 3] = [
+const INHERITED: [&str; 4] = [
     "FEDPIPE_TOOLS",
+    // The profiler's alone: for how long what a site measured serves other jobs; 0: not at all.
+    "FEDPIPE_REUSE_PROFILES_SECONDS",
     chassis::failpoint::NAME_VARIABLE,
     chassis::failpoint::FOLDER_VARIABLE,
 ];

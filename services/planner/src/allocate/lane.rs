@@ -29,6 +29,9 @@ pub(super) struct Source<'a> {
     pub conditions: Conditions<'a>,
 }
 
+/// How many times the tokens of the largest step that was measured a planned one may have.
+const REACH: f64 = 4.0;
+
 /// Lanes and their choices, index by index.
 #[derive(Default)]
 pub(super) struct Lanes<'a> {
@@ -48,13 +51,29 @@ impl<'a> Source<'a> {
             } else {
                 &mut shown
             };
-            for batch in batches(self.spec, self.profile.measurement.records) {
+            let batches = batches(self.spec, self.profile.measurement.records);
+            for batch in batches
+                .into_iter()
+                .filter(|batch| self.is_near(fitted, *batch))
+            {
                 let (lane, choice) = self.lane(fitted, batch);
                 of.lanes.push(lane);
                 of.choices.push(choice);
             }
         }
         (open, shown)
+    }
+
+    /// Whether a batch lies near enough to what was measured in a mode: a few small steps tell nothing of
+    /// large ones. One record, and what the job fixes, is planned as it is.
+    fn is_near(&self, fitted: &ModeProfile, batch: u16) -> bool {
+        let measured = self.profile.measurement.mode(&fitted.mode);
+        let samples = measured.into_iter().flat_map(|mode| &mode.samples);
+        let largest = samples
+            .map(|sample| sample.peak_tokens())
+            .fold(0.0, f64::max);
+        let tokens = f64::from(batch) * f64::from(self.spec.training.sequence_length);
+        batch == 1 || self.spec.training.batch.fixed().is_some() || tokens <= REACH * largest
     }
 
     /// Whether the job leaves a mode open and everything that a plan needs was measured in it.

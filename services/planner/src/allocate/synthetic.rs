@@ -11,7 +11,7 @@ use domain::id::WorkerName;
 use domain::job::spec::{Base, Optimizer};
 use domain::profile::{
     CostModel, GradientNoise, Importance, ImportanceMethod, Measurement, Mode, ModeMeasurement,
-    ModeProfile, Profile, WeightImportance,
+    ModeProfile, Profile, Sample, WeightImportance,
 };
 
 const LAYERS: u16 = 30;
@@ -110,7 +110,15 @@ fn profile(name: WorkerName, stream: &mut Stream, spectra: &[WeightImportance]) 
             measured.push(ModeMeasurement {
                 mode: mode.clone(),
                 base_memory_bytes: (bytes * MIB) as u64,
-                samples: Vec::new(),
+                samples: vec![Sample {
+                    batch: 8,
+                    tokens: 1024,
+                    squares: 0.0,
+                    longest_tokens: 0,
+                    parameters: 0,
+                    step_seconds: 0.0,
+                    peak_memory_bytes: 0,
+                }],
                 scoring: Vec::new(),
                 loss: Some(loss + rounding * stream.within(0.5, 1.5)),
             });

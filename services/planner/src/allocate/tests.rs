@@ -450,3 +450,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_batch_far_beyond_what_was_measured_is_not_planned() {
+    let largest = |measured: u16| {
+        let (name, mut profile) = site("a", 4.0, 8 * GIB);
+        for mode in &mut profile.measurement.modes {
+            mode.samples.retain(|sample| sample.batch <= measured);
+        }
+        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+        of(&plan, "a").batch
+    };
+    // Steps of 200 tokens were measured, so 800 are planned at most: six records of 128.
+    let small = largest(2);
+    assert!(small <= 6, "{small}");
+    assert!(largest(16) > 6);
+}

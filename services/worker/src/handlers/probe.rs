@@ -47,6 +47,7 @@ pub(super) async fn handle(running: &Errand, task: &Probe) -> Result<Report, Fai
         key,
         files,
         data,
+        seconds: f64::from(site.config.probe_seconds),
     };
     let examined = running
         .compute(move |bench, running| examination.examine(bench, running))

@@ -6,12 +6,9 @@
 
 use super::configurations::NEEDED;
 
-/// Seconds of real computing after which no further round is begun.
-const SECONDS: f64 = 60.0;
-
-/// Of these, what one mode may take before it stops growing: the first, and each further one.
-const FIRST_SECONDS: f64 = 20.0;
-const FURTHER_SECONDS: f64 = 12.0;
+/// Of the budget, what one mode may take before it stops growing: the first, and each further one.
+const FIRST_SHARE: f64 = 1.0 / 3.0;
+const FURTHER_SHARE: f64 = 0.2;
 
 /// Rounds in all, each of at most eight steps.
 const ROUNDS: usize = 96;
@@ -19,6 +16,8 @@ const ROUNDS: usize = 96;
 /// What was spent so far, in all and in the mode under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spent {
+    /// Seconds of real computing after which no further round is begun.
+    pub budget_seconds: f64,
     /// Seconds of the whole probe.
     pub seconds: f64,
     /// Rounds of the whole probe.
@@ -32,6 +31,15 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// Nothing yet, of so many seconds.
+    #[must_use]
+    pub fn nothing_of(budget_seconds: f64) -> Self {
+        Self {
+            budget_seconds,
+            ..Self::default()
+        }
+    }
+
     /// Whether a further round may begin that is expected to take so many seconds.
     #[must_use]
     pub fn allows(self, expected_seconds: f64) -> bool {
@@ -42,12 +50,9 @@ impl Spent {
         if first && self.mode_rounds < NEEDED {
             return true;
         }
-        let own = if first {
-            FIRST_SECONDS
-        } else {
-            FURTHER_SECONDS
-        };
-        let whole = self.seconds + expected_seconds <= SECONDS;
+        let share = if first { FIRST_SHARE } else { FURTHER_SHARE };
+        let own = share * self.budget_seconds;
+        let whole = self.seconds + expected_seconds <= self.budget_seconds;
         // A mode that is begun gets as far as a fit needs, if the whole allows it.
         whole && (self.mode_rounds < NEEDED || self.mode_seconds + expected_seconds <= own)
     }
@@ -59,6 +64,7 @@ mod tests {
 
     fn check(seconds: f64, modes: usize, mode_seconds: f64, mode_rounds: usize, expected: bool) {
         let spent = Spent {
+            budget_seconds: 60.0,
             seconds,
             rounds: mode_rounds,
             modes,

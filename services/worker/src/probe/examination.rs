@@ -43,6 +43,8 @@ pub struct Examination {
     pub files: ModelFiles,
     /// The data.
     pub data: Arc<Opened>,
+    /// Seconds that it may compute, about.
+    pub seconds: f64,
 }
 
 /// What the compute thread measured.
@@ -89,7 +91,7 @@ impl Examination {
         let limit = running.site.memory_limit_bytes;
         let bytes = self.bytes();
         let ways = Way::open(self.task.training.optimizer);
-        let mut spent = Spent::default();
+        let mut spent = Spent::nothing_of(self.seconds);
         let (key, mut visit) = self.first(&ways, &bytes, &mut spent, bench, running)?;
         for base in bases::further(self.task.base, key.base, visit.tight, limit, &bytes) {
             // The ways that save memory are what a tight site turns to.

@@ -171,6 +171,7 @@ impl Profiles {
             "worker": site.name(),
             "memory": site.memory_limit_bytes(),
             "threads": site.threads(),
+            "probe_seconds": config.probe_seconds,
             "speed": config.speed,
             "throttle": config.throttle_tokens_per_second,
             "small_counts": config.policy.share_small_counts,

@@ -45,7 +45,7 @@ pub(super) fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile)
         modes: vec![ModeMeasurement {
             mode: mode(),
             base_memory_bytes: GIB / 2,
-            samples: vec![sample(1, 100_000), sample(4, 100_000), sample(2, 800_000)],
+            samples: vec![sample(1, 100_000), sample(16, 100_000), sample(2, 800_000)],
             scoring: vec![sample(1, 800_000)],
             loss: None,
         }],
