@@ -11,26 +11,12 @@ use domain::zeroth::Scalars;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tests::forger::Forger;
-use tests::job::{job, with};
+use tests::job::{walking, with};
 use tests::points::Fate;
 use tests::replay::Replay;
 use tests::{Fleet, Setup, Wire, full};
 
 const END: Duration = Duration::from_secs(90);
-
-/// A job of zeroth-order training alone: eight records a step, so that no scalar says anything of fewer.
-fn walking(fleet: &Fleet, mezo: &Value, steps: u32, rounds: &Value) -> Value {
-    let training = json!({
-        "optimizer": "mezo", "local_steps": steps, "batch": 8, "sequence_length": 64,
-        "learning_rate": 1e-3, "seed": 7, "mezo": mezo,
-    });
-    let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 4, "alpha": 8.0});
-    // Sites' records are of different length, so by tokens no two sites weigh the same.
-    let aggregation = json!({"strategy": "sum", "weights": "tokens"});
-    let asked = with(job(&fleet.model()), "training", training);
-    let asked = with(with(asked, "adapter", adapter), "aggregation", aggregation);
-    with(asked, "rounds", rounds.clone())
-}
 
 fn workers(round: &Value) -> &Vec<Value> {
     round["workers"].as_array().unwrap()
@@ -47,7 +33,7 @@ async fn scalars_and_tensors_end_in_the_same_adapter() {
     let rounds = json!({"count": count, "quorum": "all"});
     let asked = |wire: &str| {
         let mezo = json!({"seeds": "per-worker", "wire": wire, "perturbations": 2});
-        walking(&fleet, &mezo, 3, &rounds)
+        walking(&fleet.model(), &mezo, 3, &rounds)
     };
     let first = fleet.api().submit(&asked("scalars")).await;
     let by_scalars = fleet.api().succeeded(&first, END).await;
@@ -109,7 +95,7 @@ async fn a_site_sends_less_than_a_kilobyte_a_round_and_fetches_nothing_after_the
     let wire = Wire::tap(&fleet).await;
     let mut heard = wire.hear("fedpipe.v1.report.*.*.*.walked").await;
     let rounds = json!({"count": 3, "quorum": "all"});
-    let mut asked = walking(&fleet, &json!({"clip": 50.0}), 30, &rounds);
+    let mut asked = walking(&fleet.model(), &json!({"clip": 50.0}), 30, &rounds);
     asked["evaluation"] = json!({"choices": [" yes", " no"]});
     let id = fleet.api().submit(&asked).await;
     fleet.api().succeeded(&id, END).await;
@@ -153,7 +139,7 @@ async fn a_site_sends_less_than_a_kilobyte_a_round_and_fetches_nothing_after_the
 async fn a_site_that_missed_ten_rounds_or_comes_late_reaches_the_same_adapter() {
     let fleet = Fleet::start(&Setup::sites(3)).await;
     let rounds = json!({"count": 14, "quorum": "all", "sample": 1});
-    let mut asked = walking(&fleet, &json!({}), 2, &rounds);
+    let mut asked = walking(&fleet.model(), &json!({}), 2, &rounds);
     // Of what this seed draws: one site is asked in round 1 and then in round 13, one in round 4 for the first time.
     asked["training"]["seed"] = json!(4);
     let id = fleet.api().submit(&asked).await;
@@ -195,21 +181,37 @@ async fn a_site_that_missed_ten_rounds_or_comes_late_reaches_the_same_adapter() 
 }
 
 #[tokio::test]
-async fn a_site_that_lost_its_adapter_fetches_it_and_the_end_is_the_same() {
+async fn a_site_whose_adapter_is_lost_or_damaged_fetches_it_and_the_end_is_the_same() {
     let mezo = json!({});
     let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
-        walking(fleet, &mezo, 2, &json!({"count": 3, "quorum": "all"}))
+        walking(
+            &fleet.model(),
+            &mezo,
+            2,
+            &json!({"count": 3, "quorum": "all"}),
+        )
     })
     .await;
     let Replay { fleet, .. } = &replay;
     let disturbed = replay.hold(Failpoint::AggregatorFoldAfterState).await;
-    // After round 1: its worker is idle, and loses what it would replay from.
-    let old = fleet.kill("worker-b");
-    let folders = adapters_of(fleet, "b");
-    std::fs::remove_dir_all(folders).unwrap();
+    // After round 1: their workers are idle; b loses what it would replay from, c's is cut.
+    let old = ["worker-b", "worker-c"].map(|name| (name, fleet.kill(name)));
+    std::fs::remove_dir_all(adapters_of(fleet, "b")).unwrap();
+    let mut cut = 0;
+    for entry in std::fs::read_dir(adapters_of(fleet, "c")).unwrap() {
+        let file = std::fs::OpenOptions::new().write(true);
+        file.open(entry.unwrap().path())
+            .unwrap()
+            .set_len(100)
+            .unwrap();
+        cut += 1;
+    }
+    assert_eq!(cut, 1, "the adapter that round 1 began with");
     fleet.all_go_on();
     replay.end(&disturbed).await.unwrap();
-    fleet.back("worker-b", old).await;
+    for (name, old) in old {
+        fleet.back(name, old).await;
+    }
     let rounds = fleet.api().rounds(&disturbed.id).await;
     let fetched = |round: usize, name: &str| {
         let own = workers(&rounds[round])
@@ -218,6 +220,10 @@ async fn a_site_that_lost_its_adapter_fetches_it_and_the_end_is_the_same() {
         figure(own.unwrap(), "bytes_down")
     };
     assert!(fetched(2, "b") > 0, "it has nothing to replay from");
+    assert!(
+        fetched(2, "c") > 0,
+        "what it would replay from is not whole"
+    );
     assert_eq!((fetched(2, "a"), fetched(3, "b")), (0, 0));
 }
 
@@ -229,41 +235,26 @@ fn adapters_of(fleet: &Fleet, name: &str) -> std::path::PathBuf {
     std::path::Path::new(site["state_dir"].as_str().unwrap()).join("global")
 }
 
+/// Where all walk along the same directions: `kills`.
 #[tokio::test]
-async fn a_kill_between_two_passes_or_anywhere_else_changes_nothing() {
-    for (seeds, points) in [
-        (
-            "shared",
-            [
-                Failpoint::WorkerTrainBetweenPasses,
-                Failpoint::WorkerCatchUpAfterReplay,
-                Failpoint::WorkerTrainAfterSeal,
-                Failpoint::AggregatorFoldAfterMerge,
-            ],
-        ),
-        (
-            "per-worker",
-            [
-                Failpoint::WorkerTrainBetweenPasses,
-                Failpoint::WorkerTrainBeforeUpload,
-                Failpoint::AggregatorIngestAfterScalars,
-                Failpoint::AggregatorFoldAfterArtifact,
-            ],
-        ),
+async fn a_kill_changes_nothing_where_each_site_walks_its_own_way() {
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
+        let rounds = json!({"count": 2, "quorum": "all"});
+        walking(&fleet.model(), &json!({"seeds": "per-worker"}), 2, &rounds)
+    })
+    .await;
+    for point in [
+        Failpoint::WorkerTrainBetweenPasses,
+        Failpoint::WorkerTrainBeforeUpload,
+        Failpoint::AggregatorIngestAfterScalars,
+        Failpoint::AggregatorFoldAfterArtifact,
     ] {
-        let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
-            let rounds = json!({"count": 2, "quorum": "all"});
-            walking(fleet, &json!({"seeds": seeds}), 2, &rounds)
-        })
-        .await;
-        for point in points {
-            replay.fleet.points().arm(point, Fate::Killed);
-            let disturbed = replay.begin().await;
-            let ended = replay.end(&disturbed).await;
-            let reached = !replay.fleet.points().disarm(point, Fate::Killed);
-            assert!(reached, "{seeds}: nobody came to {}", point.name());
-            ended.unwrap_or_else(|why| panic!("{seeds}, {}: {why}", point.name()));
-        }
+        replay.fleet.points().arm(point, Fate::Killed);
+        let disturbed = replay.begin().await;
+        let ended = replay.end(&disturbed).await;
+        let reached = !replay.fleet.points().disarm(point, Fate::Killed);
+        assert!(reached, "nobody came to {}", point.name());
+        ended.unwrap_or_else(|why| panic!("{}: {why}", point.name()));
     }
 }
 
@@ -281,7 +272,7 @@ async fn scalars_that_are_not_those_of_the_round_are_refused_by_name() {
     let wire = Wire::tap(&fleet).await;
     let mut heard = wire.hear("fedpipe.v1.report.c.*.*.walked").await;
     let mezo = json!({"seeds": "per-worker", "clip": 1000.0});
-    let job = walking(&fleet, &mezo, 4, &json!({"count": 1, "quorum": 2}));
+    let job = walking(&fleet.model(), &mezo, 4, &json!({"count": 1, "quorum": 2}));
     let id = fleet.api().submit(&job).await;
     fleet.api().succeeded(&id, END).await;
     let (_, _, honest) = seen(&heard.next().await.unwrap());
@@ -386,11 +377,33 @@ impl Cases<'_> {
 #[tokio::test]
 async fn a_site_shares_no_scalar_of_fewer_than_eight_records_unless_it_consents() {
     let fleet = Fleet::start(&Setup::sites(2)).await;
-    let mut asked = walking(&fleet, &json!({}), 4, &json!({"count": 1, "quorum": "all"}));
+    let mut asked = walking(
+        &fleet.model(),
+        &json!({}),
+        4,
+        &json!({"count": 1, "quorum": "all"}),
+    );
     asked["training"]["batch"] = json!(4);
     let id = fleet.api().submit(&asked).await;
     let ended = fleet.api().ended(&id, END).await;
     assert_eq!(ended["phase"], "failed", "{ended:#}");
     let cause = ended["cause"].to_string();
     assert!(cause.contains("the scalar of a step"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_step_whose_loss_is_no_number_moves_nothing_and_is_counted() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let rounds = json!({"count": 1, "quorum": "all"});
+    // A tiny μ under a huge scale: the first losses are numbers, and their slope leads so far that none after is.
+    let mezo = json!({"perturbation": 1e-8});
+    let mut asked = walking(&fleet.model(), &mezo, 4, &rounds);
+    asked["adapter"]["alpha"] = json!(1e26);
+    asked["training"]["learning_rate"] = json!(10.0);
+    let id = fleet.api().submit(&asked).await;
+    fleet.api().succeeded(&id, END).await;
+    for worker in workers(&fleet.api().rounds(&id).await[1]) {
+        assert_eq!(figure(worker, "skipped_steps"), 3, "{worker:#}");
+        assert!(worker["metrics"]["loss"].as_f64().unwrap().is_finite());
+    }
 }

@@ -12,7 +12,7 @@ mod rewrite;
 mod write;
 
 pub use read::{Layout, TensorFile};
-pub use rewrite::rewrite;
+pub use rewrite::{digest, rewrite};
 pub use write::TensorWriter;
 
 use crate::Retry;

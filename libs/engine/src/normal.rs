@@ -351,6 +351,20 @@ mod tests {
         }
     }
 
+    /// The same source, compiled for the narrowest instructions and for the widest that this machine has.
+    #[test]
+    fn no_vector_width_changes_a_bit() {
+        let wide = pulp::Arch::new();
+        for seed in 0..2000u64 {
+            let mut generator = ChaCha12Rng::from_seed(key("widths", seed, 0));
+            let mut bytes = [0; 4 * GROUP];
+            generator.fill_bytes(&mut bytes);
+            let narrow = group(&bytes);
+            let wide = wide.dispatch(|| group(&bytes));
+            assert_eq!(narrow.map(f32::to_bits), wide.map(f32::to_bits), "{seed}");
+        }
+    }
+
     #[test]
     fn the_numbers_are_standard_normal() {
         let z = numbers(1, 2, 3, 1_000_000);

@@ -116,7 +116,7 @@ impl Way {
     /// now lies where [`file`] says.
     ///
     /// # Errors
-    /// If the disk refuses, or the task is stopped.
+    /// If the disk refuses to keep what was made, or the task is stopped.
     pub fn take(
         self,
         running: &Running,
@@ -132,16 +132,22 @@ impl Way {
         }
         let folder = self.base.parent().unwrap_or(Path::new("."));
         let made = folder.join("replayed.safetensors");
-        let disk = |error: artifacts::tensors::Error| Failure::of(Trouble::DiskFull, &error);
         let digest = threads.run(|| {
             rewrite(&self.base, &made, |key, values| {
                 replay.apply(key, values);
                 running.advance();
             })
         });
-        let digest = digest.map_err(disk)?;
         running.stop.check()?;
         let (from, rounds) = (self.rounds.first().map(|one| one.round), self.rounds.len());
+        let digest = match digest {
+            Ok(digest) => digest,
+            // A file that was cut, or a full disk: whoever fetches finds out which.
+            Err(error) => {
+                tracing::warn!(%error, ?from, rounds, "the earlier adapter cannot be replayed from, fetching");
+                return Ok(false);
+            }
+        };
         if digest != asked.sha256 {
             tracing::warn!(?from, rounds, %digest, asked = %asked.sha256, "replayed to another adapter, fetching it");
             return Ok(false);

@@ -37,7 +37,11 @@ pub fn rewrite(
     digest(to)
 }
 
-fn digest(path: &Path) -> Result<Digest, Error> {
+/// The digest of a file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn digest(path: &Path) -> Result<Digest, Error> {
     let io = |error| Error::io(path, error);
     let mut file = File::open(path).map_err(io)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; CHUNK]);

@@ -431,7 +431,6 @@ fn at(seconds: f64) -> UnixMillis {
     UnixMillis((1000.0 * seconds) as u64)
 }
 
-/// An update as a file, as the aggregator would have it.
 /// How a zeroth-order site makes its steps: each its own, since tensors are merged here.
 fn walk(job: &Job, worker: &WorkerName) -> Option<Walk> {
     let steps = aggregator::steps(job, worker);
@@ -442,6 +441,7 @@ fn walk(job: &Job, worker: &WorkerName) -> Option<Walk> {
         .then_some(Walk { steps, log })
 }
 
+/// An update as a file, as the aggregator would have it.
 fn keep(trained: Trained, path: PathBuf, worker: &WorkerName) -> anyhow::Result<Delivered> {
     fs::write(&path, &trained.update).context("an update cannot be written")?;
     Ok(Delivered {
