@@ -23,6 +23,7 @@ mod offline;
 mod owners;
 mod privacy;
 mod ranks;
+mod rates;
 mod replan;
 mod retention;
 mod rounds;

@@ -208,6 +208,12 @@ pub struct WorkerRound {
     /// If it was trained in an earlier round: which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_in: Option<u32>,
+    /// The rate that it trained with, where sites have rates of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// How far its change lies from the mean of all, where the rates of the next round go by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f64>,
     /// Its update.
     pub update: ArtifactRef,
     /// Its figures.

@@ -242,10 +242,25 @@ pub struct Committed {
 pub struct Walk {
     /// How the steps are made.
     pub steps: Steps,
+    /// The rate of this worker's own steps, where sites have rates of their own; the log's scalars are of the
+    /// rate in `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
     /// Rounds that the task's worker may have missed, one after the other, the last the one that made the
     /// task's adapter; empty where sites cannot replay rounds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<Committed>,
+}
+
+impl Walk {
+    /// How this worker makes its own steps.
+    #[must_use]
+    pub fn own(&self) -> Steps {
+        Steps {
+            rate: self.rate.unwrap_or(self.steps.rate),
+            ..self.steps
+        }
+    }
 }
 
 #[cfg(test)]

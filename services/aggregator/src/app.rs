@@ -20,6 +20,7 @@ use domain::round::{Evaluated, Summary};
 
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
 use crate::rounds::late;
+use crate::rounds::rates::Recent;
 use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
 use crate::rounds::walk::Logs;
@@ -66,6 +67,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         transfer: Transfer::new(frame.token.clone()),
         standings: Standings::default(),
         logs: Logs::default(),
+        recent: Recent::default(),
         reach,
         config: config.clone(),
     };
@@ -95,6 +97,7 @@ pub(crate) struct Aggregator {
     pub transfer: Transfer,
     pub standings: Standings,
     pub logs: Logs,
+    pub recent: Recent,
     pub reach: Arc<Reach>,
     pub config: Config,
 }

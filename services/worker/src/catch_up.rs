@@ -215,6 +215,7 @@ mod tests {
         };
         Walk {
             steps: Steps::of(&Training::default(), 7),
+            rate: None,
             log: rounds.iter().map(committed).collect(),
         }
     }

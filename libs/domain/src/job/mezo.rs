@@ -41,6 +41,36 @@ pub enum Wire {
     Tensors,
 }
 
+/// What a site's own rate follows from: `η·(1 + spread·Φ_i)` with `Φ_i = (s_i − s̄) / max_j |s_j − s̄|` of a statistic s
+/// of the sites that took part in the round before (`FedMeZO`, arXiv 2402.05926).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rates {
+    /// One rate for all.
+    #[default]
+    Fixed,
+    /// Φ is drawn anew for each site and round, evenly from −1 to 1; for comparison.
+    Random,
+    /// The mean loss of its steps in the round before.
+    RoundLoss,
+    /// The mean of that over the last five rounds.
+    FiveRoundLoss,
+    /// How far its change in the round before lies from the mean of all.
+    ModelDifference,
+}
+
+impl Rates {
+    /// How many earlier rounds it goes by.
+    #[must_use]
+    pub const fn rounds(self) -> u32 {
+        match self {
+            Self::Fixed | Self::Random => 0,
+            Self::RoundLoss | Self::ModelDifference => 1,
+            Self::FiveRoundLoss => 5,
+        }
+    }
+}
+
 /// Zeroth-order training: `g = (F(θ+μz) − F(θ−μz)) / 2μ`, then `θ ← θ − η·g·z`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,10 +89,14 @@ pub struct Mezo {
     pub seeds: Seeds,
     /// As what the steps travel.
     pub wire: Wire,
+    /// What sites' rates differ by.
+    pub rates: Rates,
+    /// By how much at most, as a share of the job's rate.
+    pub rate_spread: f64,
 }
 
 impl Default for Mezo {
-    /// μ = 1e-2, MeZO's own advice for LoRA.
+    /// μ = 1e-2, MeZO's own advice for LoRA; rates spread as in `FedMeZO`, where α is half of η.
     fn default() -> Self {
         Self {
             perturbation: 1e-2,
@@ -72,9 +106,14 @@ impl Default for Mezo {
             trim: 0.0,
             seeds: Seeds::Shared,
             wire: Wire::Scalars,
+            rates: Rates::Fixed,
+            rate_spread: RATE_SPREAD,
         }
     }
 }
+
+/// The share of the job's rate by which sites' rates differ at most, unless a job says otherwise.
+const RATE_SPREAD: f64 = 0.5;
 
 /// Directions of a step at most.
 const PERTURBATIONS_LIMIT: u16 = 256;
@@ -125,6 +164,15 @@ impl Mezo {
         if self.trim > 0.0 && self.seeds != Seeds::Shared {
             let problem = "only scalars along the same directions have a mean: use seeds shared";
             refuse("training.mezo.trim", problem.to_owned());
+        }
+        if !(self.rate_spread > 0.0 && self.rate_spread < 1.0) {
+            let problem =
+                "use a number between 0 and 1: no site's rate may come to 0 or below".to_owned();
+            refuse("training.mezo.rate_spread", problem);
+        } else if self.rates == Rates::Fixed && self.rate_spread != RATE_SPREAD {
+            let problem =
+                "with one rate for all it says nothing; give training.mezo.rates".to_owned();
+            refuse("training.mezo.rate_spread", problem);
         }
         let scalars = self.scalars(spec.training.local_steps);
         if self.wire == Wire::Scalars && scalars > SCALARS_LIMIT as u64 {
@@ -217,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn sites_may_have_rates_of_their_own_in_a_zeroth_order_job() {
+        for rates in [
+            "random",
+            "round-loss",
+            "five-round-loss",
+            "model-difference",
+        ] {
+            let mezo = format!(r#""mezo":{{"rates":"{rates}","rate_spread":0.25}}"#);
+            let job = spec(&format!(r#""training":{{"optimizer":"mezo",{mezo}}}"#));
+            assert_eq!(job.check(), Ok(()), "{rates}");
+            let first_order = format!(r#""training":{{"optimizer":"adamw",{mezo}}}"#);
+            refused(&first_order, "training.mezo", "only with");
+        }
+        let other = r#"{"optimizer":"mezo","mezo":{"rates":"loss"}}"#;
+        assert!(serde_json::from_str::<super::super::spec::Training>(other).is_err());
+    }
+
+    #[test]
     fn every_field_has_its_limits() {
         let mezo = |fields: &str| {
             format!(r#""training":{{"optimizer":"mezo","local_steps":300,"mezo":{{{fields}}}}}"#)
@@ -233,6 +299,17 @@ mod tests {
             ),
             (r#""perturbations":100"#, "wire", "30000 scalars"),
             (r#""wire":"tensors""#, "wire", "seeds per-worker"),
+            (
+                r#""rates":"round-loss","rate_spread":1"#,
+                "rate_spread",
+                "between 0 and 1",
+            ),
+            (
+                r#""rates":"random","rate_spread":0"#,
+                "rate_spread",
+                "between 0 and 1",
+            ),
+            (r#""rate_spread":0.4"#, "rate_spread", "says nothing"),
         ] {
             refused(&mezo(fields), &format!("training.mezo.{field}"), because);
         }

@@ -116,7 +116,7 @@ async fn retrace(
             start.sha256
         )));
     }
-    let steps = walk::steps(job.job(), worker);
+    let steps = walk::own_steps(aggregator, job.job(), worker, round).await?;
     match walked.scalars.skipped(plan.local_steps, &steps) {
         Err(illegal) => return Ok(Err(illegal.to_string())),
         Ok(skipped) if skipped != walked.metrics.skipped_steps => {

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod follow;
 pub mod ingest;
 pub mod late;
+pub mod rates;
 pub mod reach;
 pub mod replan;
 pub mod report;

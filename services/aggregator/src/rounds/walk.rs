@@ -10,10 +10,12 @@ use contract::topology::round_key;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{JobId, WorkerName};
 use domain::job::Job;
+use domain::job::mezo::Rates;
 use domain::round::Summary;
 use domain::zeroth::{Committed, Scalars, Steps, Walk};
 use sha2::{Digest as _, Sha256};
 
+use super::rates;
 use crate::Error;
 use crate::app::Aggregator;
 use crate::handlers::starting;
@@ -28,8 +30,8 @@ const LOG_BYTES: usize = 64 << 10;
 /// How files of adapters made again begin.
 const PREFIX: &str = "walked-";
 
-/// How the steps of a site of this job are made. Sites that do not share their directions have seeds of their
-/// own: SHA-256 of the job's seed and the site's name.
+/// How the steps of a site of this job are made, at the job's rate. Sites that do not share their directions have
+/// seeds of their own: SHA-256 of the job's seed and the site's name.
 #[must_use]
 pub fn steps(job: &Job, worker: &WorkerName) -> Steps {
     let training = &job.spec.training;
@@ -39,6 +41,24 @@ pub fn steps(job: &Job, worker: &WorkerName) -> Steps {
         own_seed(training.seed, worker)
     };
     Steps::of(training, seed)
+}
+
+/// As [`steps`], at the rate that the site has in this round.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn own_steps(
+    aggregator: &Aggregator,
+    job: &Job,
+    worker: &WorkerName,
+    round: u32,
+) -> Result<Steps, Error> {
+    let steps = steps(job, worker);
+    let factor = rates::of(aggregator, job, worker, round).await?;
+    Ok(Steps {
+        rate: factor * steps.rate,
+        ..steps
+    })
 }
 
 fn own_seed(seed: u64, worker: &WorkerName) -> u64 {
@@ -82,8 +102,11 @@ pub async fn to_train(
         return Ok(None);
     }
     let before = round.saturating_sub(1);
+    let own = own_steps(aggregator, job, worker, round).await?;
+    let has_own = job.spec.training.mezo.rates != Rates::Fixed;
     Ok(Some(Walk {
         steps: steps(job, worker),
+        rate: has_own.then_some(own.rate),
         log: missed(aggregator, job, worker, before).await?,
     }))
 }
@@ -101,6 +124,7 @@ pub async fn to_score(
     let log = missed(aggregator, job, worker, round).await?;
     Ok((!log.is_empty()).then(|| Walk {
         steps: steps(job, worker),
+        rate: None,
         log,
     }))
 }
@@ -192,7 +216,11 @@ async fn read(aggregator: &Aggregator, job: &Job, last: u32) -> Result<Vec<Past>
     Ok(past)
 }
 
-async fn summary(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Summary, Error> {
+/// A committed round.
+///
+/// # Errors
+/// If it is not there, or the store does not answer.
+pub async fn summary(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Summary, Error> {
     let found = aggregator.rounds.get(&round_key(&job.id, round)).await?;
     let found = found.map(|(summary, _)| summary);
     found.ok_or(Error::Missing {
@@ -228,7 +256,7 @@ pub async fn retraced(
     } = *walker;
     let stretch = Stretch {
         round,
-        steps: steps(job, worker),
+        steps: own_steps(aggregator, job, worker, round).await?,
         first_step: first_step(job, round),
     };
     let folder = starting::folder(aggregator, job).await?;
@@ -245,7 +273,7 @@ pub async fn retraced(
     let (scalars, path) = (scalars.clone(), out.clone());
     let made = tokio::task::spawn_blocking(move || {
         if path.is_file() {
-            return Ok(digest(&path)?);
+            return digest(&path).map_err(Error::from);
         }
         stretch.replay(&start, &scalars, &path)
     });

@@ -9,6 +9,7 @@
 //! It does not decide which updates count or what they weigh against each other, knows neither
 //! storage nor time. Which rule may stand together with what is `domain::job::legality`.
 
+pub mod apart;
 pub mod check;
 pub mod compare;
 pub mod files;

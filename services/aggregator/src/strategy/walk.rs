@@ -15,10 +15,22 @@ use engine::kernel::Unit;
 use engine::threads::Threads;
 use engine::train::Replay;
 
+use super::apart;
 use super::merge::Folded;
 use super::round::{Round, all_threads};
 use super::share::Share;
 use crate::Error;
+
+/// A round's adapter made of the mean of its members' scalars.
+#[derive(Debug)]
+pub struct Together {
+    /// As of any merge.
+    pub folded: Folded,
+    /// The mean.
+    pub mean: Scalars,
+    /// How far each member's moves lie from it: see [`apart::scalars`].
+    pub apart: Vec<f64>,
+}
 
 /// The steps of one round.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +71,7 @@ impl Stretch {
     /// # Errors
     /// As [`Stretch::replay`]; if a member trained other ranks than the merged adapter has, or its file does
     /// not hold scalars.
-    pub fn fold(&self, round: &Round, trim: f64) -> Result<(Folded, Scalars), Error> {
+    pub fn fold(&self, round: &Round, trim: f64) -> Result<Together, Error> {
         let mut members = Vec::with_capacity(round.members.len());
         for member in &round.members {
             if member.ranks != round.ranks {
@@ -70,7 +82,11 @@ impl Stretch {
         }
         let mean = mean(&members, trim);
         self.replay(&round.start, &mean, &round.out)?;
-        Ok((Folded::default(), mean))
+        Ok(Together {
+            folded: Folded::default(),
+            apart: apart::scalars(&members),
+            mean,
+        })
     }
 
     fn refused(&self, source: super::Error) -> Error {

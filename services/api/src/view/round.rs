@@ -92,6 +92,12 @@ pub struct WorkerRoundView {
     /// The earlier round that its update was trained in; `null` if it was this one.
     #[serde(default)]
     pub trained_in: Option<u32>,
+    /// The rate that it trained with, where sites have rates of their own.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// How far its change lies from the mean of all, where the rates of the next round go by it.
+    #[serde(default)]
+    pub difference: Option<f64>,
     /// Its figures.
     pub metrics: MetricsView,
 }
@@ -230,6 +236,8 @@ mod tests {
                 weight: 1.0,
                 withheld_energy: Some(0.25),
                 trained_in: Some(0),
+                rate: Some(2e-4),
+                difference: None,
                 update: artifact(),
                 metrics,
             }],
@@ -263,6 +271,7 @@ mod tests {
         assert_eq!(view["asked"], serde_json::json!(["a"]));
         assert!(view["dropped_energy"].is_null());
         assert_eq!(view["workers"][0]["withheld_energy"], 0.25);
+        assert_eq!(view["workers"][0]["rate"], 2e-4);
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);

@@ -193,7 +193,7 @@ pub fn supported(walk: Option<&Walk>) -> Result<Steps, Failure> {
     let Some(walk) = walk else {
         return refuse("the task does not say how zeroth-order steps are made".to_owned());
     };
-    let steps = walk.steps;
+    let steps = walk.own();
     if steps.generator != GENERATOR {
         return refuse(format!(
             "the job's directions are of generator {}, this worker has generator {GENERATOR}",

@@ -229,7 +229,11 @@ async fn walk(site: &Site, measured: &Probed) {
             training: training.clone(),
             strategy: Strategy::Sum,
             live: RankTable::default(),
-            walk: Some(Walk { steps, log }),
+            walk: Some(Walk {
+                steps,
+                rate: None,
+                log,
+            }),
             prefix: "jobs/one/updates/site".to_owned(),
         }
     };
@@ -298,7 +302,11 @@ async fn catch_up(site: &Site, measured: &Probed) {
             training: training.clone(),
             strategy: Strategy::Sum,
             live: RankTable::default(),
-            walk: Some(Walk { steps, log }),
+            walk: Some(Walk {
+                steps,
+                rate: None,
+                log,
+            }),
             prefix: "jobs/one/updates/site".to_owned(),
         };
         let walked: Walked = site.ask(&task, 1, Epoch(epoch)).await;

@@ -26,6 +26,7 @@ pub fn walk() -> Walk {
             clip: 50.0,
             rate: 0.0001,
         },
+        rate: Some(0.00015),
         log: vec![
             committed(1, [0.5, -1.25, 3.0, 0.0]),
             committed(2, [skipped, skipped, -0.0, 1e-9]),

@@ -14,6 +14,7 @@ use engine::model::{LoadOptions, Model};
 use engine::train::ZerothTrainer;
 use tempfile::TempDir;
 
+use super::super::apart;
 use super::super::walk::{Stretch, mean};
 use super::super::{Member, Round, Share, files, fresh};
 use super::*;
@@ -204,7 +205,7 @@ fn whoever_comes_late_replays_all_rounds_at_once_and_has_the_same_bytes() {
         };
         let out = format!("round-{round}");
         let merge = bench.round(round, &start, found.try_into().expect("three"), &out);
-        let (_, mean) = stretch.fold(&merge, 0.0).expect("folds");
+        let mean = stretch.fold(&merge, 0.0).expect("folds").mean;
         // The mean of the scalars is that of the adapters, up to what 32 bits round.
         let dense = bench.round(round, &start, adapters.try_into().expect("three"), "dense");
         dense.merge().expect("merges");
@@ -225,6 +226,79 @@ fn whoever_comes_late_replays_all_rounds_at_once_and_has_the_same_bytes() {
     });
     assert_eq!(bytes(&late), bytes(&start));
     assert_eq!(reached.expect("writes"), digest(&start));
+}
+
+/// By files it is the formula itself; by scalars it is that up to what random directions are not orthogonal, and a
+/// factor that is the same for all.
+#[test]
+fn how_far_sites_lie_apart_is_the_same_by_their_scalars_and_by_their_files() {
+    let bench = Bench::new();
+    let start = bench.start();
+    let steps = steps(Seeds::Shared, 0);
+    let (mut members, mut adapters) = (Vec::new(), Vec::new());
+    for (site, weight) in (0..3u32).zip(WEIGHTS) {
+        let (scalars, file) = bench.train(&start, steps, 1, site);
+        let share = Share {
+            weight,
+            stretch: 1.0,
+        };
+        members.push((share, scalars));
+        adapters.push(bench.stored(&format!("adapter-{site}"), &file));
+    }
+    let round = bench.round(1, &start, adapters.try_into().expect("three"), "out");
+    let by_files: Vec<f64> = apart::files(&round)
+        .expect("reads")
+        .into_iter()
+        .map(|one| one.expect("in time"))
+        .collect();
+    let by_scalars = apart::scalars(&members);
+    let ratios: Vec<f64> = by_files
+        .iter()
+        .zip(&by_scalars)
+        .map(|(file, scalars)| file / scalars)
+        .collect();
+    let (least, most) = (
+        ratios.iter().copied().fold(f64::INFINITY, f64::min),
+        ratios.iter().copied().fold(0.0, f64::max),
+    );
+    assert!(least > 0.0 && most < 1.1 * least, "{ratios:?}");
+    let spread = by_scalars.iter().copied().fold(0.0, f64::max)
+        / by_scalars.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(spread > 1.2, "{by_scalars:?} say nothing");
+}
+
+#[test]
+fn a_change_apart_from_the_others_is_as_large_as_it_is_and_a_late_one_does_not_count() {
+    let bench = Bench::new();
+    let start = bench.start();
+    let moved = bench.path("moved");
+    let mut size = 0;
+    let mut first = true;
+    artifacts::tensors::rewrite(&start, &moved, |_, values| {
+        if std::mem::take(&mut first) {
+            size = values.len();
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+    })
+    .expect("copies");
+    let three = [start.clone(), start.clone(), moved.clone()];
+    let mut round = bench.round(1, &start, three, "out");
+    let root = (size as f64).sqrt();
+    let check = |round: &Round, expected: [Option<f64>; 3]| {
+        let found = apart::files(round).expect("reads");
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(found.is_some(), expected.is_some());
+            let off = found.unwrap_or(0.0) - root * expected.unwrap_or(0.0);
+            assert!(
+                off.abs() < 1e-4 * root,
+                "{found:?}, not {expected:?}·{root}"
+            );
+        }
+    };
+    check(&round, [Some(0.6), Some(0.6), Some(0.4)]);
+    // What is left weighs 0.1 and 0.6.
+    round.members[1].started = Some(start);
+    check(&round, [Some(6.0 / 7.0), None, Some(1.0 / 7.0)]);
 }
 
 /// The largest difference of two adapters' values.

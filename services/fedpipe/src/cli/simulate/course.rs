@@ -14,6 +14,7 @@ use domain::drift;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
+use domain::job::mezo::Rates;
 use domain::plan::WorkerPlan;
 use domain::round::{Score, Summary, WorkerRound};
 use domain::time::UnixMillis;
@@ -217,7 +218,8 @@ impl<'a> Course<'a> {
             let plan = self.simulated.worker(site.name())?;
             let both = (plan, &self.simulated.plan().global);
             let reference = global.reference();
-            let walk = walk(&self.job, site.name());
+            let past = self.recent.make_contiguous();
+            let walk = walk(&self.job, site.name(), number, past);
             let task = tasks::train(
                 &self.job,
                 site.name(),
@@ -282,9 +284,14 @@ impl<'a> Course<'a> {
         began_at: f64,
     ) -> anyhow::Result<()> {
         let mut workers = Vec::new();
-        for (update, weight) in delivered.iter().zip(&merged.weights) {
+        let past = self.recent.make_contiguous();
+        for (at, (update, weight)) in delivered.iter().zip(&merged.weights).enumerate() {
             let plan = self.simulated.worker(&update.worker)?;
-            workers.push(worker_round(update, *weight, plan));
+            workers.push(WorkerRound {
+                rate: own_rate(&self.job, &update.worker, global.round, past),
+                difference: merged.apart.get(at).copied().flatten(),
+                ..worker_round(update, *weight, plan)
+            });
         }
         let computing = workers.iter().map(|own| own.metrics.compute_seconds);
         let seconds = self.clock - began_at;
@@ -420,6 +427,8 @@ fn worker_round(update: &Delivered, weight: f64, plan: &WorkerPlan) -> WorkerRou
         weight,
         withheld_energy: None,
         trained_in: None,
+        rate: None,
+        difference: None,
         update: update.reference(),
         metrics: again::own(&update.metrics, plan),
     }
@@ -432,13 +441,21 @@ fn at(seconds: f64) -> UnixMillis {
 }
 
 /// How a zeroth-order site makes its steps: each its own, since tensors are merged here.
-fn walk(job: &Job, worker: &WorkerName) -> Option<Walk> {
+fn walk(job: &Job, worker: &WorkerName, round: u32, past: &[Summary]) -> Option<Walk> {
     let steps = aggregator::steps(job, worker);
-    let log = Vec::new();
-    job.spec
-        .training
-        .is_zeroth_order()
-        .then_some(Walk { steps, log })
+    Some(Walk {
+        steps,
+        rate: own_rate(job, worker, round, past),
+        log: Vec::new(),
+    })
+    .filter(|_| job.spec.training.is_zeroth_order())
+}
+
+/// A site's rate, where sites have rates of their own.
+fn own_rate(job: &Job, worker: &WorkerName, round: u32, past: &[Summary]) -> Option<f64> {
+    let training = &job.spec.training;
+    let rate = training.learning_rate * aggregator::rate_factor(training, round, worker, past);
+    (training.mezo.rates != Rates::Fixed).then_some(rate)
 }
 
 /// An update as a file, as the aggregator would have it.

@@ -7,6 +7,7 @@ use aggregator::strategy::{self, Folded, Member, Round};
 use artifacts::tensors::TensorFile;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
+use domain::job::mezo::Rates;
 use domain::round::{Contribution, Update, UpdateMetrics};
 
 use super::job::Simulated;
@@ -85,6 +86,8 @@ pub struct Merged {
     pub has_moments: bool,
     /// Each update's share, in their order.
     pub weights: Vec<f64>,
+    /// How far each one's change lies from the mean of all, where the next rates go by it.
+    pub apart: Vec<Option<f64>>,
 }
 
 /// Merges a round.
@@ -124,9 +127,15 @@ pub fn merge(
         threads: strategy::round::all_threads(),
     };
     let folded = round.merge()?;
+    let apart = if spec.training.mezo.rates == Rates::ModelDifference {
+        strategy::apart::files(&round)?
+    } else {
+        Vec::new()
+    };
     Ok(Merged {
         folded,
         has_moments: round.has_state(),
         weights,
+        apart,
     })
 }
