@@ -379,3 +379,43 @@ fn zeroth_order_training_on_one_machine_is_the_same_for_any_number_of_threads() 
         );
     }
 }
+
+#[test]
+fn bench_says_whether_slopes_in_a_faster_arithmetic_mean_what_they_mean_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path());
+    let data = folder.path().join("data.jsonl");
+    records(&data);
+    let compare = |compute: &str, more: &[&str]| -> Value {
+        let mut words = vec!["bench", "zo-agreement", "--model", text(&model)];
+        words.extend(["--base", "f32", "--compute", compute, "--rank", "4"]);
+        words.extend(["--seq", "40", "--threads", "2", "--json"]);
+        words.extend(more);
+        serde_json::from_slice(&succeeded(&fedpipe(&words)).stdout).unwrap()
+    };
+    let figure = |said: &Value, name: &str| said[name].as_f64().unwrap();
+    for more in [&[][..], &["--data", text(&data)]] {
+        let same = compare("f32", more);
+        assert_eq!(same["passes"], true, "{same}");
+        assert_eq!(
+            (figure(&same, "signs"), figure(&same, "difference")),
+            (1.0, 0.0)
+        );
+        let coarse = compare("int8", more);
+        assert_eq!(coarse["pairs"], 64);
+        assert!(figure(&coarse, "difference") > 0.02, "{coarse}");
+        let passes = figure(&coarse, "signs") >= figure(&coarse, "least_signs")
+            && figure(&coarse, "difference") <= figure(&coarse, "most_difference");
+        assert_eq!(coarse["passes"], passes, "{coarse}");
+        assert_ne!(coarse["kernel"], coarse["exact_kernel"]);
+    }
+    let refused = fedpipe(&[
+        "bench",
+        "zo-agreement",
+        "--model",
+        text(&model),
+        "--perturbation",
+        "0",
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+}

@@ -4,17 +4,21 @@ use domain::adapter::{Projection, RankTable};
 use domain::job::spec::Training;
 use domain::zeroth::Steps;
 use engine::adapter::{Adapter, Factors};
+use engine::bench::{agreement, slopes};
 use engine::control::Control;
 use engine::data::{Batch, Row};
 use engine::evaluate::Evaluator;
 use engine::kernel::{Compute, Kernel};
 use engine::model::{Base, LoadOptions, Model};
-use engine::train::{Gate, Replay, ZerothTrainer};
+use engine::train::{Replay, ZerothTrainer};
 
 use crate::smollm2;
 use crate::support::{Tiny, batch, control, options, read, reference, tiny};
 
-/// μ = 1e-2.
+/// The default of a job.
+const MU: f64 = 1e-2;
+
+/// At [`MU`].
 fn how(seed: u64, rate: f64) -> Steps {
     Steps {
         rate,
@@ -120,25 +124,6 @@ fn the_loss_falls() {
     assert!(after < 0.98 * before, "{before} to {after}");
 }
 
-/// Slopes of as many seeds as the gate asks for, each on one of `batches`, at μ = 1e-2.
-fn slopes(model: &Model, adapter: &Adapter, batches: &[Batch]) -> Vec<f64> {
-    let slope = |(seed, rows): (u64, &Batch)| {
-        let mut trainer = ZerothTrainer::new(model, adapter, how(seed, 0.0), 0).unwrap();
-        trainer.slope(rows, &control()).unwrap().along
-    };
-    let pairs = (0..Gate::PAIRS as u64).zip(batches.iter().cycle());
-    pairs.map(slope).collect()
-}
-
-fn gate(exact: &[f64], fast: &[f64]) -> Gate {
-    let mut gate = Gate::default();
-    exact
-        .iter()
-        .zip(fast)
-        .for_each(|(exact, fast)| gate.add(*exact, *fast));
-    gate
-}
-
 fn with_kernel(path: &std::path::Path, base: Base, kernel: Kernel) -> Model {
     let options = LoadOptions {
         kernel,
@@ -154,12 +139,12 @@ fn a_slope_in_f32_is_the_same_in_every_kernel_and_rounding_is_seen() {
     let batches: Vec<Batch> = values.batches.iter().map(|rows| batch(rows)).collect();
     let run = |kernel: Kernel| {
         let model = with_kernel(&reference("tiny"), Base::F32, kernel);
-        slopes(&model, &start(&model), &batches)
+        slopes(&model, &start(&model), MU, &batches).unwrap()
     };
     let exact = run(Kernel::best(Compute::F32));
     let [mut f32s, mut bf16s, mut int8s] = [0f64; 3];
     for kernel in Kernel::available() {
-        let seen = gate(&exact, &run(kernel));
+        let seen = agreement(&exact, &run(kernel));
         let (signs, difference) = (100.0 * seen.signs(), 100.0 * seen.difference());
         println!("{kernel}: signs agree in {signs:.1} %, off by {difference:.2} %");
         let most = match kernel.compute() {
@@ -192,11 +177,11 @@ fn the_gate_of_faster_arithmetics_on_smollm2() {
             let model = with_kernel(&path, base, Kernel::best(compute));
             let ranks = RankTable::uniform(&Projection::ALL, 30, 16);
             let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 7).unwrap();
-            slopes(&model, &adapter, &batches)
+            slopes(&model, &adapter, MU, &batches).unwrap()
         };
         let exact = run(Compute::F32);
         for compute in [Compute::Bf16, Compute::Int8] {
-            let seen = gate(&exact, &run(compute));
+            let seen = agreement(&exact, &run(compute));
             println!(
                 "| `{base:?}` | `{compute}` | {:.1} % | {:.1} % | {} |",
                 100.0 * seen.signs(),

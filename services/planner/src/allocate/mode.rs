@@ -21,7 +21,16 @@ pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
 /// Whether a worker can train so in this job. Zeroth-order sites and others do not train together, so where
 /// the job leaves the optimizer open such modes are looked at and named, but not planned.
 pub(super) fn runs(mode: &Mode, spec: &Spec) -> bool {
-    mode.optimizer != Optimizer::Mezo || spec.training.is_zeroth_order()
+    let together = mode.optimizer != Optimizer::Mezo || spec.training.is_zeroth_order();
+    together && has_slope(mode)
+}
+
+/// Whether what a zeroth-order step finds in this mode's arithmetic means what it means in f32. Of the faster
+/// arithmetics none passed the gate on a model that was measured (`fedpipe bench zo-agreement`; docs/engine.md), so
+/// none is planned. Whatever a first-order step computes with has its own gate, the probe's losses.
+pub(super) fn has_slope(mode: &Mode) -> bool {
+    let exact = matches!(arithmetic(&mode.kernel), None | Some(Compute::F32));
+    exact || mode.optimizer != Optimizer::Mezo
 }
 
 /// The arithmetic in a kernel's name, such as `amx-bf16-2`.

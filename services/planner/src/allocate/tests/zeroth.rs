@@ -110,3 +110,42 @@ fn what_travels_is_what_the_round_is_planned_with() {
         "{fastest} {faster} {slow}"
     );
 }
+
+#[test]
+fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was() {
+    let spec = walking("shared", "scalars");
+    let named = |kernel: &str| {
+        let (name, mut profile) = tiny(8 * GIB);
+        for index in 0..profile.modes.len() {
+            profile.modes[index].mode.kernel = kernel.to_owned();
+            profile.measurement.modes[index].mode.kernel = kernel.to_owned();
+        }
+        (name, profile)
+    };
+    let exact = named("avx512-f32-2");
+    let good = plan(&spec, std::slice::from_ref(&exact), 1).expect("possible");
+    assert_eq!(of(&good, "a").kernel, "avx512-f32-2");
+    // Beside it a mode that computes in bf16 and was measured ten times as fast.
+    let (name, mut both) = exact;
+    let (_, fast) = named("amx-bf16-2");
+    for mut one in fast.modes {
+        one.cost.seconds_per_token /= 10.0;
+        both.modes.push(one);
+    }
+    both.measurement.modes.extend(fast.measurement.modes);
+    let chosen = plan(&spec, &[(name, both.clone())], 1).expect("possible");
+    assert_eq!(of(&chosen, "a").kernel, "avx512-f32-2");
+    plan(&spec, &[named("amx-bf16-2")], 1).expect_err("there is nothing else");
+    // A replayed plan that asks for it is found out.
+    let mut replayed = good;
+    for worker in replayed.workers.values_mut() {
+        worker.kernel = "amx-bf16-2".to_owned();
+    }
+    let profiles = BTreeMap::from([(both.worker.clone(), both)]);
+    let findings = lint(&replayed, &profiles, &spec).expect_err("it rounds");
+    let texts: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("rounds away")),
+        "{texts:?}"
+    );
+}
