@@ -23,7 +23,7 @@ pub fn slopes(
 ) -> Result<Vec<f64>, Error> {
     let control = Control::new();
     let pairs = (0..Gate::PAIRS as u64).zip(batches.iter().cycle());
-    let slope = |(seed, rows): (u64, &Batch)| {
+    let slope = |(seed, rows): (u64, &Batch)| -> Result<f64, Error> {
         let how = Steps {
             perturbation,
             rate: 0.0,

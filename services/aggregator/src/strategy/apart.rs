@@ -68,8 +68,8 @@ pub fn files(round: &Round) -> Result<Vec<Option<f64>>, Error> {
 pub fn scalars(members: &[(Share, Scalars)]) -> Vec<f64> {
     let moves = |(share, own): &(Share, Scalars)| -> Vec<f64> {
         let finite = |value: f32| if value.is_finite() { value } else { 0.0 };
-        let moves = own.values().iter();
-        moves
+        let found = own.values().iter();
+        found
             .map(|value| share.stretch * f64::from(finite(*value)))
             .collect()
     };
