@@ -16,5 +16,5 @@ pub use config::Config;
 pub use error::Error;
 pub use rounds::rates::factor as rate_factor;
 pub use rounds::report::peft_config;
-pub use rounds::walk::steps;
+pub use rounds::walk::{steps, together};
 pub use rounds::{ask, follow, tasks};

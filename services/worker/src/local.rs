@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contract::message::task::{Evaluate, Probe, Train};
-use domain::cause::Trouble;
 use domain::id::WorkerName;
 use domain::job::mezo::Wire;
 use domain::profile::{Measurement, Mode, Sample};
@@ -55,11 +54,16 @@ impl Workbench {
     }
 }
 
+/// Bytes of a message around its scalars, at most.
+const ENVELOPE_BYTES: u64 = 512;
+
 /// A trained round.
 #[derive(Debug)]
 pub struct Trained {
-    /// A safetensors file with PEFT's keys.
+    /// A safetensors file with PEFT's keys; where all sites walk along the same directions their scalars.
     pub update: Vec<u8>,
+    /// Bytes that would have been sent.
+    pub sent_bytes: u64,
     /// Its figures; nothing was transferred.
     pub metrics: UpdateMetrics,
 }
@@ -156,8 +160,8 @@ impl Local {
         })
     }
 
-    /// Trains one round from the merged adapter in this file. What a zeroth-order round leaves are tensors, too:
-    /// nothing travels.
+    /// Trains one round from the merged adapter in this file. A zeroth-order round along directions of the site's own
+    /// leaves tensors, which its scalars would lead to.
     ///
     /// # Errors
     /// What keeps the site from it.
@@ -177,13 +181,24 @@ impl Local {
             global: global.to_owned(),
             data,
         };
-        lesson.task.training.mezo.wire = Wire::Tensors;
+        if !task.training.shares_directions() {
+            lesson.task.training.mezo.wire = Wire::Tensors;
+        }
         let Taught { update, metrics } = lesson.train(&mut bench.bench, &self.running())?;
-        let Outcome::Tensors(update) = update else {
-            let detail = "a round of tensors left scalars".to_owned();
-            return Err(Failure::new(Trouble::Internal, detail));
+        let update = match update {
+            Outcome::Tensors(file) => file,
+            Outcome::Scalars(scalars, _) => scalars.to_bytes(),
         };
-        Ok(Trained { update, metrics })
+        let sent_bytes = if task.training.sends_scalars() {
+            4 * task.training.mezo.scalars(task.plan.local_steps) + ENVELOPE_BYTES
+        } else {
+            update.len() as u64
+        };
+        Ok(Trained {
+            update,
+            sent_bytes,
+            metrics,
+        })
     }
 
     /// Scores the merged adapter in this file.

@@ -219,7 +219,9 @@ impl<'a> Course<'a> {
             let both = (plan, &self.simulated.plan().global);
             let reference = global.reference();
             let past = self.recent.make_contiguous();
-            let walk = walk(&self.job, site.name(), number, past);
+            let training = &self.job.spec.training;
+            let factor = aggregator::rate_factor(training, number, site.name(), past);
+            let walk = walk(&self.job, site.name(), factor);
             let task = tasks::train(
                 &self.job,
                 site.name(),
@@ -231,10 +233,13 @@ impl<'a> Course<'a> {
             let trained = site.train(bench, &task, &global.path);
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
-            let update = keep(trained, update, site.name())?;
+            let update = keep(trained, update, site.name(), factor)?;
             merge::check(self.simulated, site.name(), &update.path)?;
             let link = sites::link(site, *round_trip);
-            let spent = link.spent(update.metrics.compute_seconds, global.bytes, update.bytes);
+            // Who walks along the same directions as all makes the merged adapter itself, once it has one.
+            let replays = training.shares_directions() && number > 1;
+            let down = if replays { update.bytes } else { global.bytes };
+            let spent = link.spent(update.metrics.compute_seconds, down, update.bytes);
             workers.push(SiteRound::new(site.name(), plan, &update, spent));
             delivered.push(update);
         }
@@ -284,11 +289,10 @@ impl<'a> Course<'a> {
         began_at: f64,
     ) -> anyhow::Result<()> {
         let mut workers = Vec::new();
-        let past = self.recent.make_contiguous();
         for (at, (update, weight)) in delivered.iter().zip(&merged.weights).enumerate() {
             let plan = self.simulated.worker(&update.worker)?;
             workers.push(WorkerRound {
-                rate: own_rate(&self.job, &update.worker, global.round, past),
+                rate: own_rate(&self.job, update.rate_factor),
                 difference: merged.apart.get(at).copied().flatten(),
                 ..worker_round(update, *weight, plan)
             });
@@ -440,32 +444,38 @@ fn at(seconds: f64) -> UnixMillis {
     UnixMillis((1000.0 * seconds) as u64)
 }
 
-/// How a zeroth-order site makes its steps: each its own, since tensors are merged here.
-fn walk(job: &Job, worker: &WorkerName, round: u32, past: &[Summary]) -> Option<Walk> {
+/// How a zeroth-order site makes its steps.
+fn walk(job: &Job, worker: &WorkerName, rate_factor: f64) -> Option<Walk> {
     let steps = aggregator::steps(job, worker);
     Some(Walk {
         steps,
-        rate: own_rate(job, worker, round, past),
+        rate: own_rate(job, rate_factor),
         log: Vec::new(),
     })
     .filter(|_| job.spec.training.is_zeroth_order())
 }
 
 /// A site's rate, where sites have rates of their own.
-fn own_rate(job: &Job, worker: &WorkerName, round: u32, past: &[Summary]) -> Option<f64> {
+fn own_rate(job: &Job, rate_factor: f64) -> Option<f64> {
     let training = &job.spec.training;
-    let rate = training.learning_rate * aggregator::rate_factor(training, round, worker, past);
+    let rate = rate_factor * training.learning_rate;
     (training.mezo.rates != Rates::Fixed).then_some(rate)
 }
 
 /// An update as a file, as the aggregator would have it.
-fn keep(trained: Trained, path: PathBuf, worker: &WorkerName) -> anyhow::Result<Delivered> {
+fn keep(
+    trained: Trained,
+    path: PathBuf,
+    worker: &WorkerName,
+    rate_factor: f64,
+) -> anyhow::Result<Delivered> {
     fs::write(&path, &trained.update).context("an update cannot be written")?;
     Ok(Delivered {
         worker: worker.clone(),
         sha256: archive::digest(&path)?,
-        bytes: trained.update.len() as u64,
+        bytes: trained.sent_bytes,
         metrics: trained.metrics,
         path,
+        rate_factor,
     })
 }

@@ -158,11 +158,6 @@ fn check(spec: &Spec) -> anyhow::Result<()> {
         anyhow::bail!("the job is refused: {}", said.join("; "));
     }
     ensure!(
-        !spec.training.sends_scalars(),
-        "what is played merges tensors: give training.mezo wire: tensors and seeds: per-worker, which \
-         ends in the adapter that scalars end in"
-    );
-    ensure!(
         spec.plan_from.is_none(),
         "plan_from: a simulation makes its own plan; fix adapter.rank and training.batch instead"
     );
