@@ -51,7 +51,8 @@ impl<'a> Source<'a> {
             } else {
                 &mut shown
             };
-            let batches = batches(self.spec, self.profile.measurement.records);
+            let (own, records) = (fitted.mode.optimizer, self.profile.measurement.records);
+            let batches = batches(self.spec, own, records);
             for batch in batches
                 .into_iter()
                 .filter(|batch| self.is_near(fitted, *batch))
