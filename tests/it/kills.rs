@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::failpoint::Failpoint;
 use serde_json::json;
 use testkit::wait;
-use tests::job::{job, scored, with};
+use tests::job::{job, scored, walking, with};
 use tests::points::Fate;
 use tests::replay::Replay;
 use tests::{Setup, bound, full, procs};
@@ -87,10 +87,27 @@ async fn every_fail_point_may_strike() {
         with(scored(&fleet.model()), "model", json!({"digest": digest}))
     })
     .await;
+    strike_all(&replay, points(Trains::FirstOrder)).await;
+}
+
+#[tokio::test]
+async fn every_fail_point_may_strike_a_zeroth_order_job() {
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
+        let digest = fleet.push_model().await;
+        let rounds = json!({"count": 2, "quorum": "all"});
+        let job = walking(&fleet.model(), &json!({}), 2, &rounds);
+        let job = with(job, "evaluation", json!({"choices": [" yes", " no"]}));
+        with(job, "model", json!({"digest": digest}))
+    })
+    .await;
+    strike_all(&replay, points(Trains::ZerothOrder)).await;
+}
+
+async fn strike_all(replay: &Replay, points: Vec<Failpoint>) {
     let mut failures = Vec::new();
-    let points = points().into_iter().filter(|point| chosen(point.name()));
+    let points = points.into_iter().filter(|point| chosen(point.name()));
     for point in in_turn(points.collect()) {
-        let ended = strike(&replay, point).await;
+        let ended = strike(replay, point).await;
         let held = ended.and_then(|took| bound::hold(point.name(), took, CASE));
         failures.extend(held.err().map(|error| format!("{}: {error}", point.name())));
     }
@@ -102,8 +119,35 @@ fn chosen(case: &str) -> bool {
     std::env::var("FEDPIPE_TEST_CASE").map_or(true, |text| case.contains(&text))
 }
 
-/// The points of this run: all, or one of each verb.
-fn points() -> Vec<Failpoint> {
+/// How the sites of a job train.
+#[derive(Clone, Copy, PartialEq)]
+enum Trains {
+    FirstOrder,
+    ZerothOrder,
+}
+
+impl Trains {
+    /// Places where only a job of the other kind comes by.
+    fn passes_by(self, point: Failpoint) -> bool {
+        let of_scalars = matches!(
+            point,
+            Failpoint::WorkerTrainBetweenPasses
+                | Failpoint::WorkerCatchUpAfterReplay
+                | Failpoint::AggregatorIngestAfterScalars
+        );
+        let of_tensors = matches!(
+            point,
+            Failpoint::WorkerTrainWhileUploading | Failpoint::AggregatorIngestAfterDownload
+        );
+        match self {
+            Self::FirstOrder => of_scalars,
+            Self::ZerothOrder => of_tensors,
+        }
+    }
+}
+
+/// The points of this run: all, or one of each verb, of which a zeroth-order job has its own.
+fn points(trains: Trains) -> Vec<Failpoint> {
     // No undisturbed job comes there: cases of their own do, in `retention`, `wedge`, `replan` and `rounds`.
     let by_hand = |point: &&Failpoint| {
         let name = point.name();
@@ -114,7 +158,20 @@ fn points() -> Vec<Failpoint> {
     };
     let all = Failpoint::ALL.iter().filter(|point| !by_hand(point));
     if full() {
-        return all.copied().collect();
+        return all
+            .copied()
+            .filter(|point| !trains.passes_by(*point))
+            .collect();
+    }
+    if trains == Trains::ZerothOrder {
+        return vec![
+            Failpoint::AggregatorOpenAfterFirstTask,
+            Failpoint::AggregatorIngestAfterScalars,
+            Failpoint::AggregatorFoldAfterMerge,
+            Failpoint::WorkerTrainBetweenPasses,
+            Failpoint::WorkerTrainAfterSeal,
+            Failpoint::WorkerCatchUpAfterReplay,
+        ];
     }
     vec![
         Failpoint::ApiSubmitAfterState,

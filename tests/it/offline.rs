@@ -295,3 +295,127 @@ fn bench_prints_one_json_object_with_every_figure() {
         assert!((fraction - said).abs() < 1e-9, "{figures}");
     }
 }
+
+/// Records that the tiny model can read.
+fn records(path: &Path) {
+    let line = |number: usize| {
+        let answer = if number.is_multiple_of(2) {
+            " yes"
+        } else {
+            " no"
+        };
+        json!({"prompt": format!("mail {number}: spam?"), "completion": answer}).to_string()
+    };
+    let lines: Vec<String> = (0..16).map(line).collect();
+    fs::write(path, lines.join("\n")).unwrap();
+}
+
+#[test]
+fn zeroth_order_training_on_one_machine_is_the_same_for_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    records(&path("data.jsonl"));
+    let train = |more: &[&str]| {
+        let (data, out) = (path("data.jsonl"), path("out"));
+        let mut words = vec!["train", "--model", text(&model), "--data", text(&data)];
+        words.extend([
+            "--out",
+            text(&out),
+            "--steps",
+            "40",
+            "--batch",
+            "8",
+            "--json",
+        ]);
+        words.extend(["--rank", "4", "--optimizer", "mezo"]);
+        words.extend(more);
+        fedpipe(&words)
+    };
+    let said =
+        |output: Output| -> Value { serde_json::from_slice(&succeeded(&output).stdout).unwrap() };
+    let two = [
+        "--perturbations",
+        "2",
+        "--clip",
+        "50",
+        "--learning-rate",
+        "1e-3",
+    ];
+    let one = said(train(&[&two[..], &["--threads", "1"]].concat()));
+    let other = said(train(&[&two[..], &["--threads", "2"]].concat()));
+    assert_eq!(one["sha256"], other["sha256"]);
+    assert_eq!(one["skipped_steps"], 0);
+    let signs = said(train(
+        &[&two[..], &["--distribution", "rademacher"]].concat(),
+    ));
+    assert_ne!(signs["sha256"], one["sha256"]);
+    let metrics = path("steps.jsonl");
+    succeeded(&train(&[
+        "--learning-rate",
+        "1e-3",
+        "--metrics",
+        text(&metrics),
+    ]));
+    let losses: Vec<f64> = steps(&metrics)
+        .iter()
+        .map(|step| step["loss"].as_f64().unwrap())
+        .collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&losses[..8]), mean(&losses[32..]));
+    assert!(last < first, "{first} to {last}");
+    for wrong in [
+        &["--checkpoint"][..],
+        &["--schedule", "linear"],
+        &["--weight-decay", "0.1"],
+        &["--perturbations", "0"],
+    ] {
+        let refused = train(wrong);
+        assert_eq!(refused.status.code(), Some(1), "{wrong:?}");
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            why.contains("mezo") || why.contains("--perturbations"),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn bench_says_whether_slopes_in_a_faster_arithmetic_mean_what_they_mean_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path());
+    let data = folder.path().join("data.jsonl");
+    records(&data);
+    let compare = |compute: &str, more: &[&str]| -> Value {
+        let mut words = vec!["bench", "zo-agreement", "--model", text(&model)];
+        words.extend(["--base", "f32", "--compute", compute, "--rank", "4"]);
+        words.extend(["--seq", "40", "--threads", "2", "--json"]);
+        words.extend(more);
+        serde_json::from_slice(&succeeded(&fedpipe(&words)).stdout).unwrap()
+    };
+    let figure = |said: &Value, name: &str| said[name].as_f64().unwrap();
+    for more in [&[][..], &["--data", text(&data)]] {
+        let same = compare("f32", more);
+        assert_eq!(same["passes"], true, "{same}");
+        assert_eq!(
+            (figure(&same, "signs"), figure(&same, "difference")),
+            (1.0, 0.0)
+        );
+        let coarse = compare("int8", more);
+        assert_eq!(coarse["pairs"], 64);
+        assert!(figure(&coarse, "difference") > 0.02, "{coarse}");
+        let passes = figure(&coarse, "signs") >= figure(&coarse, "least_signs")
+            && figure(&coarse, "difference") <= figure(&coarse, "most_difference");
+        assert_eq!(coarse["passes"], passes, "{coarse}");
+        assert_ne!(coarse["kernel"], coarse["exact_kernel"]);
+    }
+    let refused = fedpipe(&[
+        "bench",
+        "zo-agreement",
+        "--model",
+        text(&model),
+        "--perturbation",
+        "0",
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::command::{Ended, fedpipe};
-use tests::job::{job, scored, with};
+use tests::job::{job, scored, walking, with};
 use tests::{Fleet, Setup, archive};
 
 const END: Duration = Duration::from_secs(60);
@@ -106,6 +106,32 @@ async fn without_emulation_it_makes_the_running_services_adapter_byte_for_byte()
             assert_eq!(worker["worker"], real["worker"]);
             assert_eq!(worker["loss"], real["metrics"]["loss"]);
             assert_eq!(worker["tokens"], real["metrics"]["tokens"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_played_zeroth_order_job_ends_in_the_running_services_adapter_too() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let rounds = json!({"count": 3, "quorum": "all"});
+    for mezo in [
+        json!({"rates": "model-difference", "trim": 0.34}),
+        json!({"seeds": "per-worker", "rates": "round-loss"}),
+    ] {
+        let mut asked = walking(&fleet.model(), &mezo, 2, &rounds);
+        asked["evaluation"] = json!({"choices": [" yes", " no"]});
+        let id = fleet.api().submit(&asked).await;
+        let digest = fleet.api().succeeded(&id, END).await;
+        let folder = tempfile::tempdir().unwrap();
+        let job = folder.path().join("job.json");
+        fs::write(&job, asked.to_string()).unwrap();
+        let fleet_file = fleet.folder().join("fleet.toml");
+        let report = simulate(&fleet_file, &job, &[]).await.json();
+        assert_eq!(report["run"]["adapter"]["sha256"], digest, "{mezo}");
+        for round in report["run"]["rounds"].as_array().unwrap() {
+            for worker in round["workers"].as_array().unwrap() {
+                assert!(worker["update_bytes"].as_u64().unwrap() < 1024);
+            }
         }
     }
 }

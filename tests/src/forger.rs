@@ -45,6 +45,12 @@ impl Forger {
         stored.await.expect("the update is stored")
     }
 
+    /// Says whatever it likes.
+    pub async fn say<M: contract::Message>(&self, message: &M) {
+        let said = self.bus.publish(message, None).await;
+        said.expect("the report is stored");
+    }
+
     /// Reports an update of this round.
     pub async fn report(&self, job: &str, epoch: u64, round: u32, update: Update) {
         let updated = Updated {
@@ -69,6 +75,7 @@ pub fn update(adapter: ArtifactRef) -> Update {
         tokens: 100,
         loss: 1.0,
         steps: 2,
+        skipped_steps: 0,
         compute_seconds: 0.1,
         tokens_per_second: 1000.0,
         peak_memory_bytes: 1,

@@ -38,3 +38,18 @@ pub fn with(mut job: Value, field: &str, value: Value) -> Value {
     job[field] = value;
     job
 }
+
+/// A job of zeroth-order training alone: eight records a step, so that no scalar says anything of fewer.
+#[must_use]
+pub fn walking(model: &Path, mezo: &Value, steps: u32, rounds: &Value) -> Value {
+    let training = json!({
+        "optimizer": "mezo", "local_steps": steps, "batch": 8, "sequence_length": 64,
+        "learning_rate": 1e-3, "seed": 7, "mezo": mezo,
+    });
+    let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 4, "alpha": 8.0});
+    // Sites' records are of different length, so by tokens no two sites weigh the same.
+    let aggregation = json!({"strategy": "sum", "weights": "tokens"});
+    let asked = with(job(model), "training", training);
+    let asked = with(with(asked, "adapter", adapter), "aggregation", aggregation);
+    with(asked, "rounds", rounds.clone())
+}

@@ -8,9 +8,11 @@
 use std::io;
 
 mod read;
+mod rewrite;
 mod write;
 
 pub use read::{Layout, TensorFile};
+pub use rewrite::{digest, rewrite};
 pub use write::TensorWriter;
 
 use crate::Retry;

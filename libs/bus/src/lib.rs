@@ -18,7 +18,7 @@ mod topology;
 pub use connection::{Bus, Connect};
 pub use error::{Error, Retry};
 pub use feed::{Change, IncomingOrder};
-pub use publish::Said;
+pub use publish::{Said, wire_bytes};
 pub use request::IncomingAsk;
 pub use serve::{Delivery, Outcome, Serve};
 pub use store::{Revision, Store};

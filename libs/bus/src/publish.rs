@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use contract::envelope::{KIND_HEADER, SIZE_LIMIT, TRACE_HEADER, VERSION_HEADER};
 use contract::{Message, subject, topology};
@@ -88,6 +88,23 @@ impl Bus {
         stored.map_err(|error| Error::unavailable("register")(Box::new(error)))?;
         Ok(())
     }
+}
+
+/// Bytes of a message as [`Bus::publish`] sends it: subject, headers and payload.
+///
+/// # Errors
+/// If it is too large.
+pub fn wire_bytes<M: Message>(message: &M) -> Result<u64, Error> {
+    let (subject, mut headers) = (message.subject(), headers(message));
+    headers.insert(header::NATS_MESSAGE_ID, subject.as_str());
+    // The line that opens a block of headers, and the one that ends it.
+    let mut bytes = subject.len() + "NATS/1.0\r\n\r\n".len();
+    for (name, values) in headers.iter() {
+        let name: &str = name.as_ref();
+        let line = |value: &HeaderValue| name.len() + value.as_str().len() + ": \r\n".len();
+        bytes += values.iter().map(line).sum::<usize>();
+    }
+    Ok((bytes + payload(message)?.len()) as u64)
 }
 
 pub(crate) fn payload<M: Message>(message: &M) -> Result<Bytes, Error> {

@@ -26,6 +26,7 @@ pub fn kinds() -> Vec<(&'static str, u16)> {
         kind::<task::Evaluate>(),
         kind::<report::Probed>(),
         kind::<report::Updated>(),
+        kind::<report::Walked>(),
         kind::<report::Evaluated>(),
         kind::<report::Failed>(),
         kind::<Control>(),

@@ -214,6 +214,7 @@ pub(crate) mod tests {
             tokens,
             loss: 1.0,
             steps: 10,
+            skipped_steps: 0,
             compute_seconds: seconds,
             tokens_per_second: 1.0,
             peak_memory_bytes: peak * MIB,

@@ -19,3 +19,4 @@ pub mod plan;
 pub mod profile;
 pub mod round;
 pub mod time;
+pub mod zeroth;

@@ -15,6 +15,7 @@ use crate::energy::EnergyTable;
 use crate::id::{Epoch, WorkerName};
 use crate::plan::{PlanVersion, WorkerPlan};
 use crate::time::UnixMillis;
+use crate::zeroth::Scalars;
 
 /// An update counts at most so many rounds after its own; older ones are dropped. Updates are deleted
 /// as many rounds after their own.
@@ -40,13 +41,16 @@ pub struct UpdateMetrics {
     pub loss: f64,
     /// Optimizer steps.
     pub steps: u32,
+    /// Those of them whose loss was not finite, and which moved nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_steps: u32,
     /// Seconds of training, the speed limit of an emulated site included.
     pub compute_seconds: f64,
     /// Tokens a second while training.
     pub tokens_per_second: f64,
     /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
-    /// Bytes sent to object storage.
+    /// Bytes of the update as it was sent: to object storage, or of scalars the whole message.
     pub bytes_up: u64,
     /// Bytes fetched from object storage.
     pub bytes_down: u64,
@@ -55,6 +59,14 @@ pub struct UpdateMetrics {
     /// How strongly the loss pulled at each weight that was trained, by the smoothed gradient of the last steps.
     #[serde(default, skip_serializing_if = "EnergyTable::is_empty")]
     pub energies: EnergyTable,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl UpdateMetrics {
@@ -82,6 +94,11 @@ impl UpdateMetrics {
             return Some("steps");
         }
         let counts = [
+            (
+                "skipped steps",
+                u64::from(self.skipped_steps),
+                u64::from(self.steps),
+            ),
             ("records", self.records, records),
             (
                 "tokens",
@@ -194,6 +211,12 @@ pub struct WorkerRound {
     /// If it was trained in an earlier round: which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_in: Option<u32>,
+    /// The rate that it trained with, where sites have rates of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// How far its change lies from the mean of all, where the rates of the next round go by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f64>,
     /// Its update.
     pub update: ArtifactRef,
     /// Its figures.
@@ -210,6 +233,10 @@ pub struct Summary {
     /// Slices of each weight that every site applies and none trains; they stand behind the live ones.
     #[serde(default, skip_serializing_if = "RankTable::is_empty")]
     pub side: RankTable,
+    /// The mean of the sites' scalars, where all walk along the same directions: what made this round's
+    /// adapter of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scalars: Option<Scalars>,
     /// The moments of the server's optimizer after this round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<ArtifactRef>,
@@ -295,6 +322,7 @@ pub(crate) mod tests {
             tokens: 1,
             loss: 1.0,
             steps: 1,
+            skipped_steps: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,

@@ -1,17 +1,19 @@
-//! Standard normal numbers of a counter-based generator: the direction of a zeroth-order step, and the
-//! random matrices of a sketch.
+//! Numbers of a counter-based generator, standard normal ones or signs: the direction of a zeroth-order
+//! step, and the random matrices of a sketch. As version 1 of the generator ([`GENERATOR`]) makes them.
 //!
 //! Promises: value `i` of a tensor depends on its stream, the tensor and `i` alone, so any part can be
 //! made again at any time, on any machine and any number of threads, with the same bits. No library
 //! function whose last bit differs between systems is used.
 //!
 //! ChaCha12 gives the bits (rand_chacha), the Box–Muller transform makes them normal. The uniform
-//! number has 24 bits, so no value lies beyond ±5.77.
+//! number has 24 bits, so no value lies beyond ±5.77. A sign is one bit.
 #![expect(
     clippy::indexing_slicing,
     reason = "words and values of a group are arrays of fixed size"
 )]
 
+#[cfg(doc)]
+use domain::zeroth::GENERATOR;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -29,6 +31,7 @@ pub(crate) struct Normals {
     key: [u8; 32],
     /// Added to a tensor's number, which has 32 bits.
     first: u64,
+    signs: bool,
 }
 
 impl Normals {
@@ -37,6 +40,16 @@ impl Normals {
         Self {
             key: key("fedpipe zeroth-order direction", seed, step),
             first: u64::from(perturbation) << 32,
+            signs: false,
+        }
+    }
+
+    /// As [`Normals::direction`], of ones and minus ones.
+    pub(crate) fn signs(seed: u64, step: u64, perturbation: u32) -> Self {
+        Self {
+            key: key("fedpipe zeroth-order signs", seed, step),
+            first: u64::from(perturbation) << 32,
+            signs: true,
         }
     }
 
@@ -45,6 +58,7 @@ impl Normals {
         Self {
             key: key("fedpipe gradient sketch", seed, side),
             first: 0,
+            signs: false,
         }
     }
 
@@ -53,27 +67,55 @@ impl Normals {
         Self {
             key: key("fedpipe triplets", seed, 0),
             first: 0,
+            signs: false,
         }
     }
 
     /// `values += factor · z`, with the numbers `z` of `tensor`.
     pub(crate) fn add(&self, tensor: u32, values: &mut [f32], factor: f32) {
+        Self::add_all(&[(*self, factor)], tensor, values);
+    }
+
+    /// As [`Normals::add`] for one stream and factor after the other; a value is in memory once.
+    pub(crate) fn add_all(streams: &[(Self, f32)], tensor: u32, values: &mut [f32]) {
         let tasks = values.par_chunks_mut(CHUNK).enumerate();
         tasks.for_each(|(chunk, values)| {
-            let mut generator = ChaCha12Rng::from_seed(self.key);
-            generator.set_stream(self.first + u64::from(tensor));
-            generator.set_word_pos((chunk * CHUNK) as u128);
-            let mut bytes = [0; 4 * GROUP];
-            for values in values.chunks_mut(GROUP) {
-                generator.fill_bytes(&mut bytes);
-                pulp::Arch::new().dispatch(|| {
-                    let z = group(&bytes);
-                    for (value, z) in values.iter_mut().zip(z) {
-                        *value += factor * z;
-                    }
-                });
+            for (stream, factor) in streams {
+                stream.add_chunk(tensor, chunk, values, *factor);
             }
         });
+    }
+
+    fn add_chunk(&self, tensor: u32, chunk: usize, values: &mut [f32], factor: f32) {
+        let mut generator = ChaCha12Rng::from_seed(self.key);
+        generator.set_stream(self.first + u64::from(tensor));
+        let mut bytes = [0; 4 * GROUP];
+        if self.signs {
+            // A group of words has a bit for each of as many groups of values.
+            generator.set_word_pos((chunk * CHUNK / GROUP) as u128);
+            for values in values.chunks_mut(GROUP * GROUP) {
+                generator.fill_bytes(&mut bytes);
+                let (words, _) = bytes.as_chunks::<4>();
+                for (word, values) in words.iter().zip(values.chunks_mut(GROUP)) {
+                    let word = u32::from_le_bytes(*word);
+                    for (bit, value) in values.iter_mut().enumerate() {
+                        let negative = (word >> bit) & 1 == 0;
+                        *value += if negative { -factor } else { factor };
+                    }
+                }
+            }
+            return;
+        }
+        generator.set_word_pos((chunk * CHUNK) as u128);
+        for values in values.chunks_mut(GROUP) {
+            generator.fill_bytes(&mut bytes);
+            pulp::Arch::new().dispatch(|| {
+                let z = group(&bytes);
+                for (value, z) in values.iter_mut().zip(z) {
+                    *value += factor * z;
+                }
+            });
+        }
     }
 }
 
@@ -237,6 +279,58 @@ mod tests {
         }
     }
 
+    /// As [`GOLDEN`], of signs: whether each of the first 32 is positive, from the lowest bit on.
+    const GOLDEN_SIGNS: [(u64, u64, u32, u32, u32, &str); 2] = [
+        (
+            7,
+            0,
+            0,
+            3,
+            0x9ea7_0901,
+            "4349dedb1f3a95038d47c6bbee99bc84d5f664d9054990ee9244126e08a18994",
+        ),
+        (
+            7,
+            29,
+            1,
+            958,
+            0x6d87_313a,
+            "7295c515670a07f32cb3c36d67e9b03304b4664194a9cba5be373e16464fe3f0",
+        ),
+    ];
+
+    #[test]
+    fn the_signs_are_the_known_ones() {
+        for (seed, step, perturbation, tensor, first, digest) in GOLDEN_SIGNS {
+            let mut z = vec![0.0; 1_000_003];
+            Normals::signs(seed, step, perturbation).add(tensor, &mut z, 1.0);
+            assert!(z.iter().all(|z| z.abs() == 1.0));
+            let bits = z.iter().take(32).rev();
+            let bits = bits.fold(0, |bits, z| (bits << 1) | u32::from(*z > 0.0));
+            let bytes: Vec<u8> = z.iter().flat_map(|z| z.to_le_bytes()).collect();
+            assert_eq!(bits, first, "{bits:#x}");
+            assert_eq!(hex::encode(Sha256::digest(bytes)), digest);
+            let mean = z.iter().sum::<f32>() / z.len() as f32;
+            assert!(mean.abs() < 0.004, "{mean}");
+        }
+    }
+
+    #[test]
+    fn many_streams_at_once_are_one_after_the_other() {
+        let streams = [
+            (Normals::direction(1, 2, 0), 0.5),
+            (Normals::signs(1, 3, 0), -0.25),
+            (Normals::direction(1, 4, 1), 1e-3),
+        ];
+        let start: Vec<f32> = (0..2 * CHUNK + 77).map(|i| (i as f32).sin()).collect();
+        let (mut all, mut single) = (start.clone(), start);
+        Normals::add_all(&streams, 9, &mut all);
+        for (stream, factor) in streams {
+            stream.add(9, &mut single, factor);
+        }
+        assert_eq!(all, single);
+    }
+
     #[test]
     fn a_pair_is_what_box_and_muller_say() {
         let words = (0..200_000u32).map(|i| i.wrapping_mul(2_654_435_769));
@@ -254,6 +348,20 @@ mod tests {
                 close(x, radius * angle.cos()) && close(y, radius * angle.sin()),
                 "{a} {b}: {x} {y}"
             );
+        }
+    }
+
+    /// The same source, compiled for the narrowest instructions and for the widest that this machine has.
+    #[test]
+    fn no_vector_width_changes_a_bit() {
+        let wide = pulp::Arch::new();
+        for seed in 0..2000u64 {
+            let mut generator = ChaCha12Rng::from_seed(key("widths", seed, 0));
+            let mut bytes = [0; 4 * GROUP];
+            generator.fill_bytes(&mut bytes);
+            let narrow = group(&bytes);
+            let wide = wide.dispatch(|| group(&bytes));
+            assert_eq!(narrow.map(f32::to_bits), wide.map(f32::to_bits), "{seed}");
         }
     }
 

@@ -20,8 +20,10 @@ use domain::round::{Evaluated, Summary};
 
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
 use crate::rounds::late;
+use crate::rounds::rates::Recent;
 use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
+use crate::rounds::walk::Logs;
 use crate::{Config, Error};
 
 /// Runs until it is told to stop.
@@ -64,6 +66,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         spool: Spool::open(&config.work_dir.join("spool"), config.spool_bytes)?,
         transfer: Transfer::new(frame.token.clone()),
         standings: Standings::default(),
+        logs: Logs::default(),
+        recent: Recent::default(),
         reach,
         config: config.clone(),
     };
@@ -92,6 +96,8 @@ pub(crate) struct Aggregator {
     pub spool: Spool,
     pub transfer: Transfer,
     pub standings: Standings,
+    pub logs: Logs,
+    pub recent: Recent,
     pub reach: Arc<Reach>,
     pub config: Config,
 }

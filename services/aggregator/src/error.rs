@@ -67,6 +67,13 @@ pub enum Error {
         /// Which round.
         round: u32,
     },
+    /// The system refuses the threads of a replay.
+    #[error("cannot replay")]
+    Threads {
+        /// Why.
+        #[source]
+        source: engine::threads::Error,
+    },
     /// A value of ours has no JSON form.
     #[error("cannot write {what}")]
     Encode {
@@ -99,6 +106,7 @@ impl Error {
             | Self::Tensors(_)
             | Self::Unread(_)
             | Self::Unwritten { .. }
+            | Self::Threads { .. }
             | Self::Interrupted(_) => Retry::Later,
             Self::Merge { source, .. } if source.is_disk() => Retry::Later,
             Self::Start(_)

@@ -14,5 +14,7 @@ pub mod strategy;
 pub use app::run;
 pub use config::Config;
 pub use error::Error;
+pub use rounds::rates::factor as rate_factor;
 pub use rounds::report::peft_config;
+pub use rounds::walk::{steps, together};
 pub use rounds::{ask, follow, tasks};

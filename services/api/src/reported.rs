@@ -1,6 +1,6 @@
 //! What a job's sites answered in its present epoch, read from the report stream.
 
-use contract::message::report::{Evaluated, Failed, Probed, Updated};
+use contract::message::report::{Evaluated, Failed, Probed, Updated, Walked};
 use domain::id::WorkerName;
 use domain::job::{Job, Phase};
 use futures::{StreamExt, stream};
@@ -59,6 +59,10 @@ async fn answer(app: &App, job: &Job, worker: &WorkerName) -> Result<Option<Repo
     let done = match job.phase {
         Phase::Profiling { .. } => bus
             .report::<Probed>(worker, &job.id, job.epoch)
+            .await?
+            .is_some(),
+        Phase::Training { .. } if job.spec.training.sends_scalars() => bus
+            .report::<Walked>(worker, &job.id, job.epoch)
             .await?
             .is_some(),
         Phase::Training { .. } => bus

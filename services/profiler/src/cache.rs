@@ -49,6 +49,9 @@ struct Question {
     sequence_length: u32,
     batch: Choice<u16>,
     optimizer: Optimizer,
+    /// Passes of a zeroth-order step, and whether its round makes a file.
+    #[serde(default)]
+    zeroth_order: (u16, bool),
     /// Its rounds compute more than the probe's, and teach that.
     side_term: bool,
     order: Order,
@@ -75,6 +78,10 @@ impl Question {
             sequence_length: spec.training.sequence_length,
             batch: spec.training.batch,
             optimizer: spec.training.optimizer,
+            zeroth_order: (
+                spec.training.mezo.perturbations,
+                spec.training.shares_directions(),
+            ),
             side_term: spec.aggregation.strategy.has_side_term(),
             order: spec.training.order,
             base: spec.precision.base,

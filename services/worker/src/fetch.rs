@@ -9,7 +9,9 @@ use contract::message::task::ModelRef;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
+use domain::zeroth::Walk;
 
+use crate::catch_up;
 use crate::compute::ModelFiles;
 use crate::errand::Errand;
 use crate::failure::Failure;
@@ -47,16 +49,25 @@ pub async fn model(running: &Errand) -> Result<ModelFiles, Failure> {
     }
 }
 
-/// A merged adapter as a local file, and how many bytes were moved for it. The one of the last task
-/// is kept: scoring and the next round name the same.
+/// The merged adapter of a round as a local file, and how many bytes were moved for it. The one of the last
+/// task is kept: scoring and the next round name the same, and zeroth-order rounds are replayed from it.
 ///
 /// # Errors
 /// If storage does not give it.
-pub async fn adapter(running: &Errand, global: &ArtifactRef) -> Result<(PathBuf, u64), Failure> {
+pub async fn adapter(
+    running: &Errand,
+    global: &ArtifactRef,
+    walk: Option<(&Walk, u32)>,
+) -> Result<(PathBuf, u64), Failure> {
     let site = &running.site;
     let folder = site.config.state_dir.join("global");
+    let path = catch_up::file(&folder, &global.sha256);
+    if let Some((walk, round)) = walk
+        && !path.exists()
+    {
+        replay(running, &folder, global, walk, round).await?;
+    }
     let name = format!("{}.safetensors", global.sha256.hex());
-    let path = folder.join(&name);
     running
         .aside(move |_| {
             keep_only(&folder, &name).map_err(|error| Failure::of(Trouble::DiskFull, &error))
@@ -78,6 +89,35 @@ pub async fn adapter(running: &Errand, global: &ArtifactRef) -> Result<(PathBuf,
         &[("direction", "down")],
     );
     Ok((path, transfer.moved()))
+}
+
+/// Makes the adapter from an earlier one that is still here, if the log allows it and it is cheaper than
+/// fetching it.
+async fn replay(
+    running: &Errand,
+    folder: &Path,
+    global: &ArtifactRef,
+    walk: &Walk,
+    round: u32,
+) -> Result<(), Failure> {
+    let way = match catch_up::way(folder, walk, round) {
+        Ok(Some(way)) => way,
+        Ok(None) => return Ok(()),
+        Err(broken) => {
+            tracing::warn!(%broken, round, "the scalar log is not whole, the adapter is fetched");
+            return Ok(());
+        }
+    };
+    let limit = running.site.config.bandwidth();
+    let measured = running.site.download_bytes_per_second();
+    let rate = limit.map(|limit| limit.get() as f64).or(measured);
+    running.stage(Stage::Loading, 0);
+    let global = global.clone();
+    let made = running.compute(move |_, running| way.take(running, &global, rate));
+    if made.await? {
+        failpoint::hit(Failpoint::WorkerCatchUpAfterReplay);
+    }
+    Ok(())
 }
 
 /// Removes every file of the folder but those that begin with `name`.

@@ -39,6 +39,7 @@ mod stop;
 mod failure;
 mod trouble;
 
+mod catch_up;
 mod fetch;
 mod storage;
 
@@ -58,8 +59,7 @@ pub use config::{Config, Files, Policy};
 pub use error::Error;
 pub use failure::Failure;
 pub use hours::Hours;
-pub use local::{Local, Workbench};
+pub use local::{Local, Trained, Workbench};
 pub use probe::Link;
 pub use size::Size;
 pub use storage::Storage;
-pub use train::Trained;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use contract::message::task::{Evaluate, Probe, Train};
 use domain::id::WorkerName;
+use domain::job::mezo::Wire;
 use domain::profile::{Measurement, Mode, Sample};
-use domain::round::Score;
+use domain::round::{Score, UpdateMetrics};
 use engine::model::Cache;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ use crate::machine::Machine;
 use crate::probe::{self, Examination, Link};
 use crate::running::Running;
 use crate::stop::Stop;
-use crate::train::{self, Lesson, Trained};
+use crate::train::{self, Lesson, Outcome, Taught};
 use crate::{Config, Error};
 
 /// Where sites compute in turn: it holds one model at a time, as each of them would.
@@ -51,6 +52,20 @@ impl Workbench {
             _runtime: runtime,
         })
     }
+}
+
+/// Bytes of a message around its scalars, at most.
+const ENVELOPE_BYTES: u64 = 512;
+
+/// A trained round.
+#[derive(Debug)]
+pub struct Trained {
+    /// A safetensors file with PEFT's keys; where all sites walk along the same directions their scalars.
+    pub update: Vec<u8>,
+    /// Bytes that would have been sent.
+    pub sent_bytes: u64,
+    /// Its figures; nothing was transferred.
+    pub metrics: UpdateMetrics,
 }
 
 /// A site in this process.
@@ -145,7 +160,8 @@ impl Local {
         })
     }
 
-    /// Trains one round from the merged adapter in this file.
+    /// Trains one round from the merged adapter in this file. A zeroth-order round along directions of the site's own
+    /// leaves tensors, which its scalars would lead to.
     ///
     /// # Errors
     /// What keeps the site from it.
@@ -158,14 +174,31 @@ impl Local {
         let key = honour(&self.machine, &task.head.model, &task.plan)?;
         let data = self.machine.data.get(&task.head.dataset)?;
         train::admit(&self.machine, &task.plan, &data)?;
-        let lesson = Lesson {
+        let mut lesson = Lesson {
             task: task.clone(),
             key,
             files: self.model.clone(),
             global: global.to_owned(),
             data,
         };
-        lesson.train(&mut bench.bench, &self.running())
+        if !task.training.shares_directions() {
+            lesson.task.training.mezo.wire = Wire::Tensors;
+        }
+        let Taught { update, metrics } = lesson.train(&mut bench.bench, &self.running())?;
+        let update = match update {
+            Outcome::Tensors(file) => file,
+            Outcome::Scalars(scalars, _) => scalars.to_bytes(),
+        };
+        let sent_bytes = if task.training.sends_scalars() {
+            4 * task.training.mezo.scalars(task.plan.local_steps) + ENVELOPE_BYTES
+        } else {
+            update.len() as u64
+        };
+        Ok(Trained {
+            update,
+            sent_bytes,
+            metrics,
+        })
     }
 
     /// Scores the merged adapter in this file.

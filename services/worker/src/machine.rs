@@ -35,6 +35,8 @@ pub struct Machine {
     pub data: Data,
     /// How many times as fast as training a forward pass is, by the last probe of this process.
     pub forward_speedup: Mutex<Option<f64>>,
+    /// Bytes a second from object storage, by the last probe of this process.
+    pub download: Mutex<Option<f64>>,
 }
 
 impl Machine {
@@ -50,6 +52,7 @@ impl Machine {
             journal: Journal::at(&config.state_dir.join("running")),
             data: Data::new(config.datasets.clone()),
             forward_speedup: Mutex::default(),
+            download: Mutex::default(),
             config,
         }
     }
@@ -81,6 +84,17 @@ impl Machine {
             .forward_speedup
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(speedup);
+    }
+
+    /// How fast objects come from storage, if a probe of this process has measured it.
+    #[must_use]
+    pub fn download_bytes_per_second(&self) -> Option<f64> {
+        *self.download.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how fast objects come from storage.
+    pub fn set_download(&self, bytes_per_second: f64) {
+        *self.download.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes_per_second);
     }
 
     /// Where files of the task under way lie.

@@ -1,7 +1,7 @@
 //! Any report of a worker, as it is sealed on disk and said on the bus.
 
 use bus::{Bus, Said};
-use contract::message::report::{Evaluated, Failed, Head, Probed, Updated};
+use contract::message::report::{Evaluated, Failed, Head, Probed, Updated, Walked};
 use contract::{DecodeError, Message};
 
 /// Any report.
@@ -11,6 +11,8 @@ pub enum Report {
     Probed(Box<Probed>),
     /// Trained.
     Updated(Box<Updated>),
+    /// Trained, zeroth-order.
+    Walked(Box<Walked>),
     /// Scored.
     Evaluated(Box<Evaluated>),
     /// Not possible here.
@@ -24,6 +26,7 @@ impl Report {
         match self {
             Self::Probed(report) => &report.head,
             Self::Updated(report) => &report.head,
+            Self::Walked(report) => &report.head,
             Self::Evaluated(report) => &report.head,
             Self::Failed(report) => &report.head,
         }
@@ -35,6 +38,7 @@ impl Report {
         match self {
             Self::Probed(_) => Probed::KIND,
             Self::Updated(_) => Updated::KIND,
+            Self::Walked(_) => Walked::KIND,
             Self::Evaluated(_) => Evaluated::KIND,
             Self::Failed(_) => Failed::KIND,
         }
@@ -48,6 +52,7 @@ impl Report {
         match self {
             Self::Probed(report) => bus.publish(&**report, None).await,
             Self::Updated(report) => bus.publish(&**report, None).await,
+            Self::Walked(report) => bus.publish(&**report, None).await,
             Self::Evaluated(report) => bus.publish(&**report, None).await,
             Self::Failed(report) => bus.publish(&**report, None).await,
         }
@@ -61,6 +66,7 @@ impl Report {
         match self {
             Self::Probed(report) => written(&**report),
             Self::Updated(report) => written(&**report),
+            Self::Walked(report) => written(&**report),
             Self::Evaluated(report) => written(&**report),
             Self::Failed(report) => written(&**report),
         }
@@ -80,6 +86,7 @@ impl Report {
         match kind {
             Some(Probed::KIND) => read(kind, version, payload).map(Self::Probed),
             Some(Updated::KIND) => read(kind, version, payload).map(Self::Updated),
+            Some(Walked::KIND) => read(kind, version, payload).map(Self::Walked),
             Some(Evaluated::KIND) => read(kind, version, payload).map(Self::Evaluated),
             _ => read(kind, version, payload).map(Self::Failed),
         }

@@ -83,6 +83,8 @@ pub enum Failpoint {
     AggregatorOpenAfterPublish,
     /// Aggregator, ingest: after download.
     AggregatorIngestAfterDownload,
+    /// Aggregator, ingest: after scalars.
+    AggregatorIngestAfterScalars,
     /// Aggregator, close: after decision.
     AggregatorCloseAfterDecision,
     /// Aggregator, close: after publish.
@@ -133,10 +135,14 @@ pub enum Failpoint {
     WorkerModelAfterFetch,
     /// Worker, model: while loading.
     WorkerModelWhileLoading,
+    /// Worker, catch up: after replay.
+    WorkerCatchUpAfterReplay,
     /// Worker, train: after global.
     WorkerTrainAfterGlobal,
     /// Worker, train: after first step.
     WorkerTrainAfterFirstStep,
+    /// Worker, train: between passes.
+    WorkerTrainBetweenPasses,
     /// Worker, train: before upload.
     WorkerTrainBeforeUpload,
     /// Worker, train: while uploading.
@@ -191,6 +197,7 @@ impl Failpoint {
         Self::AggregatorOpenAfterTasks,
         Self::AggregatorOpenAfterPublish,
         Self::AggregatorIngestAfterDownload,
+        Self::AggregatorIngestAfterScalars,
         Self::AggregatorCloseAfterDecision,
         Self::AggregatorCloseAfterPublish,
         Self::AggregatorCloseAfterWithdraw,
@@ -216,8 +223,10 @@ impl Failpoint {
         Self::WorkerProbeAfterReport,
         Self::WorkerModelAfterFetch,
         Self::WorkerModelWhileLoading,
+        Self::WorkerCatchUpAfterReplay,
         Self::WorkerTrainAfterGlobal,
         Self::WorkerTrainAfterFirstStep,
+        Self::WorkerTrainBetweenPasses,
         Self::WorkerTrainBeforeUpload,
         Self::WorkerTrainWhileUploading,
         Self::WorkerTrainAfterUpload,
@@ -263,6 +272,7 @@ impl Failpoint {
             Self::AggregatorOpenAfterTasks => "aggregator.open.after_tasks",
             Self::AggregatorOpenAfterPublish => "aggregator.open.after_publish",
             Self::AggregatorIngestAfterDownload => "aggregator.ingest.after_download",
+            Self::AggregatorIngestAfterScalars => "aggregator.ingest.after_scalars",
             Self::AggregatorCloseAfterDecision => "aggregator.close.after_decision",
             Self::AggregatorCloseAfterPublish => "aggregator.close.after_publish",
             Self::AggregatorCloseAfterWithdraw => "aggregator.close.after_withdraw",
@@ -288,8 +298,10 @@ impl Failpoint {
             Self::WorkerProbeAfterReport => "worker.probe.after_report",
             Self::WorkerModelAfterFetch => "worker.model.after_fetch",
             Self::WorkerModelWhileLoading => "worker.model.while_loading",
+            Self::WorkerCatchUpAfterReplay => "worker.catch_up.after_replay",
             Self::WorkerTrainAfterGlobal => "worker.train.after_global",
             Self::WorkerTrainAfterFirstStep => "worker.train.after_first_step",
+            Self::WorkerTrainBetweenPasses => "worker.train.between_passes",
             Self::WorkerTrainBeforeUpload => "worker.train.before_upload",
             Self::WorkerTrainWhileUploading => "worker.train.while_uploading",
             Self::WorkerTrainAfterUpload => "worker.train.after_upload",

@@ -1,10 +1,12 @@
 //! What a worker answers. The first report of a worker, job, epoch and kind stands; later ones with
 //! the same identity are the same report.
 
+use domain::artifact::Digest;
 use domain::cause::Trouble;
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::profile::Measurement;
-use domain::round::{Score, Update};
+use domain::round::{Score, Update, UpdateMetrics};
+use domain::zeroth::Scalars;
 use serde::{Deserialize, Serialize};
 
 use crate::{Message, subject};
@@ -38,6 +40,27 @@ pub struct Updated {
     pub round: u32,
     /// The update.
     pub update: Update,
+}
+
+/// Trained zeroth-order; the scalars are the update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Walked {
+    /// By whom, for what.
+    pub head: Head,
+    /// The round.
+    pub round: u32,
+    /// The generator's version.
+    pub generator: u16,
+    /// The adapter that it started from.
+    pub start: Digest,
+    /// The adapter that it came to, as its file would have been; absent where all sites walk along the
+    /// same directions, and nobody makes each one's adapter again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Digest>,
+    /// What it found along each direction.
+    pub scalars: Scalars,
+    /// What the training amounted to; `bytes_up` is this message, its subject and its headers.
+    pub metrics: UpdateMetrics,
 }
 
 /// Scored.
@@ -88,6 +111,7 @@ macro_rules! report_message {
 report_message!(Probed, "probed", 1..=3);
 // 2: energies of the trained weights.
 report_message!(Updated, "updated", 1..=2);
+report_message!(Walked, "walked", 1..=1);
 // 2: bytes_down of the score.
 report_message!(Evaluated, "evaluated", 1..=2);
 report_message!(Failed, "failed", 1..=1);

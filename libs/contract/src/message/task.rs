@@ -8,6 +8,7 @@ use domain::job::Strategy;
 use domain::job::spec::{Base, Compute, Importance, Training};
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
+use domain::zeroth::Walk;
 use serde::{Deserialize, Serialize};
 
 use crate::{Message, subject};
@@ -93,6 +94,9 @@ pub struct Train {
     /// applied and not trained. Empty: all are live.
     #[serde(default)]
     pub live: RankTable,
+    /// How zeroth-order steps are made; absent where none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
     /// Where to put the update.
     pub prefix: String,
 }
@@ -114,6 +118,9 @@ pub struct Evaluate {
     pub choices: Vec<String>,
     /// The worker's plan: precision, threads, batch, sequence length.
     pub plan: WorkerPlan,
+    /// How the adapter can be made from an earlier one; absent where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
 }
 
 macro_rules! task_message {
@@ -137,9 +144,10 @@ macro_rules! task_message {
 
 // 2: compute. 3: importance.
 task_message!(Probe, "probe", 1..=3);
-// 2: strategy and live.
-task_message!(Train, "train", 1..=2);
-task_message!(Evaluate, "evaluate", 1..=1);
+// 2: strategy and live. 3: walk.
+task_message!(Train, "train", 1..=3);
+// 2: walk.
+task_message!(Evaluate, "evaluate", 1..=2);
 
 /// Any task, as a worker receives it.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use contract::message::job::{Event, JobEvent};
 use contract::message::report::{Evaluated, Probed, Updated};
-use contract::message::task::{Probe, Train};
+use contract::message::task::{Evaluate, Probe, Train};
 use contract::{DecodeError, Message};
 use domain::adapter::RankTable;
 use domain::energy::EnergyTable;
@@ -78,8 +78,19 @@ fn tasks_are_as_released() {
 fn reports_are_as_released() {
     check(&samples::probed(), "");
     check(&samples::updated(), "");
+    check(&samples::walked(), "");
     check(&samples::evaluated(), "");
     check(&samples::failed(), "");
+}
+
+/// A round of 30 steps is 120 bytes of scalars; what stands around them has its limit.
+#[test]
+fn scalars_travel_in_4_bytes_each_and_an_envelope_of_at_most_512() {
+    let walked = samples::walked();
+    let scalars = walked.scalars.values().len();
+    let bytes = contract::encode(&walked).unwrap().len();
+    assert_eq!(scalars, 30);
+    assert!(bytes <= 4 * scalars + 512, "{bytes}");
 }
 
 #[test]
@@ -129,6 +140,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
     let mut train = samples::train();
+    train.walk = None;
+    assert_eq!(read_old::<Train>(2), train);
     train.strategy = Strategy::Product;
     train.live = RankTable::default();
     assert_eq!(read_old::<Train>(1), train);
@@ -141,6 +154,9 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
             assert_eq!(read_variant::<JobEvent>(2, &variant), event);
         }
     }
+    let mut evaluate = samples::evaluate();
+    evaluate.walk = None;
+    assert_eq!(read_old::<Evaluate>(1), evaluate);
     for mut event in samples::events() {
         match &mut event.event {
             Event::Opened { asked, .. } => asked.clear(),

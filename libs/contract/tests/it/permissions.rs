@@ -76,6 +76,7 @@ fn who_says_what() -> Vec<(&'static str, String, Vec<Role>)> {
         said(&samples::evaluate(), &[Role::Aggregator]),
         said(&samples::probed(), &[own()]),
         said(&samples::updated(), &[own()]),
+        said(&samples::walked(), &[own()]),
         said(&samples::evaluated(), &[own()]),
         said(&samples::failed(), &[own()]),
         said(&order, &[Role::Api, Role::Aggregator]),

@@ -15,7 +15,7 @@ use domain::grant::{Access, Reason, Refusal, SignedUrl, Wanted};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::course::{Figure, Measure};
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Order as Records, Training};
-use domain::job::{Choice, Kept, Strategy};
+use domain::job::{Choice, Kept, Mezo, Strategy};
 use domain::plan::{Binding, Explanation, PlanVersion, Prediction, Rejected, WorkerPlan};
 use domain::profile::{
     self, GradientNoise, ImportanceMethod, Measurement, Mode, ModeMeasurement, Sample,
@@ -23,6 +23,11 @@ use domain::profile::{
 };
 use domain::round::{Score, Update, UpdateMetrics};
 use domain::time::UnixMillis;
+
+mod zeroth;
+
+use zeroth::walk;
+pub use zeroth::walked;
 
 pub fn worker() -> WorkerName {
     "site-a".parse().unwrap()
@@ -186,6 +191,7 @@ fn training() -> Training {
         proximal: 0.0,
         order: Records::Balanced,
         seed: 7,
+        mezo: Mezo::default(),
     }
 }
 
@@ -264,6 +270,7 @@ pub fn train() -> Train {
         training: training(),
         strategy: Strategy::Residual,
         live: RankTable::uniform(&[Projection::Q, Projection::Down], 2, 16),
+        walk: Some(walk()),
         prefix: "jobs/job_0123456789abcdef/updates/3/site-a".to_owned(),
     }
 }
@@ -277,6 +284,7 @@ pub fn evaluate() -> Evaluate {
         sample: Some(40),
         choices: vec![" yes".to_owned(), " no".to_owned()],
         plan: plan(),
+        walk: Some(walk()),
     }
 }
 
@@ -367,6 +375,7 @@ pub fn updated() -> Updated {
                 tokens: 4096,
                 loss: 0.75,
                 steps: 8,
+                skipped_steps: 0,
                 compute_seconds: 4.0,
                 tokens_per_second: 1024.0,
                 peak_memory_bytes: 250_000_000,

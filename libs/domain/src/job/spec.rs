@@ -6,6 +6,7 @@ use super::aggregation::Aggregation;
 use super::choice::Choice;
 use super::course::Measure;
 pub use super::importance::Importance;
+use super::mezo::{Mezo, Seeds, Wire};
 use super::planner::Planner;
 use super::rounds::Rounds;
 use crate::adapter::{Projection, RANK_LIMIT};
@@ -176,6 +177,29 @@ pub struct Training {
     pub order: Order,
     /// Seed of every random stream of the job.
     pub seed: u64,
+    /// How zeroth-order sites train.
+    #[serde(skip_serializing_if = "Mezo::is_default")]
+    pub mezo: Mezo,
+}
+
+impl Training {
+    /// Whether every site trains zeroth-order.
+    #[must_use]
+    pub fn is_zeroth_order(&self) -> bool {
+        self.optimizer == Optimizer::Mezo
+    }
+
+    /// Whether a site's update is its scalars, inside its report.
+    #[must_use]
+    pub fn sends_scalars(&self) -> bool {
+        self.is_zeroth_order() && self.mezo.wire == Wire::Scalars
+    }
+
+    /// Whether all sites walk along the same directions, and may replay rounds.
+    #[must_use]
+    pub fn shares_directions(&self) -> bool {
+        self.sends_scalars() && self.mezo.seeds == Seeds::Shared
+    }
 }
 
 #[expect(
@@ -199,6 +223,7 @@ impl Default for Training {
             proximal: 0.0,
             order: Order::Shuffle,
             seed: 0,
+            mezo: Mezo::default(),
         }
     }
 }
@@ -336,6 +361,7 @@ impl Spec {
         self.rounds
             .check(named, self.evaluation.is_some(), &mut refuse);
         self.aggregation.check(self, &mut refuse);
+        self.training.mezo.check(self, &mut refuse);
         if let Some(evaluation) = &self.evaluation {
             let long = evaluation
                 .choices
@@ -401,12 +427,6 @@ impl Spec {
 
     fn check_training(&self, refuse: &mut impl FnMut(&str, String)) {
         let training = &self.training;
-        if training.optimizer == Optimizer::Mezo {
-            refuse(
-                "training.optimizer",
-                "mezo is not available in this version; use adamw or auto".to_owned(),
-            );
-        }
         if !(1..=100_000).contains(&training.local_steps) {
             refuse("training.local_steps", "use 1 to 100000".to_owned());
         }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use domain::adapter::{RankTable, WeightName, WeightShape};
+use domain::artifact::Digest;
 use domain::job::aggregation::Trains;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest as _, Sha256};
 
 use super::{Adapter, Error, Factors};
 
@@ -41,6 +43,15 @@ impl Adapter {
         }
         let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize(views, Some(about)).map_err(Error::Tensors)
+    }
+
+    /// The digest of the file that [`Adapter::to_safetensors`] gives.
+    ///
+    /// # Errors
+    /// The file's header cannot be made.
+    pub fn file_digest(&self) -> Result<Digest, Error> {
+        let hash = Sha256::digest(self.to_safetensors()?);
+        Ok(Digest::from_bytes(&hash.into()))
     }
 
     /// Reads a safetensors file that must hold exactly the factors that `ranks` names, in `f32`,

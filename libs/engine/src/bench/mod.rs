@@ -2,6 +2,7 @@
 //!
 //! The clock is the caller's: the engine has none.
 
+mod agreement;
 mod flops;
 mod roofline;
 
@@ -9,6 +10,8 @@ use std::fs;
 use std::time::Duration;
 
 use domain::adapter::{Projection, RankTable};
+use domain::job::spec::Training;
+use domain::zeroth::Steps;
 
 use crate::adapter::{self, Adapter};
 use crate::compute;
@@ -16,8 +19,9 @@ use crate::control::Control;
 use crate::data::{Batch, Row};
 use crate::evaluate::Evaluator;
 use crate::model::Model;
-use crate::train::{self, Options, Trainer, ZerothOptions, ZerothTrainer};
+use crate::train::{self, Options, Trainer, ZerothTrainer};
 
+pub use agreement::{agreement, slopes};
 use flops::{Flops, Passes};
 pub use roofline::roofline;
 
@@ -104,11 +108,15 @@ pub fn zeroth_order(
     workload: &Workload<'_>,
     now: impl Fn() -> Duration,
 ) -> Result<Measured, Error> {
-    let options = ZerothOptions::default();
-    let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, options)?;
+    let how = Steps {
+        rate: 1e-5,
+        ..Steps::of(&Training::default(), 0)
+    };
+    let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, how, 0)?;
     let (batch, control) = (workload.rows(model), Control::new());
     measure(model, workload, Passes::TWO_FORWARDS, now, || {
-        Ok(trainer.step(&batch, 1e-5, &control)?.loss)
+        let walked = trainer.step(&batch, &control)?;
+        Ok(walked.loss.unwrap_or(f64::NAN))
     })
 }
 
@@ -160,12 +168,28 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 impl Workload<'_> {
-    fn adapter(&self, model: &Model) -> Result<Adapter, adapter::Error> {
+    /// A fresh adapter of this shape.
+    ///
+    /// # Errors
+    /// It does not fit the model.
+    pub fn adapter(&self, model: &Model) -> Result<Adapter, adapter::Error> {
         let ranks = RankTable::uniform(self.targets, model.config().layers as u16, self.rank);
         Adapter::initialize(&model.weights(), &ranks, 2.0, 0)
     }
 
+    /// So many batches of different tokens.
+    #[must_use]
+    pub fn batches(&self, model: &Model, count: usize) -> Vec<Batch> {
+        (0..count)
+            .map(|number| self.rows_from(model, number * self.batch))
+            .collect()
+    }
+
     fn rows(&self, model: &Model) -> Batch {
+        self.rows_from(model, 0)
+    }
+
+    fn rows_from(&self, model: &Model, first: usize) -> Batch {
         let vocabulary = model.config().vocabulary as u64;
         let row = |record: usize| {
             // Any fixed tokens do; a linear congruence spreads them over the vocabulary.
@@ -185,7 +209,7 @@ impl Workload<'_> {
             }
         };
         Batch {
-            rows: (0..self.batch).map(row).collect(),
+            rows: (first..first + self.batch).map(row).collect(),
         }
     }
 }

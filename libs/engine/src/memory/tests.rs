@@ -4,13 +4,16 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use domain::job::spec::Training;
+use domain::zeroth::Steps;
+
 use super::*;
 use crate::adapter::Adapter;
 use crate::control::Control;
 use crate::data::{Batch, Row};
 use crate::kernel::Compute;
 use crate::model::{LoadOptions, Model};
-use crate::train::{Options, Trainer, ZerothOptions, ZerothTrainer};
+use crate::train::{Options, Trainer, ZerothTrainer};
 
 fn tiny() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
@@ -52,9 +55,10 @@ fn held(model: &Model, demand: &Demand<'_>) -> usize {
     let adapter = Adapter::initialize(&model.weights(), demand.ranks, 2.0, 0).unwrap();
     let (batch, control) = (rows(demand.batch, demand.sequence), Control::new());
     if demand.optimizer == Optimizer::Mezo {
-        let mut trainer = ZerothTrainer::new(model, &adapter, ZerothOptions::default()).unwrap();
+        let how = Steps::of(&Training::default(), 0);
+        let mut trainer = ZerothTrainer::new(model, &adapter, how, 0).unwrap();
         for _ in 0..3 {
-            trainer.step(&batch, 1e-6, &control).unwrap();
+            trainer.step(&batch, &control).unwrap();
         }
         return trainer.workspace_bytes();
     }

@@ -4,21 +4,24 @@
 //! Promises: a step that fails or is cancelled leaves the adapter and the optimizer as they were;
 //! the same adapter, batches and rates give the same bytes for any number of threads.
 //!
-//! Does not: choose batches, keep a schedule (each step is told its rate), or touch the base.
+//! Does not: choose batches, keep a schedule (each step is told its rate; a zeroth-order round has one),
+//! or touch the base.
 
 mod adamw;
 mod energies;
 mod trainer;
 
 mod gate;
+mod replay;
 mod zeroth;
 
 use crate::{adapter, compute};
 
 pub(crate) use adamw::AdamW;
 pub use gate::Gate;
+pub use replay::Replay;
 pub use trainer::{Step, Trainer};
-pub use zeroth::{Slope, ZerothOptions, ZerothTrainer};
+pub use zeroth::{Slope, Walked, ZerothTrainer};
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]

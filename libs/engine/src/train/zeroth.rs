@@ -1,16 +1,21 @@
-//! Zeroth-order training: two forward passes and no backward.
+//! Zeroth-order training: forward passes and no backward.
 //!
-//! `g = (F(θ+μz) − F(θ−μz)) / 2μ`, then `θ ← θ − η·g·z`, with `z` standard normal (MeZO,
-//! arXiv 2305.17333; FedMeZO, arXiv 2402.05926).
+//! `g = (F(θ+μz) − F(θ−μz)) / 2μ` along each of P directions, then `θ ← θ − η/P·Σ g·z`, with `z` standard
+//! normal or signs (MeZO, arXiv 2305.17333; FedMeZO, arXiv 2402.05926).
 //!
-//! Promises: the adapter is not touched before both losses are known: a block's moved factors are
+//! Promises: the adapter is not touched before all losses of a step are known: a block's moved factors are
 //! formed in a buffer the size of that block's, just before the block is computed. So it needs no
 //! restoring, and a step that fails or is cancelled leaves it as it was, bit for bit. Nothing else
-//! of the adapter's size is held.
+//! of the adapter's size is held. What a step did to the adapter follows from its scalars, in 32 bits, alone:
+//! [`super::Replay`] does the same again.
 //!
-//! Does not: average several directions, clip `g`, or adapt the rate.
+//! Does not: adapt the rate, or choose μ.
 
-use super::{Error, Step};
+use domain::adapter::WeightName;
+use domain::zeroth::{Scalars, Steps};
+
+use super::Error;
+use super::replay::{Directions, Factor, factor, tensor};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Packed, Workspace};
 use crate::control::Control;
@@ -18,25 +23,6 @@ use crate::data::Batch;
 use crate::model::Model;
 use crate::normal::Normals;
 use crate::ops::lora_linear::Factors;
-
-/// How to train without gradients.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ZerothOptions {
-    /// μ: how far the adapter is moved along `z`.
-    pub perturbation: f32,
-    /// With the number of the step, the seed of `z`.
-    pub seed: u64,
-}
-
-impl Default for ZerothOptions {
-    /// MeZO's own advice for LoRA, μ = 1e-2.
-    fn default() -> Self {
-        Self {
-            perturbation: 1e-2,
-            seed: 0,
-        }
-    }
-}
 
 /// What two passes tell of the loss along a direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,24 +37,45 @@ pub struct Slope {
     pub labelled_tokens: usize,
 }
 
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Walked {
+    /// Mean of its losses, in nats; absent if one was not finite, and the step moved nothing.
+    pub loss: Option<f64>,
+    /// Tokens that went through the model, counted once.
+    pub tokens: usize,
+    /// Tokens that were to be predicted.
+    pub labelled_tokens: usize,
+    /// Root of the mean square of its scalars; 0 if it moved nothing.
+    pub slope: f64,
+}
+
 /// Trains one adapter on a model by differences of its loss.
 #[derive(Debug)]
 pub struct ZerothTrainer<'m> {
     model: &'m Model,
-    options: ZerothOptions,
+    how: Steps,
     changes: Changes,
     /// One block's moved factors.
     moved: Changes,
     workspace: Workspace,
-    steps: u64,
+    /// The number of the next step.
+    next: u64,
+    scalars: Vec<f32>,
+    between: fn(),
 }
 
 impl<'m> ZerothTrainer<'m> {
-    /// A trainer that has done no step.
+    /// A trainer whose first step has this number.
     ///
     /// # Errors
     /// The adapter is empty or does not fit the model.
-    pub fn new(model: &'m Model, adapter: &Adapter, options: ZerothOptions) -> Result<Self, Error> {
+    pub fn new(
+        model: &'m Model,
+        adapter: &Adapter,
+        how: Steps,
+        first_step: u64,
+    ) -> Result<Self, Error> {
         let changes = Changes::new(model, adapter)?;
         if changes.lowest().is_none() {
             return Err(Error::NothingToTrain);
@@ -79,69 +86,89 @@ impl<'m> ZerothTrainer<'m> {
         };
         Ok(Self {
             model,
-            options,
+            how,
             changes,
             moved,
             workspace: Workspace::default(),
-            steps: 0,
+            next: first_step,
+            scalars: Vec::new(),
+            between: || {},
         })
     }
 
-    /// Steps done so far.
+    /// Calls `between` after the first of the two passes along each direction, for tests that end the process
+    /// there.
     #[must_use]
-    pub const fn steps(&self) -> u64 {
-        self.steps
+    pub fn with_between(self, between: fn()) -> Self {
+        Self { between, ..self }
     }
 
-    /// One step at `rate` on the mean loss of the batch's labelled tokens. The loss it tells is the
-    /// mean of the two; the norm is that of the estimated gradient along `z`, `|g|`.
-    ///
-    /// # Errors
-    /// As [`ZerothTrainer::slope`]. The adapter is then as before.
-    pub fn step(&mut self, batch: &Batch, rate: f32, control: &Control) -> Result<Step, Error> {
-        let slope = self.slope(batch, control)?;
-        let factor = (-f64::from(rate) * slope.along) as f32;
-        self.update(self.direction(), factor);
-        self.steps += 1;
-        Ok(Step {
-            loss: slope.loss,
-            tokens: slope.tokens,
-            labelled_tokens: slope.labelled_tokens,
-            gradient_norm: slope.along.abs(),
-        })
+    /// The scalars of all steps so far, as they were walked by.
+    #[must_use]
+    pub fn scalars(&self) -> Scalars {
+        Scalars::new(self.scalars.clone())
     }
 
-    /// What a step would find now: the slope of the batch's mean loss along the step's `z`. Moves nothing.
+    /// One step on the mean loss of the batch's labelled tokens. One whose loss is not finite along some
+    /// direction moves nothing, and its scalars are marked so.
     ///
     /// # Errors
-    /// The control was cancelled, the batch does not fit the model, nothing is labelled, or a loss is not
-    /// finite.
-    pub fn slope(&mut self, batch: &Batch, control: &Control) -> Result<Slope, Error> {
-        let packed = Packed::new(batch, self.model.config())?;
-        if packed.targets.is_empty() {
-            return Err(Error::NothingLabelled);
+    /// The control was cancelled, the batch does not fit the model, or nothing is labelled. The adapter is
+    /// then as before, and the step was not done.
+    pub fn step(&mut self, batch: &Batch, control: &Control) -> Result<Walked, Error> {
+        let packed = self.packed(batch)?;
+        let (mut found, mut losses) = (Vec::new(), 0.0);
+        for number in 0..self.how.perturbations {
+            let slope = self.along(&packed, number, control)?;
+            let along = self.clipped(slope.along);
+            losses += slope.loss;
+            if !(slope.loss.is_finite() && along.is_finite()) {
+                break;
+            }
+            found.push(along);
         }
-        let (direction, shift) = (self.direction(), self.options.perturbation);
-        let plus = self.loss(&packed, direction, shift, control)?;
-        let minus = self.loss(&packed, direction, -shift, control)?;
-        if !(plus.is_finite() && minus.is_finite()) {
-            return Err(Error::NotFinite {
-                what: "loss",
-                step: self.steps,
-                records: batch.rows.iter().map(|row| row.record).collect(),
-            });
+        let perturbations = usize::from(self.how.perturbations);
+        let moves = found.len() == perturbations;
+        if moves {
+            for (number, scalar) in (0..).zip(&found) {
+                self.update(self.direction(number), factor(&self.how, *scalar));
+            }
+        } else {
+            found = vec![Scalars::SKIPPED; perturbations];
         }
-        Ok(Slope {
-            along: (plus - minus) / (2.0 * f64::from(shift)),
-            loss: f64::midpoint(plus, minus),
+        self.next += 1;
+        let mean = |sum: f64| sum / perturbations.max(1) as f64;
+        let squares = found.iter().map(|scalar| f64::from(*scalar).powi(2));
+        let walked = Walked {
+            loss: moves.then(|| mean(losses)),
             tokens: packed.tokens.len(),
             labelled_tokens: packed.targets.len(),
-        })
+            slope: if moves {
+                mean(squares.sum()).sqrt()
+            } else {
+                0.0
+            },
+        };
+        self.scalars.extend(found);
+        Ok(walked)
     }
 
-    /// `z` of the next step.
-    fn direction(&self) -> Normals {
-        Normals::direction(self.options.seed, self.steps, 0)
+    /// What a step would find now: the slope of the batch's mean loss along the step's first `z`. Moves
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`ZerothTrainer::step`], and if a loss is not finite.
+    pub fn slope(&mut self, batch: &Batch, control: &Control) -> Result<Slope, Error> {
+        let packed = self.packed(batch)?;
+        let slope = self.along(&packed, 0, control)?;
+        if slope.loss.is_finite() {
+            return Ok(slope);
+        }
+        Err(Error::NotFinite {
+            what: "loss",
+            step: self.next,
+            records: batch.rows.iter().map(|row| row.record).collect(),
+        })
     }
 
     /// The adapter as trained so far.
@@ -156,6 +183,43 @@ impl<'m> ZerothTrainer<'m> {
     #[cfg(test)]
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.workspace.capacity()
+    }
+
+    fn packed(&self, batch: &Batch) -> Result<Packed, Error> {
+        let packed = Packed::new(batch, self.model.config())?;
+        if packed.targets.is_empty() {
+            return Err(Error::NothingLabelled);
+        }
+        Ok(packed)
+    }
+
+    /// `z` number `number` of the next step.
+    fn direction(&self, number: u32) -> Normals {
+        Directions::of(&self.how).stream(self.next, number)
+    }
+
+    /// As it travels: in 32 bits, within the job's limit.
+    fn clipped(&self, along: f64) -> f32 {
+        let (along, clip) = (along as f32, self.how.clip as f32);
+        if clip > 0.0 && !along.is_nan() {
+            along.clamp(-clip, clip)
+        } else {
+            along
+        }
+    }
+
+    /// The slope along `z` number `number`, finite or not.
+    fn along(&mut self, packed: &Packed, number: u16, control: &Control) -> Result<Slope, Error> {
+        let (direction, shift) = (self.direction(number.into()), self.how.perturbation as f32);
+        let plus = self.loss(packed, direction, shift, control)?;
+        (self.between)();
+        let minus = self.loss(packed, direction, -shift, control)?;
+        Ok(Slope {
+            along: (plus - minus) / (2.0 * f64::from(shift)),
+            loss: f64::midpoint(plus, minus),
+            tokens: packed.tokens.len(),
+            labelled_tokens: packed.targets.len(),
+        })
     }
 
     /// The mean loss at `θ + shift·z`.
@@ -236,132 +300,15 @@ fn add(model: &Model, block: usize, stacks: &mut [Factors; 4], direction: Normal
         for part in parts {
             let place = stack.parts.iter().find(|place| place.first == part.column);
             let Some(place) = place else { continue };
-            // The weight's own number: which others are adapted does not change its direction.
-            let tensor = 2 * (16 * block as u32 + place.projection as u32);
+            // Invariant: a model has fewer than 2^16 blocks.
+            let name = WeightName::new(block as u16, place.projection);
             let (rows, others) = rest.split_at_mut(part.rank * inputs);
             rest = others;
-            direction.add(tensor, rows, factor);
-            direction.add(tensor + 1, &mut part.b, factor);
+            direction.add(tensor(name, Factor::A), rows, factor);
+            direction.add(tensor(name, Factor::B), &mut part.b, factor);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
-    use std::path::Path;
-
-    use super::*;
-    use crate::adapter::Factors as WeightFactors;
-    use crate::data::Row;
-    use crate::evaluate::Evaluator;
-    use crate::model::{Base, LoadOptions};
-    use crate::ops::check::dot;
-    use crate::train::{Options, Trainer};
-
-    fn tiny() -> Model {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
-        let threads = NonZeroUsize::new(2).unwrap();
-        let options = LoadOptions {
-            base: Base::F32,
-            threads,
-            ..LoadOptions::default()
-        };
-        Model::load(&path, &options).unwrap()
-    }
-
-    fn uneven(model: &Model) -> Adapter {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny-uneven");
-        Adapter::load(&path, &model.weights()).unwrap()
-    }
-
-    /// `adapter + factor·z`, weight by weight by name.
-    fn along(adapter: &Adapter, direction: Normals, factor: f32) -> Adapter {
-        let moved = adapter.factors().map(|own| {
-            let shape = own.shape();
-            let tensor = 2 * (16 * u32::from(shape.name.layer()) + shape.name.projection() as u32);
-            let (mut a, mut b) = (own.a().to_vec(), own.b().to_vec());
-            direction.add(tensor, &mut a, factor);
-            direction.add(tensor + 1, &mut b, factor);
-            WeightFactors::new(shape, own.rank(), a, b).unwrap()
-        });
-        Adapter::new(adapter.scale(), moved).unwrap()
-    }
-
-    fn rows() -> Batch {
-        Batch {
-            rows: vec![Row {
-                tokens: (0..20).map(|i| (i * 7) % 63).collect(),
-                labelled: vec![true; 20],
-                record: 0,
-            }],
-        }
-    }
-
-    /// `Σ gradient · z` over the whole adapter.
-    fn along_gradient(gradient: &Adapter, direction: Normals) -> f64 {
-        let zero = gradient.factors().map(|own| {
-            let (a, b) = (vec![0.0; own.a().len()], vec![0.0; own.b().len()]);
-            WeightFactors::new(own.shape(), own.rank(), a, b).unwrap()
-        });
-        let z = along(&Adapter::new(1.0, zero).unwrap(), direction, 1.0);
-        let pairs = gradient.factors().zip(z.factors());
-        pairs
-            .map(|(g, z)| dot(g.a(), z.a()) + dot(g.b(), z.b()))
-            .sum()
-    }
-
-    /// What is left is of the order of μ², and what f32 rounds off the two losses.
-    #[test]
-    fn the_slope_is_that_of_the_loss_along_z_in_sign_and_size() {
-        let (model, rows, control) = (tiny(), rows(), Control::new());
-        let start = uneven(&model);
-        let mut first_order = Trainer::new(&model, &start, Options::default()).unwrap();
-        let gradient = first_order.gradient_of(&rows).unwrap();
-        let mut signs = [0, 0];
-        for seed in 0..12 {
-            let options = ZerothOptions {
-                perturbation: 1e-3,
-                seed,
-            };
-            let mut trainer = ZerothTrainer::new(&model, &start, options).unwrap();
-            let got = trainer.slope(&rows, &control).unwrap().along;
-            let want = along_gradient(&gradient, Normals::direction(seed, 0, 0));
-            assert!(
-                (got - want).abs() < 0.02 * want.abs() + 0.002,
-                "seed {seed}: {got}, gradient along z {want}"
-            );
-            signs[usize::from(got > 0.0)] += 1;
-            assert_eq!(trainer.adapter().unwrap(), start, "nothing moved");
-        }
-        assert!(signs.iter().all(|count| *count > 1), "{signs:?}");
-    }
-
-    #[test]
-    fn a_step_is_the_formula_with_whole_moved_adapters() {
-        let (model, rows) = (tiny(), rows());
-        let options = ZerothOptions {
-            perturbation: 1e-2,
-            seed: 5,
-        };
-        let mut want = uneven(&model);
-        let mut trainer = ZerothTrainer::new(&model, &want, options).unwrap();
-        for step in 0..3 {
-            let direction = Normals::direction(options.seed, step, 0);
-            let loss = |factor: f32| {
-                let moved = along(&want, direction, factor);
-                let mut evaluator = Evaluator::new(&model, Some(&moved)).unwrap();
-                let loss = evaluator.loss(&rows, &Control::new()).unwrap();
-                loss.mean().unwrap()
-            };
-            let (plus, minus) = (loss(options.perturbation), loss(-options.perturbation));
-            let slope = (plus - minus) / (2.0 * f64::from(options.perturbation));
-            let rate = 1e-3f32;
-            let got = trainer.step(&rows, rate, &Control::new()).unwrap();
-            assert_eq!(got.loss, f64::midpoint(plus, minus));
-            assert_eq!(got.gradient_norm, slope.abs());
-            want = along(&want, direction, (-f64::from(rate) * slope) as f32);
-            assert_eq!(trainer.adapter().unwrap(), want);
-        }
-    }
-}
+mod tests;

@@ -1,34 +1,56 @@
 //! Zeroth-order steps move the adapter as the formula says, and not at all when they fail.
 
 use domain::adapter::{Projection, RankTable};
-use engine::adapter::Adapter;
+use domain::job::spec::Training;
+use domain::zeroth::Steps;
+use engine::adapter::{Adapter, Factors};
+use engine::bench::{agreement, slopes};
 use engine::control::Control;
 use engine::data::{Batch, Row};
 use engine::evaluate::Evaluator;
 use engine::kernel::{Compute, Kernel};
 use engine::model::{Base, LoadOptions, Model};
-use engine::train::{Error, Gate, ZerothOptions, ZerothTrainer};
+use engine::train::{Replay, ZerothTrainer};
 
 use crate::smollm2;
 use crate::support::{Tiny, batch, control, options, read, reference, tiny};
 
-const OPTIONS: ZerothOptions = ZerothOptions {
-    perturbation: 1e-2,
-    seed: 7,
-};
+/// The default of a job.
+const MU: f64 = 1e-2;
+
+/// At [`MU`].
+fn how(seed: u64, rate: f64) -> Steps {
+    Steps {
+        rate,
+        ..Steps::of(&Training::default(), seed)
+    }
+}
 
 fn start(model: &Model) -> Adapter {
     Adapter::load(&reference("tiny-uneven"), &model.weights()).unwrap()
+}
+
+/// The file of an adapter after steps done again, tensor by tensor.
+fn replayed(start: &Adapter, replay: &Replay) -> Vec<u8> {
+    let moved = start.factors().map(|own| {
+        let shape = own.shape();
+        let (mut a, mut b) = (own.a().to_vec(), own.b().to_vec());
+        assert!(replay.apply(&shape.name.peft_a(), &mut a));
+        assert!(replay.apply(&shape.name.peft_b(), &mut b));
+        Factors::new(shape, own.rank(), a, b).unwrap()
+    });
+    let moved = Adapter::new(start.scale(), moved).unwrap();
+    moved.to_safetensors().unwrap()
 }
 
 #[test]
 fn at_rate_0_the_adapter_keeps_its_bits() {
     let (model, values): (_, Tiny) = (tiny(), read("tiny.json"));
     let start = start(&model);
-    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    let mut trainer = ZerothTrainer::new(&model, &start, how(7, 0.0), 0).unwrap();
     for rows in &values.batches {
-        let step = trainer.step(&batch(rows), 0.0, &control()).unwrap();
-        assert!(step.gradient_norm > 0.0);
+        let step = trainer.step(&batch(rows), &control()).unwrap();
+        assert!(step.slope > 0.0);
     }
     assert_eq!(
         trainer.adapter().unwrap().to_safetensors().unwrap(),
@@ -37,35 +59,16 @@ fn at_rate_0_the_adapter_keeps_its_bits() {
 }
 
 #[test]
-fn a_step_that_is_cancelled_or_not_finite_leaves_the_adapter_as_it_was() {
+fn a_step_that_is_cancelled_leaves_the_adapter_and_the_scalars_as_they_were() {
     let (model, values): (_, Tiny) = (tiny(), read("tiny.json"));
     let start = start(&model);
     let rows = batch(&values.batches[0]);
-    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    let mut trainer = ZerothTrainer::new(&model, &start, how(7, 1.0), 0).unwrap();
     let stopped = Control::new();
     stopped.cancel();
-    trainer.step(&rows, 1.0, &stopped).unwrap_err();
-    let far = ZerothOptions {
-        perturbation: f32::MAX,
-        ..OPTIONS
-    };
-    let mut beyond = ZerothTrainer::new(&model, &start, far).unwrap();
-    let error = beyond.step(&rows, 1.0, &control()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::NotFinite {
-                what: "loss",
-                step: 0,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    for trainer in [trainer, beyond] {
-        assert_eq!(trainer.adapter().unwrap(), start);
-        assert_eq!(trainer.steps(), 0);
-    }
+    trainer.step(&rows, &stopped).unwrap_err();
+    assert_eq!(trainer.adapter().unwrap(), start);
+    assert!(trainer.scalars().values().is_empty());
 }
 
 #[test]
@@ -75,12 +78,16 @@ fn the_same_seed_gives_the_same_bytes_for_any_number_of_threads_and_precision_of
         let model = Model::load(&reference("tiny.gguf"), &options(base, threads)).unwrap();
         let ranks = RankTable::uniform(&Projection::ALL, 2, 3);
         let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 7).unwrap();
-        let settings = ZerothOptions { seed, ..OPTIONS };
-        let mut trainer = ZerothTrainer::new(&model, &adapter, settings).unwrap();
+        let how = how(seed, 1e-3);
+        let mut trainer = ZerothTrainer::new(&model, &adapter, how, 3).unwrap();
         for rows in &values.batches {
-            trainer.step(&batch(rows), 1e-3, &control()).unwrap();
+            trainer.step(&batch(rows), &control()).unwrap();
         }
-        trainer.adapter().unwrap().to_safetensors().unwrap()
+        let trained = trainer.adapter().unwrap().to_safetensors().unwrap();
+        // Whoever has the start and the scalars has the file.
+        let replay = Replay::new().then(&how, 3, &trainer.scalars());
+        assert!(replayed(&adapter, &replay) == trained);
+        trained
     };
     let want = trained(2, Base::F32, 7);
     for (threads, base) in [(1, Base::F32), (3, Base::F32), (2, Base::Source)] {
@@ -105,9 +112,9 @@ fn the_loss_falls() {
         rows: (0..4).map(row).collect(),
     };
     let start = start(&model);
-    let mut trainer = ZerothTrainer::new(&model, &start, OPTIONS).unwrap();
+    let mut trainer = ZerothTrainer::new(&model, &start, how(7, 5e-4), 0).unwrap();
     for _ in 0..300 {
-        trainer.step(&rows, 5e-4, &control()).unwrap();
+        trainer.step(&rows, &control()).unwrap();
     }
     let loss = |adapter: &Adapter| {
         let mut evaluator = Evaluator::new(&model, Some(adapter)).unwrap();
@@ -115,26 +122,6 @@ fn the_loss_falls() {
     };
     let (before, after) = (loss(&start), loss(&trainer.adapter().unwrap()));
     assert!(after < 0.98 * before, "{before} to {after}");
-}
-
-/// Slopes of as many seeds as the gate asks for, each on one of `batches`, at μ = 1e-2.
-fn slopes(model: &Model, adapter: &Adapter, batches: &[Batch]) -> Vec<f64> {
-    let slope = |(seed, rows): (u64, &Batch)| {
-        let settings = ZerothOptions { seed, ..OPTIONS };
-        let mut trainer = ZerothTrainer::new(model, adapter, settings).unwrap();
-        trainer.slope(rows, &control()).unwrap().along
-    };
-    let pairs = (0..Gate::PAIRS as u64).zip(batches.iter().cycle());
-    pairs.map(slope).collect()
-}
-
-fn gate(exact: &[f64], fast: &[f64]) -> Gate {
-    let mut gate = Gate::default();
-    exact
-        .iter()
-        .zip(fast)
-        .for_each(|(exact, fast)| gate.add(*exact, *fast));
-    gate
 }
 
 fn with_kernel(path: &std::path::Path, base: Base, kernel: Kernel) -> Model {
@@ -152,12 +139,12 @@ fn a_slope_in_f32_is_the_same_in_every_kernel_and_rounding_is_seen() {
     let batches: Vec<Batch> = values.batches.iter().map(|rows| batch(rows)).collect();
     let run = |kernel: Kernel| {
         let model = with_kernel(&reference("tiny"), Base::F32, kernel);
-        slopes(&model, &start(&model), &batches)
+        slopes(&model, &start(&model), MU, &batches).unwrap()
     };
     let exact = run(Kernel::best(Compute::F32));
     let [mut f32s, mut bf16s, mut int8s] = [0f64; 3];
     for kernel in Kernel::available() {
-        let seen = gate(&exact, &run(kernel));
+        let seen = agreement(&exact, &run(kernel));
         let (signs, difference) = (100.0 * seen.signs(), 100.0 * seen.difference());
         println!("{kernel}: signs agree in {signs:.1} %, off by {difference:.2} %");
         let most = match kernel.compute() {
@@ -190,11 +177,11 @@ fn the_gate_of_faster_arithmetics_on_smollm2() {
             let model = with_kernel(&path, base, Kernel::best(compute));
             let ranks = RankTable::uniform(&Projection::ALL, 30, 16);
             let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 7).unwrap();
-            slopes(&model, &adapter, &batches)
+            slopes(&model, &adapter, MU, &batches).unwrap()
         };
         let exact = run(Compute::F32);
         for compute in [Compute::Bf16, Compute::Int8] {
-            let seen = gate(&exact, &run(compute));
+            let seen = agreement(&exact, &run(compute));
             println!(
                 "| `{base:?}` | `{compute}` | {:.1} % | {:.1} % | {} |",
                 100.0 * seen.signs(),

@@ -3,7 +3,8 @@
     python3 make_normals.py          needs NumPy
 
 ChaCha12 keyed by SHA-256 of (purpose, seed, step), stream = perturbation * 2^32 + tensor; 32 words make 32
-values by Box and Muller; every operation is one rounded operation in 32 bits.
+values by Box and Muller; every operation is one rounded operation in 32 bits. Signs: one bit each, from the lowest of the
+first word on; 1 is +1.
 """
 
 import hashlib
@@ -74,6 +75,17 @@ def normals(seed, step, perturbation, tensor):
     radius = np.sqrt(F(-2) * ln(uniform))
     return np.concatenate([radius * cosine, radius * sine], axis=1).reshape(-1)[:COUNT]
 
+
+def signs(seed, step, perturbation, tensor):
+    key = hashlib.sha256(b"fedpipe zeroth-order signs" + struct.pack("<QQ", seed, step)).digest()
+    words = chacha12(key, (perturbation << 32) + tensor, -(-COUNT // 512)).reshape(-1)
+    bits = np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")
+    return words[0], np.where(bits == 1, F(1), F(-1))[:COUNT]
+
+
+for case in CASES[1:3]:
+    first, z = signs(*case)
+    print(case, f"0x{first:08x}", hashlib.sha256(z.astype("<f4").tobytes()).hexdigest())
 
 for case in CASES:
     z = normals(*case).astype("<f4")

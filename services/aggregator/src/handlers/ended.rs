@@ -15,6 +15,8 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     tasks::cancel(job).await;
     hit(Failpoint::AggregatorSettleAfterOrders);
     aggregator.standings.forget(&job.job().id);
+    aggregator.logs.forget(&job.job().id);
+    aggregator.recent.forget(&job.job().id);
     let folder = aggregator
         .config
         .work_dir

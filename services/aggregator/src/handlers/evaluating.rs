@@ -17,7 +17,7 @@ use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{commit, follow, late, replan, tasks};
+use crate::rounds::{commit, follow, late, replan, tasks, walk};
 
 /// A committed round.
 pub struct Merged {
@@ -166,12 +166,13 @@ async fn collect(
             ));
         } else {
             waiting = true;
+            let walk = walk::to_score(aggregator, job.job(), worker, merged.round).await?;
             let task = tasks::evaluate(
                 job.job(),
                 worker,
                 worker_plan,
-                merged.round,
-                &merged.global,
+                (merged.round, &merged.global),
+                walk,
                 merged.deadline,
             );
             if tasks::give(job, &task, merged.deadline).await? == Said::Now {

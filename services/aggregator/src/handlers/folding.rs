@@ -10,17 +10,21 @@ use domain::artifact::ArtifactRef;
 use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
+use domain::job::mezo::{Mezo, Rates};
 use domain::object;
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
+use domain::zeroth::Scalars;
 
 use super::starting;
 use crate::Error;
 use crate::app::Aggregator;
 use crate::rounds::clean::{clean, merged_path, moments_path};
 use crate::rounds::returning::returning;
-use crate::rounds::{commit, follow, replan, tasks};
+use crate::rounds::walk::{self, Walker};
+use crate::rounds::{commit, follow, rates, replan, tasks};
+use crate::strategy::walk::Stretch;
 use crate::strategy::{self, Folded, Member, Round, Share};
 
 /// A decided round.
@@ -38,6 +42,8 @@ struct Merged {
     /// Of each contribution.
     members: Vec<Part>,
     folded: Folded,
+    /// The mean of the sites' scalars, where they walk together.
+    scalars: Option<Scalars>,
 }
 
 /// What a contribution weighs, and what the plan that it trained by had asked for.
@@ -47,6 +53,26 @@ struct Part {
     rank: u16,
     /// Records per step.
     batch: u16,
+    /// Its rate, where sites have their own.
+    rate: Option<f64>,
+    /// How far its change lies from the mean of all, where it was looked at.
+    difference: Option<f64>,
+}
+
+/// What a contributor trained by.
+struct Terms {
+    plan: WorkerPlan,
+    /// What its rate is of the job's.
+    rate_factor: f64,
+}
+
+/// What a merge comes to.
+struct Made {
+    folded: Folded,
+    /// The mean of the sites' scalars, where they walk together.
+    scalars: Option<Scalars>,
+    /// Of each contribution, how far its change lies from the mean of all, where the next rates go by it.
+    apart: Vec<Option<f64>>,
 }
 
 pub async fn handle(
@@ -55,10 +81,12 @@ pub async fn handle(
     decided: &Decided,
 ) -> Result<Next, Error> {
     let plan = aggregator.plan(job.job()).await?;
-    let own = plans(aggregator, job.job(), &plan, decided).await?;
+    let own = terms(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
     let merging = round.clone();
-    let folded = tokio::task::spawn_blocking(move || merging.merge()).await??;
+    let together = walk::together(job.job(), decided.round);
+    let mezo = job.job().spec.training.mezo;
+    let made = tokio::task::spawn_blocking(move || make(&merging, together, &mezo)).await??;
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {
         let prefix = object::optimizer_prefix(&job.job().id, decided.round);
@@ -72,8 +100,9 @@ pub async fn handle(
     let merged = Merged {
         global,
         optimizer,
-        members: parts(&round, &own),
-        folded,
+        members: parts(job.job(), &round, &own, &made.apart),
+        folded: made.folded,
+        scalars: made.scalars,
     };
     let summary = summarize(job.job(), decided, merged, job.now());
     let summary = summary.with_mean_energies(&plan.global);
@@ -102,17 +131,41 @@ pub async fn handle(
     hit(Failpoint::AggregatorOpenAfterPublish);
     let (round, contributions) = (decided.round, &decided.closed.contributions);
     clean(aggregator, job.job(), round, &decided.global, contributions).await;
+    walk::clean(aggregator, job.job()).await;
     Ok(Next::Again)
 }
 
-/// What each contributor trained: a late one by the plan of its own round.
-async fn plans(
+/// Merges, and looks how far the contributions lie apart if the next rates go by that.
+fn make(round: &Round, together: Option<Stretch>, mezo: &Mezo) -> Result<Made, Error> {
+    let looks = mezo.rates == Rates::ModelDifference;
+    let Some(stretch) = together else {
+        return Ok(Made {
+            folded: round.merge()?,
+            scalars: None,
+            apart: if looks {
+                strategy::apart::files(round)?
+            } else {
+                Vec::new()
+            },
+        });
+    };
+    let made = stretch.fold(round, mezo.trim)?;
+    let apart = made.apart.into_iter().filter(|_| looks);
+    Ok(Made {
+        folded: made.folded,
+        scalars: Some(made.mean),
+        apart: apart.map(Some).collect(),
+    })
+}
+
+/// What each contributor trained by: a late one by the plan and the rate of its own round.
+async fn terms(
     aggregator: &Aggregator,
     job: &Job,
     plan: &Plan,
     decided: &Decided,
-) -> Result<Vec<WorkerPlan>, Error> {
-    let mut plans = Vec::new();
+) -> Result<Vec<Terms>, Error> {
+    let mut terms = Vec::new();
     for Contribution { worker, credit, .. } in &decided.closed.contributions {
         let own = match credit {
             None => plan.workers.get(worker).cloned(),
@@ -121,19 +174,27 @@ async fn plans(
                 own.workers.get(worker).cloned()
             }
         };
-        plans.push(own.ok_or(Error::Missing {
-            what: "plan of a contributor",
-        })?);
+        let trained_in = credit.as_ref().map_or(decided.round, |credit| credit.round);
+        terms.push(Terms {
+            plan: own.ok_or(Error::Missing {
+                what: "plan of a contributor",
+            })?,
+            rate_factor: rates::of(aggregator, job, worker, trained_in).await?,
+        });
     }
-    Ok(plans)
+    Ok(terms)
 }
 
-fn parts(round: &Round, plans: &[WorkerPlan]) -> Vec<Part> {
-    let members = round.members.iter().zip(plans);
-    let part = |(member, plan): (&Member, &WorkerPlan)| Part {
+fn parts(job: &Job, round: &Round, own: &[Terms], apart: &[Option<f64>]) -> Vec<Part> {
+    let training = &job.spec.training;
+    let has_own = training.mezo.rates != Rates::Fixed;
+    let members = round.members.iter().zip(own).enumerate();
+    let part = |(at, (member, own)): (usize, (&Member, &Terms))| Part {
         share: member.share,
         rank: member.ranks.max(),
-        batch: plan.batch,
+        batch: own.plan.batch,
+        rate: has_own.then_some(own.rate_factor * training.learning_rate),
+        difference: apart.get(at).copied().flatten(),
     };
     members.map(part).collect()
 }
@@ -143,7 +204,7 @@ async fn prepare(
     aggregator: &Aggregator,
     job: &Owned,
     plan: &Plan,
-    own: &[WorkerPlan],
+    own: &[Terms],
     decided: &Decided,
 ) -> Result<Round, Error> {
     let spec = &job.job().spec;
@@ -153,15 +214,19 @@ async fn prepare(
     let contributions = &decided.closed.contributions;
     let shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
     let mut members = Vec::new();
-    for ((contribution, own), share) in contributions.iter().zip(own).zip(shares) {
-        let update = fetch(aggregator, &contribution.update.adapter).await?;
+    for ((contribution, own), mut share) in contributions.iter().zip(own).zip(shares) {
+        if spec.training.shares_directions() {
+            // The mean of the scalars is walked at the job's rate, whatever each site's own was.
+            share.stretch *= own.rate_factor;
+        }
+        let update = update(aggregator, job.job(), decided, contribution).await?;
         let started = match &contribution.credit {
             None => None,
             Some(credit) => Some(fetch(aggregator, &credit.global).await?),
         };
         members.push(Member {
             worker: contribution.worker.clone(),
-            ranks: own.ranks.clone(),
+            ranks: own.plan.ranks.clone(),
             share,
             update,
             started,
@@ -184,6 +249,34 @@ async fn prepare(
         state_out: moments_path(&folder, round),
         threads: strategy::round::all_threads(),
     })
+}
+
+/// A contribution's file as the merge reads it: what its site stored, or the adapter that its scalars lead to.
+async fn update(
+    aggregator: &Aggregator,
+    job: &Job,
+    decided: &Decided,
+    contribution: &Contribution,
+) -> Result<PathBuf, Error> {
+    let stored = fetch(aggregator, &contribution.update.adapter).await?;
+    let training = &job.spec.training;
+    if !training.sends_scalars() || training.shares_directions() {
+        return Ok(stored);
+    }
+    let walker = Walker {
+        worker: &contribution.worker,
+        round: contribution
+            .credit
+            .as_ref()
+            .map_or(decided.round, |credit| credit.round),
+        start: contribution
+            .credit
+            .as_ref()
+            .map_or(&decided.global, |credit| &credit.global),
+    };
+    let scalars = tokio::task::spawn_blocking(move || strategy::walk::read(&stored)).await??;
+    let (path, _) = walk::retraced(aggregator, job, &walker, &scalars).await?;
+    Ok(path)
 }
 
 /// The moments that the round before left: those that its summary names, so that whoever merges this
@@ -227,6 +320,8 @@ fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> S
         weight: part.share.weight,
         withheld_energy: withheld.get(at).copied(),
         trained_in: contribution.credit.as_ref().map(|credit| credit.round),
+        rate: part.rate,
+        difference: part.difference,
         update: contribution.update.adapter.clone(),
         metrics: contribution.update.metrics.clone(),
     };
@@ -249,6 +344,7 @@ fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> S
         round: decided.round,
         global: merged.global,
         side: merged.folded.side,
+        scalars: merged.scalars,
         optimizer: merged.optimizer,
         opened_at: decided.opened_at,
         committed_at: now,

@@ -41,6 +41,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         round: 0,
         global,
         side: domain::adapter::RankTable::default(),
+        scalars: None,
         optimizer: None,
         opened_at: job.job().phase_since,
         committed_at: now,

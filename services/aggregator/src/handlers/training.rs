@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bus::Said;
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
-use contract::message::report::{Failed, Updated};
+use contract::message::report::{Failed, Updated, Walked};
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
 use domain::cause::{Cause, CauseKind, SiteTrouble};
@@ -20,7 +20,7 @@ use crate::Error;
 use crate::app::Aggregator;
 use crate::rounds::ingest::{self, Expected};
 use crate::rounds::late::{self, Decision};
-use crate::rounds::{ask, tasks};
+use crate::rounds::{ask, tasks, walk};
 
 /// An open round.
 pub struct Open {
@@ -179,12 +179,13 @@ async fn collect(
             job.lose(site.clone()).await?;
         }
         if matches!(standing, Standing::Waiting) {
+            let walk = walk::to_train(aggregator, job.job(), worker, open.round).await?;
             let task = tasks::train(
                 job.job(),
                 worker,
                 (worker_plan, &plan.global),
-                open.round,
-                &open.global,
+                (open.round, &open.global),
+                walk,
                 expires_at,
             );
             if tasks::give(job, &task, expires_at).await? == Said::Now && !given {
@@ -273,6 +274,12 @@ async fn look(
     Ok(standing)
 }
 
+/// A site's update, as it came.
+enum Delivered {
+    Scalars(Box<Walked>),
+    Tensors(Box<Update>),
+}
+
 async fn delivered(
     aggregator: &Aggregator,
     job: &Owned,
@@ -280,9 +287,19 @@ async fn delivered(
     epoch: Epoch,
 ) -> Result<Standing, Error> {
     let (id, worker) = (&job.job().id, expected.worker);
-    match job.bus().report::<Updated>(worker, id, epoch).await {
-        Ok(Some(updated)) => {
-            return ingest::ingest(aggregator, job, expected, updated.update).await;
+    let found = if job.job().spec.training.sends_scalars() {
+        let walked = job.bus().report::<Walked>(worker, id, epoch).await;
+        walked.map(|found| found.map(|walked| Delivered::Scalars(Box::new(walked))))
+    } else {
+        let updated = job.bus().report::<Updated>(worker, id, epoch).await;
+        updated.map(|found| found.map(|updated| Delivered::Tensors(Box::new(updated.update))))
+    };
+    match found {
+        Ok(Some(Delivered::Scalars(walked))) => {
+            return ingest::scalars(aggregator, job, expected, *walked).await;
+        }
+        Ok(Some(Delivered::Tensors(update))) => {
+            return ingest::ingest(aggregator, job, expected, *update).await;
         }
         Ok(None) => {}
         Err(error @ bus::Error::Decode { .. }) => {

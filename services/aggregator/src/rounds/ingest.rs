@@ -9,7 +9,7 @@ use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::message::dead::DeadLetter;
 use contract::message::job::Event;
-use contract::message::report::Updated;
+use contract::message::report::{Updated, Walked};
 use contract::{Message, subject};
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
@@ -17,14 +17,20 @@ use domain::cause::{SiteTrouble, Trouble};
 use domain::id::{Epoch, WorkerName};
 use domain::object;
 use domain::plan::WorkerPlan;
-use domain::round::{Standing, Update};
+use domain::round::{Standing, Update, UpdateMetrics};
+use domain::zeroth::GENERATOR;
 
 use crate::Error;
 use crate::app::Aggregator;
+use crate::rounds::walk::{self, Walker};
 use crate::strategy::{self, norm::Moved};
 
 /// Bytes of file header and names that an update may have beyond its tensors.
 const HEADER_BYTES: u64 = 1 << 20;
+
+/// How far the scalars of a round may move a number at most: far enough from the largest 32-bit float that no
+/// site's can take the merged adapter there.
+const REACH: f64 = 1e30;
 
 /// What an update has to be.
 pub struct Expected<'a> {
@@ -56,6 +62,95 @@ pub async fn ingest(
     }
 }
 
+/// Takes in scalars, or refuses them. They are stored as the site's update, so that all that comes after
+/// finds them by their digest; where each site walks its own way, its adapter is made again first, and must
+/// be what the site says it came to.
+///
+/// # Errors
+/// As [`ingest`].
+pub async fn scalars(
+    aggregator: &Aggregator,
+    job: &Owned,
+    expected: &Expected<'_>,
+    walked: Walked,
+) -> Result<Standing, Error> {
+    if let Err(detail) = retrace(aggregator, job, expected, &walked).await? {
+        return refuse(job, expected.worker, "scalars", detail).await;
+    }
+    let prefix = object::update_prefix(&job.job().id, expected.worker, expected.round);
+    let (bytes, transfer) = (walked.scalars.to_bytes(), &aggregator.transfer);
+    let sent = aggregator.artifacts.put_bytes(&prefix, bytes, transfer);
+    let adapter = aggregator.reach.guard(sent).await??;
+    hit(Failpoint::AggregatorIngestAfterScalars);
+    let metrics = walked.metrics;
+    Ok(Standing::Stored(Box::new(Update { adapter, metrics })))
+}
+
+/// Whether the scalars are those of the expected round, and lead to where their site says.
+async fn retrace(
+    aggregator: &Aggregator,
+    job: &Owned,
+    expected: &Expected<'_>,
+    walked: &Walked,
+) -> Result<Result<(), String>, Error> {
+    let Expected {
+        worker,
+        round,
+        plan,
+        start,
+        ..
+    } = *expected;
+    if let Err(detail) = figures(&walked.metrics, plan) {
+        return Ok(Err(detail));
+    }
+    let generator = walked.generator;
+    if generator != GENERATOR {
+        return Ok(Err(format!(
+            "its directions are of generator {generator}, the job's of generator {GENERATOR}"
+        )));
+    }
+    if walked.round != round || walked.start != start.sha256 {
+        let (found, of) = (&walked.start, walked.round);
+        return Ok(Err(format!(
+            "it walked round {of} from {found}, not round {round} from {}",
+            start.sha256
+        )));
+    }
+    let steps = walk::own_steps(aggregator, job.job(), worker, round).await?;
+    match walked.scalars.skipped(plan.local_steps, &steps) {
+        Err(illegal) => return Ok(Err(illegal.to_string())),
+        Ok(skipped) if skipped != walked.metrics.skipped_steps => {
+            let told = walked.metrics.skipped_steps;
+            return Ok(Err(format!("it skipped {skipped} steps and tells {told}")));
+        }
+        Ok(_) => {}
+    }
+    if walked.scalars.reach(&steps) > REACH {
+        return Ok(Err("its scalars lead beyond 32-bit floats".to_owned()));
+    }
+    let spec = &job.job().spec;
+    let own_way = !spec.training.shares_directions();
+    if !own_way && spec.aggregation.norm_bound.is_none() {
+        return Ok(Ok(()));
+    }
+    let walker = Walker {
+        worker,
+        round,
+        start,
+    };
+    let made = walk::retraced(aggregator, job.job(), &walker, &walked.scalars).await;
+    let (path, reached) = match made {
+        Err(Error::Merge { source, .. }) => return Ok(Err(error_chain(&source))),
+        other => other?,
+    };
+    if own_way && walked.reached.as_ref() != Some(&reached) {
+        return Ok(Err(format!(
+            "its scalars lead to {reached}, where it did not come to"
+        )));
+    }
+    examine(aggregator, job, expected, path).await
+}
+
 /// Refuses a report that cannot be read, and lays it down for whoever looks for the defect.
 ///
 /// # Errors
@@ -67,10 +162,15 @@ pub async fn unreadable(
     error: &bus::Error,
 ) -> Result<Standing, Error> {
     let detail = error_chain(error);
+    let kind = if job.job().spec.training.sends_scalars() {
+        Walked::KIND
+    } else {
+        Updated::KIND
+    };
     let letter = DeadLetter {
         service: "aggregator".to_owned(),
-        original: subject::report(worker, &job.job().id, epoch, Updated::KIND),
-        kind: Some(Updated::KIND.to_owned()),
+        original: subject::report(worker, &job.job().id, epoch, kind),
+        kind: Some(kind.to_owned()),
         bytes: 0,
         why: detail.clone(),
         at: job.now(),
@@ -107,13 +207,10 @@ async fn accept(
         round,
         plan,
         weights,
-        start,
+        ..
     } = expected;
-    if let Some(figure) = update.metrics.illegal() {
-        return Ok(Err(format!("its {figure} is not a number from 0")));
-    }
-    if let Some(count) = update.metrics.beyond(plan) {
-        return Ok(Err(format!("it claims other {count} than its plan allows")));
+    if let Err(detail) = figures(&update.metrics, plan) {
+        return Ok(Err(detail));
     }
     let own = object::update_prefix(&job.job().id, worker, *round);
     let key = &update.adapter.key;
@@ -141,8 +238,29 @@ async fn accept(
         Err(error) => return Ok(Err(error_chain(&error))),
     };
     hit(Failpoint::AggregatorIngestAfterDownload);
-    let bound = bound(aggregator, job, start).await?;
-    let (ranks, weights) = (plan.ranks.clone(), weights.to_vec());
+    examine(aggregator, job, expected, path).await
+}
+
+/// Whether the figures can be those of a round of this plan.
+fn figures(metrics: &UpdateMetrics, plan: &WorkerPlan) -> Result<(), String> {
+    if let Some(figure) = metrics.illegal() {
+        return Err(format!("its {figure} is not a number from 0"));
+    }
+    if let Some(count) = metrics.beyond(plan) {
+        return Err(format!("it claims other {count} than its plan allows"));
+    }
+    Ok(())
+}
+
+/// Whether a file holds what the plan demands, and moved no further than the job allows.
+async fn examine(
+    aggregator: &Aggregator,
+    job: &Owned,
+    expected: &Expected<'_>,
+    path: PathBuf,
+) -> Result<Result<(), String>, Error> {
+    let bound = bound(aggregator, job, expected.start).await?;
+    let (ranks, weights) = (expected.plan.ranks.clone(), expected.weights.to_vec());
     let spec = &job.job().spec;
     let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {

@@ -204,6 +204,7 @@ mod tests {
             tokens: 1,
             loss: 1.0,
             steps: 1,
+            skipped_steps: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,

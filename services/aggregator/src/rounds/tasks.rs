@@ -12,6 +12,7 @@ use domain::job::Job;
 use domain::object;
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
+use domain::zeroth::Walk;
 
 use super::follow;
 
@@ -54,8 +55,8 @@ pub fn train(
     job: &Job,
     worker: &WorkerName,
     (plan, live): (&WorkerPlan, &RankTable),
-    round: u32,
-    global: &ArtifactRef,
+    (round, global): (u32, &ArtifactRef),
+    walk: Option<Walk>,
     deadline: UnixMillis,
 ) -> Train {
     Train {
@@ -67,6 +68,7 @@ pub fn train(
         training: job.spec.training.clone(),
         strategy: job.spec.aggregation.strategy,
         live: live.clone(),
+        walk,
         prefix: update_prefix(job, worker, round),
     }
 }
@@ -77,8 +79,8 @@ pub fn evaluate(
     job: &Job,
     worker: &WorkerName,
     plan: &WorkerPlan,
-    round: u32,
-    global: &ArtifactRef,
+    (round, global): (u32, &ArtifactRef),
+    walk: Option<Walk>,
     deadline: UnixMillis,
 ) -> Evaluate {
     let evaluation = job.spec.evaluation.as_ref();
@@ -93,6 +95,7 @@ pub fn evaluate(
             .map(|evaluation| evaluation.choices.clone())
             .unwrap_or_default(),
         plan: plan.clone(),
+        walk,
     }
 }
 

@@ -9,6 +9,7 @@
 //! It does not decide which updates count or what they weigh against each other, knows neither
 //! storage nor time. Which rule may stand together with what is `domain::job::legality`.
 
+pub mod apart;
 pub mod check;
 pub mod compare;
 pub mod files;
@@ -18,6 +19,7 @@ pub mod norm;
 pub mod round;
 pub mod share;
 pub mod source;
+pub mod walk;
 
 mod fedit;
 mod ffa;
@@ -123,6 +125,12 @@ pub enum Error {
     UnknownWeight {
         /// The table's weight.
         weight: WeightName,
+    },
+    /// A number of the replayed adapter passes 32-bit floats.
+    #[error("tensor {key} of the replayed adapter holds a number that is not finite")]
+    Diverged {
+        /// Which tensor.
+        key: String,
     },
     /// The singular value decomposition did not converge or the result passes 32-bit floats.
     #[error("the merged change of {weight} cannot be decomposed")]

@@ -92,6 +92,12 @@ pub struct WorkerRoundView {
     /// The earlier round that its update was trained in; `null` if it was this one.
     #[serde(default)]
     pub trained_in: Option<u32>,
+    /// The rate that it trained with, where sites have rates of their own.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// How far its change lies from the mean of all, where the rates of the next round go by it.
+    #[serde(default)]
+    pub difference: Option<f64>,
     /// Its figures.
     pub metrics: MetricsView,
 }
@@ -107,13 +113,16 @@ pub struct MetricsView {
     pub loss: Option<f64>,
     /// Optimizer steps.
     pub steps: u32,
+    /// Those of them whose loss was not finite, and which moved nothing.
+    #[serde(default)]
+    pub skipped_steps: u32,
     /// Seconds of training.
     pub compute_seconds: Option<f64>,
     /// Tokens a second while training.
     pub tokens_per_second: Option<f64>,
     /// The most that counted against the worker's limit, in bytes: all private writable memory.
     pub peak_memory_bytes: u64,
-    /// Bytes sent to object storage.
+    /// Bytes of the update as it was sent: to object storage, or of scalars the whole message.
     pub bytes_up: u64,
     /// Bytes fetched from object storage.
     pub bytes_down: u64,
@@ -200,6 +209,7 @@ mod tests {
             tokens: 100,
             loss: f64::NAN,
             steps: 2,
+            skipped_steps: 0,
             compute_seconds: 1.5,
             tokens_per_second: f64::INFINITY,
             peak_memory_bytes: 1,
@@ -212,6 +222,7 @@ mod tests {
             round: 1,
             global: artifact(),
             side: domain::adapter::RankTable::default(),
+            scalars: None,
             optimizer: None,
             opened_at: UnixMillis(1000),
             committed_at: UnixMillis(3000),
@@ -227,6 +238,8 @@ mod tests {
                 weight: 1.0,
                 withheld_energy: Some(0.25),
                 trained_in: Some(0),
+                rate: Some(2e-4),
+                difference: None,
                 update: artifact(),
                 metrics,
             }],
@@ -260,6 +273,7 @@ mod tests {
         assert_eq!(view["asked"], serde_json::json!(["a"]));
         assert!(view["dropped_energy"].is_null());
         assert_eq!(view["workers"][0]["withheld_energy"], 0.25);
+        assert_eq!(view["workers"][0]["rate"], 2e-4);
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);

@@ -70,6 +70,7 @@ fn summary(round: u32, global: ArtifactRef) -> Summary {
         round,
         global,
         side: domain::adapter::RankTable::default(),
+        scalars: None,
         optimizer: None,
         opened_at: UnixMillis(0),
         committed_at: UnixMillis(1000),

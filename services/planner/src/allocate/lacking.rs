@@ -104,8 +104,8 @@ fn zeroth_order(site: &Site<'_>) -> String {
         ", which it has".to_owned()
     };
     format!(
-        "; zeroth-order training would take {} of memory{fits}, and {} a round, but this version does \
-         not execute it, so the site cannot take part",
+        "; zeroth-order training would take {} of memory{fits}, and {} a round, but only in a job whose \
+         sites all train so (training.optimizer: mezo), so the site cannot take part in this one",
         bytes(least.needed),
         seconds(least.seconds),
     )

@@ -46,12 +46,13 @@ impl<'a> Source<'a> {
         let (mut open, mut shown) = (Lanes::default(), Lanes::default());
         let fitted = self.profile.modes.iter();
         for fitted in fitted.filter(|fitted| self.is_usable(fitted)) {
-            let of = if mode::runs(&fitted.mode) {
+            let of = if mode::runs(&fitted.mode, self.spec) {
                 &mut open
             } else {
                 &mut shown
             };
-            let batches = batches(self.spec, self.profile.measurement.records);
+            let (own, records) = (fitted.mode.optimizer, self.profile.measurement.records);
+            let batches = batches(self.spec, own, records);
             for batch in batches
                 .into_iter()
                 .filter(|batch| self.is_near(fitted, *batch))

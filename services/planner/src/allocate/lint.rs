@@ -209,8 +209,12 @@ fn choice_problems(
             "its arithmetic or optimizer is not the job's",
         ),
         (
-            !mode::runs(&worker.mode()),
-            "it cannot execute zeroth-order training",
+            worker.optimizer == Optimizer::Mezo && !spec.training.is_zeroth_order(),
+            "it trains zeroth-order in a job that does not",
+        ),
+        (
+            !mode::has_slope(&worker.mode()),
+            "its arithmetic rounds away what a zeroth-order step looks for",
         ),
         (
             worker.threads != measured.threads,

@@ -4,10 +4,6 @@ use domain::job::spec::{Base, Compute, Optimizer, Spec};
 use domain::plan::Change;
 use domain::profile::Mode;
 
-/// Whether workers execute zeroth-order training. Until they do, such modes are looked at and named, but
-/// never planned.
-const ZEROTH_ORDER_RUNS: bool = false;
-
 /// Whether the job leaves this mode open. Recomputing activations changes no result and is always open.
 pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
     let base = spec.precision.base == Base::Auto || spec.precision.base == mode.base;
@@ -22,9 +18,19 @@ pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
     base && optimizer && compute
 }
 
-/// Whether a worker can train so.
-pub(super) fn runs(mode: &Mode) -> bool {
-    mode.optimizer != Optimizer::Mezo || ZEROTH_ORDER_RUNS
+/// Whether a worker can train so in this job. Zeroth-order sites and others do not train together, so where
+/// the job leaves the optimizer open such modes are looked at and named, but not planned.
+pub(super) fn runs(mode: &Mode, spec: &Spec) -> bool {
+    let together = mode.optimizer != Optimizer::Mezo || spec.training.is_zeroth_order();
+    together && has_slope(mode)
+}
+
+/// Whether what a zeroth-order step finds in this mode's arithmetic means what it means in f32. Of the faster
+/// arithmetics none passed the gate on a model that was measured (`fedpipe bench zo-agreement`; docs/engine.md), so
+/// none is planned. Whatever a first-order step computes with has its own gate, the probe's losses.
+pub(super) fn has_slope(mode: &Mode) -> bool {
+    let exact = matches!(arithmetic(&mode.kernel), None | Some(Compute::F32));
+    exact || mode.optimizer != Optimizer::Mezo
 }
 
 /// The arithmetic in a kernel's name, such as `amx-bf16-2`.

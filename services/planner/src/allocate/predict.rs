@@ -28,12 +28,38 @@ pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
     PARAMETER_BYTES * ranks.parameters(weights) + HEADER_ENTRY_BYTES * tensors
 }
 
+/// Bytes of a message beside the scalars in it, about.
+const MESSAGE_BYTES: u64 = 1024;
+
+/// Bytes that a site sends of a round: its adapter, or its scalars.
+fn upload_bytes(spec: &Spec, ranks: &RankTable, weights: &[WeightShape]) -> u64 {
+    if spec.training.sends_scalars() {
+        scalar_bytes(spec)
+    } else {
+        adapter_bytes(ranks, weights)
+    }
+}
+
+/// Bytes that a site fetches for a round: the merged adapter, or the scalars that it replays.
+fn download_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape]) -> u64 {
+    if spec.training.shares_directions() {
+        scalar_bytes(spec)
+    } else {
+        adapter_bytes(global, weights)
+    }
+}
+
+fn scalar_bytes(spec: &Spec) -> u64 {
+    let training = &spec.training;
+    4 * training.mezo.scalars(training.local_steps) + MESSAGE_BYTES
+}
+
 /// What is the same for every choice of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Conditions<'a> {
     pub measured: &'a Measurement,
     pub spec: &'a Spec,
-    /// Bytes of the merged adapter at its largest.
+    /// Bytes fetched for a round: the merged adapter at its largest, or the scalars that a site replays.
     pub download_bytes: u64,
     /// Bytes of the side term at its largest, which every site applies and none trains.
     pub side_bytes: u64,
@@ -51,7 +77,7 @@ impl<'a> Conditions<'a> {
         Self {
             measured,
             spec,
-            download_bytes: adapter_bytes(global, &measured.weights) + side_bytes,
+            download_bytes: download_bytes(spec, global, &measured.weights) + side_bytes,
             side_bytes,
         }
     }
@@ -83,7 +109,7 @@ impl Conditions<'_> {
     /// measured counts as no time.
     pub(super) fn predict(&self, mode: &ModeProfile, ranks: &RankTable, batch: u16) -> Prediction {
         let parameters = ranks.parameters(&self.measured.weights);
-        let upload_bytes = adapter_bytes(ranks, &self.measured.weights);
+        let upload_bytes = upload_bytes(self.spec, ranks, &self.measured.weights);
         let step_seconds = self.step_seconds(mode, batch, parameters);
         let tokens = f64::from(batch) * self.longest();
         let training = mode.cost.peak_memory_bytes(tokens, parameters)
@@ -104,14 +130,19 @@ impl Conditions<'_> {
     /// for `weights` trained weights, the most there can be.
     pub(super) fn seconds(&self, mode: &ModeProfile, batch: u16, weights: usize) -> Affine {
         let steps = f64::from(self.spec.training.local_steps);
-        let header = (2 * HEADER_ENTRY_BYTES * weights as u64) as f64;
+        // Scalars do not grow with the adapter.
+        let (fixed, each) = if self.spec.training.sends_scalars() {
+            (scalar_bytes(self.spec), 0)
+        } else {
+            (2 * HEADER_ENTRY_BYTES * weights as u64, PARAMETER_BYTES)
+        };
         let tokens = f64::from(batch) * self.mean_tokens();
         Affine {
             fixed: steps * self.step_seconds(mode, batch, 0)
-                + self.upload_seconds(header)
+                + self.upload_seconds(fixed as f64)
                 + self.other_seconds(),
             per_parameter: steps * tokens * mode.cost.seconds_per_token_parameter
-                + self.upload_seconds(PARAMETER_BYTES as f64),
+                + self.upload_seconds(each as f64),
         }
     }
 

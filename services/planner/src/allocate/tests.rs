@@ -338,7 +338,7 @@ fn the_linter_finds_what_is_wrong() {
     check("bytes and may use", &|plan| {
         worker(plan, &|w| w.batch = 1000)
     });
-    check("cannot execute zeroth-order", &|plan| {
+    check("trains zeroth-order in a job that does not", &|plan| {
         worker(plan, &|w| w.optimizer = Optimizer::Mezo)
     });
     check("trains nothing", &|plan| {

@@ -101,6 +101,7 @@ fn metrics(seconds: f64, peak_mib: f64) -> UpdateMetrics {
         tokens: 2000,
         loss: 1.0,
         steps: 10,
+        skipped_steps: 0,
         compute_seconds: seconds,
         tokens_per_second: 1.0,
         peak_memory_bytes: (peak_mib * MIB) as u64,

@@ -19,7 +19,8 @@ pub(super) async fn handle(running: &Errand, task: &Evaluate) -> Result<Report, 
     admit(site, scored(&data, task))?;
 
     let files = fetch::model(running).await?;
-    let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
+    let walk = task.walk.as_ref().map(|walk| (walk, task.round));
+    let (global, bytes_down) = fetch::adapter(running, &task.global, walk).await?;
     let (round, task) = (task.round, task.clone());
     let scoring = Scoring {
         task,

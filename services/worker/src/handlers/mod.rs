@@ -219,8 +219,8 @@ pub fn honour(site: &Machine, model: &ModelRef, plan: &WorkerPlan) -> Result<Key
             "the plan asks for {asked} threads, there are {here}"
         ));
     }
-    if plan.optimizer != Optimizer::Adamw {
-        return refuse(format!("optimizer {:?} is not available", plan.optimizer));
+    if plan.optimizer == Optimizer::Auto {
+        return refuse("the plan leaves the optimizer open".to_owned());
     }
     if plan.base == Base::Auto || plan.batch == 0 || plan.local_steps == 0 {
         return refuse("the plan leaves base, batch or steps open".to_owned());

@@ -36,6 +36,7 @@ pub(super) async fn handle(running: &Errand, task: &Probe) -> Result<Report, Fai
     let files = fetch::model(running).await?;
     running.stage(Stage::Probing, 0);
     let bandwidth = bandwidth(running, task).await?;
+    site.set_download(bandwidth.down_bytes_per_second);
     let link = Link {
         upload_bytes_per_second: bandwidth.up_bytes_per_second,
         download_bytes_per_second: bandwidth.down_bytes_per_second,

@@ -6,19 +6,21 @@ use std::pin::pin;
 
 use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, Metric};
-use contract::message::report::Updated;
+use contract::message::report::{Updated, Walked};
 use contract::message::task::Train;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
-use domain::round::{Update, UpdateMetrics};
+use domain::job::spec::Optimizer;
+use domain::round::Update;
+use domain::zeroth::{GENERATOR, Scalars};
 
 use super::honour;
 use crate::errand::Errand;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::report::Report;
-use crate::train::{self as lessons, Lesson, Pending, Trained};
+use crate::train::{self as lessons, Figures, Lesson, Outcome, Pending, Taught};
 
 /// Trains, or takes up an update that was trained before the process died, and stores it.
 pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Failure> {
@@ -28,12 +30,15 @@ pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Fai
     let trained = running
         .aside(move |_| found.find().map_err(|e| disk(&e)))
         .await?;
-    let mut metrics = match trained {
-        Some(metrics) => metrics,
+    let figures = match trained {
+        Some(figures) => figures,
         None => train(running, task, &pending).await?,
     };
     failpoint::hit(Failpoint::WorkerTrainBeforeUpload);
-
+    if task.training.sends_scalars() {
+        return walked(running, task, &pending, figures).await;
+    }
+    let mut metrics = figures.metrics;
     let (adapter, bytes_up) = upload(running, &task.prefix, &pending.file()).await?;
     metrics.bytes_up = bytes_up;
     metrics.control_bytes_up = site.bus.bytes_sent().saturating_sub(running.sent_before);
@@ -45,11 +50,43 @@ pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Fai
     })))
 }
 
-async fn train(
+/// The report of scalars, which are the update themselves.
+async fn walked(
     running: &Errand,
     task: &Train,
     pending: &Pending,
-) -> Result<UpdateMetrics, Failure> {
+    figures: Figures,
+) -> Result<Report, Failure> {
+    let file = pending.file();
+    let read = move |_: &_| std::fs::read(file).map_err(|error| disk(&error));
+    let scalars = Scalars::from_bytes(&running.aside(read).await?);
+    let scalars = scalars.ok_or_else(|| {
+        Failure::new(
+            Trouble::Internal,
+            "the scalars on disk are damaged".to_owned(),
+        )
+    })?;
+    let Figures { metrics, reached } = figures;
+    let mut walked = Walked {
+        head: running.report_head(),
+        round: task.round,
+        generator: GENERATOR,
+        start: task.global.sha256.clone(),
+        reached,
+        scalars,
+        metrics,
+    };
+    let sent = running.site.bus.bytes_sent();
+    walked.metrics.control_bytes_up = sent.saturating_sub(running.sent_before);
+    // The figure is part of what it counts: twice settles its own length.
+    for _ in 0..2 {
+        let bytes = bus::wire_bytes(&walked).map_err(|error| Failure::internal(&error))?;
+        walked.metrics.bytes_up = bytes;
+    }
+    Ok(Report::Walked(Box::new(walked)))
+}
+
+async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figures, Failure> {
     let site = &running.site;
     let key = honour(site, &task.head.model, &task.plan)?;
     let name = task.head.dataset.clone();
@@ -57,7 +94,12 @@ async fn train(
     lessons::admit(site, &task.plan, &data)?;
 
     let files = fetch::model(running).await?;
-    let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
+    let walk = task.walk.as_ref();
+    if task.plan.optimizer == Optimizer::Mezo {
+        lessons::supported(walk)?;
+    }
+    let walk = walk.map(|walk| (walk, task.round.saturating_sub(1)));
+    let (global, bytes_down) = fetch::adapter(running, &task.global, walk).await?;
     failpoint::hit(Failpoint::WorkerTrainAfterGlobal);
     let task = task.clone();
     let lesson = Lesson {
@@ -70,15 +112,20 @@ async fn train(
     let trained = running
         .compute(move |bench, running| lesson.train(bench, running))
         .await?;
-    let Trained {
+    let Taught {
         update,
         mut metrics,
     } = trained;
     metrics.bytes_down = bytes_down;
-    let (pending, kept) = (pending.clone(), metrics.clone());
-    let keep = move |_: &_| pending.keep(&update, &kept).map_err(|error| disk(&error));
+    let (bytes, reached) = match update {
+        Outcome::Tensors(file) => (file, None),
+        Outcome::Scalars(scalars, reached) => (scalars.to_bytes(), reached),
+    };
+    let figures = Figures { metrics, reached };
+    let (pending, kept) = (pending.clone(), figures.clone());
+    let keep = move |_: &_| pending.keep(&bytes, &kept).map_err(|error| disk(&error));
     running.aside(keep).await?;
-    Ok(metrics)
+    Ok(figures)
 }
 
 /// Stores the update; returns where, and how many bytes were sent.

@@ -209,7 +209,8 @@ impl Examination {
         bench: &mut Bench,
         running: &Running,
     ) -> Result<Key, Failure> {
-        let keys = kernels::candidates(self.task.compute).into_iter();
+        let training = &self.task.training;
+        let keys = kernels::candidates(self.task.compute, training.is_zeroth_order()).into_iter();
         let keys: Vec<Key> = keys
             .map(|kernel| Key {
                 kernel,

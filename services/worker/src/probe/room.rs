@@ -8,7 +8,6 @@ use chassis::memory;
 use contract::message::task::Probe;
 use domain::adapter::{RankTable, WeightShape};
 use domain::cause::Trouble;
-use domain::job::spec::Optimizer;
 use domain::profile::Sample;
 use engine::data::{Batch, Encoder, Loader};
 use engine::model::Model;
@@ -17,7 +16,7 @@ use super::budget::Spent;
 use super::configurations::{Configuration, NEEDED, Need, configurations, fewer, predicted};
 use super::noise::Norms;
 use super::sized::sized;
-use super::stepper::{Stepper, Way};
+use super::stepper::{self, Way};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::running::Running;
@@ -228,15 +227,15 @@ impl Room<'_> {
         let whole = Stopwatch::start();
         memory::reset_peak();
         let training = &self.task.training;
-        let mut stepper = Stepper::begin(self.model, &self.global, &ranks, way, training)?;
+        let mut learner = stepper::begin(self.model, &self.global, &ranks, way, training)?;
         let mut step = |room: &mut Self, length| -> Result<(f64, usize), Failure> {
             let batch = room.batch(usize::from(batch), length)?;
             let watch = Stopwatch::start();
-            let step = stepper.step(&batch, room.running.stop.control())?;
+            let step = learner.step(&batch, room.running.stop.control())?;
             let seconds = watch.seconds();
-            if way.optimizer != Optimizer::Mezo {
+            if let Some(norm) = step.gradient_norm {
                 let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
-                room.norms.add(rank, step.gradient_norm, &records);
+                room.norms.add(rank, norm, &records);
             }
             room.running.advance();
             Ok((seconds, step.tokens))
@@ -247,7 +246,7 @@ impl Room<'_> {
         } else {
             median(|| step(self, mean))?
         };
-        drop(stepper.finish()?);
+        stepper::finish(learner, training)?;
         let peak_memory_bytes = memory::peak_data_bytes();
         Ok(Measured {
             sample: Sample {
@@ -264,13 +263,11 @@ impl Room<'_> {
         })
     }
 
-    /// What a step takes at the site's pace. One without gradients is two forward passes.
+    /// What a step takes at the site's pace.
     fn paced(&self, way: Way, tokens: usize, seconds: f64) -> f64 {
         let site = &self.running.site;
-        match way.optimizer {
-            Optimizer::Mezo => site.forward_pace().seconds(2 * tokens, seconds),
-            Optimizer::Adamw | Optimizer::Auto => site.pace().seconds(tokens, seconds),
-        }
+        let (pace, times) = train::pace(site, way.optimizer, &self.task.training);
+        pace.seconds(times * tokens, seconds)
     }
 
     pub(super) fn ranks(&self, rank: u16) -> RankTable {

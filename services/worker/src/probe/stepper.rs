@@ -3,17 +3,14 @@
 use std::path::Path;
 
 use domain::adapter::RankTable;
-use domain::cause::Trouble;
 use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Training};
-use engine::control::Control;
-use engine::data::Batch;
+use domain::zeroth::Steps;
 use engine::model::Model;
-use engine::train::{Options, Step, Trainer, ZerothOptions, ZerothTrainer};
+use engine::train::Options;
 
-use crate::adapter_file;
 use crate::failure::Failure;
-use crate::train;
+use crate::train::{self, How, Learner};
 
 /// How a measured round computes, beside the base and the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,62 +50,42 @@ impl Way {
     }
 }
 
-/// A trainer of either kind.
-pub enum Stepper<'m> {
-    First(Box<Trainer<'m>>),
-    Zeroth(Box<ZerothTrainer<'m>>),
+/// Starts from the leading slices of the adapter in `global`, at rate 0: a step costs what any step costs, and
+/// the adapter stays the job's start.
+pub fn begin<'m>(
+    model: &'m Model,
+    global: &Path,
+    ranks: &RankTable,
+    way: Way,
+    training: &Training,
+) -> Result<Learner<'m>, Failure> {
+    let how = if way.optimizer == Optimizer::Mezo {
+        let steps = Steps {
+            rate: 0.0,
+            ..Steps::of(training, training.seed)
+        };
+        How::ZerothOrder(steps, 0)
+    } else {
+        let options = Options {
+            // The copy that it pulls back to is the planner's to count, so that a measurement holds for
+            // every job that asks the same otherwise.
+            proximal: 0.0,
+            ..train::options(training, way.checkpoint)
+        };
+        How::FirstOrder(options, 0.0)
+    };
+    // The scale changes no cost; the fresh adapter's change is zero.
+    Learner::begin(model, global, ranks, 1.0, how)
 }
 
-impl<'m> Stepper<'m> {
-    /// Starts from the leading slices of the adapter in `global`.
-    pub fn begin(
-        model: &'m Model,
-        global: &Path,
-        ranks: &RankTable,
-        way: Way,
-        training: &Training,
-    ) -> Result<Self, Failure> {
-        // The scale changes no cost; the fresh adapter's change is zero.
-        let scale = 1.0;
-        if way.optimizer != Optimizer::Mezo {
-            let options = Options {
-                // The copy that it pulls back to is the planner's to count, so that a measurement holds for
-                // every job that asks the same otherwise.
-                proximal: 0.0,
-                ..train::options(training, way.checkpoint)
-            };
-            let trainer = train::begin(model, global, ranks, scale, options)?;
-            return Ok(Self::First(Box::new(trainer)));
-        }
-        let start = adapter_file::leading(global, &model.weights(), ranks, scale)?;
-        let options = ZerothOptions {
-            seed: training.seed,
-            ..ZerothOptions::default()
-        };
-        let trainer = ZerothTrainer::new(model, &start, options)?;
-        Ok(Self::Zeroth(Box::new(trainer)))
+/// Makes what a round would send, at its largest: both factors, whichever the job's rule trains.
+pub fn finish(learner: Learner<'_>, training: &Training) -> Result<(), Failure> {
+    if training.sends_scalars() {
+        drop(learner.scalars(!training.shares_directions())?);
+    } else {
+        drop(learner.tensors(Trains::Both)?);
     }
-
-    /// One step at rate 0: it costs what any step costs, and the adapter stays the job's start.
-    pub fn step(&mut self, batch: &Batch, control: &Control) -> Result<Step, Failure> {
-        let step = match self {
-            Self::First(trainer) => trainer.step(batch, 0.0, control),
-            Self::Zeroth(trainer) => trainer.step(batch, 0.0, control),
-        };
-        Ok(step?)
-    }
-
-    /// The update's file, at its largest: of both factors, whichever the job's rule trains.
-    pub fn finish(self) -> Result<Vec<u8>, Failure> {
-        let trainer = match self {
-            Self::First(trainer) => return train::finish(*trainer, Trains::Both),
-            Self::Zeroth(trainer) => trainer,
-        };
-        let failed = |error| Failure::of(Trouble::Internal, &error);
-        let update = trainer.adapter().map_err(failed)?;
-        drop(trainer);
-        update.to_safetensors().map_err(failed)
-    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,19 +8,21 @@ use chassis::failpoint::{self, Failpoint};
 use chassis::memory;
 use chassis::telemetry::{self, Metric};
 use contract::message::task::Train;
+use domain::artifact::Digest;
 use domain::cause::Trouble;
 use domain::energy::EnergyTable;
 use domain::fleet::Stage;
 use domain::job::aggregation::Trains;
-use domain::job::spec::{Order, Training};
+use domain::job::spec::{Optimizer, Order, Training};
 use domain::plan::WorkerPlan;
 use domain::round::UpdateMetrics;
+use domain::zeroth::{GENERATOR, Scalars, Steps, Walk};
 use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
-use engine::train::{Options, Step};
+use engine::train::Options;
 
-use super::{SharedLoss, begin, finish};
+use super::{How, Learned, Learner, SharedLoss};
 use crate::adapter_file;
-use crate::compute::{Bench, Key, Loaded, ModelFiles};
+use crate::compute::{Bench, Key, Loaded, ModelFiles, Pace};
 use crate::data::Opened;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -41,13 +43,23 @@ pub struct Lesson {
     pub data: Arc<Opened>,
 }
 
-/// A trained update.
+/// A trained round.
 #[derive(Debug)]
-pub struct Trained {
-    /// A safetensors file with PEFT's keys.
-    pub update: Vec<u8>,
+pub struct Taught {
+    /// What is sent.
+    pub update: Outcome,
     /// Its figures; transfers are not counted yet.
     pub metrics: UpdateMetrics,
+}
+
+/// What a round's training leaves.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A safetensors file with PEFT's keys.
+    Tensors(Vec<u8>),
+    /// The scalars of zeroth-order steps, and where each site walks its own way the digest of the adapter
+    /// that they led to.
+    Scalars(Scalars, Option<Digest>),
 }
 
 /// Sums over the steps of a round.
@@ -57,6 +69,7 @@ struct Sums {
     tokens: u64,
     loss: f64,
     steps: u32,
+    skipped: u32,
     /// At the site's pace.
     seconds: f64,
 }
@@ -66,7 +79,7 @@ impl Lesson {
     ///
     /// # Errors
     /// What keeps the site from it; [`Failure::Stopped`] within one block of being stopped.
-    pub fn train(&self, bench: &mut Bench, running: &Running) -> Result<Trained, Failure> {
+    pub fn train(&self, bench: &mut Bench, running: &Running) -> Result<Taught, Failure> {
         let Self { task, key, .. } = self;
         let plan = &task.plan;
         if !bench.holds(key) {
@@ -78,18 +91,14 @@ impl Lesson {
         let model = loaded.model();
         running.stage(Stage::Training, u64::from(plan.local_steps));
         memory::reset_peak();
-        let trained = task.strategy.trains();
-        let options = Options {
-            b_alone: trained == Trains::B,
-            ..options(&task.training, plan.checkpoint)
-        };
-        let mut trainer = begin(model, &self.global, &plan.ranks, task.scale, options)?;
+        let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
+        let how = self.how(first)?;
+        let learner = Learner::begin(model, &self.global, &plan.ranks, task.scale, how)?;
+        let mut learner = learner.with_failpoint();
         let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
         let sampler = self.sampler(running)?;
         let loader = Loader::new(&self.data.train, &encoder, &sampler);
-        let rate = task.training.learning_rate as f32;
-        let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
-        let pace = running.site.pace();
+        let (pace, times) = pace(&running.site, plan.optimizer, &task.training);
 
         let mut sums = Sums::default();
         let planned = u64::from(plan.batch) * u64::from(plan.local_steps);
@@ -100,17 +109,16 @@ impl Lesson {
             let watch = Stopwatch::start();
             let loaded = loader.batch(first + u64::from(number));
             let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
-            let step = trainer.step(&loaded.batch, rate, running.stop.control())?;
+            let step = learner.step(&loaded.batch, running.stop.control())?;
             let seconds = watch.seconds();
-            pace.wait(&runtime, &running.stop, step.tokens, seconds, || {
+            let tokens = times * step.tokens;
+            pace.wait(&runtime, &running.stop, tokens, seconds, || {
                 running.advance()
             })?;
-            sums.add(
-                loaded.batch.rows.len(),
-                &step,
-                pace.seconds(step.tokens, seconds),
-            );
-            let loss = shared.add(loaded.batch.rows.len() as u64, step.loss);
+            let paced = pace.seconds(tokens, seconds);
+            sums.add(loaded.batch.rows.len(), &step, paced);
+            let records = loaded.batch.rows.len() as u64;
+            let loss = step.loss.and_then(|loss| shared.add(records, loss));
             tell(
                 running,
                 &step,
@@ -122,10 +130,40 @@ impl Lesson {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
         }
-        let energies = trainer.energies();
-        let update = finish(trainer, trained)?;
+        let energies = learner.energies();
+        if sums.skipped == sums.steps {
+            let detail = "the loss of no step was a finite number".to_owned();
+            return Err(Failure::new(Trouble::NotFinite, detail));
+        }
+        let update = if task.training.sends_scalars() {
+            let own_way = !task.training.shares_directions();
+            let (scalars, reached) = learner.scalars(own_way)?;
+            Outcome::Scalars(scalars, reached)
+        } else {
+            Outcome::Tensors(learner.tensors(task.strategy.trains())?)
+        };
         let metrics = sums.metrics(energies);
-        Ok(Trained { update, metrics })
+        Ok(Taught { update, metrics })
+    }
+
+    /// How the plan trains; `first` is the number of the round's first step.
+    fn how(&self, first: u64) -> Result<How, Failure> {
+        let Train {
+            plan,
+            training,
+            strategy,
+            walk,
+            ..
+        } = &self.task;
+        if plan.optimizer == Optimizer::Mezo {
+            let steps = supported(walk.as_ref())?;
+            return Ok(How::ZerothOrder(steps, first));
+        }
+        let options = Options {
+            b_alone: strategy.trains() == Trains::B,
+            ..options(training, plan.checkpoint)
+        };
+        Ok(How::FirstOrder(options, training.learning_rate as f32))
     }
 
     /// A rule with a side term has every site apply what stands behind the live slices.
@@ -148,15 +186,55 @@ impl Lesson {
     }
 }
 
-/// Whether the loss of a round of this plan may leave the site.
+/// How the steps of a zeroth-order task are made, if this program can make them.
 ///
 /// # Errors
-/// If it would be averaged over too few records.
+/// If the task does not say, or its directions are another generator's.
+pub fn supported(walk: Option<&Walk>) -> Result<Steps, Failure> {
+    let refuse = |detail: String| Err(Failure::new(Trouble::PlanUnsupported, detail));
+    let Some(walk) = walk else {
+        return refuse("the task does not say how zeroth-order steps are made".to_owned());
+    };
+    let steps = walk.own();
+    if steps.generator != GENERATOR {
+        return refuse(format!(
+            "the job's directions are of generator {}, this worker has generator {GENERATOR}",
+            steps.generator
+        ));
+    }
+    Ok(steps)
+}
+
+/// Whether what a round of this plan tells may leave the site: its loss, and where it trains zeroth-order the
+/// scalar of each step.
+///
+/// # Errors
+/// If either would be averaged over too few records.
 pub fn admit(site: &Machine, plan: &WorkerPlan, data: &Opened) -> Result<(), Failure> {
+    let records = data.summary().records;
     let drawn = u64::from(plan.batch) * u64::from(plan.local_steps);
-    let averaged = drawn.min(data.summary().records);
-    let admitted = site.config.policy.admit_count("the loss", averaged);
+    let step = u64::from(plan.batch).min(records);
+    let policy = &site.config.policy;
+    let loss = policy.admit_count("the loss", drawn.min(records));
+    let scalar = match plan.optimizer {
+        Optimizer::Mezo => policy.admit_count("the scalar of a step", step),
+        _ => Ok(()),
+    };
+    let admitted = loss.and(scalar);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))
+}
+
+/// The pace of a step, and how many times its tokens go through the model at that pace: a step without gradients
+/// is two forward passes for each of its directions.
+#[must_use]
+pub fn pace(site: &Machine, optimizer: Optimizer, training: &Training) -> (Pace, usize) {
+    match optimizer {
+        Optimizer::Mezo => {
+            let directions = usize::from(training.mezo.perturbations);
+            (site.forward_pace(), 2 * directions)
+        }
+        Optimizer::Adamw | Optimizer::Auto => (site.pace(), 1),
+    }
 }
 
 /// The stream of batches of this worker in this job: a function of seed, worker and step.
@@ -199,11 +277,13 @@ pub fn options(training: &Training, checkpoint: bool) -> Options {
     }
 }
 
-fn tell(running: &Running, step: &Step, watch: &Stopwatch, loss: Option<f64>, speed: f64) {
+fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>, speed: f64) {
     running.advance();
     telemetry::count(Metric::TrainingTokens, step.tokens as u64, &[]);
     telemetry::observe(Metric::TrainingStepSeconds, watch.seconds(), &[]);
-    telemetry::set(Metric::TrainingLoss, step.loss, &[]);
+    if let Some(loss) = step.loss {
+        telemetry::set(Metric::TrainingLoss, loss, &[]);
+    }
     running.site.status.update(|progress| {
         progress.done += 1;
         progress.loss = loss;
@@ -212,10 +292,11 @@ fn tell(running: &Running, step: &Step, watch: &Stopwatch, loss: Option<f64>, sp
 }
 
 impl Sums {
-    fn add(&mut self, records: usize, step: &Step, seconds: f64) {
+    fn add(&mut self, records: usize, step: &Learned, seconds: f64) {
         self.records += records as u64;
         self.tokens += step.tokens as u64;
-        self.loss += step.loss;
+        self.loss += step.loss.unwrap_or(0.0);
+        self.skipped += u32::from(step.loss.is_none());
         self.steps += 1;
         self.seconds += seconds;
     }
@@ -224,8 +305,9 @@ impl Sums {
         UpdateMetrics {
             records: self.records,
             tokens: self.tokens,
-            loss: self.loss / f64::from(self.steps.max(1)),
+            loss: self.loss / f64::from((self.steps - self.skipped).max(1)),
             steps: self.steps,
+            skipped_steps: self.skipped,
             compute_seconds: self.seconds,
             tokens_per_second: self.tokens as f64 / self.seconds.max(1e-9),
             peak_memory_bytes: memory::peak_data_bytes(),

@@ -8,7 +8,9 @@ mod lesson;
 mod loss;
 mod pending;
 
-pub use course::{begin, finish};
-pub use lesson::{Lengths, Lesson, Trained, admit, lengths, options, sampler};
+pub use course::{How, Learned, Learner};
+pub use lesson::{
+    Lengths, Lesson, Outcome, Taught, admit, lengths, options, pace, sampler, supported,
+};
 pub use loss::SharedLoss;
-pub use pending::Pending;
+pub use pending::{Figures, Pending};

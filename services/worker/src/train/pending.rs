@@ -6,9 +6,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use contract::subject::Address;
+use domain::artifact::Digest;
 use domain::round::UpdateMetrics;
+use serde::{Deserialize, Serialize};
 
 use crate::durable;
+
+/// What is told of an update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Its figures.
+    pub metrics: UpdateMetrics,
+    /// The digest of the adapter that its scalars led to, if that is told.
+    pub reached: Option<Digest>,
+}
 
 /// The one pending update of a worker: it has one task at a time.
 #[derive(Debug, Clone)]
@@ -27,10 +38,10 @@ impl Pending {
         }
     }
 
-    /// The update's file.
+    /// The update's file: tensors, or scalars.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        self.folder.join(format!("{}.safetensors", self.name))
+        self.folder.join(format!("{}.update", self.name))
     }
 
     // Written last: where it is, the update is whole.
@@ -42,7 +53,7 @@ impl Pending {
     ///
     /// # Errors
     /// If the files cannot be read.
-    pub fn find(&self) -> io::Result<Option<UpdateMetrics>> {
+    pub fn find(&self) -> io::Result<Option<Figures>> {
         let figures = durable::read(&self.figures())?;
         let figures = figures.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Ok(figures.filter(|_| self.file().exists()))
@@ -52,13 +63,13 @@ impl Pending {
     ///
     /// # Errors
     /// If the files cannot be written.
-    pub fn keep(&self, update: &[u8], metrics: &UpdateMetrics) -> io::Result<()> {
+    pub fn keep(&self, update: &[u8], figures: &Figures) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         for entry in fs::read_dir(&self.folder)? {
             durable::remove(&entry?.path())?;
         }
         durable::write(&self.file(), update)?;
-        durable::write(&self.figures(), &serde_json::to_vec(metrics)?)
+        durable::write(&self.figures(), &serde_json::to_vec(figures)?)
     }
 
     /// Forgets the update: it is stored and sealed.
@@ -77,12 +88,13 @@ mod tests {
 
     use super::*;
 
-    fn metrics() -> UpdateMetrics {
-        UpdateMetrics {
+    fn figures() -> Figures {
+        let metrics = UpdateMetrics {
             records: 8,
             tokens: 100,
             loss: 1.5,
             steps: 2,
+            skipped_steps: 0,
             compute_seconds: 0.1,
             tokens_per_second: 1000.0,
             peak_memory_bytes: 5,
@@ -90,7 +102,9 @@ mod tests {
             bytes_down: 7,
             control_bytes_up: 3,
             energies: domain::energy::EnergyTable::default(),
-        }
+        };
+        let reached = Some(Digest::from_bytes(&[1; 32]));
+        Figures { metrics, reached }
     }
 
     fn task(epoch: u64) -> Address {
@@ -107,10 +121,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = [1, 2].map(|epoch| Pending::of(folder.path(), &task(epoch)));
         assert_eq!(first.find().unwrap(), None);
-        first.keep(b"one", &metrics()).unwrap();
-        assert_eq!(first.find().unwrap(), Some(metrics()));
+        first.keep(b"one", &figures()).unwrap();
+        assert_eq!(first.find().unwrap(), Some(figures()));
         assert_eq!(second.find().unwrap(), None);
-        second.keep(b"two", &metrics()).unwrap();
+        second.keep(b"two", &figures()).unwrap();
         assert_eq!(first.find().unwrap(), None);
         second.forget().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

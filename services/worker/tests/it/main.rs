@@ -10,15 +10,18 @@ mod site;
 
 use std::time::Duration;
 
-use contract::message::report::{Evaluated, Failed, Probed, Updated};
+use contract::message::report::{Evaluated, Failed, Probed, Updated, Walked};
 use contract::message::task::{Evaluate, Probe, Train};
 use domain::adapter::{Projection, RankTable};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::id::Epoch;
-use domain::job::Strategy;
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Training};
+use domain::job::{Mezo, Seeds, Strategy};
 use domain::profile::ModeMeasurement;
+use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
+use engine::adapter::{Adapter, Factors};
+use engine::train::Replay;
 use futures::StreamExt;
 use rustix::process::{Signal, getpid, kill_process};
 use site::{RANK_MAX, SCALE, Site, TARGETS};
@@ -36,6 +39,8 @@ async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
     let measured = probe(&site).await;
     train(&site, &measured).await;
     train_in_fewer_bits(&site, &measured).await;
+    walk(&site, &measured).await;
+    catch_up(&site, &measured).await;
     evaluate(&site, &measured).await;
     refuse(&site, &measured).await;
 
@@ -134,6 +139,7 @@ async fn train(site: &Site, measured: &Probed) {
         training: Training::default(),
         strategy: Strategy::default(),
         live: RankTable::default(),
+        walk: None,
         prefix: format!("jobs/{job}/updates/site"),
     };
     let first: Updated = site.ask(&task(1), 1, Epoch(2)).await;
@@ -177,6 +183,7 @@ async fn train_in_fewer_bits(site: &Site, measured: &Probed) {
             training: Training::default(),
             strategy: Strategy::default(),
             live: RankTable::default(),
+            walk: None,
             prefix: format!("jobs/{job}/updates/site"),
         };
         let updated: Updated = site.ask(&task, job, Epoch(2)).await;
@@ -191,6 +198,153 @@ async fn train_in_fewer_bits(site: &Site, measured: &Probed) {
     assert_eq!(digests.len(), 3, "three bases, three updates");
 }
 
+/// A zeroth-order round along the site's own directions: its scalars lead from the adapter it was given to the
+/// one that it names.
+async fn walk(site: &Site, measured: &Probed) {
+    let ranks = RankTable::uniform(&TARGETS, 2, RANK_MAX);
+    let training = Training {
+        optimizer: Optimizer::Mezo,
+        learning_rate: 1e-3,
+        mezo: Mezo {
+            perturbations: 2,
+            seeds: Seeds::PerWorker,
+            ..Mezo::default()
+        },
+        ..Training::default()
+    };
+    let task = |epoch, generator| {
+        let mut plan = site::plan(measured, ranks.clone());
+        (plan.optimizer, plan.batch) = (Optimizer::Mezo, 8);
+        let steps = Steps {
+            generator,
+            ..Steps::of(&training, 5)
+        };
+        let log = Vec::new();
+        Train {
+            head: site.head(1, epoch),
+            round: 2,
+            global: site.global.clone(),
+            scale: SCALE,
+            plan,
+            training: training.clone(),
+            strategy: Strategy::Sum,
+            live: RankTable::default(),
+            walk: Some(Walk {
+                steps,
+                rate: None,
+                log,
+            }),
+            prefix: "jobs/one/updates/site".to_owned(),
+        }
+    };
+    let asked = task(20, GENERATOR);
+    let walked: Walked = site.ask(&asked, 1, Epoch(20)).await;
+    assert_eq!((walked.generator, walked.round), (GENERATOR, 2));
+    assert_eq!(walked.start, site.global.sha256);
+    let how = Steps::of(&training, 5);
+    assert_eq!(walked.scalars.skipped(3, &how), Ok(0));
+    // Steps are counted through all rounds, and each round has three.
+    let replay = Replay::new().then(&how, 3, &walked.scalars);
+    let moved = moved(&site.adapter(&site.global, &ranks).await, &replay);
+    assert_eq!(walked.reached, Some(moved.file_digest().unwrap()));
+    let again: Walked = site.ask(&task(21, GENERATOR), 1, Epoch(21)).await;
+    assert_eq!(again.scalars, walked.scalars);
+
+    let other: Failed = site.ask(&task(22, GENERATOR + 1), 1, Epoch(22)).await;
+    assert_eq!(other.trouble, Trouble::PlanUnsupported);
+    assert!(other.detail.contains("of generator 2"), "{}", other.detail);
+    let mut silent = task(23, GENERATOR);
+    silent.walk = None;
+    let silent: Failed = site.ask(&silent, 1, Epoch(23)).await;
+    assert_eq!(silent.trouble, Trouble::PlanUnsupported);
+    let mut few = task(24, GENERATOR);
+    few.plan.batch = 4;
+    let few: Failed = site.ask(&few, 1, Epoch(24)).await;
+    assert_eq!(few.trouble, Trouble::PolicyRefused);
+}
+
+/// What a site missed is replayed if the log is whole, and fetched if it is not: the adapter is the same.
+async fn catch_up(site: &Site, measured: &Probed) {
+    let ranks = RankTable::uniform(&TARGETS, 2, RANK_MAX);
+    let training = Training {
+        optimizer: Optimizer::Mezo,
+        learning_rate: 1e-3,
+        ..Training::default()
+    };
+    let how = Steps::of(&training, 5);
+    let mut log = Vec::new();
+    let mut merged = vec![site.global.clone()];
+    for round in 1..=3u32 {
+        let before = merged[merged.len() - 1].clone();
+        let one = Committed {
+            round,
+            first_step: 3 * u64::from(round - 1),
+            start: before.sha256.clone(),
+            scalars: Scalars::new(vec![0.5, -2.0, f32::from(round as u8)]),
+        };
+        let replay = Replay::new().then(&how, one.first_step, &one.scalars);
+        let start = site.adapter(&before, &ranks).await;
+        merged.push(site.store(&moved(&start, &replay)).await);
+        log.push(one);
+    }
+    let mut epoch = 30;
+    let mut bytes_down = async |log: Vec<Committed>, last: usize| {
+        epoch += 1;
+        let mut plan = site::plan(measured, ranks.clone());
+        (plan.optimizer, plan.batch) = (Optimizer::Mezo, 8);
+        let steps = how;
+        let task = Train {
+            head: site.head(1, epoch),
+            round: last as u32 + 1,
+            global: merged[last].clone(),
+            scale: SCALE,
+            plan,
+            training: training.clone(),
+            strategy: Strategy::Sum,
+            live: RankTable::default(),
+            walk: Some(Walk {
+                steps,
+                rate: None,
+                log,
+            }),
+            prefix: "jobs/one/updates/site".to_owned(),
+        };
+        let walked: Walked = site.ask(&task, 1, Epoch(epoch)).await;
+        assert_eq!(walked.start, merged[last].sha256);
+        walked.metrics.bytes_down
+    };
+    // It holds the first of all from the rounds before.
+    assert_eq!(bytes_down(log.clone(), 3).await, 0, "a whole log");
+    let [first, second, third] = [&log[0], &log[1], &log[2]].map(Clone::clone);
+    let mut other = third.clone();
+    other.scalars = Scalars::new(vec![0.5, -2.0, 3.5]);
+    for (what, broken) in [
+        ("a gap", vec![first.clone(), third.clone()]),
+        (
+            "a repetition",
+            vec![first.clone(), second.clone(), second.clone(), third.clone()],
+        ),
+        (
+            "another order",
+            vec![second.clone(), first.clone(), third.clone()],
+        ),
+        ("another number", vec![first.clone(), second.clone(), other]),
+    ] {
+        bytes_down(Vec::new(), 0).await;
+        assert!(bytes_down(broken, 3).await > 0, "{what}");
+    }
+}
+
+fn moved(start: &Adapter, replay: &Replay) -> Adapter {
+    let moved = start.factors().map(|own| {
+        let (mut a, mut b) = (own.a().to_vec(), own.b().to_vec());
+        assert!(replay.apply(&own.shape().name.peft_a(), &mut a));
+        assert!(replay.apply(&own.shape().name.peft_b(), &mut b));
+        Factors::new(own.shape(), own.rank(), a, b).unwrap()
+    });
+    Adapter::new(start.scale(), moved).unwrap()
+}
+
 async fn evaluate(site: &Site, measured: &Probed) {
     let task = |epoch, sample, choices: &[&str]| Evaluate {
         head: site.head(1, epoch),
@@ -200,6 +354,7 @@ async fn evaluate(site: &Site, measured: &Probed) {
         sample,
         choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
         plan: site::plan(measured, RankTable::uniform(&TARGETS, 2, 2)),
+        walk: None,
     };
     let all = task(3, None, &[" yes", " no"]);
     let Evaluated { score, .. } = site.ask(&all, 1, Epoch(3)).await;
@@ -229,6 +384,7 @@ async fn refuse(site: &Site, measured: &Probed) {
         training: Training::default(),
         strategy: Strategy::default(),
         live: RankTable::default(),
+        walk: None,
         prefix: "jobs/one/updates/site".to_owned(),
     };
     let failed = async |task: &Train| -> Failed { site.ask(task, 1, task.head.epoch).await };

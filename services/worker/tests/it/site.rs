@@ -153,6 +153,15 @@ impl Site {
         .await
     }
 
+    /// Stores a merged adapter.
+    pub async fn store(&self, adapter: &Adapter) -> ArtifactRef {
+        let bytes = adapter.to_safetensors().unwrap();
+        let sent = self
+            .store
+            .put_bytes("jobs/one/global", bytes, &Transfer::default());
+        sent.await.unwrap()
+    }
+
     /// A stored adapter of exactly these ranks.
     pub async fn adapter(&self, artifact: &ArtifactRef, ranks: &RankTable) -> Adapter {
         let bytes = self

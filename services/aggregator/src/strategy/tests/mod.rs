@@ -9,6 +9,7 @@ mod norms;
 mod optimizers;
 mod rounds;
 mod sides;
+mod walk;
 
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::id::WorkerName;

@@ -10,7 +10,7 @@ use engine::memory::{self, Estimate};
 use engine::model::Model;
 use serde_json::{Value, json};
 
-use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate};
+use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate, agreement};
 use crate::cli::bench_plan;
 use crate::output;
 
@@ -21,6 +21,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Forward passes with the loss, without an adapter
     Forward(ForwardArgs),
+    /// Whether zeroth-order slopes in a faster arithmetic mean what they mean in f32
+    ZoAgreement(agreement::Args),
     /// Merges of many updates by every rule: error, speed, memory
     Aggregate(aggregate::Args),
     /// The planner, for fleets of any size
@@ -105,6 +107,7 @@ impl Command {
         match self {
             Self::Train(args) => args.run(),
             Self::Forward(args) => args.run(),
+            Self::ZoAgreement(args) => args.run(),
             Self::Aggregate(args) => args.run(),
             Self::Plan(args) => args.run(),
         }

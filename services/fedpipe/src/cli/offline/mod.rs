@@ -1,6 +1,7 @@
 //! Commands that use the engine on this machine, without services.
 
 pub mod aggregate;
+pub mod agreement;
 pub mod bench;
 pub mod eval;
 pub mod generate;
@@ -107,8 +108,13 @@ impl From<ComputeName> for Compute {
 impl ModelArgs {
     /// Loads it.
     pub fn load(&self) -> anyhow::Result<Model> {
+        self.load_for(self.compute)
+    }
+
+    /// Loads it for this arithmetic, whatever the flags say.
+    pub fn load_for(&self, compute: ComputeName) -> anyhow::Result<Model> {
         let (base, threads) = (self.base(), self.threads());
-        let kernel = Kernel::best(self.compute.into());
+        let kernel = Kernel::best(compute.into());
         let options = LoadOptions {
             base,
             kernel,

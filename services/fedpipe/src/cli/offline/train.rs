@@ -5,17 +5,20 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
+use domain::job::mezo::{Distribution, Mezo};
+use domain::job::spec::Training;
+use domain::zeroth::Steps;
 use engine::adapter::{Adapter, Export, Factors};
 use engine::control::Control;
 use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
-use engine::memory::Optimizer;
+use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::plain::{self, Place};
-use engine::train::{Options, Step, Trainer};
+use engine::train::{Options, Trainer, ZerothTrainer};
 use serde_json::json;
 
 use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
@@ -27,6 +30,7 @@ use crate::output;
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 100 --rank 8
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
+  fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 400 --optimizer mezo --clip 50
 
 The adapter folder loads in Hugging Face PEFT.")]
 pub struct Args {
@@ -45,9 +49,14 @@ pub struct Args {
     /// Optimizer steps
     #[arg(long, value_name = "N")]
     steps: u64,
-    /// Learning rate
-    #[arg(long, value_name = "X", default_value_t = 1e-3)]
-    learning_rate: f32,
+    /// By gradients, or in the memory of inference by forward passes alone
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: Optimizer,
+    /// Learning rate [default: 1e-3, with mezo 1e-4]
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f32>,
+    #[command(flatten)]
+    mezo: MezoArgs,
     /// Records of a step
     #[arg(long, value_name = "B", default_value_t = 4)]
     batch: usize,
@@ -57,7 +66,7 @@ pub struct Args {
     /// How the learning rate changes
     #[arg(long, value_enum, default_value = "constant")]
     schedule: Schedule,
-    /// Largest norm of the gradient; 0 leaves it alone
+    /// Largest norm of AdamW's gradient; 0 leaves it alone
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     clip_norm: f32,
     /// AdamW's decoupled weight decay
@@ -87,6 +96,41 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What mezo alone has.
+#[derive(Debug, Arguments)]
+struct MezoArgs {
+    /// mezo: how far the adapter is moved along a direction
+    #[arg(long, value_name = "X", default_value_t = 1e-2)]
+    perturbation: f64,
+    /// mezo: directions of a step, whose estimates are averaged
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    perturbations: u16,
+    /// mezo: what directions are drawn from
+    #[arg(long, value_enum, default_value = "gaussian")]
+    distribution: Draws,
+    /// mezo: a slope beyond this, either way, counts as this; 0 turns it off
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    clip: f64,
+}
+
+/// Optimizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimizer {
+    /// Backpropagation
+    Adamw,
+    /// Two forward passes for each direction
+    Mezo,
+}
+
+/// What directions are drawn from.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Draws {
+    /// The standard normal distribution
+    Gaussian,
+    /// One and minus one
+    Rademacher,
 }
 
 /// Orders of the records.
@@ -122,6 +166,28 @@ enum Device {
 enum Trains<'m> {
     Ours(Box<Trainer<'m>>),
     Plain(Box<plain::Trainer>),
+    Zeroth(Box<ZerothTrainer<'m>>),
+}
+
+/// What a step found.
+struct Step {
+    /// Absent if it was not finite, and the step moved nothing.
+    loss: Option<f64>,
+    tokens: usize,
+    labelled_tokens: usize,
+    /// The norm of the gradient, or the root mean square of a zeroth-order step's slopes.
+    gradient_norm: f64,
+}
+
+impl From<engine::train::Step> for Step {
+    fn from(step: engine::train::Step) -> Self {
+        Self {
+            loss: Some(step.loss),
+            tokens: step.tokens,
+            labelled_tokens: step.labelled_tokens,
+            gradient_norm: step.gradient_norm,
+        }
+    }
 }
 
 impl<'m> Trains<'m> {
@@ -143,8 +209,17 @@ impl<'m> Trains<'m> {
     fn step(&mut self, batch: &Batch, rate: f32) -> anyhow::Result<Step> {
         let control = Control::new();
         Ok(match self {
-            Self::Ours(trainer) => trainer.step(batch, rate, &control)?,
-            Self::Plain(trainer) => trainer.step(batch, rate, &control)?,
+            Self::Ours(trainer) => trainer.step(batch, rate, &control)?.into(),
+            Self::Plain(trainer) => trainer.step(batch, rate, &control)?.into(),
+            Self::Zeroth(trainer) => {
+                let walked = trainer.step(batch, &control)?;
+                Step {
+                    loss: walked.loss,
+                    tokens: walked.tokens,
+                    labelled_tokens: walked.labelled_tokens,
+                    gradient_norm: walked.slope,
+                }
+            }
         })
     }
 
@@ -152,6 +227,7 @@ impl<'m> Trains<'m> {
         Ok(match self {
             Self::Ours(trainer) => trainer.adapter()?,
             Self::Plain(trainer) => trainer.adapter()?,
+            Self::Zeroth(trainer) => trainer.adapter()?,
         })
     }
 }
@@ -159,6 +235,7 @@ impl<'m> Trains<'m> {
 impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
+        self.check_optimizer()?;
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         let start = self.start(&inspected)?;
@@ -173,7 +250,13 @@ impl Args {
             checkpoint: self.checkpoint,
             ..Options::default()
         };
-        let mut trainer = Trains::new(&model, &start, options, self.device)?;
+        let mut trainer = match self.optimizer {
+            Optimizer::Adamw => Trains::new(&model, &start, options, self.device)?,
+            Optimizer::Mezo => {
+                let made = ZerothTrainer::new(&model, &start, self.steps(), 0)?;
+                Trains::Zeroth(Box::new(made))
+            }
+        };
         drop(start);
         let mut metrics = match &self.metrics {
             Some(path) => Some(
@@ -181,7 +264,7 @@ impl Args {
             ),
             None => None,
         };
-        let (whole, mut tokens, mut last) = (Stopwatch::start(), 0, None);
+        let (whole, mut tokens, mut last, mut skipped) = (Stopwatch::start(), 0, None, 0u64);
         for number in 0..self.steps {
             let watch = Stopwatch::start();
             let loaded = loader.batch(number)?;
@@ -191,7 +274,8 @@ impl Args {
             let step = trainer.step(&loaded.batch, self.rate(number))?;
             tokens += step.tokens;
             self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
-            last = Some(step.loss);
+            skipped += u64::from(step.loss.is_none());
+            last = step.loss.or(last);
         }
         let base_model = self.model.model.display().to_string();
         let export = Export {
@@ -205,7 +289,7 @@ impl Args {
         );
         if self.json {
             return output::json(&json!({
-                "adapter": self.out, "sha256": sha256, "steps": self.steps, "loss": last,
+                "adapter": self.out, "sha256": sha256, "steps": self.steps, "skipped_steps": skipped, "loss": last,
                 "tokens_per_second": tokens as f64 / seconds, "seconds": seconds,
                 "peak_memory_bytes": chassis::memory::peak_bytes(),
             }));
@@ -213,11 +297,69 @@ impl Args {
         output::line(format!("{}: adapter {sha256}", self.out.display()))
     }
 
+    /// What the optimizer does not have.
+    fn check_optimizer(&self) -> anyhow::Result<()> {
+        if self.optimizer == Optimizer::Adamw {
+            return Ok(());
+        }
+        let plain = matches!(self.device, Device::Cpu) && !self.checkpoint;
+        ensure!(
+            plain,
+            "mezo computes on the cpu and keeps no activations: leave out --device and --checkpoint"
+        );
+        let constant = matches!(self.schedule, Schedule::Constant) && self.weight_decay == 0.0;
+        ensure!(
+            constant,
+            "mezo has one rate and no decay: leave out --schedule and --weight-decay"
+        );
+        let MezoArgs {
+            perturbation,
+            perturbations,
+            clip,
+            ..
+        } = self.mezo;
+        let sound = perturbation > 0.0 && perturbation <= 1.0 && clip >= 0.0;
+        ensure!(
+            sound && perturbations > 0,
+            "use a --perturbation above 0, at most 1, a --clip from 0, and at least 1 of --perturbations"
+        );
+        Ok(())
+    }
+
+    /// How zeroth-order steps are made.
+    fn steps(&self) -> Steps {
+        let mezo = Mezo {
+            perturbation: self.mezo.perturbation,
+            perturbations: self.mezo.perturbations,
+            distribution: match self.mezo.distribution {
+                Draws::Gaussian => Distribution::Gaussian,
+                Draws::Rademacher => Distribution::Rademacher,
+            },
+            clip: self.mezo.clip,
+            ..Mezo::default()
+        };
+        let training = Training {
+            learning_rate: self.learning_rate().into(),
+            mezo,
+            ..Training::default()
+        };
+        Steps::of(&training, self.seed)
+    }
+
+    fn learning_rate(&self) -> f32 {
+        self.learning_rate.unwrap_or(match self.optimizer {
+            Optimizer::Adamw => 1e-3,
+            Optimizer::Mezo => 1e-4,
+        })
+    }
+
     fn rate(&self, step: u64) -> f32 {
         match self.schedule {
-            Schedule::Constant => self.learning_rate,
+            Schedule::Constant => self.learning_rate(),
             // Invariant: steps are far below 2^24, where f32 is exact.
-            Schedule::Linear => self.learning_rate * (self.steps - step) as f32 / self.steps as f32,
+            Schedule::Linear => {
+                self.learning_rate() * (self.steps - step) as f32 / self.steps as f32
+            }
         }
     }
 
@@ -234,7 +376,10 @@ impl Args {
         let ranks = RankTable::uniform(&targets, super::layers(&model.config)?, rank);
         let work = Work {
             ranks: &ranks,
-            optimizer: Optimizer::AdamW,
+            optimizer: match self.optimizer {
+                Optimizer::Adamw => memory::Optimizer::AdamW,
+                Optimizer::Mezo => memory::Optimizer::Mezo,
+            },
             checkpoint: self.checkpoint,
             batch: self.batch,
             sequence: self.data.sequence_length,
@@ -291,10 +436,13 @@ impl Args {
         }
         if !self.json {
             output::line(format!(
-                "step {}/{}  loss {:.4}  {speed:.0} tokens/s",
+                "step {}/{}  {}  {speed:.0} tokens/s",
                 number + 1,
                 self.steps,
-                step.loss
+                step.loss.map_or_else(
+                    || "skipped, its loss is not finite".to_owned(),
+                    |loss| format!("loss {loss:.4}")
+                )
             ))?;
         }
         Ok(())

@@ -15,9 +15,11 @@ use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
+use domain::job::mezo::Rates;
 use domain::plan::WorkerPlan;
 use domain::round::{Score, Summary, WorkerRound};
 use domain::time::UnixMillis;
+use domain::zeroth::Walk;
 use worker::Trained;
 
 use super::again::{self, Look, Looked};
@@ -217,14 +219,28 @@ impl<'a> Course<'a> {
             let plan = self.simulated.worker(site.name())?;
             let both = (plan, &self.simulated.plan().global);
             let reference = global.reference();
-            let task = tasks::train(&self.job, site.name(), both, number, &reference, NEVER);
+            let past = self.recent.make_contiguous();
+            let training = &self.job.spec.training;
+            let factor = aggregator::rate_factor(training, number, site.name(), past);
+            let walk = walk(&self.job, site.name(), factor);
+            let task = tasks::train(
+                &self.job,
+                site.name(),
+                both,
+                (number, &reference),
+                walk,
+                NEVER,
+            );
             let trained = site.train(bench, &task, &global.path);
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
-            let update = keep(trained, update, site.name())?;
+            let update = keep(trained, update, site.name(), factor)?;
             merge::check(self.simulated, site.name(), &update.path)?;
             let link = sites::link(site, *round_trip);
-            let spent = link.spent(update.metrics.compute_seconds, global.bytes, update.bytes);
+            // Who walks along the same directions as all makes the merged adapter itself, once it has one.
+            let replays = training.shares_directions() && number > 1;
+            let down = if replays { update.bytes } else { global.bytes };
+            let spent = link.spent(update.metrics.compute_seconds, down, update.bytes);
             workers.push(SiteRound::new(site.name(), plan, &update, spent));
             delivered.push(update);
         }
@@ -274,9 +290,13 @@ impl<'a> Course<'a> {
         began_at: f64,
     ) -> anyhow::Result<()> {
         let mut workers = Vec::new();
-        for (update, weight) in delivered.iter().zip(&merged.weights) {
+        for (at, (update, weight)) in delivered.iter().zip(&merged.weights).enumerate() {
             let plan = self.simulated.worker(&update.worker)?;
-            workers.push(worker_round(update, *weight, plan));
+            workers.push(WorkerRound {
+                rate: own_rate(&self.job, update.rate_factor),
+                difference: merged.apart.get(at).copied().flatten(),
+                ..worker_round(update, *weight, plan)
+            });
         }
         let computing = workers.iter().map(|own| own.metrics.compute_seconds);
         let seconds = self.clock - began_at;
@@ -284,6 +304,7 @@ impl<'a> Course<'a> {
             round: global.round,
             global: global.reference(),
             side: global.side.clone(),
+            scalars: None,
             optimizer: None,
             opened_at: at(began_at),
             committed_at: at(self.clock),
@@ -316,7 +337,14 @@ impl<'a> Course<'a> {
                 continue;
             };
             let reference = global.reference();
-            let task = tasks::evaluate(&self.job, site.name(), plan, round, &reference, NEVER);
+            let task = tasks::evaluate(
+                &self.job,
+                site.name(),
+                plan,
+                (round, &reference),
+                None,
+                NEVER,
+            );
             let score = site.score(bench, &task, &global.path);
             let score = score.with_context(|| format!("worker {}", site.name()))?;
             slowest = slowest.max(score.seconds);
@@ -407,6 +435,8 @@ fn worker_round(update: &Delivered, weight: f64, plan: &WorkerPlan) -> WorkerRou
         weight,
         withheld_energy: None,
         trained_in: None,
+        rate: None,
+        difference: None,
         update: update.reference(),
         metrics: again::own(&update.metrics, plan),
     }
@@ -418,14 +448,38 @@ fn at(seconds: f64) -> UnixMillis {
     UnixMillis((1000.0 * seconds) as u64)
 }
 
+/// How a zeroth-order site makes its steps.
+fn walk(job: &Job, worker: &WorkerName, rate_factor: f64) -> Option<Walk> {
+    let steps = aggregator::steps(job, worker);
+    Some(Walk {
+        steps,
+        rate: own_rate(job, rate_factor),
+        log: Vec::new(),
+    })
+    .filter(|_| job.spec.training.is_zeroth_order())
+}
+
+/// A site's rate, where sites have rates of their own.
+fn own_rate(job: &Job, rate_factor: f64) -> Option<f64> {
+    let training = &job.spec.training;
+    let rate = rate_factor * training.learning_rate;
+    (training.mezo.rates != Rates::Fixed).then_some(rate)
+}
+
 /// An update as a file, as the aggregator would have it.
-fn keep(trained: Trained, path: PathBuf, worker: &WorkerName) -> anyhow::Result<Delivered> {
+fn keep(
+    trained: Trained,
+    path: PathBuf,
+    worker: &WorkerName,
+    rate_factor: f64,
+) -> anyhow::Result<Delivered> {
     fs::write(&path, &trained.update).context("an update cannot be written")?;
     Ok(Delivered {
         worker: worker.clone(),
         sha256: archive::digest(&path)?,
-        bytes: trained.update.len() as u64,
+        bytes: trained.sent_bytes,
         metrics: trained.metrics,
         path,
+        rate_factor,
     })
 }

@@ -7,6 +7,7 @@ use aggregator::strategy::{self, Folded, Member, Round};
 use artifacts::tensors::TensorFile;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
+use domain::job::mezo::Rates;
 use domain::round::{Contribution, Update, UpdateMetrics};
 
 use super::job::Simulated;
@@ -23,6 +24,8 @@ pub struct Delivered {
     pub bytes: u64,
     /// Its figures.
     pub metrics: UpdateMetrics,
+    /// What its rate was of the job's.
+    pub rate_factor: f64,
 }
 
 impl Delivered {
@@ -60,6 +63,11 @@ pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
 /// Refuses an update that is not what its plan demands, as the aggregator does.
 pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow::Result<()> {
     let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
+    if simulated.job.spec.training.shares_directions() {
+        let steps = aggregator::steps(&simulated.job, worker);
+        strategy::walk::read(path)?.skipped(plan.local_steps, &steps)?;
+        return Ok(());
+    }
     let trained = simulated.job.spec.aggregation.strategy.trains();
     strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, trained)?;
     Ok(())
@@ -85,6 +93,8 @@ pub struct Merged {
     pub has_moments: bool,
     /// Each update's share, in their order.
     pub weights: Vec<f64>,
+    /// How far each one's change lies from the mean of all, where the next rates go by it.
+    pub apart: Vec<Option<f64>>,
 }
 
 /// Merges a round.
@@ -100,7 +110,11 @@ pub fn merge(
     let shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
     let weights = shares.iter().map(|share| share.weight).collect();
     let mut members = Vec::new();
-    for (update, share) in delivered.iter().zip(shares) {
+    let together = aggregator::together(&simulated.job, number);
+    for (update, mut share) in delivered.iter().zip(shares) {
+        if together.is_some() {
+            share.stretch *= update.rate_factor;
+        }
         members.push(Member {
             worker: update.worker.clone(),
             ranks: simulated.worker(&update.worker)?.ranks.clone(),
@@ -123,10 +137,21 @@ pub fn merge(
         state_out: files.state_out,
         threads: strategy::round::all_threads(),
     };
-    let folded = round.merge()?;
+    let mezo = &spec.training.mezo;
+    let (folded, apart) = match together {
+        Some(stretch) => {
+            let made = stretch.fold(&round, mezo.trim)?;
+            (made.folded, made.apart.into_iter().map(Some).collect())
+        }
+        None if mezo.rates == Rates::ModelDifference => {
+            (round.merge()?, strategy::apart::files(&round)?)
+        }
+        None => (round.merge()?, Vec::new()),
+    };
     Ok(Merged {
         folded,
         has_moments: round.has_state(),
         weights,
+        apart,
     })
 }

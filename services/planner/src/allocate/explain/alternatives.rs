@@ -223,7 +223,7 @@ fn because(chosen: &Chosen<'_>, other: &Alternative<'_>, gain: f64) -> String {
         ));
     }
     if !other.runs {
-        lacks.push_str("; this version does not execute zeroth-order training");
+        lacks.push_str("; zeroth-order sites and others do not train together");
     }
     lacks
 }

@@ -29,7 +29,7 @@ fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_
         "may use 256.0 MiB",
         "are missing; zeroth-order training would take 21",
         "of memory, which it has, and ",
-        "but this version does not execute it, so the site cannot take part",
+        "but only in a job whose sites all train so (training.optimizer: mezo)",
     ] {
         assert!(
             excluded.detail.contains(words),
@@ -47,7 +47,7 @@ fn a_site_without_room_for_either_is_told_so() {
 }
 
 #[test]
-fn zeroth_order_is_never_planned_and_the_explanation_names_it() {
+fn zeroth_order_is_not_planned_beside_first_order_and_the_explanation_names_it() {
     let plan = plan(&spec(), &[tiny(8 * GIB)], 1).expect("possible");
     let worker = of(&plan, "a");
     assert_eq!(worker.optimizer, Optimizer::Adamw);
@@ -57,10 +57,7 @@ fn zeroth_order_is_never_planned_and_the_explanation_names_it() {
         .find(|other| other.change == Some(Change::Optimizer));
     let because = &other.expect("it was measured").because;
     assert!(because.contains("lowers the loss by"), "{because}");
-    assert!(
-        because.contains("does not execute zeroth-order"),
-        "{because}"
-    );
+    assert!(because.contains("do not train together"), "{because}");
 }
 
 #[test]
@@ -69,4 +66,101 @@ fn a_job_of_first_order_training_hears_nothing_of_zeroth_order() {
     spec.training.optimizer = Optimizer::Adamw;
     let cause = plan(&spec, &[tiny(GIB / 4)], 1).expect_err("impossible");
     assert!(!cause.message.contains("zeroth"), "{}", cause.message);
+}
+
+/// A job of zeroth-order training alone, at one rank, whose scalars travel.
+fn walking(seeds: &str, wire: &str) -> Spec {
+    let mut spec = spec();
+    spec.adapter.rank = Choice::Fixed(spec.adapter.rank_max);
+    spec.aggregation.strategy = domain::job::Strategy::Sum;
+    spec.training.optimizer = Optimizer::Mezo;
+    let mezo = format!(r#"{{"seeds":"{seeds}","wire":"{wire}"}}"#);
+    spec.training.mezo = serde_json::from_str(&mezo).expect("legal");
+    assert_eq!(spec.check(), Ok(()));
+    spec
+}
+
+#[test]
+fn a_job_of_zeroth_order_training_is_planned_where_nothing_else_fits() {
+    let spec = walking("shared", "scalars");
+    let plan = plan(&spec, &[tiny(GIB / 4)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    assert_eq!(worker.optimizer, Optimizer::Mezo);
+    assert_eq!(worker.ranks, plan.global, "one rank, the merged adapter's");
+    assert!(worker.predicted.peak_memory_bytes < GIB / 4);
+}
+
+#[test]
+fn what_travels_is_what_the_round_is_planned_with() {
+    let bytes = |seeds, wire| {
+        let plan = plan(&walking(seeds, wire), &[tiny(8 * GIB)], 1).expect("possible");
+        let predicted = of(&plan, "a").predicted.clone();
+        (predicted.upload_bytes, predicted.round_seconds)
+    };
+    let (shared, fastest) = bytes("shared", "scalars");
+    let (own, faster) = bytes("per-worker", "scalars");
+    let (tensors, slow) = bytes("per-worker", "tensors");
+    assert_eq!(shared, own);
+    assert!(
+        shared < 2048 && tensors > 100 * shared,
+        "{shared} {tensors}"
+    );
+    assert!(
+        fastest < faster && faster < slow,
+        "{fastest} {faster} {slow}"
+    );
+}
+
+#[test]
+fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was() {
+    let spec = walking("shared", "scalars");
+    let named = |kernel: &str| {
+        let (name, mut profile) = tiny(8 * GIB);
+        for index in 0..profile.modes.len() {
+            profile.modes[index].mode.kernel = kernel.to_owned();
+            profile.measurement.modes[index].mode.kernel = kernel.to_owned();
+        }
+        (name, profile)
+    };
+    let exact = named("avx512-f32-2");
+    let good = plan(&spec, std::slice::from_ref(&exact), 1).expect("possible");
+    assert_eq!(of(&good, "a").kernel, "avx512-f32-2");
+    // Beside it a mode that computes in bf16 and was measured ten times as fast.
+    let (name, mut both) = exact;
+    let (_, fast) = named("amx-bf16-2");
+    for mut one in fast.modes {
+        one.cost.seconds_per_token /= 10.0;
+        both.modes.push(one);
+    }
+    both.measurement.modes.extend(fast.measurement.modes);
+    let chosen = plan(&spec, &[(name, both.clone())], 1).expect("possible");
+    assert_eq!(of(&chosen, "a").kernel, "avx512-f32-2");
+    plan(&spec, &[named("amx-bf16-2")], 1).expect_err("there is nothing else");
+    // A replayed plan that asks for it is found out.
+    let mut replayed = good;
+    for worker in replayed.workers.values_mut() {
+        worker.kernel = "amx-bf16-2".to_owned();
+    }
+    let profiles = BTreeMap::from([(both.worker.clone(), both)]);
+    let findings = lint(&replayed, &profiles, &spec).expect_err("it rounds");
+    let texts: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("rounds away")),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn a_batch_that_is_left_open_averages_enough_records_in_each_step() {
+    let mut spec = walking("shared", "scalars");
+    spec.training.local_steps = 30;
+    let of = |optimizer, records| sizes::batches(&spec, optimizer, records);
+    assert_eq!(of(Optimizer::Mezo, 500).first(), Some(&8));
+    assert_eq!(
+        of(Optimizer::Adamw, 500).first(),
+        Some(&1),
+        "a round has 30"
+    );
+    // A site of so few records refuses, or has consented.
+    assert_eq!(of(Optimizer::Mezo, 6), [1, 2, 4, 6]);
 }

@@ -1,0 +1,52 @@
+//! What travels of zeroth-order rounds.
+
+use contract::message::report::Walked;
+use domain::job::mezo::Distribution;
+use domain::round::UpdateMetrics;
+use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
+
+use super::{digest, report_head, updated};
+
+/// Two directions a step, and what a site missed: two rounds of two steps, one step skipped.
+pub fn walk() -> Walk {
+    let committed = |round: u32, values: [f32; 4]| Committed {
+        round,
+        first_step: 2 * u64::from(round - 1),
+        start: digest(round as u8),
+        scalars: Scalars::new(values.to_vec()),
+    };
+    let skipped = Scalars::SKIPPED;
+    Walk {
+        steps: Steps {
+            generator: GENERATOR,
+            seed: 7,
+            distribution: Distribution::Rademacher,
+            perturbations: 2,
+            perturbation: 0.01,
+            clip: 50.0,
+            rate: 0.0001,
+        },
+        rate: Some(0.00015),
+        log: vec![
+            committed(1, [0.5, -1.25, 3.0, 0.0]),
+            committed(2, [skipped, skipped, -0.0, 1e-9]),
+        ],
+    }
+}
+
+/// As many scalars as the largest message that is promised to stay below 1 KB.
+pub fn walked() -> Walked {
+    let scalar = |step: u8| f32::from(step) - 14.5;
+    Walked {
+        head: report_head(),
+        round: 3,
+        generator: GENERATOR,
+        start: digest(0xab),
+        reached: Some(digest(0xcd)),
+        scalars: Scalars::new((0..30).map(scalar).collect()),
+        metrics: UpdateMetrics {
+            skipped_steps: 1,
+            ..updated().update.metrics
+        },
+    }
+}

@@ -1,0 +1,298 @@
+//! Zeroth-order rounds: how their steps are made, what a site is told so that it can replay what it missed,
+//! and a site's adapter made again from its scalars.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use artifacts::tensors::digest;
+use contract::topology::round_key;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::id::{JobId, WorkerName};
+use domain::job::Job;
+use domain::job::mezo::Rates;
+use domain::round::Summary;
+use domain::zeroth::{Committed, Scalars, Steps, Walk};
+use sha2::{Digest as _, Sha256};
+
+use super::rates;
+use crate::Error;
+use crate::app::Aggregator;
+use crate::handlers::starting;
+use crate::strategy::walk::Stretch;
+
+/// Rounds that a task tells at most.
+const LOG_ROUNDS: u32 = 64;
+
+/// Bytes of scalars that a task tells at most.
+const LOG_BYTES: usize = 64 << 10;
+
+/// How files of adapters made again begin.
+const PREFIX: &str = "walked-";
+
+/// How the steps of a site of this job are made, at the job's rate. Sites that do not share their directions have
+/// seeds of their own: SHA-256 of the job's seed and the site's name.
+#[must_use]
+pub fn steps(job: &Job, worker: &WorkerName) -> Steps {
+    let training = &job.spec.training;
+    let seed = if training.shares_directions() {
+        training.seed
+    } else {
+        own_seed(training.seed, worker)
+    };
+    Steps::of(training, seed)
+}
+
+/// As [`steps`], at the rate that the site has in this round.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn own_steps(
+    aggregator: &Aggregator,
+    job: &Job,
+    worker: &WorkerName,
+    round: u32,
+) -> Result<Steps, Error> {
+    let steps = steps(job, worker);
+    let factor = rates::of(aggregator, job, worker, round).await?;
+    Ok(Steps {
+        rate: factor * steps.rate,
+        ..steps
+    })
+}
+
+fn own_seed(seed: u64, worker: &WorkerName) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"fedpipe zeroth-order worker");
+    hash.update(seed.to_le_bytes());
+    hash.update(worker.as_str());
+    let digest: [u8; 32] = hash.finalize().into();
+    digest
+        .first_chunk()
+        .map_or(seed, |first| u64::from_le_bytes(*first))
+}
+
+/// The steps of a round of all sites together, if they walk along the same directions.
+#[must_use]
+pub fn together(job: &Job, round: u32) -> Option<Stretch> {
+    let training = &job.spec.training;
+    training.shares_directions().then(|| Stretch {
+        round,
+        steps: Steps::of(training, training.seed),
+        first_step: first_step(job, round),
+    })
+}
+
+/// Steps are counted through all rounds.
+fn first_step(job: &Job, round: u32) -> u64 {
+    u64::from(round.saturating_sub(1)) * u64::from(job.spec.training.local_steps)
+}
+
+/// What a training task says; `None` if the job's sites do not train zeroth-order.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn to_train(
+    aggregator: &Aggregator,
+    job: &Job,
+    worker: &WorkerName,
+    round: u32,
+) -> Result<Option<Walk>, Error> {
+    if !job.spec.training.is_zeroth_order() {
+        return Ok(None);
+    }
+    let before = round.saturating_sub(1);
+    let own = own_steps(aggregator, job, worker, round).await?;
+    let has_own = job.spec.training.mezo.rates != Rates::Fixed;
+    Ok(Some(Walk {
+        steps: steps(job, worker),
+        rate: has_own.then_some(own.rate),
+        log: missed(aggregator, job, worker, before).await?,
+    }))
+}
+
+/// What a scoring task says; `None` if its adapter cannot be made from an earlier one.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn to_score(
+    aggregator: &Aggregator,
+    job: &Job,
+    worker: &WorkerName,
+    round: u32,
+) -> Result<Option<Walk>, Error> {
+    let log = missed(aggregator, job, worker, round).await?;
+    Ok((!log.is_empty()).then(|| Walk {
+        steps: steps(job, worker),
+        rate: None,
+        log,
+    }))
+}
+
+/// The rounds up to `last` from the latest on that the worker trained: it held what that one began with.
+async fn missed(
+    aggregator: &Aggregator,
+    job: &Job,
+    worker: &WorkerName,
+    last: u32,
+) -> Result<Vec<Committed>, Error> {
+    if !job.spec.training.shares_directions() {
+        return Ok(Vec::new());
+    }
+    let past = aggregator.logs.past(aggregator, job, last).await?;
+    let took_part = |one: &Past| one.workers.contains(worker);
+    let from = past.iter().rposition(took_part).unwrap_or(0);
+    let missed = past.iter().skip(from);
+    Ok(missed.map(|past| past.committed.clone()).collect())
+}
+
+/// A committed round, and who trained it.
+#[derive(Debug)]
+struct Past {
+    committed: Committed,
+    workers: Vec<WorkerName>,
+}
+
+type Known = (u32, Arc<Vec<Past>>);
+
+/// The latest committed rounds of each job, so that they are read once per round. A memory that can be lost.
+#[derive(Debug, Default)]
+pub struct Logs(Mutex<HashMap<JobId, Known>>);
+
+impl Logs {
+    /// Forgets a job.
+    pub fn forget(&self, job: &JobId) {
+        self.known().remove(job);
+    }
+
+    async fn past(
+        &self,
+        aggregator: &Aggregator,
+        job: &Job,
+        last: u32,
+    ) -> Result<Arc<Vec<Past>>, Error> {
+        let known = self.known().get(&job.id).cloned();
+        if let Some((of, past)) = known
+            && of == last
+        {
+            return Ok(past);
+        }
+        let past = Arc::new(read(aggregator, job, last).await?);
+        let known = (last, Arc::clone(&past));
+        self.known().insert(job.id.clone(), known);
+        Ok(past)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rounds up to `last`, as many as fit in a task.
+async fn read(aggregator: &Aggregator, job: &Job, last: u32) -> Result<Vec<Past>, Error> {
+    let (mut past, mut bytes) = (Vec::new(), 0);
+    let mut of = summary(aggregator, job, last).await?;
+    for round in (1..=last).rev().take(LOG_ROUNDS as usize) {
+        let before = summary(aggregator, job, round - 1).await?;
+        // A round that was committed before scalars were kept ends what can be replayed.
+        let Some(scalars) = of.scalars else { break };
+        bytes += 4 * scalars.values().len();
+        if bytes > LOG_BYTES {
+            break;
+        }
+        let in_time = of.workers.iter().filter(|one| one.trained_in.is_none());
+        past.push(Past {
+            workers: in_time.map(|one| one.worker.clone()).collect(),
+            committed: Committed {
+                round,
+                first_step: first_step(job, round),
+                start: before.global.sha256.clone(),
+                scalars,
+            },
+        });
+        of = before;
+    }
+    past.reverse();
+    Ok(past)
+}
+
+/// A committed round.
+///
+/// # Errors
+/// If it is not there, or the store does not answer.
+pub async fn summary(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Summary, Error> {
+    let found = aggregator.rounds.get(&round_key(&job.id, round)).await?;
+    let found = found.map(|(summary, _)| summary);
+    found.ok_or(Error::Missing {
+        what: "round summary",
+    })
+}
+
+/// A site whose steps are done again.
+#[derive(Debug, Clone, Copy)]
+pub struct Walker<'a> {
+    /// Whose.
+    pub worker: &'a WorkerName,
+    /// Of which round.
+    pub round: u32,
+    /// The merged adapter that it started from.
+    pub start: &'a ArtifactRef,
+}
+
+/// The adapter that a site's scalars lead to, as a file that [`clean`] removes, and its digest.
+///
+/// # Errors
+/// If storage or disk do not answer, or a number passes 32-bit floats.
+pub async fn retraced(
+    aggregator: &Aggregator,
+    job: &Job,
+    walker: &Walker<'_>,
+    scalars: &Scalars,
+) -> Result<(PathBuf, Digest), Error> {
+    let Walker {
+        worker,
+        round,
+        start,
+    } = *walker;
+    let stretch = Stretch {
+        round,
+        steps: own_steps(aggregator, job, worker, round).await?,
+        first_step: first_step(job, round),
+    };
+    let folder = starting::folder(aggregator, job).await?;
+    // What is in it follows from its name and the job, so one that is there is not made twice: the merge finds
+    // what was made when the scalars came.
+    let own = Digest::from_bytes(&Sha256::digest(scalars.to_bytes()).into());
+    let out = folder.join(format!(
+        "{PREFIX}{round}-{worker}-{}.safetensors",
+        own.hex()
+    ));
+    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
+    let fetched = aggregator.spool.ensure(store, start, transfer);
+    let start = aggregator.reach.guard(fetched).await??;
+    let (scalars, path) = (scalars.clone(), out.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        if path.is_file() {
+            return digest(&path).map_err(Error::from);
+        }
+        stretch.replay(&start, &scalars, &path)
+    });
+    Ok((out, made.await??))
+}
+
+/// Removes the adapters that were made again for a round that is committed.
+pub async fn clean(aggregator: &Aggregator, job: &Job) {
+    let Ok(folder) = starting::folder(aggregator, job).await else {
+        return;
+    };
+    let Ok(mut files) = tokio::fs::read_dir(&folder).await else {
+        return;
+    };
+    while let Ok(Some(file)) = files.next_entry().await {
+        if file.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Err(error) = tokio::fs::remove_file(file.path()).await
+        {
+            tracing::debug!(%error, "an adapter made again remains");
+        }
+    }
+}
