@@ -46,6 +46,7 @@ pub fn walked() -> Walked {
         scalars: Scalars::new((0..30).map(scalar).collect()),
         metrics: UpdateMetrics {
             skipped_steps: 1,
+            energies: domain::energy::EnergyTable::default(),
             ..updated().update.metrics
         },
     }
