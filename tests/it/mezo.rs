@@ -199,11 +199,9 @@ async fn a_site_whose_adapter_is_lost_or_damaged_fetches_it_and_the_end_is_the_s
     std::fs::remove_dir_all(adapters_of(fleet, "b")).unwrap();
     let mut cut = 0;
     for entry in std::fs::read_dir(adapters_of(fleet, "c")).unwrap() {
-        let file = std::fs::OpenOptions::new().write(true);
-        file.open(entry.unwrap().path())
-            .unwrap()
-            .set_len(100)
-            .unwrap();
+        let path = entry.unwrap().path();
+        let file = std::fs::OpenOptions::new().write(true).open(path);
+        file.unwrap().set_len(100).unwrap();
         cut += 1;
     }
     assert_eq!(cut, 1, "the adapter that round 1 began with");

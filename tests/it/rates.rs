@@ -121,7 +121,7 @@ async fn rates_by_how_far_sites_lie_apart_are_the_same_on_either_wire_and_lead_t
     }
     let fixed = json!({"seeds": "per-worker"});
     let fixed = walking(&fleet.model(), &fixed, 2, &rounds);
-    let third = fleet.api().submit(&with(fixed, "plan_from", json!(first)));
-    let third = third.await;
+    let third = with(fixed, "plan_from", json!(first));
+    let third = fleet.api().submit(&third).await;
     assert_ne!(fleet.api().succeeded(&third, END).await, by_scalars);
 }
