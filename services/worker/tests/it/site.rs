@@ -156,9 +156,8 @@ impl Site {
     /// Stores a merged adapter.
     pub async fn store(&self, adapter: &Adapter) -> ArtifactRef {
         let bytes = adapter.to_safetensors().unwrap();
-        let sent = self
-            .store
-            .put_bytes("jobs/one/global", bytes, &Transfer::default());
+        let (prefix, transfer) = ("jobs/one/global", Transfer::default());
+        let sent = self.store.put_bytes(prefix, bytes, &transfer);
         sent.await.unwrap()
     }
 
