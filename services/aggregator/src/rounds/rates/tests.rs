@@ -59,6 +59,7 @@ fn round(number: u32, workers: Vec<WorkerRound>) -> Summary {
         seconds: 1.0,
         overhead_seconds: 0.0,
         dropped_energy: 0.0,
+        energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
         workers,
         missing: Vec::new(),
