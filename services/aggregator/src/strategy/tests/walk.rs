@@ -303,7 +303,7 @@ fn a_change_apart_from_the_others_is_as_large_as_it_is_and_a_late_one_does_not_c
 
 /// The largest difference of two adapters' values.
 fn far(one: &Path, other: &Path) -> f32 {
-    let [one, other] = [one, other].map(|path| artifacts::tensors::TensorFile::open(path));
+    let [one, other] = [one, other].map(artifacts::tensors::TensorFile::open);
     let (one, other) = (one.expect("opens"), other.expect("opens"));
     let of = |key: &str| {
         let values = one.read_f32(key).expect("reads").into_iter();
