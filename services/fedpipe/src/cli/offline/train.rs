@@ -1,5 +1,8 @@
 //! `fedpipe train`: trains an adapter on this machine.
 
+mod resume;
+mod settings;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +15,7 @@ use domain::adapter::RankTable;
 use engine::adapter::{Adapter, Export, Factors};
 use engine::control::Control;
 use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
-use engine::memory::Optimizer;
+use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::plain::{self, Place};
 use engine::train::{Options, Step, Trainer};
@@ -20,6 +23,7 @@ use serde_json::json;
 
 use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
+use resume::Resume;
 
 /// Flags of `fedpipe train`.
 #[derive(Debug, Arguments)]
@@ -27,7 +31,10 @@ use crate::output;
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 100 --rank 8
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
+  fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch 4 --accumulate 4 \\
+    --schedule cosine --warmup 100 --dropout 0.05 --save-every 50 --resume
 
+The last may be killed and started again: it ends with the same adapter.
 The adapter folder loads in Hugging Face PEFT.")]
 pub struct Args {
     #[command(flatten)]
@@ -48,19 +55,31 @@ pub struct Args {
     /// Learning rate
     #[arg(long, value_name = "X", default_value_t = 1e-3)]
     learning_rate: f32,
-    /// Records of a step
+    /// Records that are computed together
     #[arg(long, value_name = "B", default_value_t = 4)]
     batch: usize,
+    /// Batches of a step, whose gradients are added up: a step of N times as many records in the memory of one batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    accumulate: u64,
+    /// The optimizer
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: Optimizer,
+    /// How much of the last step's direction sgd keeps
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    momentum: f32,
     /// Order of the records
     #[arg(long, value_enum, default_value = "shuffle")]
     order: Order,
-    /// How the learning rate changes
+    /// How the learning rate changes after warming up
     #[arg(long, value_enum, default_value = "constant")]
     schedule: Schedule,
+    /// Steps in which the learning rate rises to its full height
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: u64,
     /// Largest norm of the gradient; 0 leaves it alone
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     clip_norm: f32,
-    /// AdamW's decoupled weight decay
+    /// Weight decay: adamw's apart from the gradient, sgd's as part of it
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     weight_decay: f32,
     /// Rank of the adapter
@@ -72,12 +91,24 @@ pub struct Args {
     /// LoRA's alpha: the scale is alpha / rank
     #[arg(long, value_name = "A", default_value_t = 16.0)]
     alpha: f32,
+    /// Rank-stabilized LoRA: the scale is alpha / √rank
+    #[arg(long)]
+    rslora: bool,
+    /// Share of the adapter's inputs that each step leaves out (LoRA dropout)
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f32,
     /// Seed of the adapter's beginning and of the order
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Compute each block again in the backward pass: less memory, more time
     #[arg(long)]
     checkpoint: bool,
+    /// Write a checkpoint, OUT.checkpoint, after every so many steps; 0 writes none. It goes away at the end
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    save_every: u64,
+    /// Go on from OUT.checkpoint, if it is there: the adapter is that of a run that was never interrupted
+    #[arg(long)]
+    resume: bool,
     /// Where to compute; only cpu is fast, and tested
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -107,6 +138,17 @@ enum Schedule {
     Constant,
     /// Falling to 0 in a straight line
     Linear,
+    /// Falling to 0 along half a cosine
+    Cosine,
+}
+
+/// Optimizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimizer {
+    /// Two moments for each value
+    Adamw,
+    /// Straight down the gradient, or with --momentum
+    Sgd,
 }
 
 /// Devices.
@@ -140,11 +182,13 @@ impl<'m> Trains<'m> {
         })
     }
 
-    fn step(&mut self, batch: &Batch, rate: f32) -> anyhow::Result<Step> {
+    /// One step over all these batches. The other trainer takes one.
+    fn step(&mut self, batches: &[Batch], rate: f32) -> anyhow::Result<Step> {
         let control = Control::new();
-        Ok(match self {
-            Self::Ours(trainer) => trainer.step(batch, rate, &control)?,
-            Self::Plain(trainer) => trainer.step(batch, rate, &control)?,
+        Ok(match (self, batches) {
+            (Self::Ours(trainer), batches) => trainer.step_over(batches, rate, &control)?,
+            (Self::Plain(trainer), [batch]) => trainer.step(batch, rate, &control)?,
+            (Self::Plain(_), _) => anyhow::bail!("this device takes one batch a step"),
         })
     }
 
@@ -159,6 +203,7 @@ impl<'m> Trains<'m> {
 impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
+        self.check()?;
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         let start = self.start(&inspected)?;
@@ -167,31 +212,27 @@ impl Args {
         let encoder = self.data.encoder(&model)?;
         let sampler = self.sampler(&dataset)?;
         let loader = Loader::new(&dataset, &encoder, &sampler);
-        let options = Options {
-            weight_decay: self.weight_decay,
-            clip_norm: self.clip_norm,
-            checkpoint: self.checkpoint,
-            ..Options::default()
-        };
-        let mut trainer = Trains::new(&model, &start, options, self.device)?;
+        let mut trainer = Trains::new(&model, &start, self.options(), self.device)?;
         drop(start);
-        let mut metrics = match &self.metrics {
-            Some(path) => Some(
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
-            ),
-            None => None,
+        let resume = Resume::new(&self.out, self.save_every, self.asked(&dataset, &model));
+        let made = match &mut trainer {
+            Trains::Ours(trainer) if self.resume => resume.begin(trainer, &model.weights())?,
+            _ => 0,
         };
+        let metrics = self.metrics.as_deref();
+        let mut metrics = metrics
+            .map(|path| resume::metrics(path, made))
+            .transpose()?;
         let (whole, mut tokens, mut last) = (Stopwatch::start(), 0, None);
-        for number in 0..self.steps {
+        for number in made..self.steps {
             let watch = Stopwatch::start();
-            let loaded = loader.batch(number)?;
-            for refused in &loaded.refused {
-                output::note(format!("record {}: {}", refused.record, refused.refusal));
-            }
-            let step = trainer.step(&loaded.batch, self.rate(number))?;
+            let step = trainer.step(&self.batches(&loader, number)?, self.rate(number))?;
             tokens += step.tokens;
             self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
             last = Some(step.loss);
+            if let Trains::Ours(trainer) = &trainer {
+                resume.step(trainer)?;
+            }
         }
         let base_model = self.model.model.display().to_string();
         let export = Export {
@@ -199,6 +240,7 @@ impl Args {
             layers: model.config().layers,
         };
         trainer.adapter()?.save(&self.out, &export)?;
+        resume.done();
         let (seconds, sha256) = (
             whole.seconds(),
             crate::client::archive::digest(&self.out.join("adapter_model.safetensors"))?,
@@ -213,12 +255,17 @@ impl Args {
         output::line(format!("{}: adapter {sha256}", self.out.display()))
     }
 
-    fn rate(&self, step: u64) -> f32 {
-        match self.schedule {
-            Schedule::Constant => self.learning_rate,
-            // Invariant: steps are far below 2^24, where f32 is exact.
-            Schedule::Linear => self.learning_rate * (self.steps - step) as f32 / self.steps as f32,
+    /// The batches of a step; what was refused while making them is said.
+    fn batches(&self, loader: &Loader<'_>, step: u64) -> anyhow::Result<Vec<Batch>> {
+        let mut batches = Vec::new();
+        for part in 0..self.accumulate {
+            let loaded = loader.batch(step * self.accumulate + part)?;
+            for refused in &loaded.refused {
+                output::note(format!("record {}: {}", refused.record, refused.refusal));
+            }
+            batches.push(loaded.batch);
         }
+        Ok(batches)
     }
 
     fn check_memory(&self, model: &Inspected, start: &Adapter) -> anyhow::Result<()> {
@@ -234,11 +281,12 @@ impl Args {
         let ranks = RankTable::uniform(&targets, super::layers(&model.config)?, rank);
         let work = Work {
             ranks: &ranks,
-            optimizer: Optimizer::AdamW,
+            optimizer: memory::Optimizer::AdamW,
             checkpoint: self.checkpoint,
             batch: self.batch,
             sequence: self.data.sequence_length,
             labelled: self.data.sequence_length,
+            beside: self.beside(model, start),
         };
         self.model.check(model, work, self.memory)?;
         Ok(())
@@ -251,7 +299,8 @@ impl Args {
         }
         let layers = super::layers(&model.config)?;
         let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
-        let scale = self.alpha / f32::from(self.rank.max(1));
+        let rank = f32::from(self.rank.max(1));
+        let scale = self.alpha / if self.rslora { rank.sqrt() } else { rank };
         Ok(Adapter::initialize(&weights, &ranks, scale, self.seed)?)
     }
 
