@@ -3,8 +3,10 @@
 pub mod aggregate;
 pub mod bench;
 pub mod eval;
+pub mod export;
 pub mod generate;
 mod made;
+mod prompt;
 pub mod quantized;
 pub mod train;
 
@@ -66,6 +68,8 @@ pub struct Work<'a> {
     pub sequence: usize,
     /// Labelled tokens of a row at most.
     pub labelled: usize,
+    /// Bytes of what is held beside what the engine predicts.
+    pub beside: u64,
 }
 
 /// Names of precisions.
@@ -133,6 +137,7 @@ impl ModelArgs {
         memory: MemoryArgs,
     ) -> anyhow::Result<Estimate> {
         let allowed = chassis::memory::allowed_bytes(Path::new("/"))?;
+        let allowed = allowed.saturating_sub(work.beside);
         let demand = Demand {
             base: self.base(),
             kernel: Kernel::best(self.compute.into()),
