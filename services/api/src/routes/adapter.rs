@@ -52,8 +52,9 @@ enum Format {
     GgufLora,
 }
 
-/// Hands out a finished job's adapter: as a tar archive of `adapter_config.json` and `adapter_model.safetensors`, or
-/// as one file for llama.cpp.
+/// Hands out a finished job's adapter: a tar archive for Hugging Face PEFT, or one file for llama.cpp.
+///
+/// The archive holds `adapter_config.json` and `adapter_model.safetensors`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/adapter", tag = "jobs",
     params(
