@@ -15,12 +15,16 @@ def count(log: str) -> str:
         libtest = re.match(r"test result: \w+\. (.*)", line)
         script = re.match(r"Ran (\d+) tests? in ", line)
         failure = re.match(r"FAILED \((.*)\)$", line)
-        words = (nextest or libtest or failure)
+        left_out = re.match(r"OK \((.*)\)$", line)
+        words = (nextest or libtest or failure or left_out)
         words = words.group(1) if words else ""
         passed += number(words, r"(\d+) passed") + (int(script.group(1)) if script else 0)
         broken = sum(number(words, rf"(?:{kind})=(\d+)") for kind in ("failures", "errors")) if failure else 0
         passed -= broken
         failed += broken + number(words, r"(\d+) failed") + number(words, r"(\d+) timed out") + number(words, r"(\d+) exec failed")
+        # unittest counts among those that ran what it skipped.
+        passed -= number(words, r"skipped=(\d+)")
+        skipped += number(words, r"skipped=(\d+)")
         skipped += number(words, r"(\d+) skipped") + number(words, r"(\d+) ignored")
     return f"{passed} tests passed, {failed} failed, {skipped} skipped"
 

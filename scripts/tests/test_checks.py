@@ -92,6 +92,7 @@ class Counting(unittest.TestCase):
         self.assertEqual(count_tests.count("Ran 5 tests in 0.1s\nFAILED (failures=1, errors=1)\n"), "3 tests passed, 2 failed, 0 skipped")
 
     def test_a_run_that_timed_out_is_counted(self):
+        self.assertEqual(count_tests.count("Ran 8 tests in 0.1s\n\nOK (skipped=8)\n"), "0 tests passed, 0 failed, 8 skipped")
         log = "     Summary [  9.0s] 2/3 tests run: 1 passed, 1 timed out, 0 skipped\n"
         self.assertEqual(count_tests.count(log), "1 tests passed, 1 failed, 0 skipped")
 

@@ -133,7 +133,7 @@ impl Store {
         blocking(move || partial.seal(&file)).await
     }
 
-    async fn fetch_part(
+    pub(crate) async fn fetch_part(
         &self,
         prefix: &str,
         part: &Part,

@@ -136,6 +136,29 @@ impl Store {
         Manifest::parse(&text).map_err(|e| invalid(&key, e))
     }
 
+    /// The beginning of one of a model's files: whole parts until there are `least` bytes, or all of a shorter file.
+    /// It is what describes a model, without the model.
+    ///
+    /// # Errors
+    /// Whatever storage refuses; [`Error::Corrupt`] if it lies.
+    pub async fn model_file_start(
+        &self,
+        digest: &Digest,
+        file: &manifest::File,
+        least: u64,
+        transfer: &Transfer,
+    ) -> Result<Vec<u8>, Error> {
+        let prefix = model_prefix(digest);
+        let mut start = Vec::new();
+        for part in &file.parts {
+            if start.len() as u64 >= least {
+                break;
+            }
+            start.extend_from_slice(&self.fetch_part(&prefix, part, transfer).await?);
+        }
+        Ok(start)
+    }
+
     /// Deletes a model; deleting one that is not there is a success.
     ///
     /// # Errors

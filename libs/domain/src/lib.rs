@@ -18,5 +18,6 @@ pub mod peft;
 pub mod plan;
 pub mod profile;
 pub mod round;
+pub mod schedule;
 pub mod time;
 pub mod zeroth;

@@ -25,8 +25,10 @@ pub mod text;
 
 pub mod bench;
 pub mod evaluate;
+pub mod export;
 pub mod generate;
 pub mod importance;
 pub mod memory;
+pub mod metrics;
 pub mod plain;
 pub mod train;

@@ -176,7 +176,12 @@ impl Read {
             }
             let rank = pattern(&self.rank_pattern, &name).unwrap_or(self.r);
             let alpha = pattern(&self.alpha_pattern, &name).unwrap_or(self.lora_alpha);
-            let own = (alpha / f64::from(rank)) as f32;
+            let divisor = if self.use_rslora {
+                f64::from(rank).sqrt()
+            } else {
+                f64::from(rank)
+            };
+            let own = (alpha / divisor) as f32;
             if rank == 0 || scale.is_some_and(|scale: f32| (scale - own).abs() > 1e-6 * scale.abs())
             {
                 return Err(Error::Scale);
@@ -205,7 +210,6 @@ impl Read {
             ),
             (self.fan_in_fan_out, "fan_in_fan_out"),
             (self.use_dora, "use_dora"),
-            (self.use_rslora, "use_rslora"),
             (
                 self.modules_to_save
                     .as_ref()

@@ -81,6 +81,7 @@ mod tests {
     #[test]
     fn a_token_of_smollm2_costs_four_times_its_parameters_and_what_adapter_and_attention_add() {
         let config = Config {
+            architecture: crate::model::Architecture::Llama,
             layers: 30,
             hidden: 576,
             intermediate: 1536,
@@ -91,6 +92,7 @@ mod tests {
             context: 8192,
             epsilon: 1e-5,
             rope_theta: 1e5,
+            rope_factors: Vec::new(),
             tied: true,
         };
         let workload = Workload {

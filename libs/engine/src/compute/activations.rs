@@ -19,6 +19,9 @@ pub(crate) enum Keep {
 pub(crate) struct Kept {
     /// The block's input, `[tokens, hidden]`; empty unless anything is kept.
     pub(crate) x: Vec<f32>,
+    /// Queries and keys before their heads were normalized, `[tokens, (heads + kv_heads)·size]`; empty where they
+    /// are not.
+    pub(crate) raw: Vec<f32>,
     /// Rotated queries, keys and values, head-major.
     pub(crate) q: Vec<f32>,
     pub(crate) k: Vec<f32>,
@@ -40,6 +43,7 @@ impl Kept {
     pub(crate) fn give(self, workspace: &mut Workspace) {
         let Self {
             x,
+            raw,
             q,
             k,
             v,
@@ -49,7 +53,7 @@ impl Kept {
             gate_up,
             low,
         } = self;
-        for buffer in [x, q, k, v, normalizers, attended, middle, gate_up]
+        for buffer in [x, raw, q, k, v, normalizers, attended, middle, gate_up]
             .into_iter()
             .chain(low)
         {

@@ -7,7 +7,9 @@ use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
 use crate::ops::Table;
+use crate::ops::head_norm;
 use crate::ops::heads::{Cut, Layout, cut_backward};
+use crate::ops::lora_dropped;
 use crate::ops::lora_linear::{self, Learned};
 use crate::ops::{attention, rms_norm};
 
@@ -173,7 +175,10 @@ impl Pass<'_> {
         let x = Some(kept.attended.as_slice());
         self.stack_backward(at, 1, learn, Some(&mut d_attended), &d, (x, low_o))?;
 
-        let d_joined = self.heads_backward(d_attended, kept);
+        let mut d_joined = self.heads_backward(d_attended, kept);
+        if let Some(norms) = self.head_norms(at.block) {
+            head_norm::backward(&mut d_joined, &kept.raw, self.model.layout(), norms);
+        }
         let normed = self
             .needed(learn, at, 0)
             .then(|| self.normed(&kept.x, &at.block.attention_norm));
@@ -282,7 +287,9 @@ impl Pass<'_> {
         };
         let mut d_low = self.workspace.take(low.len());
         let change = self.changes.and_then(|changes| changes.of(at.index, place));
-        let learned = change.zip(x).zip(gradient);
+        let mask = self.mask(at.index, place).filter(|_| change.is_some());
+        let dropped = mask.zip(x).map(|(mask, x)| self.dropped(x, mask));
+        let learned = change.zip(dropped.as_deref().or(x)).zip(gradient);
         let learned = learned.map(|((change, x), gradient)| Learned {
             change,
             x,
@@ -291,9 +298,22 @@ impl Pass<'_> {
             d_low: &mut d_low,
         });
         let frozen = self.model.frozen(&stack.matrix);
-        let scratch = &mut self.workspace.ops.products;
-        lora_linear::backward(dx.as_deref_mut(), dy, frozen, learned, scratch)?;
+        match (learned, mask) {
+            (Some(learned), Some(mask)) => {
+                let len = dx.as_deref().map_or(0, <[f32]>::len);
+                let mut d_dropped = self.workspace.take(len);
+                let both = dx.as_deref_mut().map(|dx| (dx, d_dropped.as_mut_slice()));
+                let scratch = &mut self.workspace.ops.products;
+                lora_dropped::backward(both, dy, frozen, learned, mask, scratch)?;
+                self.workspace.give(d_dropped);
+            }
+            (learned, _) => {
+                let scratch = &mut self.workspace.ops.products;
+                lora_linear::backward(dx.as_deref_mut(), dy, frozen, learned, scratch)?;
+            }
+        }
         self.workspace.give(d_low);
+        self.workspace.give(dropped.unwrap_or_default());
         if let Some(dx) = dx {
             let outputs = stack.matrix.count();
             let mut side = self.workspace.take(dy.len() / outputs * stack.side.rank());

@@ -5,7 +5,9 @@ use super::{Changes, Error, Packed, Workspace};
 use crate::control::Control;
 use crate::kernel::Compute;
 use crate::model::{Block, Model, Stack};
+use crate::ops::head_norm::{self, Norms};
 use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
+use crate::ops::lora_dropped::{self, Mask};
 use crate::ops::lora_linear;
 use crate::ops::{Table, attention, embedding, rms_norm, swiglu};
 
@@ -149,7 +151,12 @@ impl<'a> Pass<'a> {
         workspace: &'a mut Workspace,
     ) -> Self {
         let config = model.config();
-        let rope = Rope::new(packed.longest(), config.head_size, config.rope_theta);
+        let rope = Rope::new(
+            packed.longest(),
+            config.head_size,
+            config.rope_theta,
+            &config.rope_factors,
+        );
         workspace.begin(packed.tokens.len());
         Self {
             model,
@@ -207,8 +214,10 @@ impl<'a> Pass<'a> {
         let [qkv, o, ..] = &block.stacks;
         let (layout, tokens) = (self.model.layout(), self.packed.tokens.len());
         let normed = self.normed(x, &block.attention_norm);
-        let (joined, low_qkv) = self.linear(index, 0, qkv, &normed)?;
+        let (mut joined, low_qkv) = self.linear(index, 0, qkv, &normed)?;
         self.workspace.give(normed);
+        self.bias(&mut joined, block);
+        kept.raw = self.norm_heads(&mut joined, block);
         let Layout {
             heads,
             kv_heads,
@@ -335,12 +344,65 @@ impl<'a> Pass<'a> {
             .workspace
             .take(tokens * change.map_or(0, |change| change.factors.rank()));
         let frozen = self.model.frozen(&stack.matrix);
-        let scratch = &mut self.workspace.ops.products;
-        lora_linear::forward(&mut y, &mut low, x, frozen, change, scratch)?;
+        match change.zip(self.mask(index, place)) {
+            Some((change, mask)) => {
+                let dropped = self.dropped(x, mask);
+                let (both, scratch) = ((x, &*dropped), &mut self.workspace.ops.products);
+                lora_dropped::forward((&mut y, &mut low), both, frozen, change, scratch)?;
+                self.workspace.give(dropped);
+            }
+            None => {
+                let scratch = &mut self.workspace.ops.products;
+                lora_linear::forward(&mut y, &mut low, x, frozen, change, scratch)?;
+            }
+        }
         let mut side = self.workspace.take(tokens * stack.side.rank());
         stack.side.forward(&mut y, outputs, &mut side, x);
         self.workspace.give(side);
         Ok((y, low))
+    }
+}
+
+impl Pass<'_> {
+    /// Adds the biases of queries, keys and values, where there are any.
+    fn bias(&self, joined: &mut [f32], block: &Block) {
+        if !block.biases.is_empty() {
+            for row in joined.chunks_exact_mut(block.biases.len()) {
+                add(row, &block.biases);
+            }
+        }
+    }
+
+    /// Normalizes the heads of queries and keys, where that is done; gives them as they were.
+    fn norm_heads(&mut self, joined: &mut [f32], block: &Block) -> Vec<f32> {
+        let (layout, tokens) = (self.model.layout(), self.packed.tokens.len());
+        let Some(norms) = self.head_norms(block) else {
+            return Vec::new();
+        };
+        let mut raw = self.workspace.take(tokens * head_norm::width(layout));
+        head_norm::forward(joined, &mut raw, layout, norms);
+        raw
+    }
+
+    /// How the heads of a block are normalized, if they are.
+    pub(super) fn head_norms<'b>(&self, block: &'b Block) -> Option<Norms<'b>> {
+        let [q, k] = block.head_norms.as_ref()?;
+        let epsilon = self.model.config().epsilon;
+        Some(Norms { q, k, epsilon })
+    }
+
+    /// What the change of a stack leaves out of its input in this pass.
+    pub(super) fn mask(&self, index: usize, place: usize) -> Option<Mask> {
+        let stream = (4 * index + place) as u64;
+        let dropout = self.packed.dropout?;
+        Some(Mask { dropout, stream })
+    }
+
+    /// The input as the change sees it.
+    pub(super) fn dropped(&mut self, x: &[f32], mask: Mask) -> Vec<f32> {
+        let mut dropped = self.workspace.take(x.len());
+        mask.dropout.mask(&mut dropped, x, mask.stream);
+        dropped
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::compute::Error;
 use crate::data::{Batch, Row};
 use crate::model::Config;
+use crate::ops::dropout::Dropout;
 
 /// Rows one after another.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +15,8 @@ pub(crate) struct Packed {
     pub(crate) bounds: Vec<usize>,
     /// What is to be predicted.
     pub(crate) targets: Vec<Target>,
+    /// What the adapter's inputs leave out in this pass.
+    pub(crate) dropout: Option<Dropout>,
 }
 
 /// A labelled token.

@@ -113,7 +113,7 @@ fn base(config: &Config, source_bytes: u64, base: Base) -> u64 {
         .iter()
         .map(|projection| matrix(config.shape(*projection), base))
         .sum();
-    let norms = 4 * ((2 * config.layers + 1) * config.hidden) as u64;
+    let norms = 4 * (config.layers * config.block_vectors() + config.hidden) as u64;
     match base {
         Base::Source => source_bytes,
         // NF4 keeps the tables in eight bits.

@@ -61,6 +61,7 @@ struct Kept {
 }
 
 struct Rest {
+    raw: Buffer,
     q: Buffer,
     k: Buffer,
     v: Buffer,
@@ -162,6 +163,11 @@ impl<'a> Pass<'a> {
         let normed = self.take(hidden);
         let (joined, low_qkv) = self.linear(layer, 0);
         self.give(normed);
+        let raw = if self.config.architecture.facts().head_norms {
+            self.take(self.queries + self.keys)
+        } else {
+            Buffer::default()
+        };
         let (q, k, v) = (
             self.take(self.queries),
             self.take(self.keys),
@@ -187,6 +193,7 @@ impl<'a> Pass<'a> {
         let (y, low_down) = self.linear(layer, 3);
         self.give(gated);
         let rest = Rest {
+            raw,
             q,
             k,
             v,
@@ -201,6 +208,7 @@ impl<'a> Pass<'a> {
 
     fn give_rest(&mut self, rest: Rest) {
         let Rest {
+            raw,
             q,
             k,
             v,
@@ -210,7 +218,7 @@ impl<'a> Pass<'a> {
             gate_up,
             low,
         } = rest;
-        for buffer in [q, k, v, normalizers, attended, middle, gate_up] {
+        for buffer in [raw, q, k, v, normalizers, attended, middle, gate_up] {
             self.give(buffer);
         }
         low.into_iter().for_each(|low| self.give(low));
@@ -283,7 +291,15 @@ impl<'a> Pass<'a> {
         self.input(layer, 0, d_joined, layer == self.lowest());
         self.give(x);
         let (q, k, v) = (rest.q, rest.k, rest.v);
-        for buffer in [q, k, v, rest.normalizers, rest.attended, rest.middle] {
+        for buffer in [
+            rest.raw,
+            q,
+            k,
+            v,
+            rest.normalizers,
+            rest.attended,
+            rest.middle,
+        ] {
             self.give(buffer);
         }
         rest.low.into_iter().for_each(|low| self.give(low));

@@ -1,13 +1,15 @@
-//! The sizes of a Llama.
+//! The sizes of a model.
 
 use domain::adapter::{LAYER_LIMIT, Projection, WeightName, WeightShape};
 
-use super::Error;
+use super::{Architecture, Error};
 
-/// The sizes of a Llama. Built only by loading; every value is possible.
+/// The sizes of a model. Built only by loading; every value is possible.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
+    /// Its family.
+    pub architecture: Architecture,
     /// Transformer blocks.
     pub layers: usize,
     /// Width of the residual stream.
@@ -28,6 +30,8 @@ pub struct Config {
     pub epsilon: f32,
     /// Base of the rotary angles.
     pub rope_theta: f32,
+    /// What each rotary frequency of a head is divided by, `[head_size / 2]`; empty where none is.
+    pub rope_factors: Vec<f32>,
     /// Whether the output layer is the embedding table.
     pub tied: bool,
 }
@@ -61,6 +65,7 @@ impl Config {
                 "rope theta",
                 self.rope_theta.is_finite() && self.rope_theta > 0.0,
             ),
+            ("rope factors", self.has_possible_factors()),
         ];
         if let Some((key, _)) = possible.iter().find(|(_, possible)| !possible) {
             return Err(Error::Setting {
@@ -68,6 +73,24 @@ impl Config {
             });
         }
         Ok(self)
+    }
+
+    fn has_possible_factors(&self) -> bool {
+        let factors = &self.rope_factors;
+        let fits = factors.is_empty() || factors.len() == self.head_size / 2;
+        fits && factors
+            .iter()
+            .all(|factor| factor.is_finite() && *factor > 0.0)
+    }
+
+    /// Values of a block's vectors: normalizations and biases.
+    pub(crate) fn block_vectors(&self) -> usize {
+        let facts = self.architecture.facts();
+        let biases = (self.heads + 2 * self.kv_heads) * self.head_size;
+        let heads = 2 * self.head_size;
+        2 * self.hidden
+            + if facts.biases { biases } else { 0 }
+            + if facts.head_norms { heads } else { 0 }
     }
 
     /// Output and input width of a projection.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::Architecture;
 use crate::{text, threads};
 
 /// Why a model cannot be loaded. None of these is worth a retry with the same file.
@@ -67,13 +68,14 @@ pub enum Error {
     },
     /// Another family of models.
     #[error(
-        "unsupported architecture {found:?}; supported: llama (gguf), LlamaForCausalLM (hugging face)"
+        "unsupported architecture {found:?}; supported: {}",
+        Architecture::supported()
     )]
     Architecture {
         /// What the file says.
         found: String,
     },
-    /// A Llama with something this engine does not compute.
+    /// A model with something this engine does not compute.
     #[error("unsupported: {what}")]
     Feature {
         /// What it is.

@@ -30,6 +30,17 @@ impl Model {
     }
 }
 
+impl Config {
+    /// The sizes of a model from the beginning of one of its files: the whole `config.json`, or a GGUF file as
+    /// far as the data of its tensors.
+    ///
+    /// # Errors
+    /// It is cut short or damaged, or a model that [`Model::load`] would refuse.
+    pub fn of_start(file_name: &str, start: &[u8]) -> Result<Self, Error> {
+        Source::config_of_start(file_name, start)
+    }
+}
+
 fn weight_bytes(path: &Path) -> std::io::Result<u64> {
     if path.is_file() {
         return Ok(fs::metadata(path)?.len());

@@ -133,10 +133,9 @@ impl Parts {
     pub(super) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let tables = [Some(&self.embedding), self.output.as_ref()];
         let blocks = self.blocks.iter().flat_map(|block| {
-            let norms = [&block.attention_norm, &block.feed_forward_norm];
+            let vectors = block.vectors().map(|vector| Piece::Vector(vector));
             let stacks = block.stacks.iter().map(|stack| &stack.matrix);
-            let norms = norms.into_iter().map(|norm| Piece::Vector(norm));
-            norms.chain(stacks.map(Piece::Matrix))
+            vectors.chain(stacks.map(Piece::Matrix))
         });
         let tables = tables.into_iter().flatten().map(Piece::Matrix);
         tables
@@ -163,10 +162,26 @@ fn block<W: Weights>(
     let [qkv, o, gate_up, down] = STACKS;
     let attention_norm = weights.vector(Name::AttentionNorm(layer), config.hidden)?;
     let feed_forward_norm = weights.vector(Name::FeedForwardNorm(layer), config.hidden)?;
+    let facts = config.architecture.facts();
+    let mut biases = Vec::new();
+    if facts.biases {
+        for projection in qkv {
+            let name = Name::Bias(WeightName::new(layer, *projection));
+            biases.extend(weights.vector(name, config.shape(*projection).0)?);
+        }
+    }
+    let head_norms = if facts.head_norms {
+        let mut norm = |name: fn(u16) -> Name| weights.vector(name(layer), config.head_size);
+        Some([norm(Name::QueryNorm)?, norm(Name::KeyNorm)?])
+    } else {
+        None
+    };
     let mut stack = |projections| stack(weights, config, (layer, projections), base);
     Ok(Block {
         attention_norm,
         feed_forward_norm,
+        biases,
+        head_norms,
         stacks: [stack(qkv)?, stack(o)?, stack(gate_up)?, stack(down)?],
     })
 }

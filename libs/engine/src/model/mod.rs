@@ -1,4 +1,4 @@
-//! A frozen Llama: its configuration, its weights, its tokenizer and the threads it computes on.
+//! A frozen model: its configuration, its weights, its tokenizer and the threads it computes on.
 //!
 //! Promises: what was loaded is complete and of the right shapes; the weights never change. The
 //! base stays in the precision it came in unless another is asked for. As it came and in `f32` it
@@ -6,7 +6,9 @@
 //!
 //! Does not: download, or accept an architecture it was not tested with.
 
+mod architecture;
 mod config;
+mod describe;
 mod error;
 
 mod block;
@@ -14,19 +16,22 @@ mod cache;
 mod inspect;
 mod load;
 mod quantize;
+pub(crate) mod rope;
 mod weights;
 
 use std::num::NonZeroUsize;
 
 use domain::adapter::WeightShape;
 
+pub use architecture::Architecture;
 pub use cache::Cache;
 pub use config::Config;
 pub use error::Error;
 pub use inspect::Inspected;
 
+pub(crate) use architecture::Window;
 pub(crate) use block::{Block, STACKS};
-pub(crate) use weights::{Matrix, Stack, StackPart};
+pub(crate) use weights::{Matrix, Stack, StackPart, decode_parts};
 
 use crate::adapter::Adapter;
 use crate::compute::{self, Changes};

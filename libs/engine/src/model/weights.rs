@@ -113,7 +113,7 @@ impl Table for Matrix {
 }
 
 /// Decodes the rows of `range` of stacked `parts`, each `[_, cols]`, into `out` `[range, cols]`.
-pub(super) fn decode_parts(
+pub(crate) fn decode_parts(
     parts: &[QTensor],
     cols: usize,
     range: Range<usize>,

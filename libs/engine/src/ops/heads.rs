@@ -49,11 +49,13 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Angles `position · theta^(−2j/size)`, computed as transformers does, in `f32`.
+    /// Angles `position · theta^(−2j/size)`, computed as transformers does, in `f32`; each frequency is divided
+    /// by its factor, if there are any.
     #[must_use]
-    pub fn new(positions: usize, size: usize, theta: f32) -> Self {
+    pub fn new(positions: usize, size: usize, theta: f32, factors: &[f32]) -> Self {
         let half = size / 2;
-        let frequency = |j: usize| 1.0 / theta.powf((2 * j) as f32 / size as f32);
+        let factor = |j: usize| factors.get(j).copied().unwrap_or(1.0);
+        let frequency = |j: usize| 1.0 / theta.powf((2 * j) as f32 / size as f32) / factor(j);
         let angles = (0..positions).flat_map(|p| (0..half).map(move |j| p as f32 * frequency(j)));
         let (sin, cos) = angles.map(f32::sin_cos).unzip();
         Self { cos, sin, half }
@@ -223,7 +225,7 @@ mod tests {
                 kv_heads,
                 size,
             };
-            let rope = Rope::new(32, size, 10_000.0);
+            let rope = Rope::new(32, size, 10_000.0, &[]);
             let positions: Vec<usize> = (0..tokens).map(|t| (t * 5) % 32).collect();
             let x = random(tokens * layout.width(), 1);
             let dy = random(x.len(), 2);

@@ -239,7 +239,7 @@ pub fn backward<T: Table>(
 
 impl Learned<'_> {
     /// `dB ← s·dyᵀ·low` of each part, and `dA ← d_lowᵀ·x`.
-    fn factors_gradient(&mut self, dy: View<'_>) {
+    pub(super) fn factors_gradient(&mut self, dy: View<'_>) {
         let Change { factors, scale } = self.change;
         let (tokens, rank) = (dy.rows(), factors.rank());
         let mut across = Vec::new();

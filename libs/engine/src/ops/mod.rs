@@ -13,9 +13,12 @@ pub mod product;
 
 pub mod attention;
 pub mod cross_entropy;
+pub(crate) mod dropout;
 pub mod embedding;
 pub mod frozen;
+pub(crate) mod head_norm;
 pub mod heads;
+pub(crate) mod lora_dropped;
 pub mod lora_linear;
 pub mod rms_norm;
 pub mod side_term;

@@ -51,6 +51,9 @@ pub enum Error {
     /// The device failed while it computed, for example for want of memory.
     #[error("the device cannot compute this")]
     Device(#[from] candle_core::Error),
+    /// A family of models, or a setting, that is computed by our own operations alone.
+    #[error("plain operations compute the llama architecture without scaled rotations alone")]
+    Architecture,
     /// What [`crate::train::Trainer`] would refuse too.
     #[error(transparent)]
     Train(#[from] crate::train::Error),

@@ -36,6 +36,10 @@ impl Trainer {
         options: Options,
         place: Place,
     ) -> Result<Self, Error> {
+        let facts = model.config().architecture.facts();
+        if facts.biases || facts.head_norms || !model.config().rope_factors.is_empty() {
+            return Err(Error::Architecture);
+        }
         let (known, device) = (model.weights(), place.open()?);
         for own in adapter.factors() {
             if !known.contains(&own.shape()) {

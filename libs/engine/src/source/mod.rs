@@ -3,20 +3,26 @@
 //! Tensors are read one by one and the file is never mapped, so that after loading nothing of it
 //! stays in memory but what was asked for.
 
+pub(crate) mod rows;
+
 mod gguf;
+pub(crate) mod gguf_config;
 mod safetensors;
 
+use std::collections::HashMap;
 use std::fs;
+use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::QTensor;
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
 use domain::adapter::{Projection, WeightName};
 
 use crate::model::{Config, Error};
 use crate::text::Tokenizer;
 
-/// A tensor of a Llama, whatever the file calls it.
+/// A tensor of a model, whatever the file calls it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Name {
     Embedding,
@@ -24,6 +30,10 @@ pub(crate) enum Name {
     FinalNorm,
     AttentionNorm(u16),
     FeedForwardNorm(u16),
+    /// Of each head of the queries, or of the keys.
+    QueryNorm(u16),
+    KeyNorm(u16),
+    Bias(WeightName),
     Weight(WeightName),
 }
 
@@ -54,6 +64,23 @@ impl Source {
             Self::Gguf(file) => file.config(),
             Self::Folder(folder) => folder.config(),
         }
+    }
+
+    /// The sizes of a model from the beginning of one of its files: `config.json`, or a GGUF file as far as its
+    /// tensors' data.
+    pub(crate) fn config_of_start(file_name: &str, start: &[u8]) -> Result<Config, Error> {
+        if file_name == "config.json" {
+            return safetensors::config_of(start);
+        }
+        let mut start = Cursor::new(start);
+        let content = Content::read(&mut start);
+        let content = content.map_err(|source| Error::Header {
+            path: file_name.into(),
+            source: source.into(),
+        })?;
+        gguf_config::read(&content, |info| {
+            gguf_config::vector(&mut start, &content, info)
+        })
     }
 
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Error> {
@@ -91,6 +118,45 @@ impl Source {
         match self {
             Self::Gguf(file) => file.rows(name, &[rows, cols], range),
             Self::Folder(folder) => folder.rows(name, &[rows, cols], range),
+        }
+    }
+
+    /// The tensor of this shape, `[rows, cols]` or `[len]`, in the precision of the file and in Hugging Face's
+    /// order.
+    pub(crate) fn tensor(
+        &mut self,
+        name: Name,
+        shape: &[usize],
+        config: &Config,
+    ) -> Result<QTensor, Error> {
+        match (self, shape) {
+            (source, [rows, cols]) => source.matrix(name, *rows, *cols, config),
+            (Self::Gguf(file), _) => file.rows(name, shape, 0..shape.iter().product()),
+            (Self::Folder(folder), _) => folder.tensor(name, shape),
+        }
+    }
+
+    /// How the files hold a tensor; none if they have none of that name.
+    pub(crate) fn kind(&self, name: Name) -> Option<GgmlDType> {
+        match self {
+            Self::Gguf(file) => file.kind(name),
+            Self::Folder(folder) => folder.kind(name),
+        }
+    }
+
+    /// What a GGUF file says beside its tensors.
+    pub(crate) const fn metadata(&self) -> Option<&HashMap<String, Value>> {
+        match self {
+            Self::Gguf(file) => Some(file.metadata()),
+            Self::Folder(_) => None,
+        }
+    }
+
+    /// The Hugging Face folder.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Folder(folder) => Some(folder.path()),
         }
     }
 
@@ -160,23 +226,64 @@ const fn gguf_module(projection: Projection) -> &'static str {
     }
 }
 
+fn in_gguf(name: WeightName, part: &str) -> String {
+    let (layer, module) = (name.layer(), gguf_module(name.projection()));
+    format!("blk.{layer}.{module}.{part}")
+}
+
 impl Name {
-    fn in_gguf(self) -> String {
+    /// Every tensor of a model with its shape, in a fixed order.
+    pub(crate) fn all(config: &Config) -> Vec<(Self, Vec<usize>)> {
+        let Config {
+            hidden, vocabulary, ..
+        } = *config;
+        let table = vec![vocabulary, hidden];
+        let mut all = vec![(Self::Embedding, table.clone())];
+        if !config.tied {
+            all.push((Self::Output, table));
+        }
+        for layer in (0u16..).take(config.layers) {
+            all.push((Self::AttentionNorm(layer), vec![hidden]));
+            all.push((Self::FeedForwardNorm(layer), vec![hidden]));
+            let facts = config.architecture.facts();
+            if facts.biases {
+                all.extend(
+                    [Projection::Q, Projection::K, Projection::V].map(|projection| {
+                        let weight = WeightName::new(layer, projection);
+                        (Self::Bias(weight), vec![config.shape(projection).0])
+                    }),
+                );
+            }
+            if facts.head_norms {
+                let head = vec![config.head_size];
+                all.push((Self::QueryNorm(layer), head.clone()));
+                all.push((Self::KeyNorm(layer), head));
+            }
+            all.extend(Projection::ALL.map(|projection| {
+                let (out, inp) = config.shape(projection);
+                let weight = WeightName::new(layer, projection);
+                (Self::Weight(weight), vec![out, inp])
+            }));
+        }
+        all.push((Self::FinalNorm, vec![hidden]));
+        all
+    }
+
+    pub(crate) fn in_gguf(self) -> String {
         match self {
             Self::Embedding => "token_embd.weight".to_owned(),
             Self::Output => "output.weight".to_owned(),
             Self::FinalNorm => "output_norm.weight".to_owned(),
             Self::AttentionNorm(layer) => format!("blk.{layer}.attn_norm.weight"),
             Self::FeedForwardNorm(layer) => format!("blk.{layer}.ffn_norm.weight"),
-            Self::Weight(name) => format!(
-                "blk.{}.{}.weight",
-                name.layer(),
-                gguf_module(name.projection())
-            ),
+            Self::QueryNorm(layer) => format!("blk.{layer}.attn_q_norm.weight"),
+            Self::KeyNorm(layer) => format!("blk.{layer}.attn_k_norm.weight"),
+            Self::Bias(name) => in_gguf(name, "bias"),
+            Self::Weight(name) => in_gguf(name, "weight"),
         }
     }
 
-    fn in_folder(self) -> String {
+    pub(crate) fn in_folder(self) -> String {
         match self {
             Self::Embedding => "model.embed_tokens.weight".to_owned(),
             Self::Output => "lm_head.weight".to_owned(),
@@ -185,6 +292,9 @@ impl Name {
             Self::FeedForwardNorm(layer) => {
                 format!("model.layers.{layer}.post_attention_layernorm.weight")
             }
+            Self::QueryNorm(layer) => format!("model.layers.{layer}.self_attn.q_norm.weight"),
+            Self::KeyNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm.weight"),
+            Self::Bias(name) => format!("{name}.bias"),
             Self::Weight(name) => format!("{name}.weight"),
         }
     }

@@ -13,7 +13,8 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 
 use super::Name;
-use crate::model::{Config, Error};
+use crate::model::rope::Llama3;
+use crate::model::{Architecture, Config, Error, Window};
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -75,6 +76,12 @@ impl Folder {
             files,
             places,
         })
+    }
+
+    pub(super) fn kind(&self, name: Name) -> Option<GgmlDType> {
+        let name = name.in_folder();
+        let shard = self.files.get(*self.places.get(&name)?)?;
+        kind(shard.metadata.info(&name)?.dtype)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -169,16 +176,9 @@ impl Shard {
                 found: info.shape.clone(),
             });
         }
-        let kind = match info.dtype {
-            Dtype::F32 => GgmlDType::F32,
-            Dtype::F16 => GgmlDType::F16,
-            Dtype::BF16 => GgmlDType::BF16,
-            other => {
-                return Err(Error::Feature {
-                    what: format!("tensors of type {other:?}"),
-                });
-            }
-        };
+        let kind = kind(info.dtype).ok_or_else(|| Error::Feature {
+            what: format!("tensors of type {:?}", info.dtype),
+        })?;
         let (start, end) = info.data_offsets;
         let last = self.data_start + end as u64;
         if last > self.bytes {
@@ -204,6 +204,23 @@ impl Shard {
             QStorage::from_data(Cow::Owned(data), &Device::Cpu, kind).map_err(Error::Decode)?;
         let shape = [&[range.len()], rest].concat();
         QTensor::new(storage, shape).map_err(Error::Decode)
+    }
+}
+
+pub(super) fn config_of(text: &[u8]) -> Result<Config, Error> {
+    let said: HuggingFace = serde_json::from_slice(text).map_err(|source| Error::Header {
+        path: "config.json".into(),
+        source: source.into(),
+    })?;
+    said.config()
+}
+
+const fn kind(dtype: Dtype) -> Option<GgmlDType> {
+    match dtype {
+        Dtype::F32 => Some(GgmlDType::F32),
+        Dtype::F16 => Some(GgmlDType::F16),
+        Dtype::BF16 => Some(GgmlDType::BF16),
+        _ => None,
     }
 }
 
@@ -249,6 +266,9 @@ struct HuggingFace {
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
+    sliding_window: Option<usize>,
+    #[serde(default)]
+    use_sliding_window: bool,
 }
 
 /// Where transformers 5 keeps what was `rope_theta` and `rope_scaling`.
@@ -257,6 +277,39 @@ struct RopeParameters {
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<f32>,
+}
+
+impl RopeParameters {
+    /// What the frequencies of a head are divided by; none where they are not scaled.
+    fn factors(&self, size: usize, theta: f32) -> Result<Option<Vec<f32>>, Error> {
+        let needed = |value: Option<f32>, key: &str| {
+            value.ok_or_else(|| Error::Setting {
+                key: key.to_owned(),
+            })
+        };
+        match self.rope_type.as_deref() {
+            None | Some("default") => Ok(None),
+            Some("llama3") => {
+                let scaling = Llama3 {
+                    factor: needed(self.factor, "factor")?,
+                    low: needed(self.low_freq_factor, "low_freq_factor")?,
+                    high: needed(self.high_freq_factor, "high_freq_factor")?,
+                    original: needed(
+                        self.original_max_position_embeddings,
+                        "original_max_position_embeddings",
+                    )?,
+                };
+                scaling.factors(size, theta).map(Some)
+            }
+            Some(kind) => Err(Error::Feature {
+                what: format!("rotary positions of type {kind}; supported: default, llama3"),
+            }),
+        }
+    }
 }
 
 impl HuggingFace {
@@ -266,50 +319,55 @@ impl HuggingFace {
             [] => self.model_type.clone(),
             named => named.join(", "),
         };
-        if found != "LlamaForCausalLM" && found != "llama" {
-            return Err(Error::Architecture { found });
-        }
-        let ropes = [&self.rope_scaling, &self.rope_parameters];
-        let kinds = ropes
-            .iter()
-            .filter_map(|rope| rope.as_ref()?.rope_type.as_deref());
-        for kind in kinds {
-            if kind != "default" {
-                return Err(Error::Feature {
-                    what: format!("rotary positions of type {kind}"),
-                });
-            }
-        }
+        let architecture = Architecture::of_hugging_face(&found);
+        let architecture = architecture.ok_or(Error::Architecture { found })?;
         if self.attention_bias || self.mlp_bias {
             return Err(Error::Feature {
-                what: "biases in linear layers".to_owned(),
+                what: "biases in linear layers where the architecture has none".to_owned(),
             });
         }
-        if let Some(other) = self.hidden_act.filter(|act| act != "silu") {
+        if let Some(other) = self.hidden_act.as_deref().filter(|act| *act != "silu") {
             return Err(Error::Feature {
                 what: format!("the activation {other}"),
             });
         }
-        let theta = self
-            .rope_parameters
-            .and_then(|rope| rope.rope_theta)
-            .or(self.rope_theta);
+        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let theta = rope.and_then(|rope| rope.rope_theta).or(self.rope_theta);
+        let theta = theta.unwrap_or(10_000.0);
         let heads = self.num_attention_heads;
+        let even = || self.hidden_size.checked_div(heads).unwrap_or(0);
+        let head_size = self.head_dim.unwrap_or_else(even);
+        // Bounded before anything of its length is made.
+        let factors = match rope {
+            Some(rope) if head_size <= 1 << 16 => rope.factors(head_size, theta)?,
+            _ => None,
+        };
         let config = Config {
+            architecture,
             layers: self.num_hidden_layers,
             hidden: self.hidden_size,
             intermediate: self.intermediate_size,
             heads,
             kv_heads: self.num_key_value_heads.unwrap_or(heads),
-            head_size: self
-                .head_dim
-                .unwrap_or_else(|| self.hidden_size.checked_div(heads).unwrap_or(0)),
+            head_size,
             vocabulary: self.vocab_size,
-            context: self.max_position_embeddings,
+            context: self.context(architecture),
             epsilon: self.rms_norm_eps,
-            rope_theta: theta.unwrap_or(10_000.0),
+            rope_theta: theta,
+            rope_factors: factors.unwrap_or_default(),
             tied: self.tie_word_embeddings,
         };
         config.checked()
+    }
+
+    /// Up to a window's length a token sees everything before it: there the context ends.
+    fn context(&self, architecture: Architecture) -> usize {
+        let window = match architecture.facts().window {
+            Window::Never => None,
+            Window::Given => self.sliding_window,
+            Window::Used => self.sliding_window.filter(|_| self.use_sliding_window),
+        };
+        let whole = self.max_position_embeddings;
+        whole.min(window.unwrap_or(whole))
     }
 }

@@ -11,6 +11,8 @@ mod tokenizer;
 
 mod folder;
 mod gguf;
+mod to_folder;
+mod to_gguf;
 
 mod stream;
 
@@ -42,6 +44,20 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A tokenizer that GGUF metadata cannot describe, or not in a way that is known here.
+    #[error("the tokenizer cannot be written as gguf metadata: {what}")]
+    NotInGguf {
+        /// What stands in the way.
+        what: &'static str,
     },
     /// A file was read and is not what its name promises.
     #[error("{what} is malformed")]

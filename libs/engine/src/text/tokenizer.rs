@@ -80,6 +80,10 @@ impl Tokenizer {
         })
     }
 
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// Ids of the text alone, without the tokens a model wants around a sequence.
     ///
     /// # Errors

@@ -22,8 +22,17 @@ impl AdamW {
         }
     }
 
-    pub(crate) const fn steps(&self) -> u64 {
-        self.steps
+    /// Counts from here on, as after so many steps.
+    pub(super) const fn resume(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    pub(super) const fn moments(&self) -> [&Changes; 2] {
+        [&self.first, &self.second]
+    }
+
+    pub(super) const fn moments_mut(&mut self) -> [&mut Changes; 2] {
+        [&mut self.first, &mut self.second]
     }
 
     /// The smoothed gradients, and what they are to be divided by because they started at zero.

@@ -9,7 +9,11 @@
 
 mod adamw;
 mod energies;
+mod optimizer;
+mod sgd;
 mod trainer;
+
+pub mod checkpoint;
 
 mod gate;
 mod replay;
@@ -23,14 +27,29 @@ pub use replay::Replay;
 pub use trainer::{Step, Trainer};
 pub use zeroth::{Slope, Walked, ZerothTrainer};
 
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Rule {
+    /// With two moments and decay apart from them.
+    #[default]
+    AdamW,
+    /// Straight down, or with momentum.
+    Sgd {
+        /// How much of the last step's direction stays, from 0 to below 1.
+        momentum: f32,
+    },
+}
+
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
+    /// The optimizer.
+    pub rule: Rule,
     /// Decay rates of AdamW's first and second moments.
     pub betas: (f32, f32),
     /// Added to AdamW's denominator.
     pub epsilon: f32,
-    /// Decoupled weight decay, per unit of rate.
+    /// Weight decay: AdamW's apart from the gradient, per unit of rate; SGD's as part of it.
     pub weight_decay: f32,
     /// The gradient is scaled down to this norm; 0 leaves it alone.
     pub clip_norm: f32,
@@ -42,12 +61,17 @@ pub struct Options {
     /// `FedProx`'s μ (arXiv 1812.06127): adds `μ·(θ − θ₀)` to the gradient, θ₀ being the adapter that was
     /// started from, of which a copy is kept; 0 turns it off.
     pub proximal: f32,
+    /// The share of the adapter's inputs that a training step leaves out (LoRA dropout), from 0 to below 1.
+    pub dropout: f32,
+    /// What that is drawn from, together with the step.
+    pub dropout_seed: u64,
 }
 
 impl Default for Options {
-    /// AdamW (0.9, 0.999, 1e-8) without decay, clipping or checkpointing.
+    /// AdamW (0.9, 0.999, 1e-8) without decay, clipping, checkpointing or dropout.
     fn default() -> Self {
         Self {
+            rule: Rule::AdamW,
             betas: (0.9, 0.999),
             epsilon: 1e-8,
             weight_decay: 0.0,
@@ -55,6 +79,8 @@ impl Default for Options {
             checkpoint: false,
             b_alone: false,
             proximal: 0.0,
+            dropout: 0.0,
+            dropout_seed: 0,
         }
     }
 }
@@ -82,6 +108,9 @@ pub enum Error {
         /// The records of its batch.
         records: Vec<usize>,
     },
+    /// A checkpoint is of another optimizer.
+    #[error("the checkpoint is of another optimizer")]
+    OtherOptimizer,
     /// The factors cannot be given back as an adapter.
     #[error(transparent)]
     Adapter(#[from] adapter::Error),

@@ -2,14 +2,16 @@
 
 use domain::energy::EnergyTable;
 
-use super::adamw::AdamW;
+use super::checkpoint::Checkpoint;
 use super::energies::energies;
+use super::optimizer::Optimizer;
 use super::{Error, Options};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Keep, Learn, Packed, Workspace};
 use crate::control::Control;
 use crate::data::Batch;
 use crate::model::Model;
+use crate::ops::dropout::Dropout;
 
 /// Trains one adapter on a model; keeps the optimizer's moments and the buffers between steps.
 #[derive(Debug)]
@@ -18,7 +20,9 @@ pub struct Trainer<'m> {
     options: Options,
     changes: Changes,
     gradient: Changes,
-    optimizer: AdamW,
+    optimizer: Optimizer,
+    /// The sum over several batches, once a step had several.
+    gathered: Option<Changes>,
     /// What was started from, where training is held to it.
     start: Option<Changes>,
     workspace: Workspace,
@@ -47,7 +51,8 @@ impl<'m> Trainer<'m> {
         if changes.lowest().is_none() {
             return Err(Error::NothingToTrain);
         }
-        let (gradient, optimizer) = (changes.zeros_like(), AdamW::new(&changes));
+        let gradient = changes.zeros_like();
+        let optimizer = Optimizer::new(&changes, options.rule);
         let start = (options.proximal > 0.0).then(|| changes.clone());
         Ok(Self {
             model,
@@ -55,6 +60,7 @@ impl<'m> Trainer<'m> {
             changes,
             gradient,
             optimizer,
+            gathered: None,
             start,
             workspace: Workspace::default(),
         })
@@ -66,13 +72,27 @@ impl<'m> Trainer<'m> {
         self.optimizer.steps()
     }
 
-    /// One step of AdamW at `rate` on the mean loss of the batch's labelled tokens.
+    /// One step at `rate` on the mean loss of the batch's labelled tokens.
     ///
     /// # Errors
     /// The control was cancelled, the batch does not fit the model, nothing is labelled, or the
     /// loss is not finite. The adapter and the moments are then as before.
     pub fn step(&mut self, batch: &Batch, rate: f32, control: &Control) -> Result<Step, Error> {
-        let step = self.gradient(batch, control)?;
+        self.step_over(std::slice::from_ref(batch), rate, control)
+    }
+
+    /// One step on the mean loss of the labelled tokens of all batches together, in the memory of one (gradient
+    /// accumulation): what a step on one batch of all their rows is, up to the order of sums.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_over(
+        &mut self,
+        batches: &[Batch],
+        rate: f32,
+        control: &Control,
+    ) -> Result<Step, Error> {
+        let step = self.gradient_over(batches, control)?;
         let clip = f64::from(self.options.clip_norm);
         let factor = if clip > 0.0 && step.gradient_norm > clip {
             clip / (step.gradient_norm + 1e-6)
@@ -81,12 +101,44 @@ impl<'m> Trainer<'m> {
         };
         self.optimizer.step(
             &mut self.changes,
-            &self.gradient,
-            factor as f32,
+            (&self.gradient, factor as f32),
             rate,
             &self.options,
         );
         Ok(step)
+    }
+
+    /// Where the run stands; `asked` is what it was asked for.
+    ///
+    /// # Errors
+    /// None that the trainer's own factors could cause.
+    pub fn checkpoint(&self, asked: serde_json::Value) -> Result<Checkpoint, adapter::Error> {
+        let moments = self.optimizer.moments().into_iter();
+        let moments = moments.map(|moment| moment.to_adapter(self.model));
+        Ok(Checkpoint {
+            steps: self.steps(),
+            adapter: self.adapter()?,
+            moments: moments.collect::<Result<_, _>>()?,
+            asked,
+        })
+    }
+
+    /// Goes on from where another trainer of the same model and options stood. What `FedProx` holds to stays
+    /// what this trainer started from.
+    ///
+    /// # Errors
+    /// It is of another optimizer, or does not fit the model. The trainer is then as before.
+    pub fn resume(&mut self, from: &Checkpoint) -> Result<(), Error> {
+        let changes = Changes::new(self.model, &from.adapter)?;
+        let moments = from.moments.iter();
+        let moments = moments.map(|moment| Changes::new(self.model, moment));
+        let moments = moments.collect::<Result<Vec<_>, _>>()?;
+        if !self.optimizer.resume(from.steps, moments) {
+            return Err(Error::OtherOptimizer);
+        }
+        self.gradient = changes.zeros_like();
+        (self.changes, self.gathered) = (changes, None);
+        Ok(())
     }
 
     /// The adapter as trained so far.
@@ -101,14 +153,16 @@ impl<'m> Trainer<'m> {
     /// before the first step.
     #[must_use]
     pub fn energies(&self) -> EnergyTable {
-        let (first, corrected) = self.optimizer.first_moments(&self.options);
-        energies(self.model, &self.changes, first, corrected)
+        match self.optimizer.first_moments(&self.options) {
+            Some((first, corrected)) => energies(self.model, &self.changes, first, corrected),
+            None => EnergyTable::default(),
+        }
     }
 
     /// The gradient of the batch's mean loss, in the shape of the adapter.
     #[cfg(test)]
     pub(crate) fn gradient_of(&mut self, batch: &Batch) -> Result<Adapter, Error> {
-        self.gradient(batch, &Control::new())?;
+        self.gradient_over(std::slice::from_ref(batch), &Control::new())?;
         Ok(self.gradient.to_adapter(self.model)?)
     }
 
@@ -118,37 +172,54 @@ impl<'m> Trainer<'m> {
         self.workspace.capacity()
     }
 
-    /// Leaves the gradient of the batch's mean loss in `self.gradient`.
+    #[cfg(test)]
     fn gradient(&mut self, batch: &Batch, control: &Control) -> Result<Step, Error> {
-        let Self {
-            model,
-            options,
-            changes,
-            gradient,
-            workspace,
-            ..
-        } = self;
-        let packed = Packed::new(batch, model.config())?;
-        if packed.targets.is_empty() {
+        self.gradient_over(std::slice::from_ref(batch), control)
+    }
+
+    /// Leaves the gradient of the batches' mean loss in `self.gradient`.
+    fn gradient_over(&mut self, batches: &[Batch], control: &Control) -> Result<Step, Error> {
+        let step = self.optimizer.steps();
+        let mut packed = Vec::with_capacity(batches.len());
+        for (number, batch) in (0u64..).zip(batches) {
+            let mut own = Packed::new(batch, self.model.config())?;
+            // A batch of a step has a mask of its own; no run has as many steps as would make two of them meet.
+            let drawn = step.wrapping_add(number << 40);
+            own.dropout = Dropout::new(self.options.dropout, self.options.dropout_seed, drawn);
+            packed.push(own);
+        }
+        let labelled: usize = packed.iter().map(|own| own.targets.len()).sum();
+        if labelled == 0 {
             return Err(Error::NothingLabelled);
         }
-        // No gradient reaches the blocks below the lowest adapted one.
-        let from = changes.lowest().unwrap_or_default();
-        let keep = if options.checkpoint {
-            Keep::Inputs { from }
-        } else {
-            Keep::All { from }
-        };
-        let learn = (keep, Learn::Factors(gradient));
-        let loss = compute::learn(model, Some(changes), &packed, learn, control, workspace)?;
-        let step = self.optimizer.steps();
         let not_finite = |what| Error::NotFinite {
             what,
             step,
-            records: batch.rows.iter().map(|row| row.record).collect(),
+            records: batches
+                .iter()
+                .flat_map(|batch| batch.rows.iter().map(|row| row.record))
+                .collect(),
         };
-        if !loss.is_finite() {
-            return Err(not_finite("loss"));
+        let (mut loss, several) = (0.0, packed.len() > 1);
+        if several {
+            let gathered = self
+                .gathered
+                .get_or_insert_with(|| self.changes.zeros_like());
+            gathered.slices_mut().for_each(|slice| slice.fill(0.0));
+        }
+        for own in packed.iter().filter(|own| !own.targets.is_empty()) {
+            let part = own.targets.len() as f64 / labelled as f64;
+            let one = self.pass(own, control)?;
+            if !one.is_finite() {
+                return Err(not_finite("loss"));
+            }
+            loss += part * one;
+            if several && let Some(gathered) = &mut self.gathered {
+                add(gathered, &self.gradient, part as f32);
+            }
+        }
+        if several && let Some(gathered) = &mut self.gathered {
+            std::mem::swap(gathered, &mut self.gradient);
         }
         self.settle();
         let gradient_norm = norm(&self.gradient);
@@ -157,10 +228,32 @@ impl<'m> Trainer<'m> {
         }
         Ok(Step {
             loss,
-            tokens: packed.tokens.len(),
-            labelled_tokens: packed.targets.len(),
+            tokens: packed.iter().map(|own| own.tokens.len()).sum(),
+            labelled_tokens: labelled,
             gradient_norm,
         })
+    }
+
+    /// One batch there and back: its mean loss, and in `self.gradient` that loss's gradient.
+    fn pass(&mut self, packed: &Packed, control: &Control) -> Result<f64, Error> {
+        let Self {
+            model,
+            options,
+            changes,
+            gradient,
+            workspace,
+            ..
+        } = self;
+        // No gradient reaches the blocks below the lowest adapted one.
+        let from = changes.lowest().unwrap_or_default();
+        let keep = if options.checkpoint {
+            Keep::Inputs { from }
+        } else {
+            Keep::All { from }
+        };
+        let learn = (keep, Learn::Factors(gradient));
+        let loss = compute::learn(model, Some(changes), packed, learn, control, workspace)?;
+        Ok(loss)
     }
 }
 
@@ -182,6 +275,15 @@ impl Trainer<'_> {
     }
 }
 
+/// `sum += part · gradient`
+fn add(sum: &mut Changes, gradient: &Changes, part: f32) {
+    for (sum, gradient) in sum.slices_mut().zip(gradient.slices()) {
+        for (sum, g) in sum.iter_mut().zip(gradient) {
+            *sum += part * g;
+        }
+    }
+}
+
 fn norm(gradient: &Changes) -> f64 {
     let squares = |slice: &[f32]| {
         slice
@@ -193,215 +295,4 @@ fn norm(gradient: &Changes) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
-    use std::path::Path;
-
-    use domain::adapter::Projection;
-
-    use super::*;
-    use crate::adapter::Factors;
-    use crate::data::Row;
-    use crate::model::{Base, LoadOptions};
-
-    fn tiny() -> Model {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
-        let threads = NonZeroUsize::new(2).unwrap();
-        Model::load(
-            &path,
-            &LoadOptions {
-                base: Base::F32,
-                threads,
-                ..LoadOptions::default()
-            },
-        )
-        .unwrap()
-    }
-
-    fn batch() -> Batch {
-        let row = |seed: u32, len: usize| Row {
-            tokens: (0..len as u32).map(|i| (i * 7 + seed) % 63).collect(),
-            labelled: (0..len).map(|i| i % 3 == 1).collect(),
-            record: 0,
-        };
-        Batch {
-            rows: vec![row(1, 9), row(5, 2), row(11, 13)],
-        }
-    }
-
-    /// What both options leave is what one may compute by hand from the plain gradient.
-    #[test]
-    fn b_alone_moves_no_a_and_a_proximal_term_pulls_back_to_the_start() {
-        let model = tiny();
-        let start = adapter(&model, 0);
-        let control = Control::new();
-        let trained = |options: Options| {
-            let mut trainer = Trainer::new(&model, &start, options).unwrap();
-            for _ in 0..2 {
-                trainer.step(&batch(), 0.02, &control).unwrap();
-            }
-            trainer.adapter().unwrap()
-        };
-        let decayed = Options {
-            weight_decay: 0.1,
-            ..Options::default()
-        };
-        let both = trained(decayed);
-        let b_alone = trained(Options {
-            b_alone: true,
-            ..decayed
-        });
-        for own in start.factors() {
-            let name = own.shape().name;
-            let (both, alone) = (both.get(name).unwrap(), b_alone.get(name).unwrap());
-            assert_eq!(alone.a(), own.a());
-            assert_ne!(both.a(), own.a());
-            assert_ne!(alone.b(), own.b());
-        }
-
-        let pulled = Options {
-            proximal: 3.0,
-            ..Options::default()
-        };
-        let mut trainer = Trainer::new(&model, &start, pulled).unwrap();
-        let first = trainer.gradient_of(&batch()).unwrap();
-        let plain = Trainer::new(&model, &start, Options::default());
-        assert_eq!(plain.unwrap().gradient_of(&batch()).unwrap(), first);
-        trainer.step(&batch(), 0.02, &control).unwrap();
-        let moved = trainer.adapter().unwrap();
-        let with = trainer.gradient_of(&batch()).unwrap();
-        let plain = Trainer::new(&model, &moved, Options::default());
-        let without = plain.unwrap().gradient_of(&batch()).unwrap();
-        let mut pulls = 0;
-        for own in start.factors() {
-            let name = own.shape().name;
-            let of = |adapter: &Adapter| adapter.get(name).unwrap().b().to_vec();
-            let values = of(&with).into_iter().zip(of(&without));
-            let places = of(&moved).into_iter().zip(own.b().to_vec());
-            for ((with, without), (moved, start)) in values.zip(places) {
-                let pull = 3.0 * (moved - start);
-                assert!((with - without - pull).abs() < 1e-5, "{name}");
-                pulls += usize::from(pull.abs() > 1e-3);
-            }
-        }
-        assert!(pulls > 0, "nothing moved, so nothing was pulled back");
-    }
-
-    /// A side term is what an adapter of both would be, without being trained.
-    #[test]
-    fn a_side_term_counts_in_loss_and_gradient_and_is_not_trained() {
-        let mut model = tiny();
-        let own = adapter(&model, 1);
-        let of_all = model.weights().into_iter().map(|shape| {
-            let wave = |len: usize| (0..len).map(|i| 0.2 * (7.0 + i as f32).cos()).collect();
-            Factors::new(shape, 3, wave(3 * shape.inp), wave(3 * shape.out)).unwrap()
-        });
-        let side = Adapter::new(0.4, of_all).unwrap();
-        let joined = model.weights().into_iter().map(|shape| {
-            let parts: Vec<&Factors> = [own.get(shape.name), side.get(shape.name)]
-                .into_iter()
-                .flatten()
-                .collect();
-            let rank: u16 = parts.iter().map(|part| part.rank()).sum();
-            let a = parts.iter().flat_map(|part| part.a().to_vec()).collect();
-            let b = (0..shape.out).flat_map(|row| {
-                parts.iter().flat_map(move |part| {
-                    let rank = usize::from(part.rank());
-                    part.b()[row * rank..][..rank].to_vec()
-                })
-            });
-            Factors::new(shape, rank, a, b.collect()).unwrap()
-        });
-        let joined = Adapter::new(0.4, joined.collect::<Vec<_>>()).unwrap();
-        let control = Control::new();
-        let mut trainer = Trainer::new(&model, &joined, Options::default()).unwrap();
-        let want = trainer.gradient(&batch(), &control).unwrap().loss;
-        let want_gradient = trainer.gradient_of(&batch()).unwrap();
-        let plain = Trainer::new(&model, &own, Options::default());
-        let without = plain.unwrap().gradient(&batch(), &control).unwrap().loss;
-
-        model.set_side(Some(&side)).unwrap();
-        let mut trainer = Trainer::new(&model, &own, Options::default()).unwrap();
-        let got = trainer.gradient(&batch(), &control).unwrap().loss;
-        assert!((got - want).abs() < 1e-5, "{got} {want}");
-        assert!(
-            (without - want).abs() > 1e-3,
-            "the side term changes nothing"
-        );
-        let got_gradient = trainer.gradient_of(&batch()).unwrap();
-        for part in got_gradient.factors() {
-            let want = want_gradient.get(part.shape().name).unwrap();
-            for (got, want) in part.a().iter().zip(want.a()) {
-                assert!((got - want).abs() < 1e-4, "{got} {want}");
-            }
-        }
-        drop(trainer);
-        model.set_side(None).unwrap();
-        let plain = Trainer::new(&model, &own, Options::default());
-        let gone = plain.unwrap().gradient(&batch(), &control).unwrap().loss;
-        assert_eq!(gone, without);
-    }
-
-    /// Ranks that differ, a frozen weight in each stack, and nothing on the lowest block if asked.
-    fn adapter(model: &Model, lowest: u16) -> Adapter {
-        let wave = |len: usize, at: f32| (0..len).map(|i| 0.3 * (at + i as f32).sin()).collect();
-        let adapted = model.weights().into_iter().filter(|shape| {
-            let frozen = [Projection::K, Projection::Up];
-            shape.name.layer() >= lowest && !frozen.contains(&shape.name.projection())
-        });
-        let factors = adapted
-            .zip([1u16, 3, 2].into_iter().cycle())
-            .map(|(shape, rank)| {
-                let width = usize::from(rank);
-                let (a, b) = (wave(width * shape.inp, 0.0), wave(width * shape.out, 1.0));
-                Factors::new(shape, rank, a, b).unwrap()
-            });
-        Adapter::new(0.4, factors).unwrap()
-    }
-
-    /// Central differences in f32 are good to about 1 %; a wrong term would be off by far more.
-    #[test]
-    fn the_gradient_of_the_whole_model_is_the_derivative_of_its_loss() {
-        let model = tiny();
-        for (lowest, checkpoint) in [(0, false), (1, true)] {
-            let adapter = adapter(&model, lowest);
-            let options = Options {
-                checkpoint,
-                ..Options::default()
-            };
-            let mut trainer = Trainer::new(&model, &adapter, options).unwrap();
-            let control = Control::new();
-            trainer.gradient(&batch(), &control).unwrap();
-            let gradient: Vec<Vec<f32>> = trainer.gradient.slices().map(<[f32]>::to_vec).collect();
-            let scale = norm(&trainer.gradient)
-                / (gradient.iter().map(Vec::len).sum::<usize>() as f64).sqrt();
-            for (index, values) in gradient
-                .iter()
-                .enumerate()
-                .filter(|(_, values)| !values.is_empty())
-            {
-                for at in [0, values.len() / 2, values.len() - 1] {
-                    let mut loss = |by: f32| {
-                        let place = |trainer: &mut Trainer<'_>, value: Option<f32>| {
-                            let slice = trainer.changes.slices_mut().nth(index).unwrap();
-                            let before = slice[at];
-                            slice[at] = value.unwrap_or(before + by);
-                            before
-                        };
-                        let before = place(&mut trainer, None);
-                        let loss = trainer.gradient(&batch(), &control).unwrap().loss;
-                        place(&mut trainer, Some(before));
-                        loss
-                    };
-                    let step = 1e-2;
-                    let want = (loss(step) - loss(-step)) / f64::from(2.0 * step);
-                    let got = f64::from(values[at]);
-                    assert!(
-                        (got - want).abs() < 0.02 * scale.max(want.abs()),
-                        "slice {index} at {at}: {got}, {want}"
-                    );
-                }
-            }
-        }
-    }
-}
+mod tests;

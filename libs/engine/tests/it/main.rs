@@ -10,9 +10,11 @@
 )]
 
 mod adapters;
+mod architectures;
 mod bases;
 mod cancel;
 mod damage;
+mod exports;
 mod generation;
 mod kernels;
 mod made;

@@ -1,9 +1,11 @@
 //! Loss and choices agree with the logits they come from.
 
+use engine::adapter::Adapter;
 use engine::data::{Batch, Row};
-use engine::evaluate::{Choice, Evaluator};
+use engine::evaluate::{Choice, Evaluator, Loss};
+use engine::train::{Options, Trainer};
 
-use crate::support::{control, tiny};
+use crate::support::{control, reference, tiny};
 
 /// `ln p(token)` after position `position`, from the logits in f64.
 fn log_probability(logits: &[f32], position: usize, token: u32) -> f64 {
@@ -86,5 +88,56 @@ fn rows_of_a_batch_do_not_see_each_other() {
     .concat();
     for (together, alone) in together.iter().zip(&alone) {
         assert!((together[0] - alone[0]).abs() < 1e-5);
+    }
+}
+
+/// Rows of a batch lie one after another without padding. Each has positions of its own and sees nothing of the
+/// others, so the loss of all is that of each alone; and so are the losses of training steps.
+#[test]
+fn the_packed_loss_equals_that_of_each_row_alone() {
+    let model = tiny();
+    let row = |record: usize, len: usize| Row {
+        tokens: (0..len)
+            .map(|i| ((i * 11 + record * 7 + 1) % 63) as u32)
+            .collect(),
+        labelled: (0..len)
+            .map(|i| i > 0 && (i + record).is_multiple_of(2))
+            .collect(),
+        record,
+    };
+    let lengths = [1, 2, 9, 64, 65, 100, 3];
+    let rows: Vec<Row> = lengths
+        .into_iter()
+        .enumerate()
+        .map(|(record, len)| row(record, len))
+        .collect();
+    let mut evaluator = Evaluator::new(&model, None).unwrap();
+    let of = |rows: &[Row]| Batch {
+        rows: rows.to_vec(),
+    };
+    let packed = evaluator.loss(&of(&rows), &control()).unwrap();
+    let mut apart = Loss::default();
+    for one in &rows {
+        apart = apart.merge(
+            evaluator
+                .loss(&of(std::slice::from_ref(one)), &control())
+                .unwrap(),
+        );
+    }
+    assert_eq!(
+        (packed.tokens, packed.labelled_tokens),
+        (apart.tokens, apart.labelled_tokens)
+    );
+    let (packed, apart) = (packed.mean().unwrap(), apart.mean().unwrap());
+    assert!((packed - apart).abs() < 1e-4 * apart, "{packed} {apart}");
+
+    let adapter = Adapter::load(&reference("tiny-adapter"), &model.weights()).unwrap();
+    let mut together = Trainer::new(&model, &adapter, Options::default()).unwrap();
+    let mut alone = Trainer::new(&model, &adapter, Options::default()).unwrap();
+    let each: Vec<Batch> = rows.chunks(1).map(of).collect();
+    for _ in 0..3 {
+        let want = alone.step_over(&each, 1e-2, &control()).unwrap().loss;
+        let got = together.step(&of(&rows), 1e-2, &control()).unwrap().loss;
+        assert!((got - want).abs() < 1e-4 * want, "{got} {want}");
     }
 }

@@ -1,24 +1,31 @@
 //! `GET /v1/jobs/{id}/adapter`: the trained adapter as one archive that unpacks into a folder that
-//! Hugging Face PEFT loads.
+//! Hugging Face PEFT loads, or as a file for llama.cpp.
 //!
 //! It is fetched and verified as a whole before the first byte leaves: a client never gets half an
 //! adapter under a good status. It passes through a file, so that memory does not grow with it.
 
-use std::io;
+mod gguf_lora;
+
+use std::io::{self, Read};
+use std::path::Path;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use domain::job::Phase;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::id::JobId;
+use domain::job::{Job, Phase};
 use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
 use super::openapi::Refusals;
 use super::report::unfinished;
-use crate::extract::JobPath;
+use crate::extract::{JobPath, Params};
 use crate::problem::{Kind, Problem};
 use crate::state::App;
 
@@ -31,19 +38,44 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// A tar archive is made of blocks of this size.
 const BLOCK: u64 = 512;
 
-/// Hands out a finished job's adapter as a tar archive of `adapter_config.json` and `adapter_model.safetensors`.
+/// Query of an adapter.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterQuery {
+    format: Option<String>,
+}
+
+/// What is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Peft,
+    GgufLora,
+}
+
+/// Hands out a finished job's adapter: a tar archive for Hugging Face PEFT, or one file for llama.cpp.
+///
+/// The archive holds `adapter_config.json` and `adapter_model.safetensors`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/adapter", tag = "jobs",
-    params(("id" = String, Path, description = "The job")),
+    params(
+        ("id" = String, Path, description = "The job"),
+        ("format" = Option<String>, Query, description = "`peft`, the archive, if absent; `gguf-lora` for llama.cpp's `--lora`. What needs the model's weights, `merged` and `gguf`, is made by `fedpipe export`"),
+    ),
     responses(
-        (status = 200, description = "The archive; `Fedpipe-Adapter-Sha256` is the digest of `adapter_model.safetensors`", content_type = "application/x-tar",
-            headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`"))),
+        (status = 200, description = "The archive; `Fedpipe-Adapter-Sha256` is the digest of `adapter_model.safetensors`, of `gguf-lora` that of the file", content_type = "application/x-tar",
+            headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`, or of the file"))),
+        (status = 400, description = "There is no such format here", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has not succeeded", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not succeeded, or its model cannot be read here", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
-pub async fn adapter(State(app): State<App>, JobPath(id): JobPath) -> Result<Response, Problem> {
+pub async fn adapter(
+    State(app): State<App>,
+    JobPath(id): JobPath,
+    Params(query): Params<AdapterQuery>,
+) -> Result<Response, Problem> {
+    let format = format(&id, query.format.as_deref())?;
     let job = app.stored(&id).await?;
     let Phase::Succeeded {
         adapter, config, ..
@@ -51,19 +83,53 @@ pub async fn adapter(State(app): State<App>, JobPath(id): JobPath) -> Result<Res
     else {
         return Err(unfinished(&id, &job.phase, "adapter"));
     };
+    let config = app
+        .objects()
+        .get_bytes(config, CONFIG_BYTES, &artifacts::Transfer::default())
+        .await?;
+    match format {
+        Format::Peft => peft(&app, &id, adapter, config).await,
+        Format::GgufLora => lora(&app, &job, adapter, config).await,
+    }
+}
+
+fn format(id: &JobId, asked: Option<&str>) -> Result<Format, Problem> {
+    match asked {
+        None | Some("peft") => Ok(Format::Peft),
+        Some("gguf-lora") => Ok(Format::GgufLora),
+        Some(weights @ ("merged" | "gguf")) => Err(Problem::new(
+            Kind::BadRequest,
+            format!(
+                "{weights} holds the model's weights, which this service does not have: run `fedpipe job adapter {id} -o adapter`, then `fedpipe export --adapter adapter --model … --to {weights} -o …`"
+            ),
+        )),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let detail = format!("there is no format {shown:?}: use peft or gguf-lora");
+            Err(Problem::new(Kind::BadRequest, detail))
+        }
+    }
+}
+
+async fn fetch(app: &App, adapter: &ArtifactRef, to: &Path, limit: u64) -> Result<(), Problem> {
     let transfer = artifacts::Transfer::default();
-    let objects = app.objects();
-    let config = objects.get_bytes(config, CONFIG_BYTES, &transfer).await?;
+    app.objects()
+        .get_file(adapter, to, limit, &transfer)
+        .await?;
+    Ok(())
+}
+
+async fn peft(
+    app: &App,
+    id: &JobId,
+    adapter: &ArtifactRef,
+    config: Bytes,
+) -> Result<Response, Problem> {
     let folder = tempfile::tempdir().map_err(|error| local(&error))?;
     let path = folder.path().join("adapter");
-    objects
-        .get_file(adapter, &path, app.limits().adapter_bytes, &transfer)
-        .await?;
-    let file = File::open(&path).await.map_err(|error| local(&error))?;
+    fetch(app, adapter, &path, app.limits().adapter_bytes).await?;
     // The open file outlives its name: nothing is left behind however the answer ends.
-    tokio::fs::remove_file(&path)
-        .await
-        .map_err(|error| local(&error))?;
+    let file = File::open(&path).await.map_err(|error| local(&error))?;
     let (length, archive) = archive(config, adapter.bytes, file).map_err(|error| local(&error))?;
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
@@ -75,6 +141,53 @@ pub async fn adapter(State(app): State<App>, JobPath(id): JobPath) -> Result<Res
     ];
     let digest = [(SHA256, adapter.sha256.to_string())];
     Ok((headers, digest, Body::from_stream(archive)).into_response())
+}
+
+async fn lora(
+    app: &App,
+    job: &Job,
+    adapter: &ArtifactRef,
+    config: Bytes,
+) -> Result<Response, Problem> {
+    let model = gguf_lora::described(app, &job.spec.model).await?;
+    let folder = tempfile::tempdir().map_err(|error| local(&error))?;
+    let (from, to) = (folder.path().join("adapter"), folder.path().join("gguf"));
+    let limit = gguf_lora::LIMIT_BYTES.min(app.limits().adapter_bytes);
+    fetch(app, adapter, &from, limit).await?;
+    let (name, made) = (job.id.to_string(), to.clone());
+    let work = move || {
+        gguf_lora::convert(&from, &config, &model, &name, &made)?;
+        let file = std::fs::File::open(&made).map_err(|error| local(&error))?;
+        let digest = digest_of(&file).map_err(|error| local(&error))?;
+        let length = file.metadata().map_err(|error| local(&error))?.len();
+        Ok::<_, Problem>((digest, length))
+    };
+    let ended = tokio::task::spawn_blocking(work).await;
+    let (digest, length) =
+        ended.map_err(|_| Problem::new(Kind::Internal, "the conversion did not end"))??;
+    let file = File::open(&to).await.map_err(|error| local(&error))?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}-adapter.gguf\"", job.id),
+        ),
+    ];
+    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
+    Ok((headers, [(SHA256, digest.to_string())], body).into_response())
+}
+
+/// The digest of a whole file.
+fn digest_of(mut file: &std::fs::File) -> io::Result<Digest> {
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; CHUNK_BYTES]);
+    loop {
+        let count = file.read(&mut buffer)?;
+        match buffer.get(..count) {
+            Some(read) if !read.is_empty() => hasher.update(read),
+            _ => return Ok(Digest::from_bytes(&hasher.finalize().into())),
+        }
+    }
 }
 
 /// Trouble with this machine's own disk.
@@ -135,7 +248,7 @@ fn zeros(bytes: u64) -> Bytes {
 mod tests {
     use super::*;
     use futures::TryStreamExt;
-    use std::io::{Read, Write};
+    use std::io::Write;
 
     async fn check(config: &[u8], adapter: &[u8]) {
         let mut file = tempfile::tempfile().expect("a file");

@@ -218,3 +218,93 @@ async fn an_adapter_that_was_deleted_from_storage_is_a_problem_and_not_half_an_a
         );
     }
 }
+
+/// The model is described by its files in storage; its weights are never fetched.
+#[tokio::test]
+async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_sent_elsewhere() {
+    let service = Service::start().await;
+    let id = service.submit().await;
+    let reference =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../libs/engine/tests/reference");
+    let read =
+        |name: &str| std::fs::read(reference.join("tiny-uneven").join(name)).expect("a file");
+    let adapter = service.put(&id, read("adapter_model.safetensors")).await;
+    let config = service.put(&id, read("adapter_config.json")).await;
+    let finish = async |model: domain::job::spec::Model| {
+        let change = |job: &mut domain::job::Job| {
+            job.spec.model = model.clone();
+            job.phase = Phase::Succeeded {
+                adapter: adapter.clone(),
+                config: config.clone(),
+                report: config.clone(),
+            };
+        };
+        service.change(&id, change).await;
+    };
+    let path = format!("/v1/jobs/{id}/adapter");
+    for model in ["tiny", "tiny.gguf"] {
+        let pushed = service
+            .objects
+            .push_model(&reference.join(model), &artifacts::Transfer::default())
+            .await
+            .expect("pushed");
+        finish(domain::job::spec::Model {
+            digest: Some(pushed.digest),
+            source: None,
+        })
+        .await;
+        let request = service.request(Method::GET, &format!("{path}?format=gguf-lora"));
+        let response = request.send().await.expect("answers");
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/octet-stream"
+        );
+        let announced = response.headers()["fedpipe-adapter-sha256"]
+            .to_str()
+            .expect("text")
+            .to_owned();
+        let bytes = response.bytes().await.expect("a whole body");
+        let digest = sha2::Digest::finalize(sha2::Digest::chain_update(
+            <sha2::Sha256 as sha2::Digest>::new(),
+            &bytes,
+        ));
+        let digest = domain::artifact::Digest::from_bytes(&digest.into());
+        assert_eq!(announced, digest.to_string());
+        assert_eq!(&bytes[..4], b"GGUF");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("adapter.gguf");
+        std::fs::write(&file, &bytes).expect("written");
+        let sizes = engine::model::Model::inspect(&reference.join(model)).expect("a model");
+        let shapes = sizes.config.weights();
+        let own = engine::adapter::Adapter::load(&reference.join("tiny-uneven"), &shapes);
+        let own = own.expect("an adapter");
+        engine::export::gguf_lora::read_back(&own, &sizes.config, &file).expect("the same adapter");
+    }
+    for (format, word) in [
+        ("merged", "fedpipe export"),
+        ("gguf", "--to gguf -o"),
+        ("onnx", "use peft or gguf-lora"),
+    ] {
+        let (status, problem) = service.get(&format!("{path}?format={format}")).await;
+        assert_eq!(status, 400, "{problem}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(word), "{detail}");
+    }
+    finish(domain::job::spec::Model {
+        digest: None,
+        source: Some("file:///elsewhere".to_owned()),
+    })
+    .await;
+    let (status, problem) = service.get(&format!("{path}?format=gguf-lora")).await;
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(
+        service
+            .request(Method::GET, &path)
+            .send()
+            .await
+            .expect("answers")
+            .status(),
+        200
+    );
+}

@@ -55,9 +55,11 @@ enum Command {
     Simulate(simulate::Args),
     /// Train an adapter on this machine, without services
     Train(offline::train::Args),
-    /// Loss, perplexity and balanced accuracy of a model on records
+    /// Loss, perplexity, accuracy among choices, or generated answers of a model on records
     Eval(offline::eval::Args),
-    /// Continue a prompt
+    /// Write an adapter for other tools: PEFT, transformers, llama.cpp; read back and verified
+    Export(offline::export::Args),
+    /// Continue prompts: greedily, or drawn
     Generate(offline::generate::Args),
     /// Measure this machine: speed and memory
     #[command(subcommand)]
@@ -105,6 +107,7 @@ impl Cli {
             Command::Simulate(args) => args.run(),
             Command::Train(args) => args.run(),
             Command::Eval(args) => args.run(),
+            Command::Export(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Bench(command) => command.run(),
             Command::Doctor(args) => args.run(),

@@ -184,6 +184,7 @@ impl WorkArgs {
             batch: self.batch,
             sequence: self.seq,
             labelled: self.labelled.unwrap_or(self.seq),
+            beside: 0,
         }
     }
 

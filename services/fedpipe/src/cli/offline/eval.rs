@@ -1,4 +1,6 @@
-//! `fedpipe eval`: loss, perplexity, and balanced accuracy among choices.
+//! `fedpipe eval`: loss and perplexity; balanced accuracy among choices; generated answers beside the wanted ones.
+
+mod answers;
 
 use std::path::PathBuf;
 
@@ -18,7 +20,8 @@ const CHUNK: usize = 8;
 #[derive(Debug, Arguments)]
 #[command(after_help = "Examples:
   fedpipe eval --model model.gguf --data heldout.jsonl
-  fedpipe eval --model model.gguf --adapter adapter --data heldout.jsonl --choice ' yes' --choice ' no' --json")]
+  fedpipe eval --model model.gguf --adapter adapter --data heldout.jsonl --choice ' yes' --choice ' no' --json
+  fedpipe eval --model model.gguf --adapter adapter --data questions.jsonl --answers --tokens 32")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -30,6 +33,13 @@ pub struct Args {
     /// A completion among which the likeliest is the answer; give two or more
     #[arg(long = "choice", value_name = "TEXT")]
     choices: Vec<String>,
+    /// Generate an answer to each record by the likeliest tokens and compare it with the record's: exact match, F1 of
+    /// words, ROUGE-L, BLEU
+    #[arg(long, conflicts_with = "choices")]
+    answers: bool,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "answers")]
+    tokens: usize,
     /// Only the first so many records
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -44,6 +54,8 @@ struct Found {
     records: u64,
     refused: u64,
     figures: serde_json::Map<String, Value>,
+    /// `[truth][guess]`, where there are choices.
+    confusion: Vec<Vec<u64>>,
 }
 
 impl Args {
@@ -58,7 +70,10 @@ impl Args {
         let encoder = self.data.encoder(&model)?;
         let adapter = super::adapter(self.adapter.as_deref(), &model.weights())?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
-        let found = if self.choices.is_empty() {
+        let found = if self.answers {
+            let records = (self.count(&dataset), self.tokens);
+            answers::compare((&model, adapter.as_ref()), &dataset, records)?
+        } else if self.choices.is_empty() {
             self.loss(&mut evaluator, &dataset, &encoder)?
         } else {
             self.accuracy(&mut evaluator, &dataset, &encoder)?
@@ -71,13 +86,36 @@ impl Args {
         }
         let figure =
             |(name, value): (&String, &Value)| format!("{}: {value}", name.replace('_', " "));
-        let lines: Vec<String> = found.figures.iter().map(figure).collect();
+        let lines = found
+            .figures
+            .iter()
+            .filter(|(name, _)| *name != "confusion");
+        let lines: Vec<String> = lines.map(figure).collect();
+        if !found.confusion.is_empty() {
+            output::line(self.table(&found.confusion))?;
+        }
         output::line(format!(
             "{}\nrecords: {} ({} refused)",
             lines.join("\n"),
             found.records,
             found.refused
         ))
+    }
+
+    /// How often each choice, where it was right, was taken for each.
+    fn table(&self, confusion: &[Vec<u64>]) -> String {
+        let heading = |choice: &String| format!("taken for {choice:?}");
+        let first = std::iter::once("right".to_owned()).chain(self.choices.iter().map(heading));
+        let mut rows = vec![first.collect::<Vec<_>>()];
+        for (choice, counts) in self.choices.iter().zip(confusion) {
+            let counts = counts.iter().map(u64::to_string);
+            rows.push(
+                std::iter::once(format!("{choice:?}"))
+                    .chain(counts)
+                    .collect(),
+            );
+        }
+        output::table(&rows)
     }
 
     fn count(&self, dataset: &Dataset) -> usize {
@@ -170,6 +208,7 @@ impl Args {
         found
             .figures
             .insert("confusion".to_owned(), json!(confusion.counts()));
+        found.confusion = confusion.counts().to_vec();
         Ok(found)
     }
 }

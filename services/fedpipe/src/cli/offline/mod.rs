@@ -4,8 +4,10 @@ pub mod aggregate;
 pub mod agreement;
 pub mod bench;
 pub mod eval;
+pub mod export;
 pub mod generate;
 mod made;
+mod prompt;
 pub mod quantized;
 pub mod train;
 
@@ -67,6 +69,8 @@ pub struct Work<'a> {
     pub sequence: usize,
     /// Labelled tokens of a row at most.
     pub labelled: usize,
+    /// Bytes of what is held beside what the engine predicts.
+    pub beside: u64,
 }
 
 /// Names of precisions.
@@ -139,6 +143,7 @@ impl ModelArgs {
         memory: MemoryArgs,
     ) -> anyhow::Result<Estimate> {
         let allowed = chassis::memory::allowed_bytes(Path::new("/"))?;
+        let allowed = allowed.saturating_sub(work.beside);
         let demand = Demand {
             base: self.base(),
             kernel: Kernel::best(self.compute.into()),

@@ -1,17 +1,17 @@
 //! `fedpipe train`: trains an adapter on this machine.
 
+mod resume;
+mod settings;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
-use domain::job::mezo::{Distribution, Mezo};
-use domain::job::spec::Training;
-use domain::zeroth::Steps;
 use engine::adapter::{Adapter, Export, Factors};
 use engine::control::Control;
 use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOptions, Seed};
@@ -23,6 +23,7 @@ use serde_json::json;
 
 use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
+use resume::Resume;
 
 /// Flags of `fedpipe train`.
 #[derive(Debug, Arguments)]
@@ -31,7 +32,10 @@ use crate::output;
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 400 --optimizer mezo --clip 50
+  fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch 4 --accumulate 4 \\
+    --schedule cosine --warmup 100 --dropout 0.05 --save-every 50 --resume
 
+The last may be killed and started again: it ends with the same adapter.
 The adapter folder loads in Hugging Face PEFT.")]
 pub struct Args {
     #[command(flatten)]
@@ -57,19 +61,28 @@ pub struct Args {
     learning_rate: Option<f32>,
     #[command(flatten)]
     mezo: MezoArgs,
-    /// Records of a step
+    /// Records that are computed together
     #[arg(long, value_name = "B", default_value_t = 4)]
     batch: usize,
+    /// Batches of a step, whose gradients are added up: a step of N times as many records in the memory of one batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    accumulate: u64,
+    /// How much of the last step's direction sgd keeps
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    momentum: f32,
     /// Order of the records
     #[arg(long, value_enum, default_value = "shuffle")]
     order: Order,
-    /// How the learning rate changes
+    /// How the learning rate changes after warming up
     #[arg(long, value_enum, default_value = "constant")]
     schedule: Schedule,
-    /// Largest norm of AdamW's gradient; 0 leaves it alone
+    /// Steps in which the learning rate rises to its full height
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: u64,
+    /// Largest norm of the gradient; 0 leaves it alone
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     clip_norm: f32,
-    /// AdamW's decoupled weight decay
+    /// Weight decay: adamw's apart from the gradient, sgd's as part of it
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     weight_decay: f32,
     /// Rank of the adapter
@@ -81,12 +94,24 @@ pub struct Args {
     /// LoRA's alpha: the scale is alpha / rank
     #[arg(long, value_name = "A", default_value_t = 16.0)]
     alpha: f32,
+    /// Rank-stabilized LoRA: the scale is alpha / √rank
+    #[arg(long)]
+    rslora: bool,
+    /// Share of the adapter's inputs that each step leaves out (LoRA dropout)
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f32,
     /// Seed of the adapter's beginning and of the order
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Compute each block again in the backward pass: less memory, more time
     #[arg(long)]
     checkpoint: bool,
+    /// Write a checkpoint, OUT.checkpoint, after every so many steps; 0 writes none. It goes away at the end
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    save_every: u64,
+    /// Go on from OUT.checkpoint, if it is there: the adapter is that of a run that was never interrupted
+    #[arg(long)]
+    resume: bool,
     /// Where to compute; only cpu is fast, and tested
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -118,8 +143,10 @@ struct MezoArgs {
 /// Optimizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Optimizer {
-    /// Backpropagation
+    /// By gradients, with two moments for each value
     Adamw,
+    /// Straight down the gradient, or with --momentum
+    Sgd,
     /// Two forward passes for each direction
     Mezo,
 }
@@ -151,6 +178,8 @@ enum Schedule {
     Constant,
     /// Falling to 0 in a straight line
     Linear,
+    /// Falling to 0 along half a cosine
+    Cosine,
 }
 
 /// Devices.
@@ -206,12 +235,13 @@ impl<'m> Trains<'m> {
         })
     }
 
-    fn step(&mut self, batch: &Batch, rate: f32) -> anyhow::Result<Step> {
+    /// One step over all these batches. The other trainer takes one.
+    fn step(&mut self, batches: &[Batch], rate: f32) -> anyhow::Result<Step> {
         let control = Control::new();
-        Ok(match self {
-            Self::Ours(trainer) => trainer.step(batch, rate, &control)?.into(),
-            Self::Plain(trainer) => trainer.step(batch, rate, &control)?.into(),
-            Self::Zeroth(trainer) => {
+        Ok(match (self, batches) {
+            (Self::Ours(trainer), batches) => trainer.step_over(batches, rate, &control)?.into(),
+            (Self::Plain(trainer), [batch]) => trainer.step(batch, rate, &control)?.into(),
+            (Self::Zeroth(trainer), [batch]) => {
                 let walked = trainer.step(batch, &control)?;
                 Step {
                     loss: walked.loss,
@@ -220,6 +250,7 @@ impl<'m> Trains<'m> {
                     gradient_norm: walked.slope,
                 }
             }
+            (Self::Plain(_) | Self::Zeroth(_), _) => anyhow::bail!("it takes one batch a step"),
         })
     }
 
@@ -235,7 +266,7 @@ impl<'m> Trains<'m> {
 impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
-        self.check_optimizer()?;
+        self.check()?;
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         let start = self.start(&inspected)?;
@@ -244,38 +275,36 @@ impl Args {
         let encoder = self.data.encoder(&model)?;
         let sampler = self.sampler(&dataset)?;
         let loader = Loader::new(&dataset, &encoder, &sampler);
-        let options = Options {
-            weight_decay: self.weight_decay,
-            clip_norm: self.clip_norm,
-            checkpoint: self.checkpoint,
-            ..Options::default()
-        };
         let mut trainer = match self.optimizer {
-            Optimizer::Adamw => Trains::new(&model, &start, options, self.device)?,
+            Optimizer::Adamw | Optimizer::Sgd => {
+                Trains::new(&model, &start, self.options(), self.device)?
+            }
             Optimizer::Mezo => {
-                let made = ZerothTrainer::new(&model, &start, self.steps(), 0)?;
+                let made = ZerothTrainer::new(&model, &start, self.walk(), 0)?;
                 Trains::Zeroth(Box::new(made))
             }
         };
         drop(start);
-        let mut metrics = match &self.metrics {
-            Some(path) => Some(
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
-            ),
-            None => None,
+        let resume = Resume::new(&self.out, self.save_every, self.asked(&dataset, &model));
+        let made = match &mut trainer {
+            Trains::Ours(trainer) if self.resume => resume.begin(trainer, &model.weights())?,
+            _ => 0,
         };
+        let metrics = self.metrics.as_deref();
+        let mut metrics = metrics
+            .map(|path| resume::metrics(path, made))
+            .transpose()?;
         let (whole, mut tokens, mut last, mut skipped) = (Stopwatch::start(), 0, None, 0u64);
-        for number in 0..self.steps {
+        for number in made..self.steps {
             let watch = Stopwatch::start();
-            let loaded = loader.batch(number)?;
-            for refused in &loaded.refused {
-                output::note(format!("record {}: {}", refused.record, refused.refusal));
-            }
-            let step = trainer.step(&loaded.batch, self.rate(number))?;
+            let step = trainer.step(&self.batches(&loader, number)?, self.rate(number))?;
             tokens += step.tokens;
             self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
             skipped += u64::from(step.loss.is_none());
             last = step.loss.or(last);
+            if let Trains::Ours(trainer) = &trainer {
+                resume.step(trainer)?;
+            }
         }
         let base_model = self.model.model.display().to_string();
         let export = Export {
@@ -283,6 +312,7 @@ impl Args {
             layers: model.config().layers,
         };
         trainer.adapter()?.save(&self.out, &export)?;
+        resume.done();
         let (seconds, sha256) = (
             whole.seconds(),
             crate::client::archive::digest(&self.out.join("adapter_model.safetensors"))?,
@@ -297,70 +327,17 @@ impl Args {
         output::line(format!("{}: adapter {sha256}", self.out.display()))
     }
 
-    /// What the optimizer does not have.
-    fn check_optimizer(&self) -> anyhow::Result<()> {
-        if self.optimizer == Optimizer::Adamw {
-            return Ok(());
-        }
-        let plain = matches!(self.device, Device::Cpu) && !self.checkpoint;
-        ensure!(
-            plain,
-            "mezo computes on the cpu and keeps no activations: leave out --device and --checkpoint"
-        );
-        let constant = matches!(self.schedule, Schedule::Constant) && self.weight_decay == 0.0;
-        ensure!(
-            constant,
-            "mezo has one rate and no decay: leave out --schedule and --weight-decay"
-        );
-        let MezoArgs {
-            perturbation,
-            perturbations,
-            clip,
-            ..
-        } = self.mezo;
-        let sound = perturbation > 0.0 && perturbation <= 1.0 && clip >= 0.0;
-        ensure!(
-            sound && perturbations > 0,
-            "use a --perturbation above 0, at most 1, a --clip from 0, and at least 1 of --perturbations"
-        );
-        Ok(())
-    }
-
-    /// How zeroth-order steps are made.
-    fn steps(&self) -> Steps {
-        let mezo = Mezo {
-            perturbation: self.mezo.perturbation,
-            perturbations: self.mezo.perturbations,
-            distribution: match self.mezo.distribution {
-                Draws::Gaussian => Distribution::Gaussian,
-                Draws::Rademacher => Distribution::Rademacher,
-            },
-            clip: self.mezo.clip,
-            ..Mezo::default()
-        };
-        let training = Training {
-            learning_rate: self.learning_rate().into(),
-            mezo,
-            ..Training::default()
-        };
-        Steps::of(&training, self.seed)
-    }
-
-    fn learning_rate(&self) -> f32 {
-        self.learning_rate.unwrap_or(match self.optimizer {
-            Optimizer::Adamw => 1e-3,
-            Optimizer::Mezo => 1e-4,
-        })
-    }
-
-    fn rate(&self, step: u64) -> f32 {
-        match self.schedule {
-            Schedule::Constant => self.learning_rate(),
-            // Invariant: steps are far below 2^24, where f32 is exact.
-            Schedule::Linear => {
-                self.learning_rate() * (self.steps - step) as f32 / self.steps as f32
+    /// The batches of a step; what was refused while making them is said.
+    fn batches(&self, loader: &Loader<'_>, step: u64) -> anyhow::Result<Vec<Batch>> {
+        let mut batches = Vec::new();
+        for part in 0..self.accumulate {
+            let loaded = loader.batch(step * self.accumulate + part)?;
+            for refused in &loaded.refused {
+                output::note(format!("record {}: {}", refused.record, refused.refusal));
             }
+            batches.push(loaded.batch);
         }
+        Ok(batches)
     }
 
     fn check_memory(&self, model: &Inspected, start: &Adapter) -> anyhow::Result<()> {
@@ -377,13 +354,14 @@ impl Args {
         let work = Work {
             ranks: &ranks,
             optimizer: match self.optimizer {
-                Optimizer::Adamw => memory::Optimizer::AdamW,
+                Optimizer::Adamw | Optimizer::Sgd => memory::Optimizer::AdamW,
                 Optimizer::Mezo => memory::Optimizer::Mezo,
             },
             checkpoint: self.checkpoint,
             batch: self.batch,
             sequence: self.data.sequence_length,
             labelled: self.data.sequence_length,
+            beside: self.beside(model, start),
         };
         self.model.check(model, work, self.memory)?;
         Ok(())
@@ -396,7 +374,8 @@ impl Args {
         }
         let layers = super::layers(&model.config)?;
         let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
-        let scale = self.alpha / f32::from(self.rank.max(1));
+        let rank = f32::from(self.rank.max(1));
+        let scale = self.alpha / if self.rslora { rank.sqrt() } else { rank };
         Ok(Adapter::initialize(&weights, &ranks, scale, self.seed)?)
     }
 

@@ -1,0 +1,117 @@
+//! A Hugging Face folder of the model with the adapter's change in its weights: `model.safetensors`,
+//! `config.json` and the tokenizer's files.
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::quantized::GgmlDType;
+use serde_json::Value;
+
+use super::error::{damaged, unreadable, unwritable};
+use super::safetensors::{Info, Writer};
+use super::tensors::Merged;
+use super::{Error, Precision, precision};
+use crate::source::Name;
+use crate::text::Tokenizer;
+
+/// What stands beside the weights and is copied as it is.
+const COPIED: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+const CONFIG: &str = "config.json";
+
+/// In which kind a tensor is written.
+pub(super) fn kind(merged: &Merged<'_>, name: Name, asked: Precision) -> Result<GgmlDType, Error> {
+    if asked == Precision::Q8 {
+        return Err(Error::Precision {
+            format: "merged",
+            precision: asked.name(),
+        });
+    }
+    if let Some(kind) = asked.kind() {
+        return Ok(kind);
+    }
+    // A folder keeps each tensor's own; a GGUF file mixes kinds, where a folder has one.
+    let folder = merged.source.folder().is_some();
+    let own = merged.source_kind(if folder { name } else { Name::Embedding })?;
+    Ok(precision::floating(own))
+}
+
+/// Writes the folder.
+pub(super) fn write(
+    merged: &mut Merged<'_>,
+    tokenizer: &Tokenizer,
+    asked: Precision,
+    folder: &Path,
+) -> Result<(), Error> {
+    let names = Name::all(merged.config);
+    let mut infos = Vec::with_capacity(names.len());
+    for (name, shape) in &names {
+        infos.push(Info {
+            name: name.in_folder(),
+            kind: kind(merged, *name, asked)?,
+            shape: shape.clone(),
+        });
+    }
+    let mut writer = Writer::create(&folder.join("model.safetensors"), &infos)?;
+    for ((name, shape), info) in names.iter().zip(&infos) {
+        writer.write(&merged.stored(*name, shape, info.kind)?)?;
+    }
+    writer.finish()?;
+    let most = infos.first().map_or(GgmlDType::F32, |info| info.kind);
+    let mut config = match merged.source.folder() {
+        Some(from) => {
+            copy(from, folder)?;
+            read(&from.join(CONFIG))?
+        }
+        None if !merged.config.rope_factors.is_empty() => {
+            return Err(Error::Model(crate::model::Error::Feature {
+                what:
+                    "scaled rotary positions of a gguf file in a folder, which says them otherwise"
+                        .to_owned(),
+            }));
+        }
+        None => {
+            tokenizer.write_folder(folder)?;
+            merged.config.to_hugging_face(tokenizer)
+        }
+    };
+    if let (Some(fields), true) = (
+        config.as_object_mut(),
+        asked != Precision::Source || merged.source.folder().is_none(),
+    ) {
+        let name = match most {
+            GgmlDType::F16 => "float16",
+            GgmlDType::BF16 => "bfloat16",
+            _ => "float32",
+        };
+        // transformers 5 reads the first, 4 the second.
+        fields.insert("dtype".to_owned(), name.into());
+        fields.insert("torch_dtype".to_owned(), name.into());
+    }
+    let path = folder.join(CONFIG);
+    fs::write(&path, format!("{config:#}\n")).map_err(unwritable(&path))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    for name in COPIED {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.is_file() {
+            fs::copy(&from, &to).map_err(unwritable(&to))?;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value, Error> {
+    let bytes = fs::read(path).map_err(unreadable(path))?;
+    serde_json::from_slice(&bytes).map_err(damaged)
+}

@@ -1,0 +1,153 @@
+//! A model's sizes from GGUF metadata.
+
+use std::io::{Read, Seek};
+
+use candle_core::Device;
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
+
+use super::Name;
+use crate::model::{Architecture, Config, Error};
+
+/// Divisors of the rotary frequencies, where a file has them; its own name for them.
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Reads them from the metadata and, if there are divisors of the rotary frequencies, from the tensor of these, which
+/// `factors` reads.
+pub(super) fn read(
+    content: &Content,
+    factors: impl FnOnce(&TensorInfo) -> Result<Vec<f32>, Error>,
+) -> Result<Config, Error> {
+    let found = match content.metadata.get("general.architecture") {
+        Some(Value::String(found)) => found,
+        _ => return Err(misfit("general.architecture")),
+    };
+    let architecture = Architecture::of_gguf(found).ok_or_else(|| Error::Architecture {
+        found: found.clone(),
+    })?;
+    let said = Said {
+        content,
+        prefix: architecture.facts().gguf,
+    };
+    let (heads, hidden) = (
+        said.number("attention.head_count")?,
+        said.number("embedding_length")?,
+    );
+    let embedding = content.tensor_infos.get(&Name::Embedding.in_gguf());
+    let vocabulary = embedding
+        .and_then(|info| info.shape.dims().first())
+        .copied();
+    if said.scaled_rope() {
+        return Err(Error::Feature {
+            what: "rotary positions that are scaled otherwise than llama 3's".to_owned(),
+        });
+    }
+    if said.number_or("expert_count", 0)? > 0 {
+        return Err(Error::Feature {
+            what: "mixture of experts".to_owned(),
+        });
+    }
+    let head_size = said.number_or(
+        "attention.key_length",
+        hidden.checked_div(heads).unwrap_or(0),
+    )?;
+    if said.number_or("rope.dimension_count", head_size)? != head_size {
+        return Err(Error::Feature {
+            what: "partly rotated heads".to_owned(),
+        });
+    }
+    let context = said.number("context_length")?;
+    let config = Config {
+        architecture,
+        layers: said.number("block_count")?,
+        hidden,
+        intermediate: said.number("feed_forward_length")?,
+        heads,
+        kv_heads: said.number_or("attention.head_count_kv", heads)?,
+        head_size,
+        vocabulary: vocabulary.ok_or_else(|| Error::Missing {
+            name: Name::Embedding.in_gguf(),
+        })?,
+        // Up to a window's length a token sees everything before it.
+        context: context.min(said.number_or("attention.sliding_window", context)?.max(1)),
+        epsilon: said.real("attention.layer_norm_rms_epsilon")?,
+        rope_theta: if said.has("rope.freq_base") {
+            said.real("rope.freq_base")?
+        } else {
+            10_000.0
+        },
+        rope_factors: match content.tensor_infos.get(ROPE_FACTORS) {
+            Some(info) => factors(info)?,
+            None => Vec::new(),
+        },
+        tied: !content.tensor_infos.contains_key(&Name::Output.in_gguf()),
+    };
+    config.checked()
+}
+
+/// The values of a small tensor in `f32`.
+pub(super) fn vector<R: Read + Seek>(
+    reader: &mut R,
+    content: &Content,
+    info: &TensorInfo,
+) -> Result<Vec<f32>, Error> {
+    let tensor = info.read(reader, content.tensor_data_offset, &Device::Cpu);
+    let values = tensor.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.to_vec1());
+    values.map_err(Error::Decode)
+}
+
+/// What the metadata say of the architecture.
+struct Said<'a> {
+    content: &'a Content,
+    /// The architecture's name, with which each key begins.
+    prefix: &'static str,
+}
+
+impl<'a> Said<'a> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.content.metadata.contains_key(&self.key(key))
+    }
+
+    fn value(&self, key: &str) -> Result<&'a Value, Error> {
+        let key = self.key(key);
+        self.content.metadata.get(&key).ok_or_else(|| misfit(&key))
+    }
+
+    fn number(&self, key: &str) -> Result<usize, Error> {
+        let value = self.value(key)?;
+        let wide = value
+            .to_u64()
+            .or_else(|_| value.to_u32().map(u64::from))
+            .or_else(|_| value.to_i32().map(|v| v.max(0) as u64));
+        wide.ok()
+            .and_then(|v| usize::try_from(v).ok())
+            .ok_or_else(|| misfit(&self.key(key)))
+    }
+
+    fn number_or(&self, key: &str, default: usize) -> Result<usize, Error> {
+        if self.has(key) {
+            self.number(key)
+        } else {
+            Ok(default)
+        }
+    }
+
+    fn real(&self, key: &str) -> Result<f32, Error> {
+        let real = self.value(key)?.to_f32();
+        real.map_err(|_| misfit(&self.key(key)))
+    }
+
+    fn scaled_rope(&self) -> bool {
+        let kind = self.value("rope.scaling.type");
+        kind.is_ok_and(|kind| kind.to_string().is_ok_and(|kind| kind != "none"))
+    }
+}
+
+fn misfit(key: &str) -> Error {
+    Error::Setting {
+        key: key.to_owned(),
+    }
+}

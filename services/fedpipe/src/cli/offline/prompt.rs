@@ -1,0 +1,107 @@
+//! What a model is asked: a text, or a record of a data set, as token ids.
+
+use anyhow::{Context, ensure};
+use engine::data::Record;
+use engine::text::{Message, Tokenizer};
+use serde::Deserialize;
+
+/// A question, and the answer that its record has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Token ids.
+    pub prompt: Vec<u32>,
+    /// The record's own answer.
+    pub wanted: Option<String>,
+}
+
+/// Puts a text into the model's chat template, as a user's turn after the system's.
+fn chat(tokenizer: &Tokenizer, text: &str, system: Option<&str>) -> anyhow::Result<Vec<u32>> {
+    let system = system.map(|text| Message::new("system", text));
+    let user = Message::new("user", text);
+    turns(
+        tokenizer,
+        &system.into_iter().chain([user]).collect::<Vec<_>>(),
+    )
+}
+
+/// The conversation, as far as the assistant's next turn. A template writes the model's own first token, if it wants one.
+fn turns(tokenizer: &Tokenizer, turns: &[Message]) -> anyhow::Result<Vec<u32>> {
+    Ok(tokenizer.encode(&tokenizer.chat_template()?.render(turns, true)?)?)
+}
+
+/// A line of a file of prompts.
+#[derive(Deserialize)]
+struct Line {
+    prompt: Option<String>,
+    text: Option<String>,
+    messages: Option<Vec<Message>>,
+}
+
+/// How texts are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    /// Whether they go through the model's chat template.
+    pub chat: bool,
+    /// What the system says before them there.
+    pub system: Option<&'a str>,
+}
+
+impl Manner<'_> {
+    /// The ids of a text.
+    pub fn ask(self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
+        if self.chat {
+            chat(tokenizer, text, self.system)
+        } else {
+            Ok(tokenizer.encode(text)?)
+        }
+    }
+
+    /// The ids of a line of a file: an object with `prompt`, `text` or `messages`, or else a text itself. An answer that
+    /// is there already, such as the assistant's last turn, is not part of the question.
+    pub fn ask_line(self, tokenizer: &Tokenizer, line: &str) -> anyhow::Result<Vec<u32>> {
+        let prompt = if line.trim_start().starts_with('{') {
+            let line: Line = serde_json::from_str(line)
+                .context("it is no JSON object with prompt, text or messages")?;
+            match (line.messages, line.prompt.or(line.text)) {
+                (Some(messages), _) => {
+                    let answered = messages.last().is_some_and(Message::is_assistant);
+                    let asked = messages.len() - usize::from(answered);
+                    turns(tokenizer, messages.get(..asked).unwrap_or_default())?
+                }
+                (None, Some(text)) => self.ask(tokenizer, &text)?,
+                (None, None) => Vec::new(),
+            }
+        } else {
+            self.ask(tokenizer, line)?
+        };
+        ensure!(!prompt.is_empty(), "it asks nothing");
+        Ok(prompt)
+    }
+}
+
+/// What a record asks: its prompt; a conversation before its last answer; a text as it is. None of a record that
+/// asks nothing.
+pub fn of_record(tokenizer: &Tokenizer, record: &Record) -> anyhow::Result<Option<Asked>> {
+    let (prompt, wanted) = match record {
+        Record::Completion { prompt, completion } => {
+            (tokenizer.encode(prompt)?, Some(completion.clone()))
+        }
+        Record::Text { text } => (tokenizer.encode(text)?, None),
+        Record::Messages { messages } => {
+            let last = messages.iter().rposition(Message::is_assistant);
+            let last = last.filter(|last| last + 1 == messages.len());
+            let before = messages.get(..last.unwrap_or(messages.len()));
+            let wanted = last.and_then(|last| messages.get(last));
+            let wanted = wanted.map(|message| message.content.clone());
+            (turns(tokenizer, before.unwrap_or_default())?, wanted)
+        }
+        Record::Label { .. } => return Ok(None),
+    };
+    Ok((!prompt.is_empty()).then_some(Asked { prompt, wanted }))
+}
+
+/// The ids at which an answer ends.
+pub fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
+    let vocabulary = u32::try_from(tokenizer.vocabulary_size()).unwrap_or(u32::MAX);
+    (0..vocabulary).filter(|&id| tokenizer.is_end(id)).collect()
+}

@@ -1,0 +1,168 @@
+//! What the flags come to: the engine's options, the rate of a step, and what makes one run another.
+
+use anyhow::ensure;
+use domain::job::mezo::{Distribution, Mezo};
+use domain::job::spec::Training;
+use domain::schedule;
+use domain::zeroth::Steps;
+use engine::adapter::Adapter;
+use engine::data::Dataset;
+use engine::model::{Inspected, Model};
+use engine::train::{Options, Rule};
+use serde_json::json;
+
+use super::{Args, Device, Draws, MezoArgs, Optimizer, Schedule};
+
+impl Args {
+    /// What does not go together.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            (0.0..1.0).contains(&self.dropout) && (0.0..1.0).contains(&self.momentum),
+            "use a --dropout and a --momentum from 0 to below 1"
+        );
+        ensure!(
+            self.momentum == 0.0 || self.optimizer == Optimizer::Sgd,
+            "--momentum is sgd's: adamw has moments of its own"
+        );
+        let plain = self.accumulate == 1
+            && self.optimizer == Optimizer::Adamw
+            && self.dropout == 0.0
+            && self.save_every == 0
+            && !self.resume;
+        ensure!(
+            plain || matches!(self.device, Device::Cpu),
+            "other devices than the cpu have adamw alone, one batch a step, no --dropout, --save-every or --resume"
+        );
+        if self.optimizer == Optimizer::Mezo {
+            self.check_mezo()?;
+        }
+        Ok(())
+    }
+
+    /// What a zeroth-order optimizer does not have.
+    fn check_mezo(&self) -> anyhow::Result<()> {
+        let plain = matches!(self.device, Device::Cpu) && !self.checkpoint;
+        ensure!(
+            plain,
+            "mezo computes on the cpu and keeps no activations: leave out --device and --checkpoint"
+        );
+        let constant = matches!(self.schedule, Schedule::Constant)
+            && self.warmup == 0
+            && self.weight_decay == 0.0;
+        ensure!(
+            constant,
+            "mezo has one rate and no decay: leave out --schedule, --warmup and --weight-decay"
+        );
+        let whole =
+            self.accumulate == 1 && self.dropout == 0.0 && self.save_every == 0 && !self.resume;
+        ensure!(
+            whole,
+            "mezo takes one batch a step: leave out --accumulate, --dropout, --save-every and --resume"
+        );
+        let MezoArgs {
+            perturbation,
+            perturbations,
+            clip,
+            ..
+        } = self.mezo;
+        let sound = perturbation > 0.0 && perturbation <= 1.0 && clip >= 0.0;
+        ensure!(
+            sound && perturbations > 0,
+            "use a --perturbation above 0, at most 1, a --clip from 0, and at least 1 of --perturbations"
+        );
+        Ok(())
+    }
+
+    /// How zeroth-order steps are made.
+    pub(super) fn walk(&self) -> Steps {
+        let mezo = Mezo {
+            perturbation: self.mezo.perturbation,
+            perturbations: self.mezo.perturbations,
+            distribution: match self.mezo.distribution {
+                Draws::Gaussian => Distribution::Gaussian,
+                Draws::Rademacher => Distribution::Rademacher,
+            },
+            clip: self.mezo.clip,
+            ..Mezo::default()
+        };
+        let training = Training {
+            learning_rate: self.learning_rate().into(),
+            mezo,
+            ..Training::default()
+        };
+        Steps::of(&training, self.seed)
+    }
+
+    fn learning_rate(&self) -> f32 {
+        self.learning_rate.unwrap_or(match self.optimizer {
+            Optimizer::Adamw | Optimizer::Sgd => 1e-3,
+            Optimizer::Mezo => 1e-4,
+        })
+    }
+
+    /// How the engine is to train.
+    pub(super) fn options(&self) -> Options {
+        Options {
+            rule: match self.optimizer {
+                // Zeroth-order steps are made elsewhere.
+                Optimizer::Adamw | Optimizer::Mezo => Rule::AdamW,
+                Optimizer::Sgd => Rule::Sgd {
+                    momentum: self.momentum,
+                },
+            },
+            weight_decay: self.weight_decay,
+            clip_norm: self.clip_norm,
+            checkpoint: self.checkpoint,
+            dropout: self.dropout,
+            dropout_seed: self.seed,
+            ..Options::default()
+        }
+    }
+
+    /// Everything that the adapter's bytes depend on; what it is computed with, such as threads, is not among it.
+    pub(super) fn asked(&self, dataset: &Dataset, model: &Model) -> serde_json::Value {
+        // Numbers as text too, so that none is another when it is read.
+        let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+        json!({
+            "model": self.model.model, "base": name(&self.model.base), "kernel": model.kernel().to_string(),
+            "data": self.data.data, "records": dataset.len(), "sequence_length": self.data.sequence_length,
+            "init_adapter": self.init_adapter, "steps": self.steps, "learning_rate": name(&self.learning_rate()),
+            "batch": self.batch, "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
+            "momentum": name(&self.momentum), "order": name(&self.order), "schedule": name(&self.schedule),
+            "warmup": self.warmup, "clip_norm": name(&self.clip_norm), "weight_decay": name(&self.weight_decay),
+            "rank": self.rank, "targets": name(&self.targets.0), "alpha": name(&self.alpha), "rslora": self.rslora,
+            "dropout": name(&self.dropout), "seed": self.seed,
+        })
+    }
+
+    /// The learning rate of a step.
+    pub(super) fn rate(&self, step: u64) -> f32 {
+        let schedule = schedule::Schedule {
+            shape: match self.schedule {
+                Schedule::Constant => schedule::Shape::Constant,
+                Schedule::Linear => schedule::Shape::Linear,
+                Schedule::Cosine => schedule::Shape::Cosine,
+            },
+            warmup: self.warmup,
+            steps: self.steps,
+        };
+        self.learning_rate() * schedule.factor(step) as f32
+    }
+
+    /// Bytes of what not every training has: another gradient, and inputs of which parts are left out.
+    pub(super) fn beside(&self, model: &Inspected, start: &Adapter) -> u64 {
+        let gathered = if self.accumulate > 1 {
+            4 * start.parameters()
+        } else {
+            0
+        };
+        let widest = model.config.hidden.max(model.config.intermediate);
+        let tokens = self.batch.saturating_mul(self.data.sequence_length);
+        let dropped = if self.dropout > 0.0 {
+            tokens.saturating_mul(2 * 4 * widest)
+        } else {
+            0
+        };
+        gathered.saturating_add(dropped) as u64
+    }
+}
