@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bus::drive::{Next, Owned};
+use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
@@ -56,8 +57,9 @@ pub async fn handle(
     let plan = aggregator.plan(job.job()).await?;
     let own = plans(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
-    let merging = round.clone();
+    let (merging, watch) = (round.clone(), Stopwatch::start());
     let folded = tokio::task::spawn_blocking(move || merging.merge()).await??;
+    observe_merge(decided, watch.seconds());
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {
         let prefix = object::optimizer_prefix(&job.job().id, decided.round);
@@ -78,6 +80,7 @@ pub async fn handle(
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
+    telemetry::set(Metric::DroppedEnergy, summary.dropped_energy, &[]);
     // Another process may have been here before: what it committed stands.
     let global = commit::summary(aggregator, &job.job().id, summary)
         .await?
@@ -101,6 +104,14 @@ pub async fn handle(
     let (round, contributions) = (decided.round, &decided.closed.contributions);
     clean(aggregator, job.job(), round, &decided.global, contributions).await;
     Ok(Next::Again)
+}
+
+fn observe_merge(decided: &Decided, seconds: f64) {
+    let contributions = &decided.closed.contributions;
+    let bytes = contributions.iter().map(|one| one.update.adapter.bytes);
+    telemetry::observe(Metric::FoldSeconds, seconds, &[]);
+    telemetry::count(Metric::FoldedUpdates, contributions.len() as u64, &[]);
+    telemetry::count(Metric::FoldedBytes, bytes.sum(), &[]);
 }
 
 /// What each contributor trained: a late one by the plan of its own round.

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
+use chassis::telemetry::{self, Metric};
 use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
-use domain::drift::{self, Drift};
+use domain::drift::{self, Drift, Quantity};
 use domain::id::WorkerName;
 use domain::job::{Looks, Phase, Resume};
 use domain::time::UnixMillis;
@@ -29,6 +30,11 @@ pub async fn handle(
     hit(Failpoint::ProfilerRefineAfterProfiles);
     for Drift { worker, by } in drifted {
         tracing::info!(job = %job.job().id, %worker, ?by, "drifted");
+        let quantity = match by.quantity {
+            Quantity::Seconds => "seconds",
+            Quantity::Bytes => "bytes",
+        };
+        telemetry::count(Metric::Drifts, 1, &[("quantity", quantity)]);
         job.say(Event::Drifted {
             site: worker,
             by: Some(by),

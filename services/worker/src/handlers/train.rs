@@ -59,6 +59,7 @@ async fn train(
     let files = fetch::model(running).await?;
     let (global, bytes_down) = fetch::adapter(running, &task.global).await?;
     failpoint::hit(Failpoint::WorkerTrainAfterGlobal);
+    let planned_bytes = task.plan.predicted.peak_memory_bytes;
     let task = task.clone();
     let lesson = Lesson {
         task,
@@ -75,10 +76,18 @@ async fn train(
         mut metrics,
     } = trained;
     metrics.bytes_down = bytes_down;
+    observe_memory(&metrics, planned_bytes);
     let (pending, kept) = (pending.clone(), metrics.clone());
     let keep = move |_: &_| pending.keep(&update, &kept).map_err(|error| disk(&error));
     running.aside(keep).await?;
     Ok(metrics)
+}
+
+/// The round's peak beside the plan's. Invariant: memory stays far below 2^53 bytes, where f64 is exact.
+fn observe_memory(metrics: &UpdateMetrics, planned_bytes: u64) {
+    let peak_bytes = metrics.peak_memory_bytes;
+    telemetry::set(Metric::TrainingMemoryPeak, peak_bytes as f64, &[]);
+    telemetry::set(Metric::TrainingMemoryPlanned, planned_bytes as f64, &[]);
 }
 
 /// Stores the update; returns where, and how many bytes were sent.

@@ -201,7 +201,10 @@ fn tell(running: &Running, step: &Step, watch: &Stopwatch, loss: Option<f64>, sp
     running.advance();
     telemetry::count(Metric::TrainingTokens, step.tokens as u64, &[]);
     telemetry::observe(Metric::TrainingStepSeconds, watch.seconds(), &[]);
-    telemetry::set(Metric::TrainingLoss, step.loss, &[]);
+    // A single step may average fewer records than may be told to anybody.
+    if let Some(loss) = loss {
+        telemetry::set(Metric::TrainingLoss, loss, &[]);
+    }
     running.site.status.update(|progress| {
         progress.done += 1;
         progress.loss = loss;
