@@ -21,6 +21,7 @@ SHOWN_LINES = 20
 GENERATED: dict[str, list[str]] = {
     "docs/openapi.json": ["openapi"],
     "docs/messages.md": ["messages"],
+    "docs/metrics.md": ["metrics"],
     "docs/nats-permissions.conf": ["nats-permissions"],
     "docs/rules.md": ["rules"],
 }

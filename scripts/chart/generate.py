@@ -2,7 +2,8 @@
 """What is written from the chart and into it, compared with what is committed.
 
 Promises: the table of values in the chart's README, the NATS permissions in the chart (from docs/nats-permissions.conf, which the
-binary generates), and the kustomize base (the rendered chart) are byte for byte what this script makes; `--fix` writes them.
+binary generates), the dashboards (from dashboards.py), and the kustomize base (the rendered chart) are byte for byte what this script
+makes; `--fix` writes them.
 
     scripts/chart/generate.py [--fix]
 """
@@ -14,6 +15,7 @@ import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import dashboards  # noqa: E402
 import helmchart  # noqa: E402
 from helmchart import CHART, ROOT, yaml  # noqa: E402
 
@@ -89,6 +91,7 @@ def generated() -> dict[pathlib.Path, str]:
     """Each generated file as it must be."""
     control, site = permissions()
     files = {CHART / "files/nats-control.conf": control, CHART / "files/nats-site.conf": site, CHART / "README.md": readme()}
+    files.update({CHART / f"dashboards/{one.name}.json": dashboards.text(one) for one in dashboards.ALL})
     return files
 
 

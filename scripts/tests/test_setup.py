@@ -33,6 +33,16 @@ def tarball(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def debian(members: dict[str, bytes]) -> bytes:
+    """An `ar` archive as dpkg writes it: version, control, data."""
+    data = tarball({f"./{name}": content for name, content in members.items()})
+    parts = {"debian-binary": b"2.0\n", "control.tar.gz": tarball({"./control": b"x"}), "data.tar.gz": data}
+    content = b"!<arch>\n"
+    for name, part in parts.items():
+        content += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(part):<10}`\n".encode() + part + b"\n" * (len(part) % 2)
+    return content
+
+
 class Installing(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -60,6 +70,16 @@ class Installing(unittest.TestCase):
         (self.tools / "bin/server").write_bytes(b"#")
         self.assertTrue(setup.install(self.tool, self.tools))
         self.assertEqual((self.tools / "bin/server").read_bytes(), b"#!")
+
+    def test_a_debian_package_is_unpacked(self):
+        tool = self.lay("server_1.deb", debian({"usr/bin/server": b"#!deb", "usr/bin/other": b"no"}), {"usr/bin/server": "bin/server"})
+        self.assertTrue(setup.install(tool, self.tools))
+        self.assertEqual((self.tools / "bin/server").read_bytes(), b"#!deb")
+
+    def test_what_is_no_debian_package_is_refused(self):
+        tool = self.lay("server_2.deb", b"!<arch>\nshort", {"usr/bin/server": "bin/server"})
+        with self.assertRaisesRegex(setup.SetupError, "no Debian package"):
+            setup.install(tool, self.tools)
 
     def test_a_new_pin_is_not_taken_for_the_old_one(self):
         setup.install(self.tool, self.tools)

@@ -18,6 +18,7 @@ mod classify;
 mod granted;
 mod key;
 pub mod manifest;
+pub mod measured;
 pub mod sign;
 mod source;
 

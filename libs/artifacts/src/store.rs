@@ -22,6 +22,7 @@ use object_store::{
 
 use crate::classify::Place;
 use crate::granted::Urls;
+use crate::measured::Measured;
 use crate::sign::Signing;
 use crate::{Config, Error, Transfer, key};
 
@@ -85,9 +86,9 @@ impl Store {
             .map_err(|e| Error::storage(&place, "", e))?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        let files = Arc::new(files);
+        let files = Measured::over(Arc::new(files));
         Ok(Self {
-            reads: files.clone(),
+            reads: Arc::clone(&files),
             writes: files,
             place,
             folder: Some(folder.to_owned()),
@@ -132,8 +133,8 @@ impl Store {
         };
         let signing = Signing::new(config, signs, prefix.clone())?;
         Ok(Self {
-            reads: Arc::new(PrefixStore::new(reads, prefix.clone())),
-            writes: Arc::new(PrefixStore::new(writes, prefix)),
+            reads: Measured::over(Arc::new(PrefixStore::new(reads, prefix.clone()))),
+            writes: Measured::over(Arc::new(PrefixStore::new(writes, prefix))),
             place,
             folder: None,
             signing: Some(Arc::new(signing)),

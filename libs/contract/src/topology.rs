@@ -159,3 +159,9 @@ pub fn registration_subject(worker: &WorkerName) -> String {
 pub fn consumer(worker: &WorkerName) -> String {
     format!("worker-{worker}")
 }
+
+/// The worker whose consumer has this name, if it is one's.
+#[must_use]
+pub fn worker_of(consumer: &str) -> Option<WorkerName> {
+    consumer.strip_prefix("worker-")?.parse().ok()
+}

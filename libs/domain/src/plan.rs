@@ -211,6 +211,10 @@ pub struct Basis {
     pub solver: Solver,
     /// Whether every worker's choice is known to be its best.
     pub proven: bool,
+    /// Share by which the choice of the worker that was solved worst may be below its best: 0 where it is
+    /// known to be the best. Absent in plans of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<f64>,
 }
 
 /// A weight whose rank falls from one plan to the next: what its adapter holds beyond is dropped.

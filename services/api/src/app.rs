@@ -9,7 +9,6 @@ use bus::drive::error_chain;
 use bus::{Bus, Connect};
 use chassis::health::Readiness;
 use chassis::service::Frame;
-use chassis::telemetry::{self, Metric};
 use contract::permission::Role;
 use contract::topology::Bucket;
 use domain::fleet::Registration;
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::state::App;
-use crate::{Config, Error, grants, routes};
+use crate::{Config, Error, grants, observe, routes};
 
 /// Readiness: the message bus.
 const NATS: &str = "nats";
@@ -70,6 +69,7 @@ pub async fn serve(
     tasks.spawn(until_stopped(app.clone(), follow_workers(app.clone())));
     tasks.spawn(until_stopped(app.clone(), follow_beats(app.clone())));
     tasks.spawn(until_stopped(app.clone(), grants::listen(app.clone())));
+    tasks.spawn(until_stopped(app.clone(), observe::look(app.clone())));
     tasks.spawn(until_stopped(
         app.clone(),
         look_at_bus(app.clone(), readiness.clone()),
@@ -194,21 +194,8 @@ async fn look_at_bus(app: App, readiness: Readiness) {
                 Err(error) => readiness.set(NATS, false, error_chain(&error)),
             }
         }
-        count_jobs(&app);
         // A process that starts is ready as soon as it can be.
         tokio::time::sleep(if created { LOOK } else { MEND }).await;
-    }
-}
-
-fn count_jobs(app: &App) {
-    let known = app.watch().read();
-    for phase in routes::jobs::PHASES {
-        let count = known
-            .jobs
-            .values()
-            .filter(|job| job.phase.name() == phase)
-            .count();
-        telemetry::set(Metric::Jobs, count as f64, &[("phase", phase)]);
     }
 }
 

@@ -11,9 +11,14 @@ use sha2::{Digest, Sha256};
 use crate::problem::{Kind, Problem};
 use crate::state::App;
 
-/// Lets a request below `/v1` through, or answers it with a problem.
+/// Metrics name jobs and workers. The health port serves them without a token: a cluster keeps strangers
+/// from it, and without one it listens on loopback.
+const METRICS: &str = "/metrics";
+
+/// Lets a request below `/v1`, or for the metrics, through, or answers it with a problem.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/v1") {
+    let path = request.uri().path();
+    if !path.starts_with("/v1") && path != METRICS {
         return next.run(request).await;
     }
     match judge(app.token(), request.headers()) {

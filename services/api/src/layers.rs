@@ -1,4 +1,4 @@
-//! What happens around every request: an id, a span, a time limit, two metrics.
+//! What happens around every request: an id, a span, a time limit, a metric.
 
 use std::time::Duration;
 
@@ -37,29 +37,13 @@ pub async fn around(State(app): State<App>, request: Request, next: Next) -> Res
     let seconds = watch.seconds();
     span.in_scope(|| tracing::debug!(status = status.as_u16(), seconds, "answered"));
     let labels = [
-        ("route", route),
-        ("method", method),
-        ("status", status.as_str()),
+        ("http.route", route),
+        ("http.request.method", method),
+        ("http.response.status_code", status.as_str()),
     ];
-    telemetry::count(Metric::HttpRequests, 1, &labels);
-    telemetry::observe(
-        Metric::HttpRequestSeconds,
-        seconds,
-        &labels_of(Metric::HttpRequestSeconds, &labels),
-    );
+    telemetry::observe(Metric::HttpRequestSeconds, seconds, &labels);
     response.headers_mut().insert(REQUEST_ID, id);
     response
-}
-
-/// The labels that a metric takes, of those there are.
-fn labels_of<'a>(
-    metric: Metric,
-    labels: &[(&'static str, &'a str)],
-) -> Vec<(&'static str, &'a str)> {
-    let taken = labels
-        .iter()
-        .filter(|(name, _)| metric.labels().contains(name));
-    taken.copied().collect()
 }
 
 fn request_id(request: &Request) -> HeaderValue {
@@ -83,7 +67,7 @@ fn method_label(method: &Method) -> &'static str {
         Method::POST => "POST",
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
-        _ => "other",
+        _ => "_OTHER",
     }
 }
 

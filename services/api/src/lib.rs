@@ -20,6 +20,7 @@ mod explain;
 mod extract;
 mod grants;
 mod layers;
+mod observe;
 mod problem;
 mod reported;
 mod routes;

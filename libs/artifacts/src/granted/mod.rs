@@ -28,6 +28,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use crate::measured::Measured;
 use crate::sign::{ANYTHING, IF_NONE_MATCH, Signer};
 use crate::store::{self, RETRY_TIMEOUT};
 use crate::transfer::tick;
@@ -92,11 +93,11 @@ impl Store {
     pub fn granted(link: &Link, signer: Arc<dyn Signer>) -> Self {
         let urls = Arc::new(Urls::new(signer));
         let through = |client: &HttpClient| -> Arc<dyn ObjectStore> {
-            Arc::new(Granted {
+            Measured::over(Arc::new(Granted {
                 client: client.clone(),
                 urls: Arc::clone(&urls),
                 allow_http: link.allow_http,
-            })
+            }))
         };
         Self::through_urls(through(&link.reads), through(&link.writes), urls.clone())
     }

@@ -11,6 +11,7 @@ mod feeds;
 mod fixture;
 mod orders;
 mod publish;
+mod queues;
 mod restart;
 mod store;
 mod tasks;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::telemetry::{self, Metric};
+
 /// A handle on the process's conditions; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
@@ -23,6 +25,8 @@ impl Readiness {
 
     /// Says whether `condition` is met; `reason` is shown while it is not.
     pub fn set(&self, condition: &'static str, ready: bool, reason: impl Into<String>) {
+        let met = if ready { 1.0 } else { 0.0 };
+        telemetry::set(Metric::Ready, met, &[("condition", condition)]);
         if ready {
             self.lock().remove(condition);
         } else {

@@ -8,7 +8,7 @@ mod limit;
 mod steady;
 
 pub use allocator::{Allocator, current_bytes, peak_bytes, reset_peak};
-pub use data::{data_bytes, peak_data_bytes};
+pub use data::{data_bytes, peak_data_bytes, resident_bytes};
 pub use exhaustion::{Exhaustion, report_exhaustion_to, take_exhaustion};
 pub use limit::{allowed_bytes, limit_bytes, set_limit, threads};
 pub use steady::give_back_large_blocks;

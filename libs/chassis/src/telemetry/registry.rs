@@ -1,15 +1,16 @@
 //! The process's instruments and their text form for Prometheus.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use domain::id::InstanceId;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use prometheus::TextEncoder;
+use prometheus::{GaugeVec, Opts, TextEncoder};
 
-use super::{Error, Kind, Metric};
+use super::{Error, Kind, Label, Metric, Picture};
+use crate::clock::Stopwatch;
 use crate::memory;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,6 +44,15 @@ pub fn set(metric: Metric, value: f64, labels: &[(&'static str, &str)]) {
     }
 }
 
+/// Replaces all that was shown of jobs and workers.
+pub fn show(picture: &Picture) {
+    // Invariant: a process has far fewer than 2^53 series.
+    set(Metric::SeriesLeftOut, picture.left_out() as f64, &[]);
+    if let Some(registry) = REGISTRY.get() {
+        registry.show(picture);
+    }
+}
+
 /// All metrics in Prometheus's text form; empty before `init`.
 #[must_use]
 pub fn exposition() -> String {
@@ -58,12 +68,16 @@ enum Instrument {
     Counter(Counter<u64>),
     Gauge(Gauge<f64>),
     Histogram(Histogram<f64>),
+    Shown(GaugeVec),
 }
 
 struct Registry {
     prometheus: prometheus::Registry,
     /// In the order of [`Metric::ALL`], which is the order of the variants.
     instruments: Vec<Instrument>,
+    /// A picture is read whole or not at all.
+    shown: Mutex<()>,
+    started: Stopwatch,
     /// Keeps the pipeline alive: the exporter holds it weakly.
     _provider: SdkMeterProvider,
 }
@@ -71,37 +85,39 @@ struct Registry {
 impl Registry {
     fn new(service: &str, instance: &InstanceId) -> Result<Self, Error> {
         let prometheus = prometheus::Registry::new();
-        // Metric::name() is the whole name, so that a search for it finds the code and the panel.
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(prometheus.clone())
-            .without_units()
-            .without_counter_suffixes()
             .scope_info_enabled(false)
             .build()
             .map_err(Error::Exporter)?;
-        let resource = Resource::builder_empty()
-            .with_service_name(service.to_owned())
-            .with_attributes([
-                KeyValue::new("service.instance.id", instance.to_string()),
-                KeyValue::new("service.version", VERSION),
-            ])
-            .build();
         let provider = SdkMeterProvider::builder()
             .with_reader(exporter)
-            .with_resource(resource)
+            .with_resource(resource(service, instance))
             .build();
         let meter = provider.meter("fedpipe");
+        let instruments = Metric::ALL
+            .iter()
+            .map(|metric| build(&meter, &prometheus, *metric));
         let registry = Self {
+            instruments: instruments.collect::<Result<_, _>>()?,
             prometheus,
-            instruments: Metric::ALL.iter().map(|m| build(&meter, *m)).collect(),
+            shown: Mutex::default(),
+            started: Stopwatch::start(),
             _provider: provider,
         };
         registry.say_build(service);
+        registry.begin_at_zero(service);
         Ok(registry)
     }
 
     fn get(&self, metric: Metric) -> Option<&Instrument> {
         self.instruments.get(metric as usize)
+    }
+
+    fn gauge(&self, metric: Metric, value: f64, labels: &[KeyValue]) {
+        if let Some(Instrument::Gauge(gauge)) = self.get(metric) {
+            gauge.record(value, labels);
+        }
     }
 
     fn say_build(&self, service: &str) {
@@ -111,16 +127,53 @@ impl Registry {
             KeyValue::new("version", VERSION),
             KeyValue::new("profile", if is_debug { "debug" } else { "release" }),
         ];
-        if let Some(Instrument::Gauge(gauge)) = self.get(Metric::BuildInfo) {
-            gauge.record(1.0, &labels);
+        self.gauge(Metric::BuildInfo, 1.0, &labels);
+    }
+
+    /// A counter that is not there until it counts hides its first event from `increase()`: those whose
+    /// labels are known are there from the start.
+    fn begin_at_zero(&self, service: &str) {
+        for metric in Metric::ALL {
+            let Some(Instrument::Counter(counter)) = self.get(*metric) else {
+                continue;
+            };
+            if !metric.is_served_by(service) {
+                continue;
+            }
+            match metric.labels() {
+                [] => counter.add(0, &[]),
+                [Label { name, values }] => {
+                    let value = |value: &&'static str| KeyValue::new(*name, *value);
+                    values.iter().for_each(|one| counter.add(0, &[value(one)]));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn show(&self, picture: &Picture) {
+        let _whole = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for metric in Metric::ALL {
+            let Some(Instrument::Shown(gauges)) = self.get(*metric) else {
+                continue;
+            };
+            gauges.reset();
+            for (values, value) in picture.of(*metric) {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                match gauges.get_metric_with_label_values(&values) {
+                    Ok(gauge) => gauge.set(value),
+                    Err(error) => tracing::debug!(?metric, %error, "a series is not shown"),
+                }
+            }
         }
     }
 
     fn text(&self) -> String {
-        if let Some(Instrument::Gauge(gauge)) = self.get(Metric::HeapBytes) {
-            // Invariant: a heap stays far below 2^53 bytes, where f64 is exact.
-            gauge.record(memory::current_bytes() as f64, &[]);
-        }
+        // Invariant: memory stays far below 2^53 bytes, where f64 is exact.
+        self.gauge(Metric::HeapBytes, memory::current_bytes() as f64, &[]);
+        self.gauge(Metric::MemoryBytes, memory::resident_bytes() as f64, &[]);
+        self.gauge(Metric::UptimeSeconds, self.started.seconds(), &[]);
+        let _whole = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         TextEncoder::new()
             .encode_to_string(&self.prometheus.gather())
             .unwrap_or_else(|error| {
@@ -130,9 +183,24 @@ impl Registry {
     }
 }
 
-fn build(meter: &Meter, metric: Metric) -> Instrument {
+/// Who speaks, in OpenTelemetry's words.
+fn resource(service: &str, instance: &InstanceId) -> Resource {
+    Resource::builder_empty()
+        .with_service_name(service.to_owned())
+        .with_attributes([
+            KeyValue::new("service.instance.id", instance.to_string()),
+            KeyValue::new("service.version", VERSION),
+        ])
+        .build()
+}
+
+fn build(
+    meter: &Meter,
+    prometheus: &prometheus::Registry,
+    metric: Metric,
+) -> Result<Instrument, Error> {
     let (name, unit, text) = (metric.name(), metric.unit(), metric.description());
-    match metric.kind() {
+    Ok(match metric.kind() {
         Kind::Counter => Instrument::Counter(
             meter
                 .u64_counter(name)
@@ -155,7 +223,15 @@ fn build(meter: &Meter, metric: Metric) -> Instrument {
                 .with_boundaries(SECONDS.to_vec())
                 .build(),
         ),
-    }
+        Kind::Shown => {
+            let labels: Vec<&str> = metric.labels().iter().map(|label| label.name).collect();
+            let gauges = GaugeVec::new(Opts::new(metric.prometheus_name(), text), &labels);
+            let gauges = gauges.map_err(Error::Register)?;
+            let registered = prometheus.register(Box::new(gauges.clone()));
+            registered.map_err(Error::Register)?;
+            Instrument::Shown(gauges)
+        }
+    })
 }
 
 /// The instrument, after a check in debug builds that the call fits the metric.
@@ -169,7 +245,7 @@ fn instrument(
         labels.len() == metric.labels().len()
             && labels
                 .iter()
-                .all(|(name, _)| metric.labels().contains(name)),
+                .all(|(name, _)| metric.labels().iter().any(|label| label.name == *name)),
         "{metric:?} has the labels {:?}",
         metric.labels()
     );
@@ -189,7 +265,7 @@ mod tests {
 
     // The only test that starts the process's registry; what needs logging is tested in tests/it.
     #[test]
-    fn what_is_recorded_appears_under_its_name_with_bounds_for_seconds() {
+    fn what_is_recorded_appears_under_its_name_and_what_was_shown_goes_again() {
         count(Metric::Rounds, 1, &[]);
         assert_eq!(exposition(), "", "nothing is kept before init");
         let instance = "worker-1".parse().unwrap();
@@ -201,20 +277,53 @@ mod tests {
         set(Metric::Jobs, 2.0, &[("phase", "running")]);
         set(Metric::Jobs, 1.0, &[("phase", "running")]);
         observe(Metric::RoundSeconds, 42.0, &[]);
+        let mut picture = Picture::default();
+        picture.add(Metric::WorkerUp, &["site-a"], 1.0);
+        picture.add(Metric::SiteTokens, &["job_1", "site-a"], 4.5);
+        show(&picture);
         let text = exposition();
         for line in [
             "# TYPE fedpipe_transfer_bytes_total counter",
             r#"fedpipe_transfer_bytes_total{direction="up"} 12"#,
+            r#"fedpipe_transfer_bytes_total{direction="down"} 0"#,
+            "fedpipe_training_tokens_total 0",
             r#"fedpipe_jobs{phase="running"} 1"#,
-            r#"fedpipe_round_seconds_bucket{le="30"} 0"#,
-            r#"fedpipe_round_seconds_bucket{le="60"} 1"#,
-            "fedpipe_round_seconds_count 1",
+            r#"fedpipe_round_duration_seconds_bucket{le="30"} 0"#,
+            r#"fedpipe_round_duration_seconds_bucket{le="60"} 1"#,
+            "fedpipe_round_duration_seconds_count 1",
             "fedpipe_process_heap_bytes 0",
+            r#"fedpipe_worker_up{worker="site-a"} 1"#,
+            r#"fedpipe_site_tokens_per_second{job_id="job_1",worker="site-a"} 4.5"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
         }
         assert!(text.contains("fedpipe_build_info{"), "{text}");
         assert!(text.contains(r#"service_instance_id="worker-1""#), "{text}");
         assert!(!text.contains("otel_scope"), "{text}");
+        // Of another service.
+        assert!(!text.contains("fedpipe_updates_refused_total"), "{text}");
+
+        show(&Picture::default());
+        assert!(!exposition().contains("site-a"), "what has gone is gone");
+        every_name_is_as_prometheus_shows_it();
+    }
+
+    /// Whatever the exporter does with names and units is what `prometheus_name` says.
+    fn every_name_is_as_prometheus_shows_it() {
+        for metric in Metric::ALL {
+            let labels: Vec<(&str, &str)> = metric.labels().iter().map(|l| (l.name, "x")).collect();
+            let mut picture = Picture::default();
+            match metric.kind() {
+                Kind::Counter => count(*metric, 1, &labels),
+                Kind::Gauge => set(*metric, 1.0, &labels),
+                Kind::Histogram => observe(*metric, 1.0, &labels),
+                Kind::Shown => picture.add(*metric, &vec!["x"; labels.len()], 1.0),
+            }
+            show(&picture);
+            let name = metric.prometheus_name();
+            let of_it = |line: &str| line.starts_with(&format!("# TYPE {name} "));
+            let text = exposition();
+            assert!(text.lines().any(of_it), "{name} is not in:\n{text}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bus::drive::{Next, Owned};
+use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::round_key;
@@ -83,10 +84,11 @@ pub async fn handle(
     let plan = aggregator.plan(job.job()).await?;
     let own = terms(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
-    let merging = round.clone();
+    let (merging, watch) = (round.clone(), Stopwatch::start());
     let together = walk::together(job.job(), decided.round);
     let mezo = job.job().spec.training.mezo;
     let made = tokio::task::spawn_blocking(move || make(&merging, together, &mezo)).await??;
+    observe_merge(decided, watch.seconds());
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {
         let prefix = object::optimizer_prefix(&job.job().id, decided.round);
@@ -109,6 +111,7 @@ pub async fn handle(
     telemetry::count(Metric::Rounds, 1, &[]);
     telemetry::observe(Metric::RoundSeconds, summary.seconds, &[]);
     telemetry::observe(Metric::RoundOverheadSeconds, summary.overhead_seconds, &[]);
+    telemetry::set(Metric::DroppedEnergy, summary.dropped_energy, &[]);
     // Another process may have been here before: what it committed stands.
     let global = commit::summary(aggregator, &job.job().id, summary)
         .await?
@@ -133,6 +136,14 @@ pub async fn handle(
     clean(aggregator, job.job(), round, &decided.global, contributions).await;
     walk::clean(aggregator, job.job()).await;
     Ok(Next::Again)
+}
+
+fn observe_merge(decided: &Decided, seconds: f64) {
+    let contributions = &decided.closed.contributions;
+    let bytes = contributions.iter().map(|one| one.update.adapter.bytes);
+    telemetry::observe(Metric::FoldSeconds, seconds, &[]);
+    telemetry::count(Metric::FoldedUpdates, contributions.len() as u64, &[]);
+    telemetry::count(Metric::FoldedBytes, bytes.sum(), &[]);
 }
 
 /// Merges, and looks how far the contributions lie apart if the next rates go by that.

@@ -176,6 +176,7 @@ pub async fn unreadable(
         at: job.now(),
     };
     job.bus().publish(&letter, None).await?;
+    telemetry::count(Metric::MessagesDead, 1, &[]);
     refuse(job, worker, "unreadable", detail).await
 }
 

@@ -15,7 +15,7 @@ use crate::watch::Known;
 const STILL_MS: u64 = 10_000;
 
 /// Without an owner for so long it is said.
-const OWNERLESS_MS: u64 = 5000;
+pub const OWNERLESS_MS: u64 = 5000;
 
 /// What a site answered in the job's present epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]

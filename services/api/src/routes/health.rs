@@ -1,4 +1,5 @@
-//! The health pages' descriptions; `chassis::health` serves them. They need no token.
+//! The health pages' descriptions; `chassis::health` serves them. Only the metrics, which name jobs and workers, need
+//! the token here; on the health port they do not.
 
 /// Says that the process lives.
 #[utoipa::path(
@@ -22,7 +23,10 @@ pub const fn readyz() {}
 /// Shows the process's metrics as Prometheus text.
 #[utoipa::path(
     get, path = "/metrics", tag = "health",
-    responses((status = 200, description = "Prometheus text, version 0.0.4", body = String, content_type = "text/plain")),
+    responses(
+        (status = 200, description = "Prometheus text, version 0.0.4", body = String, content_type = "text/plain"),
+        (status = 401, description = "The token is missing or wrong", body = crate::problem::Problem, content_type = "application/problem+json"),
+    ),
 )]
 #[expect(dead_code, reason = "a description; chassis serves the page")]
 pub const fn metrics() {}

@@ -20,6 +20,11 @@ pub fn rules() -> anyhow::Result<()> {
     output::line(domain::job::legality::markdown().trim_end())
 }
 
+/// `docs/metrics.md`.
+pub fn metrics() -> anyhow::Result<()> {
+    output::line(chassis::telemetry::metrics_table().trim_end())
+}
+
 /// `docs/nats-permissions.conf`: the configuration of a server with one worker named `site`.
 pub fn nats_permissions() -> anyhow::Result<()> {
     let listen = Listen {

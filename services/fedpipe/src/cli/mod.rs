@@ -85,6 +85,8 @@ enum Command {
     /// Print the message tables of docs/messages.md
     #[command(hide = true)]
     Messages,
+    /// Print the table of all metrics, as in docs/metrics.md
+    Metrics,
     /// Print which merging rule may be combined with what, as in docs/rules.md
     Rules,
     /// Print the NATS configuration that the permissions are generated into, with example users
@@ -119,6 +121,7 @@ impl Cli {
             Command::ExecChild(args) => args.run(),
             Command::Openapi => generated::openapi(),
             Command::Messages => generated::messages(),
+            Command::Metrics => generated::metrics(),
             Command::Rules => generated::rules(),
             Command::NatsPermissions => generated::nats_permissions(),
         }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use artifacts::measured::{self, Answered};
+use chassis::telemetry::{self, Metric};
 use clap::Args as Arguments;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +68,7 @@ impl Args {
         if self.dump_config {
             return output::line(chassis::config::dump(&config)?.trim_end());
         }
+        measured::listen(observe_storage);
         // Two threads serve a control service of any size; what computes has its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -73,6 +76,15 @@ impl Args {
             .enable_all()
             .build()?;
         Ok(runtime.block_on(service(config))?)
+    }
+}
+
+/// Storage knows no metrics, and metrics know no storage: this is where they meet.
+fn observe_storage(answered: Answered) {
+    let labels = [("operation", answered.operation.name())];
+    telemetry::observe(Metric::StorageSeconds, answered.took.as_secs_f64(), &labels);
+    if answered.failed {
+        telemetry::count(Metric::StorageErrors, 1, &labels);
     }
 }
 

@@ -142,13 +142,14 @@ impl<'a> Made<'a> {
         keep: impl Fn(&'s Site<'a>, &Decision<'a>) -> Option<(WorkerPlan, f64)>,
     ) -> Plan {
         let mut workers = BTreeMap::new();
-        let (mut decrease, mut proven) = (0.0, true);
+        let (mut decrease, mut proven, mut gap) = (0.0, true, 0.0f64);
         for site in &self.sites {
             // Invariant: the fleet's time is one in which every site has a choice.
             let Some(decision) = solve::decide(self.solver, site, self.seconds) else {
                 continue;
             };
             proven &= decision.proven;
+            gap = gap.max(decision.gap);
             let (worker, value) = keep(site, &decision).unwrap_or_else(|| {
                 let worker = worker_plan(site, &decision, self.seconds);
                 (worker, decision.solution.value)
@@ -180,6 +181,7 @@ impl<'a> Made<'a> {
                 expected_decrease: decrease,
                 solver: self.solver,
                 proven,
+                gap: Some(gap),
             }),
             replaces: Vec::new(),
         }

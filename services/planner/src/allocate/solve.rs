@@ -20,6 +20,8 @@ pub(super) struct Decision<'a> {
     pub solution: Solution,
     /// Whether it is known to be the best.
     pub proven: bool,
+    /// Share of the most that any choice can be worth by which it may be below the best.
+    pub gap: f64,
 }
 
 /// What the job's solver means for these sites.
@@ -46,10 +48,17 @@ pub(super) fn decide<'a>(solver: Solver, site: &Site<'a>, seconds: f64) -> Optio
         }
         Solver::Fast | Solver::Auto => (fast::solve(&instance)?, false),
     };
+    let bound = instance.bound().unwrap_or(solution.value);
+    let gap = if proven || bound <= 0.0 {
+        0.0
+    } else {
+        ((bound - solution.value) / bound).max(0.0)
+    };
     Some(Decision {
         lane: *site.open.lanes.get(solution.choice)?,
         choice: *site.open.choices.get(solution.choice)?,
         solution,
         proven,
+        gap,
     })
 }

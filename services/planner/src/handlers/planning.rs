@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::drive::{Next, Owned};
+use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
+use chassis::telemetry::{self, Metric};
 use contract::topology::{plan_key, profile_key};
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::id::WorkerName;
@@ -79,7 +81,10 @@ async fn first(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, 
         }
         None => {
             let profiles = profiles(planner, job).await?;
-            allocate(&request(job, &profiles, None))
+            let watch = Stopwatch::start();
+            let made = allocate(&request(job, &profiles, None));
+            observe(&made.as_ref().map(Some), &watch);
+            made
         }
     };
     if let Ok(plan) = &made {
@@ -110,7 +115,10 @@ async fn again(
         }
         None => {
             let profiles = profiles(planner, job).await?;
-            anew(&request(job, &profiles, Some(&parent)))
+            let watch = Stopwatch::start();
+            let made = anew(&request(job, &profiles, Some(&parent)));
+            observe(&made.as_ref().map(Option::as_ref), &watch);
+            made
         }
     };
     match made {
@@ -138,6 +146,21 @@ fn anew(request: &Request<'_>) -> Result<Option<Plan>, Cause> {
             None
         }
     })
+}
+
+/// What solving came to: a plan, the present one, or none.
+fn observe(made: &Result<Option<&Plan>, &Cause>, watch: &Stopwatch) {
+    telemetry::observe(Metric::PlanSeconds, watch.seconds(), &[]);
+    let outcome = match made {
+        Ok(Some(_)) => "made",
+        Ok(None) => "kept",
+        Err(_) => "impossible",
+    };
+    telemetry::count(Metric::Plans, 1, &[("outcome", outcome)]);
+    let basis = made.ok().flatten().and_then(|plan| plan.basis.as_ref());
+    if let Some(gap) = basis.and_then(|basis| basis.gap) {
+        telemetry::set(Metric::PlanGap, gap, &[]);
+    }
 }
 
 fn request<'a>(

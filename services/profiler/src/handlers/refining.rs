@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
+use chassis::telemetry::{self, Metric};
 use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
-use domain::drift::{self, Drift, Moved};
+use domain::drift::{self, Drift, Moved, Quantity};
 use domain::id::WorkerName;
 use domain::job::{Job, Looks, Phase, Resume};
 use domain::plan::Plan;
@@ -38,6 +39,11 @@ pub async fn handle(
     }
     for Drift { worker, by } in drifted {
         tracing::info!(job = %job.job().id, %worker, ?by, "drifted");
+        let quantity = match by.quantity {
+            Quantity::Seconds => "seconds",
+            Quantity::Bytes => "bytes",
+        };
+        telemetry::count(Metric::Drifts, 1, &[("quantity", quantity)]);
         job.say(Event::Drifted {
             site: worker,
             by: Some(by),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Delivery, Outcome};
-use chassis::clock;
+use chassis::clock::{self, Stopwatch};
 use chassis::telemetry::{self, Metric};
 use contract::DecodeError;
 use contract::message::task::{Head, ModelRef, Task};
@@ -39,7 +39,12 @@ pub use settle::{bury, say};
 /// Handles one delivery.
 pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     let kind = kind(&delivery.address.kind);
+    let watch = Stopwatch::start();
+    if delivery.deliveries > 1 {
+        telemetry::count(Metric::Redelivered, 1, &[("kind", kind)]);
+    }
     let outcome = dispatch(site, delivery).await;
+    telemetry::observe(Metric::TaskSeconds, watch.seconds(), &[("kind", kind)]);
     let said = match outcome {
         Outcome::Done => "done",
         Outcome::Later => "later",

@@ -101,6 +101,7 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
     let walk = walk.map(|walk| (walk, task.round.saturating_sub(1)));
     let (global, bytes_down) = fetch::adapter(running, &task.global, walk).await?;
     failpoint::hit(Failpoint::WorkerTrainAfterGlobal);
+    let planned_bytes = task.plan.predicted.peak_memory_bytes;
     let task = task.clone();
     let lesson = Lesson {
         task,
@@ -117,6 +118,7 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
         mut metrics,
     } = trained;
     metrics.bytes_down = bytes_down;
+    observe_memory(&metrics, planned_bytes);
     let (bytes, reached) = match update {
         Outcome::Tensors(file) => (file, None),
         Outcome::Scalars(scalars, reached) => (scalars.to_bytes(), reached),
@@ -126,6 +128,13 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
     let keep = move |_: &_| pending.keep(&bytes, &kept).map_err(|error| disk(&error));
     running.aside(keep).await?;
     Ok(figures)
+}
+
+/// The round's peak beside the plan's. Invariant: memory stays far below 2^53 bytes, where f64 is exact.
+fn observe_memory(metrics: &UpdateMetrics, planned_bytes: u64) {
+    let peak_bytes = metrics.peak_memory_bytes;
+    telemetry::set(Metric::TrainingMemoryPeak, peak_bytes as f64, &[]);
+    telemetry::set(Metric::TrainingMemoryPlanned, planned_bytes as f64, &[]);
 }
 
 /// Stores the update; returns where, and how many bytes were sent.

@@ -281,7 +281,8 @@ fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>,
     running.advance();
     telemetry::count(Metric::TrainingTokens, step.tokens as u64, &[]);
     telemetry::observe(Metric::TrainingStepSeconds, watch.seconds(), &[]);
-    if let Some(loss) = step.loss {
+    // A single step may average fewer records than may be told to anybody.
+    if let Some(loss) = loss {
         telemetry::set(Metric::TrainingLoss, loss, &[]);
     }
     running.site.status.update(|progress| {

@@ -163,6 +163,13 @@ impl Instance<'_> {
         promises
     }
 
+    /// The most that any choice can be worth, steps of the frontier taken in part; `None` if no choice has
+    /// room for the smallest adapter.
+    #[must_use]
+    pub fn bound(&self) -> Option<f64> {
+        self.promises().first().map(|promise| promise.bound)
+    }
+
     /// The best that `spend` makes of any choice's room.
     pub(super) fn best(
         &self,

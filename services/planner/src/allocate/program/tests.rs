@@ -99,6 +99,12 @@ fn random(seed: u64, weights: std::ops::RangeInclusive<u64>, choices: usize) -> 
 
 /// What a solution says of itself is true, and it fits.
 fn check(seed: u64, owned: &Owned, solution: &Solution) {
+    let bound = owned.instance().bound().expect("a choice has room");
+    // The bound is a sum in another order.
+    assert!(
+        solution.value <= bound * (1.0 + 1e-9) + 1e-12,
+        "{seed}: {bound}"
+    );
     let choice = owned.choices[solution.choice];
     let items = owned.frontier.items().iter().zip(&solution.levels);
     let levels: Vec<(u64, f64)> = items

@@ -198,6 +198,9 @@ fn exact_and_fast_plans_are_worth_the_same_and_say_what_made_them() {
         (Solver::Exact, true)
     );
     assert_eq!((of(&fast).solver, of(&fast).proven), (Solver::Fast, false));
+    assert_eq!(of(&exact).gap, Some(0.0), "what is proven has no gap");
+    let gap = of(&fast).gap.expect("it was solved");
+    assert!((0.0..0.1).contains(&gap), "{gap}");
     assert_eq!(of(&auto).solver, Solver::Exact);
     let worth = |plan: &Plan| of(plan).expected_decrease;
     assert!(worth(&fast) <= worth(&exact) + 1e-9);
