@@ -26,6 +26,7 @@ mod replan;
 mod retention;
 mod rounds;
 mod rules;
+mod secured;
 mod simulate;
 mod storage;
 mod wedge;

@@ -3,11 +3,14 @@
 //! Nothing here decides anything. A handler never acknowledges and never spells a subject: the bus
 //! maps what it returns, and `contract` declares where everything goes.
 
+mod advice;
+mod config;
 mod connection;
 pub mod drive;
 mod error;
 mod feed;
 pub mod fleet;
+mod key;
 mod publish;
 mod reports;
 mod request;
@@ -15,9 +18,11 @@ mod serve;
 mod store;
 mod topology;
 
-pub use connection::{Bus, Connect};
+pub use config::Connect;
+pub use connection::Bus;
 pub use error::{Error, Retry};
 pub use feed::{Change, IncomingOrder};
+pub use key::{Invalid, Key};
 pub use publish::Said;
 pub use request::IncomingAsk;
 pub use serve::{Delivery, Outcome, Serve};

@@ -16,4 +16,5 @@ pub mod peft;
 pub mod plan;
 pub mod profile;
 pub mod round;
+pub mod secret;
 pub mod time;

@@ -12,5 +12,6 @@ mod fixture;
 mod orders;
 mod publish;
 mod restart;
+mod secured;
 mod store;
 mod tasks;
