@@ -176,9 +176,9 @@ impl Held {
         let user = format!("worker-{name}");
         let connect = Connect {
             url: self.fleet.nats_url(),
-            password: Some(self.fleet.password(&user)),
+            password: Some(self.fleet.password(&user).into()),
             user: Some(user),
-            credentials_file: None,
+            ..Connect::default()
         };
         let role = Role::Worker(name.parse().unwrap());
         Bus::connect(&connect, &role).await.unwrap()

@@ -31,6 +31,7 @@ mod resume;
 mod retention;
 mod rounds;
 mod rules;
+mod secured;
 mod simulate;
 mod storage;
 mod wedge;

@@ -25,8 +25,8 @@ impl Forger {
         let connect = Connect {
             url: fleet.nats_url(),
             user: Some(role.user()),
-            password: Some(fleet.password(&role.user())),
-            credentials_file: None,
+            password: Some(fleet.password(&role.user()).into()),
+            ..Connect::default()
         };
         Self {
             site: site.to_owned(),

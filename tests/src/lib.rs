@@ -23,6 +23,7 @@ pub mod job;
 pub mod points;
 pub mod procs;
 pub mod replay;
+pub mod secured;
 pub mod tensors;
 pub mod twin;
 pub mod wire;

@@ -44,6 +44,9 @@ allow_http = {{ .Values.storage.allowHttp }}
 {{- if eq $.root.Values.nats.credentials "file" }}
 - name: FEDPIPE_NATS__CREDENTIALS_FILE
   value: {{ printf "/etc/fedpipe/nats/%s.creds" $.role }}
+{{- else if eq $.root.Values.nats.credentials "nkey" }}
+- name: FEDPIPE_NATS__SEED_FILE
+  value: {{ printf "/etc/fedpipe/nats/%s.nk" $.role }}
 {{- else }}
 - name: FEDPIPE_NATS__USER
   value: {{ $.role }}
@@ -84,15 +87,21 @@ allow_http = {{ .Values.storage.allowHttp }}
 {{- end }}
 {{- end -}}
 
+{{/* How the file ends that a role proves itself with; empty with passwords. */}}
+{{- define "fedpipe.nats.ending" -}}
+{{- get (dict "file" ".creds" "nkey" ".nk") .Values.nats.credentials -}}
+{{- end -}}
+
 {{/* Volumes for what a role proves itself with and for whom it trusts. */}}
 {{- define "fedpipe.volumes" -}}
-{{- if and .root.Values.nats.existingSecret (eq .root.Values.nats.credentials "file") }}
+{{- $ending := include "fedpipe.nats.ending" .root -}}
+{{- if and .root.Values.nats.existingSecret $ending }}
 - name: nats
   secret:
     secretName: {{ .root.Values.nats.existingSecret }}
     items:
-      - key: {{ printf "%s.creds" .role }}
-        path: {{ printf "%s.creds" .role }}
+      - key: {{ printf "%s%s" .role $ending }}
+        path: {{ printf "%s%s" .role $ending }}
 {{- end }}
 {{- include "fedpipe.volumes.authorities" .root }}
 {{- end -}}
@@ -115,7 +124,7 @@ allow_http = {{ .Values.storage.allowHttp }}
 {{- end -}}
 
 {{- define "fedpipe.mounts" -}}
-{{- if and .Values.nats.existingSecret (eq .Values.nats.credentials "file") }}
+{{- if and .Values.nats.existingSecret (include "fedpipe.nats.ending" .) }}
 - name: nats
   mountPath: /etc/fedpipe/nats
   readOnly: true

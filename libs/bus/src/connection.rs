@@ -1,7 +1,6 @@
 //! One connection of one process.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
@@ -11,20 +10,8 @@ use contract::topology;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
-
-/// How to reach the server.
-#[derive(Clone, Default)]
-pub struct Connect {
-    /// Such as `nats://127.0.0.1:4222`.
-    pub url: String,
-    /// User, if the server asks for one.
-    pub user: Option<String>,
-    /// Password of the user.
-    pub password: Option<String>,
-    /// A `.creds` file instead of user and password.
-    pub credentials_file: Option<PathBuf>,
-}
+use crate::advice::advice;
+use crate::{Connect, Error};
 
 /// How long a request waits for its answer.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,22 +31,27 @@ impl Bus {
     /// Connects, or goes on trying in the background if the server is not there yet.
     ///
     /// # Errors
-    /// If the address or the credentials file cannot be used.
+    /// [`Error::Config`] if the configuration or a file that it names cannot be used,
+    /// [`Error::Connect`] if the address cannot.
     pub async fn connect(connect: &Connect, role: &Role) -> Result<Self, Error> {
-        let refused = |source| Error::Connect {
-            url: connect.url.clone(),
-            source,
-        };
-        let mut options = match &connect.credentials_file {
-            Some(path) => {
-                let read = ConnectOptions::with_credentials_file(path).await;
-                read.map_err(|error| refused(Box::new(error)))?
-            }
-            None => ConnectOptions::new(),
-        };
-        if let (Some(user), Some(password)) = (&connect.user, &connect.password) {
-            options = options.user_and_password(user.clone(), password.clone());
-        }
+        let options = connect.options().await?.retry_on_initial_connect();
+        Self::establish(connect, options, role).await
+    }
+
+    /// Connects at once or not at all, for whoever asks whether a configuration is right;
+    /// [`Error::next`] says what to do.
+    ///
+    /// # Errors
+    /// As [`Bus::connect`], and [`Error::Connect`] if the server is away or refuses.
+    pub async fn connect_once(connect: &Connect, role: &Role) -> Result<Self, Error> {
+        Self::establish(connect, connect.options().await?, role).await
+    }
+
+    async fn establish(
+        connect: &Connect,
+        options: ConnectOptions,
+        role: &Role,
+    ) -> Result<Self, Error> {
         let (connected, connects) = watch::channel(0);
         let options = options
             .name(format!("fedpipe-{}", role.user()))
@@ -71,7 +63,6 @@ impl Bus {
                 let step = u64::try_from(attempt).unwrap_or(u64::MAX).min(20);
                 Duration::from_millis(50 * step)
             })
-            .retry_on_initial_connect()
             .event_callback(move |event| {
                 if matches!(event, Event::Connected) {
                     connected.send_modify(|count| *count += 1);
@@ -81,7 +72,10 @@ impl Bus {
         let client = options
             .connect(&connect.url)
             .await
-            .map_err(|error| refused(Box::new(error)))?;
+            .map_err(|error| Error::Connect {
+                url: connect.url.clone(),
+                source: Box::new(error),
+            })?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         Ok(Self {
@@ -168,7 +162,10 @@ async fn report(event: Event) {
         Event::Disconnected => tracing::warn!("nats disconnected"),
         Event::SlowConsumer(id) => tracing::warn!(id, "nats drops messages: slow consumer"),
         Event::ServerError(error) => tracing::error!(%error, "nats refused"),
-        Event::ClientError(error) => tracing::warn!(%error, "nats client error"),
+        Event::ClientError(error) => {
+            let next = advice(&error.to_string());
+            tracing::warn!(%error, next, "nats client error");
+        }
         other => tracing::debug!(%other, "nats event"),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use crate::advice::advice;
+
 /// Any error of a library underneath.
 pub(crate) type Source = Box<dyn StdError + Send + Sync>;
 
@@ -28,7 +30,13 @@ pub enum Error {
         #[source]
         source: Source,
     },
-    /// The configuration of the connection is unusable.
+    /// The configuration of the connection, or a file that it names, cannot be used.
+    #[error("{why}")]
+    Config {
+        /// Which key, what is wrong with it, and what to do.
+        why: String,
+    },
+    /// The server is away, or does not let this process in.
     #[error("cannot connect to nats at {url}")]
     Connect {
         /// Where.
@@ -80,7 +88,19 @@ impl Error {
         match self {
             Self::Unavailable { .. } | Self::Connect { .. } => Retry::Later,
             Self::Conflict { .. } => Retry::Reread,
-            Self::Decode { .. } | Self::Encode { .. } | Self::TooLarge { .. } => Retry::Never,
+            Self::Decode { .. }
+            | Self::Encode { .. }
+            | Self::TooLarge { .. }
+            | Self::Config { .. } => Retry::Never,
+        }
+    }
+
+    /// What a person can do about it, where that is known.
+    #[must_use]
+    pub fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect { source, .. } => advice(&source.to_string()),
+            _ => None,
         }
     }
 

@@ -3,11 +3,14 @@
 //! Nothing here decides anything. A handler never acknowledges and never spells a subject: the bus
 //! maps what it returns, and `contract` declares where everything goes.
 
+mod advice;
+mod config;
 mod connection;
 pub mod drive;
 mod error;
 mod feed;
 pub mod fleet;
+mod key;
 mod publish;
 mod queues;
 mod reports;
@@ -16,9 +19,11 @@ mod serve;
 mod store;
 mod topology;
 
-pub use connection::{Bus, Connect};
+pub use config::Connect;
+pub use connection::Bus;
 pub use error::{Error, Retry};
 pub use feed::{Change, IncomingOrder};
+pub use key::{Invalid, Key};
 pub use publish::{Said, wire_bytes};
 pub use queues::{Backlog, Depth};
 pub use request::IncomingAsk;

@@ -60,6 +60,14 @@ pub fn random_token() -> String {
     format!("{:032x}", u128::from_ne_bytes(random()))
 }
 
+/// 256 random bits, fit for a key.
+///
+/// Aborts as [`random_bits`] does.
+#[must_use]
+pub fn random_key() -> [u8; 32] {
+    random()
+}
+
 /// A name for this process as holder of leases: `aggregator-` and 16 hexadecimal digits.
 ///
 /// # Errors
@@ -100,6 +108,7 @@ mod tests {
         let token = random_token();
         assert_eq!(token.len(), 32);
         assert_ne!(token, random_token());
+        assert_ne!(random_key(), random_key());
     }
 
     #[test]

@@ -44,6 +44,15 @@ impl Role {
         }
     }
 
+    /// The role of this user, as [`Role::user`] names it; `None` if nobody can have that name.
+    #[must_use]
+    pub fn of_user(user: &str) -> Option<Self> {
+        let control = [Self::Api, Self::Profiler, Self::Planner, Self::Aggregator];
+        let named = control.into_iter().find(|role| role.user() == user);
+        let worker = || user.strip_prefix("worker-")?.parse().ok().map(Self::Worker);
+        named.or_else(worker)
+    }
+
     /// The inbox prefix: nobody can read another's replies.
     #[must_use]
     pub fn inbox(&self) -> String {
@@ -127,6 +136,23 @@ fn control_permissions(role: &Role) -> Permissions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_read_back_as_the_role_it_names() {
+        let worker = Role::Worker("api".parse().expect("legal"));
+        for role in [
+            Role::Api,
+            Role::Profiler,
+            Role::Planner,
+            Role::Aggregator,
+            worker,
+        ] {
+            assert_eq!(Role::of_user(&role.user()), Some(role));
+        }
+        for user in ["", "worker-", "worker-A b", "wörker", "root", "worker-a.b"] {
+            assert_eq!(Role::of_user(user), None, "{user}");
+        }
+    }
 
     #[test]
     fn a_worker_may_speak_and_listen_only_under_its_own_name() {

@@ -19,5 +19,6 @@ pub mod plan;
 pub mod profile;
 pub mod round;
 pub mod schedule;
+pub mod secret;
 pub mod time;
 pub mod zeroth;

@@ -9,5 +9,6 @@ mod port;
 pub mod proxy;
 mod random;
 pub mod s3;
+pub mod tls;
 pub mod tool;
 pub mod wait;

@@ -1,8 +1,8 @@
 //! A real NATS server with JetStream on a free loopback port, its store in a folder of its own.
 //!
 //! It runs with the configuration that `contract` generates, permissions included: what a test may do
-//! is what the role may do in production. It is killed when the value is dropped. Its passwords are its
-//! own, so a test that reaches another test's server is denied.
+//! is what the role may do in production. It is killed when the value is dropped. Its passwords and keys
+//! are its own, so a test that reaches another test's server is denied.
 
 #![expect(
     clippy::panic,
@@ -11,6 +11,7 @@
 )]
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -19,12 +20,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use contract::permission::Role;
-use contract::server::{Listen, User, configuration};
+use contract::server::{Listen, Proof, Tls, User, configuration};
 use domain::id::WorkerName;
+use nkeys::{KeyPair, KeyPairType};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::port::Port;
+use crate::tls::Authority;
 
 /// Longest time from start to the first answer; usually a twentieth of a second.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -35,6 +38,14 @@ pub struct NatsServer {
     dir: TempDir,
     port: Port,
     child: Option<Child>,
+    /// Roles prove themselves with keys, over TLS; otherwise with passwords, in the clear.
+    secured: Option<Secured>,
+}
+
+#[derive(Debug)]
+struct Secured {
+    authority: Authority,
+    tls: Tls,
 }
 
 /// What a role proves itself with.
@@ -67,21 +78,51 @@ impl NatsServer {
     /// If it cannot be started; its log is in the message.
     #[must_use]
     pub fn start(roles: &[Role]) -> Self {
+        Self::start_as(roles, None)
+    }
+
+    /// As [`NatsServer::start`], but it speaks TLS only, as [`NatsServer::authority`] certifies, and
+    /// knows its roles by their keys: [`NatsServer::seed_file`].
+    ///
+    /// # Panics
+    /// As [`NatsServer::start`].
+    #[must_use]
+    pub fn start_secured(roles: &[Role]) -> Self {
+        Self::start_as(roles, Some(Secured::by(&["127.0.0.1", "localhost"], false)))
+    }
+
+    /// As [`NatsServer::start_secured`], but its certificate is for this host, and it asks clients for
+    /// one of the same authority.
+    ///
+    /// # Panics
+    /// As [`NatsServer::start`].
+    #[must_use]
+    pub fn start_mutual(roles: &[Role], host: &str) -> Self {
+        Self::start_as(roles, Some(Secured::by(&[host], true)))
+    }
+
+    fn start_as(roles: &[Role], secured: Option<Secured>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut server = Self {
             dir,
             port: Port::take(),
             child: None,
+            secured,
         };
         server.write_configuration(roles);
         server.restart();
         server
     }
 
-    /// `nats://127.0.0.1:<port>`.
+    /// `nats://127.0.0.1:<port>`, or `tls://…`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://{}", self.address())
+        let scheme = if self.secured.is_some() {
+            "tls"
+        } else {
+            "nats"
+        };
+        format!("{scheme}://{}", self.address())
     }
 
     /// Where it listens, for a [`crate::proxy::Proxy`] before it.
@@ -96,6 +137,36 @@ impl NatsServer {
         let user = role.user();
         let password = format!("{user}-{}-{}", std::process::id(), self.port.number);
         Login { user, password }
+    }
+
+    /// Who certified a server that speaks TLS.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.secured.as_ref().map(|secured| &secured.authority)
+    }
+
+    /// The file with the seed of a role's key on this server.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[must_use]
+    pub fn seed_file(&self, role: &Role) -> PathBuf {
+        let path = self.dir.path().join(format!("{}.nk", role.user()));
+        let seed = self.key(role).seed().expect("a pair has a seed");
+        fs::write(&path, seed).expect("a seed is written");
+        path
+    }
+
+    /// A role's key pair: as much its own as its password, from which it follows.
+    fn key(&self, role: &Role) -> KeyPair {
+        let password = self.login(role).password;
+        let mut bytes = [0; 32];
+        for (part, chunk) in bytes.chunks_mut(8).enumerate() {
+            let mut hasher = DefaultHasher::new();
+            (part, &password).hash(&mut hasher);
+            chunk.copy_from_slice(&hasher.finish().to_be_bytes());
+        }
+        KeyPair::new_from_raw(KeyPairType::User, bytes).expect("32 bytes are a key")
     }
 
     /// Its configuration file; beside it lie `store` and `nats.log`.
@@ -182,12 +253,16 @@ impl NatsServer {
             store_dir: path(&self.dir.path().join("store")),
             ports_file_dir: path(self.dir.path()),
             disk_bytes: 256 << 20,
+            tls: self.secured.as_ref().map(|secured| secured.tls.clone()),
         };
         let users: Vec<User> = roles
             .iter()
             .map(|role| User {
                 role: role.clone(),
-                password: self.login(role).password,
+                proof: match &self.secured {
+                    Some(_) => Proof::Key(self.key(role).public_key()),
+                    None => Proof::Password(self.login(role).password),
+                },
             })
             .collect();
         fs::write(self.configuration_file(), configuration(&listen, &users))
@@ -231,6 +306,20 @@ impl NatsServer {
             Ok(head)
         };
         greeting().is_ok_and(|head| head == *b"INFO")
+    }
+}
+
+impl Secured {
+    fn by(hosts: &[&str], mutual: bool) -> Self {
+        let authority = Authority::new();
+        let own = authority.certify(hosts);
+        let text = |path: &Path| path.display().to_string();
+        let tls = Tls {
+            certificate_file: text(&own.certificate_file),
+            key_file: text(&own.key_file),
+            client_ca_file: mutual.then(|| text(&authority.file())),
+        };
+        Self { authority, tls }
     }
 }
 

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::tls::Certificate;
+
 /// Longest time from start to the first answer.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Port blocks: five ports each, and the same plus 10000; all below the ports that the system gives
@@ -30,7 +32,7 @@ const FIRST_PORT: u16 = 12_000;
 /// A running server.
 #[derive(Debug)]
 pub struct S3Server {
-    /// `http://127.0.0.1:<port>`.
+    /// `http://127.0.0.1:<port>`, or `https://…`.
     pub endpoint: String,
     /// A bucket that is there and empty.
     pub bucket: String,
@@ -41,6 +43,7 @@ pub struct S3Server {
     dir: TempDir,
     ports: Ports,
     child: Option<Child>,
+    tls: Option<Certificate>,
 }
 
 /// A block of ports that no other test takes while the lock is held.
@@ -57,6 +60,19 @@ impl S3Server {
     /// If it cannot be started; its log is in the message.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_as(None)
+    }
+
+    /// As [`S3Server::start`], over TLS with this certificate.
+    ///
+    /// # Panics
+    /// As [`S3Server::start`].
+    #[must_use]
+    pub fn start_tls(certificate: Certificate) -> Self {
+        Self::start_as(Some(certificate))
+    }
+
+    fn start_as(tls: Option<Certificate>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("data")).expect("a folder for data");
         let ports = Ports::take();
@@ -68,7 +84,8 @@ impl S3Server {
             "actions": ["Admin", "Read", "List", "Tagging", "Write"],
         }]});
         fs::write(dir.path().join("s3.json"), identity.to_string()).expect("s3.json is written");
-        let endpoint = format!("http://127.0.0.1:{}", ports.first);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://127.0.0.1:{}", ports.first);
         let bucket = "fedpipe".to_owned();
         let mut server = Self {
             endpoint,
@@ -78,6 +95,7 @@ impl S3Server {
             dir,
             ports,
             child: None,
+            tls,
         };
         server.restart();
         server
@@ -119,8 +137,14 @@ impl S3Server {
             .open(dir.join("weed.log"));
         let log = log.expect("weed.log can be written");
         let [s3, master, volume, filer, admin] = self.ports.all();
-        Command::new(crate::tool::path("weed"))
-            .arg("mini")
+        let mut command = Command::new(crate::tool::path("weed"));
+        command.arg("mini");
+        if let Some(tls) = &self.tls {
+            command
+                .arg(format!("-s3.cert.file={}", tls.certificate_file.display()))
+                .arg(format!("-s3.key.file={}", tls.key_file.display()));
+        }
+        command
             .arg(format!("-dir={}", dir.join("data").display()))
             .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
             .arg(format!("-s3.config={}", dir.join("s3.json").display()))
@@ -163,7 +187,9 @@ impl S3Server {
             if let Some(status) = child.try_wait().expect("the server is ours to ask") {
                 panic!("weed ended with {status}:\n{}", self.log());
             }
-            if answers(s3, "/healthz") && answers(filer, &bucket) {
+            // Who speaks TLS answers a plain question with 400.
+            let plain = if self.tls.is_some() { "400" } else { "200" };
+            if answers(s3, "/healthz", plain) && answers(filer, &bucket, "200") {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
@@ -225,8 +251,8 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Whether `GET path` on this loopback port is answered with 200.
-fn answers(port: u16, path: &str) -> bool {
+/// Whether `GET path` on this loopback port is answered with this status.
+fn answers(port: u16, path: &str, status: &str) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -234,7 +260,7 @@ fn answers(port: u16, path: &str) -> bool {
         write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
         let mut head = [0; 12];
         stream.read_exact(&mut head)?;
-        Ok(head.ends_with(b" 200"))
+        Ok(head.ends_with(status.as_bytes()))
     };
     ask().unwrap_or(false)
 }

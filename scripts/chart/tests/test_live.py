@@ -207,5 +207,31 @@ class Trusting(unittest.TestCase):
             self.assertEqual(set(reasons(strange["health"])), {"nats", "storage"})
 
 
+class Keyed(unittest.TestCase):
+    """Keys that `fedpipe admin` made: the rendered server lets in who holds one that its values name, and nobody else."""
+
+    def add(self, service: str, *arguments: str) -> None:
+        done = run(["admin", "add-service", service, *arguments], {})
+        self.assertEqual(done.returncode, 0, done.shown)
+
+    def test_a_service_is_let_in_by_its_key_and_a_stranger_is_told_what_to_do(self):
+        with contextlib.ExitStack() as stack:
+            cluster = Cluster(stack)
+            keys, others, users = (cluster.folder / name for name in ("keys", "others", "users.toml"))
+            for service in ("api", "profiler", "planner", "aggregator"):
+                self.add(service, "--output", str(keys), "--users", str(users))
+            self.add("api", "--output", str(others))
+            nats = {"credentials": "nkey", "keys": tomllib.loads(users.read_text())}
+            cluster.render({"nats": nats, "storage": {"endpoint": cluster.start_storage(), "allowHttp": True}})
+            cluster.start_nats()
+            place = "Deployment/fedpipe-api"
+            stranger, strange = cluster.start(place, pod="stranger", FEDPIPE_NATS__SEED_FILE=str(others / "api.nk"))
+            until("it lives", lambda: get(strange["health"], "/healthz")[0] == 200, stranger)
+            friend, ports = cluster.start(place, pod="friend", FEDPIPE_NATS__SEED_FILE=str(keys / "api.nk"))
+            until("it is ready", lambda: get(ports["health"], "/readyz")[0] == 200, friend)
+            until("it is told what to do", lambda: "add-worker" in stranger.log.read_text(), stranger)
+            self.assertEqual(set(reasons(strange["health"])), {"nats"})
+
+
 if __name__ == "__main__":
     unittest.main()

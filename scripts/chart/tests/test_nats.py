@@ -61,7 +61,7 @@ class Configuration(unittest.TestCase):
                     done = judge(text, passwords(text))
                     self.assertEqual(done.returncode, 0, done.stderr)
                     taken += 1
-        self.assertEqual(taken, 4)
+        self.assertEqual(taken, 5)
 
     def test_the_server_refuses_a_user_without_a_password(self):
         text = configuration(SETS["external-workers"])
@@ -76,7 +76,7 @@ class Configuration(unittest.TestCase):
             text = configuration(values)
             if text is not None:
                 spec = helmchart.pods(helmchart.objects(values))["StatefulSet/fedpipe-nats"]
-                given = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in spec["containers"][0]["env"]}
+                given = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in spec["containers"][0].get("env", [])}
                 self.assertEqual(set(given), set(passwords(text)), name)
                 users = re.findall(r'user: "([^"]+)", password: \$(\w+)', text)
                 self.assertEqual({variable: user for user, variable in users}, given, name)
@@ -85,6 +85,19 @@ class Configuration(unittest.TestCase):
         text = configuration({"workers": {"sites": [{"name": "site"}]}})
         self.assertEqual(users(text), users(GENERATED.read_text()))
         self.assertEqual(len(users(text)), 5)
+
+    def test_with_keys_the_server_holds_no_secret_and_the_same_permissions(self):
+        values = SETS["keys"]
+        text = configuration(values)
+        self.assertNotIn("password", text)
+        by_password = configuration({**values, "nats": {"tls": {"existingSecret": "nats-tls"}}})
+        named = re.findall(r'nkey: "([^"]+)"', text)
+        self.assertEqual(named, list(values["nats"]["keys"].values()))
+        keyed = [re.sub(r'nkey: "[^"]*", ', "", line.strip()) for line in text.splitlines() if "nkey:" in line]
+        self.assertEqual(keyed, [re.sub(r'user: "[^"]*", , ', "", line) for line in users(by_password)])
+        missing = {**values, "workers": {"outside": ["nobody"]}}
+        with self.assertRaisesRegex(Exception, "public key of worker-nobody"):
+            configuration(missing)
 
     def test_limits_are_those_that_the_services_are_tested_with(self):
         text, generated = configuration({}), GENERATED.read_text()

@@ -155,6 +155,12 @@ class Secrets(unittest.TestCase):
         self.assertEqual(handed["Deployment/fedpipe-planner"], {"fedpipe-nats-creds/planner.creds"})
         self.assertEqual(handed["StatefulSet/fedpipe-worker-mail-1"], {"fedpipe-nats-creds/worker-mail-1.creds"})
 
+    def test_seeds_are_handed_out_one_by_one_and_the_server_gets_none(self):
+        handed = self.handed(helmchart.objects(SETS["keys"]))
+        self.assertEqual(handed["Deployment/fedpipe-planner"], {"fedpipe-nats/planner.nk", "nats-tls/ca.crt"})
+        self.assertEqual(handed["StatefulSet/fedpipe-worker-here"], {"fedpipe-nats/worker-here.nk", "nats-tls/ca.crt"})
+        self.assertEqual(handed["StatefulSet/fedpipe-nats"], {"nats-tls/*"})
+
     def test_a_node_sees_its_own_file_alone(self):
         spec = helmchart.pods(helmchart.objects(SETS["daemonset"]))["DaemonSet/fedpipe-worker"]
         mounts = {mount["name"]: mount for mount in spec["containers"][0]["volumeMounts"]}

@@ -30,6 +30,8 @@ REFUSED = {
     "NATS here and elsewhere": ({"nats": {"url": "nats://a:4222"}}, "/nats"),
     "NATS here that asks for nothing": ({"nats": {"existingSecret": ""}}, "/nats"),
     "NATS here with credentials files": ({"nats": {"credentials": "file"}}, "/nats"),
+    "a seed among the values": ({"nats": {"credentials": "nkey", "keys": {"api": "SU" + "A" * 56}}}, "/nats/keys/api"),
+    "a key of nobody": ({"nats": {"credentials": "nkey", "keys": {"root": "U" + "A" * 55}}}, "root"),
     "another protocol": ({"nats": {"enabled": False, "url": "http://a"}}, "/nats/url"),
     "a password in the address": ({"nats": {"enabled": False, "url": "nats://me:secret@a"}}, "/nats/url"),
     "a folder as storage": ({"storage": {"url": "file:///objects"}}, "/storage/url"),

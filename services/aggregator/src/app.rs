@@ -7,7 +7,7 @@ use artifacts::Transfer;
 use artifacts::spool::Spool;
 use bus::drive::{Drive, Driver, Next, Owned};
 use bus::fleet::Fleet;
-use bus::{Bus, Connect, Retry, Store};
+use bus::{Bus, Retry, Store};
 use chassis::clock;
 use chassis::service::Frame;
 use contract::permission;
@@ -35,17 +35,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let frame = Frame::start("aggregator", &config.telemetry, &config.health, conditions)
         .await
         .map_err(Error::start)?;
-    let connect = Connect {
-        url: config.nats.url.clone(),
-        user: config.nats.user.clone(),
-        password: config
-            .nats
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
-        credentials_file: config.nats.credentials_file.clone(),
-    };
-    let bus = Bus::connect(&connect, &permission::Role::Aggregator).await?;
+    let bus = Bus::connect(&config.nats, &permission::Role::Aggregator).await?;
     bus.ready(&frame.token).await;
     frame.readiness.set("nats", true, "");
     let artifacts = artifacts::Store::open(&config.storage)?;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use chassis::config::{Health, Liveness, Nats, Telemetry};
+use bus::Connect;
+use chassis::config::{Health, Liveness, Telemetry};
 use domain::id::InstanceId;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the message bus is.
-    pub nats: Nats,
+    pub nats: Connect,
     /// Where adapters lie.
     pub storage: artifacts::Config,
     /// Folder for updates being merged; it may be lost at any time.
@@ -32,7 +33,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            nats: Nats::default(),
+            nats: Connect::default(),
             storage: artifacts::Config::default(),
             work_dir: PathBuf::from("aggregator"),
             spool_bytes: 8 << 30,

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use artifacts::Store as Objects;
+use bus::Bus;
 use bus::drive::error_chain;
-use bus::{Bus, Connect};
 use chassis::health::Readiness;
 use chassis::service::Frame;
 use contract::permission::Role;
@@ -59,7 +59,7 @@ pub async fn serve(
     token: &CancellationToken,
 ) -> Result<(), Error> {
     config.check()?;
-    let bus = Bus::connect(&connect(config), &Role::Api).await?;
+    let bus = Bus::connect(&config.nats, &Role::Api).await?;
     let objects = Objects::open(&config.storage)?;
     let stop = token.child_token();
     let app = App::new(bus, objects, config, stop.clone());
@@ -84,19 +84,6 @@ pub async fn serve(
     stop.cancel();
     tasks.wait().await;
     served
-}
-
-fn connect(config: &Config) -> Connect {
-    Connect {
-        url: config.nats.url.clone(),
-        user: config.nats.user.clone(),
-        password: config
-            .nats
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        credentials_file: config.nats.credentials_file.clone(),
-    }
 }
 
 async fn answer(config: &Config, app: App, readiness: Readiness) -> Result<(), Error> {

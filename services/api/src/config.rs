@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use chassis::config::{Health, Liveness, Nats, Secret, Telemetry};
+use bus::Connect;
+use chassis::config::{Health, Liveness, Secret, Telemetry};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -22,7 +23,7 @@ pub struct Config {
     /// A file that receives the bound address as text, for whoever started this process.
     pub address_file: Option<PathBuf>,
     /// How to reach NATS.
-    pub nats: Nats,
+    pub nats: Connect,
     /// Where models, reports and adapters lie.
     pub storage: artifacts::Config,
     /// Where health is served beside the service's own address.
@@ -41,7 +42,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             token: None,
             address_file: None,
-            nats: Nats::default(),
+            nats: Connect::default(),
             storage: artifacts::Config::default(),
             health: Health::default(),
             telemetry: Telemetry::default(),

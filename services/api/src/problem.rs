@@ -237,10 +237,12 @@ impl From<bus::Error> for Problem {
                 Kind::Unavailable,
                 "the message bus does not answer: try again; an operator looks at nats-server and at `/readyz`",
             ),
-            bus::Error::Decode { .. } | bus::Error::Encode { .. } => Self::new(
-                Kind::Internal,
-                "a stored value cannot be read by this version: an operator finds its name in the log",
-            ),
+            bus::Error::Decode { .. } | bus::Error::Encode { .. } | bus::Error::Config { .. } => {
+                Self::new(
+                    Kind::Internal,
+                    "a stored value cannot be read by this version: an operator finds its name in the log",
+                )
+            }
         }
     }
 }

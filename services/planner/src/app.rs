@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bus::drive::{Drive, Driver, Next, Owned};
-use bus::{Bus, Connect, Retry, Store};
+use bus::{Bus, Retry, Store};
 use chassis::clock;
 use chassis::service::Frame;
 use contract::permission;
@@ -24,17 +24,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let frame = Frame::start("planner", &config.telemetry, &config.health, &["nats"])
         .await
         .map_err(Error::start)?;
-    let connect = Connect {
-        url: config.nats.url.clone(),
-        user: config.nats.user.clone(),
-        password: config
-            .nats
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
-        credentials_file: config.nats.credentials_file.clone(),
-    };
-    let bus = Bus::connect(&connect, &permission::Role::Planner).await?;
+    let bus = Bus::connect(&config.nats, &permission::Role::Planner).await?;
     bus.ready(&frame.token).await;
     frame.readiness.set("nats", true, "");
     let planner = Planner {

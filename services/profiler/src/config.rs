@@ -1,6 +1,7 @@
 //! The profiler's configuration.
 
-use chassis::config::{Health, Liveness, Nats, Telemetry};
+use bus::Connect;
+use chassis::config::{Health, Liveness, Telemetry};
 use domain::id::InstanceId;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the message bus is.
-    pub nats: Nats,
+    pub nats: Connect,
     /// Where health and metrics are served.
     pub health: Health,
     /// What is logged, and how.
@@ -27,7 +28,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            nats: Nats::default(),
+            nats: Connect::default(),
             health: Health::default(),
             telemetry: Telemetry::default(),
             liveness: Liveness::default(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artifacts::ModelCache;
-use bus::{Bus, Connect, Serve};
+use bus::{Bus, Serve};
 use chassis::memory;
 use chassis::service::Frame;
 use chassis::{clock, health};
@@ -142,17 +142,7 @@ fn limits(config: &Config) -> Result<(u64, Option<memory::Exhaustion>), Error> {
 }
 
 async fn connect(config: &Config, name: &domain::id::WorkerName) -> Result<Bus, Error> {
-    let nats = &config.nats;
-    let connect = Connect {
-        url: nats.url.clone(),
-        user: nats.user.clone(),
-        password: nats
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        credentials_file: nats.credentials_file.clone(),
-    };
-    Ok(Bus::connect(&connect, &Role::Worker(name.clone())).await?)
+    Ok(Bus::connect(&config.nats, &Role::Worker(name.clone())).await?)
 }
 
 /// Keeps the readiness page true about the bus.

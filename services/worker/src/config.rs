@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use chassis::config::{Health, Liveness, Nats, Telemetry};
+use bus::Connect;
+use chassis::config::{Health, Liveness, Telemetry};
 use domain::artifact::Digest;
 use domain::id::{DatasetName, Submitter, WorkerName};
 use engine::data::{Format, LossOn, Truncate};
@@ -23,7 +24,7 @@ pub struct Config {
     /// The worker's name, unique in the fleet. Required.
     pub name: Option<WorkerName>,
     /// How to reach NATS.
-    pub nats: Nats,
+    pub nats: Connect,
     /// How to reach object storage. Without a url, which is how a site of somebody else's is set up, the
     /// worker has no credentials: the control plane signs a URL for each object that its jobs let it
     /// reach. `ca_file` and `allow_http` then say whom to trust.
@@ -69,7 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             name: None,
-            nats: Nats::default(),
+            nats: Connect::default(),
             storage: artifacts::Config::default(),
             health: Health::default(),
             telemetry: Telemetry::default(),

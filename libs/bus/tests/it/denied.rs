@@ -1,5 +1,6 @@
 //! What a worker's credentials cannot do. Each attempt is made on the wire, past the bus, and judged by
-//! its effect; beside it stands the same request by somebody who may make it.
+//! its effect; beside it stands the same request by somebody who may make it. Everybody is known by a
+//! key, and speaks TLS.
 
 use std::time::Duration;
 
@@ -18,15 +19,27 @@ use futures::StreamExt;
 use testkit::nats::NatsServer;
 use testkit::wait;
 
-use crate::fixture::{SOON, Site, connect, failed, job_id, probe, site_a, site_b, submitted};
+use crate::fixture::{
+    SOON, Site, connect, failed, job_id, probe, provide_tls, site_a, site_b, submitted,
+};
 
 /// Ample for an answer on one machine.
 const MOMENT: Duration = Duration::from_millis(400);
 
 /// Somebody with the credentials of this role and a client of their own.
 pub async fn raw(server: &NatsServer, role: &Role) -> Client {
-    let login = server.login(role);
-    ConnectOptions::with_user_and_password(login.user, login.password)
+    let options = match server.authority() {
+        Some(authority) => {
+            provide_tls();
+            let seed = std::fs::read_to_string(server.seed_file(role)).unwrap();
+            ConnectOptions::with_nkey(seed).add_root_certificates(authority.file())
+        }
+        None => {
+            let login = server.login(role);
+            ConnectOptions::with_user_and_password(login.user, login.password)
+        }
+    };
+    options
         .custom_inbox_prefix(role.inbox())
         .connect(server.url())
         .await
@@ -69,7 +82,7 @@ async fn answered(client: &Client, subject: String, payload: &'static str) -> bo
 
 #[tokio::test]
 async fn to_speak_for_another_worker() {
-    let site = Site::open().await;
+    let site = Site::open_secured().await;
     let intruder = raw(&site.server, &Role::Worker(site_a())).await;
     let mut beats = site.api.beats().await.unwrap();
     site.api.round_trip().await.unwrap();
@@ -114,7 +127,7 @@ async fn to_speak_for_another_worker() {
 
 #[tokio::test]
 async fn to_speak_for_the_control_services() {
-    let site = Site::open().await;
+    let site = Site::open_secured().await;
     let intruder = raw(&site.server, &Role::Worker(site_a())).await;
     let other = connect(&site.server, &Role::Worker(site_b())).await;
     let mut orders = other.orders(&site_b()).await.unwrap();
@@ -162,7 +175,7 @@ async fn to_speak_for_the_control_services() {
 
 #[tokio::test]
 async fn to_read_state_reports_or_another_workers_tasks() {
-    let site = Site::open().await;
+    let site = Site::open_secured().await;
     let jobs: Store<u32> = site.api.store(Bucket::Jobs).await.unwrap();
     jobs.put("k", &1).await.unwrap();
     let report = failed(&site_b(), 1, 1);
@@ -221,7 +234,7 @@ async fn to_read_state_reports_or_another_workers_tasks() {
 
 #[tokio::test]
 async fn to_listen_to_others() {
-    let site = Site::open().await;
+    let site = Site::open_secured().await;
     let other = connect(&site.server, &Role::Worker(site_b())).await;
     let mut orders = other.orders(&site_b()).await.unwrap();
     other.round_trip().await.unwrap();
@@ -267,10 +280,11 @@ async fn to_listen_to_others() {
 #[tokio::test]
 async fn to_listen_to_a_control_service_by_taking_its_name() {
     let workers = testkit::nats::roles(&["api"]);
-    let server = NatsServer::start(&workers);
+    let server = NatsServer::start_secured(&workers);
     let named: WorkerName = "api".parse().unwrap();
     let role = Role::Worker(named.clone());
-    assert_ne!(server.login(&role), server.login(&Role::Api));
+    let seed = |role| std::fs::read(server.seed_file(role)).unwrap();
+    assert_ne!(seed(&role), seed(&Role::Api));
     let intruder = raw(&server, &role).await;
     let inbox = format!("{}.>", Role::Api.inbox());
     let mut overheard = intruder.subscribe(inbox).await.unwrap();

@@ -35,7 +35,15 @@ pub struct Site {
 
 impl Site {
     pub async fn open() -> Self {
-        let server = NatsServer::start(&roles(&["site-a", "site-b"]));
+        Self::on(NatsServer::start(&roles(&["site-a", "site-b"]))).await
+    }
+
+    /// The same, where everybody is known by a key and speaks TLS.
+    pub async fn open_secured() -> Self {
+        Self::on(NatsServer::start_secured(&roles(&["site-a", "site-b"]))).await
+    }
+
+    async fn on(server: NatsServer) -> Self {
         let api = connect(&server, &Role::Api).await;
         wait::in_time(
             "the streams exist",
@@ -57,15 +65,39 @@ impl Site {
     }
 }
 
+/// How a role reaches a server, as its configuration would say it.
+pub fn way(server: &NatsServer, role: &Role) -> Connect {
+    let url = server.url();
+    match server.authority() {
+        Some(authority) => {
+            provide_tls();
+            Connect {
+                url,
+                seed_file: Some(server.seed_file(role)),
+                ca_file: Some(authority.file()),
+                ..Connect::default()
+            }
+        }
+        None => {
+            let login = server.login(role);
+            Connect {
+                url,
+                user: Some(login.user),
+                password: Some(login.password.into()),
+                ..Connect::default()
+            }
+        }
+    }
+}
+
+/// What a process does once, before its first connection.
+pub fn provide_tls() {
+    // Invariant: refused only if another test did it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 pub async fn connect(server: &NatsServer, role: &Role) -> Bus {
-    let login = server.login(role);
-    let connect = Connect {
-        url: server.url(),
-        user: Some(login.user),
-        password: Some(login.password),
-        credentials_file: None,
-    };
-    let bus = Bus::connect(&connect, role).await.unwrap();
+    let bus = Bus::connect(&way(server, role), role).await.unwrap();
     wait::until("the bus is connected", SOON, async || bus.is_connected()).await;
     bus
 }

@@ -13,5 +13,6 @@ mod orders;
 mod publish;
 mod queues;
 mod restart;
+mod secured;
 mod store;
 mod tasks;

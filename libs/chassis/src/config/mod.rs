@@ -13,7 +13,6 @@
 //! `String`, because a [`Secret`] serializes as `***`.
 
 mod layer;
-mod secret;
 mod shared;
 
 use std::path::{Path, PathBuf};
@@ -22,8 +21,8 @@ use figment::{Figment, error::Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use secret::Secret;
-pub use shared::{Format, Health, Liveness, Nats, Telemetry};
+pub use domain::secret::Secret;
+pub use shared::{Format, Health, Liveness, Telemetry};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

@@ -6,33 +6,6 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Secret;
-
-/// How to reach NATS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Nats {
-    /// `nats://host:port` or `tls://host:port`.
-    pub url: String,
-    /// User name, where the server asks for one.
-    pub user: Option<String>,
-    /// Password of `user`.
-    pub password: Option<Secret>,
-    /// A NATS credentials file, instead of user and password.
-    pub credentials_file: Option<PathBuf>,
-}
-
-impl Default for Nats {
-    fn default() -> Self {
-        Self {
-            url: "nats://127.0.0.1:4222".to_owned(),
-            user: None,
-            password: None,
-            credentials_file: None,
-        }
-    }
-}
-
 /// Where health and metrics are served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -4,6 +4,15 @@ use serde::Deserialize;
 
 use super::*;
 
+/// A table of a gatekeeper's own, as `[nats]` is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Nats {
+    url: String,
+    user: Option<String>,
+    password: Option<Secret>,
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {

@@ -138,7 +138,7 @@ impl Service {
         let connect = Connect {
             url: self.nats.url(),
             user: Some(login.user),
-            password: Some(login.password),
+            password: Some(login.password.into()),
             ..Connect::default()
         };
         Bus::connect(&connect, role).await.expect("connects")

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus::{Bus, Connect};
+use bus::Bus;
 use chassis::clock::Stopwatch;
 use clap::Args as Arguments;
 use contract::permission::Role;
@@ -103,8 +103,11 @@ impl Args {
             "give the site its own name in site.toml",
         )];
         if let Ok(name) = name {
-            let next = "start NATS, or correct [nats] url, user and password in site.toml";
-            findings.push(Finding::of("nats", nats(&config, &name).await, next));
+            let found = nats(&config, &name).await;
+            let error = found.as_ref().err().and_then(|error| error.downcast_ref());
+            let next = error.and_then(bus::Error::next);
+            let next = next.unwrap_or("start NATS, or correct [nats] in site.toml");
+            findings.push(Finding::of("nats", found, next));
         }
         let next = if config.storage.url.is_empty() {
             "start the api; it must have S3 storage that this site reaches (its storage.urls.endpoint)"
@@ -130,29 +133,12 @@ impl Args {
 }
 
 async fn connected(config: &worker::Config, name: &WorkerName) -> anyhow::Result<Bus> {
-    let connect = Connect {
-        url: config.nats.url.clone(),
-        user: config.nats.user.clone(),
-        password: config
-            .nats
-            .password
-            .as_ref()
-            .map(|password| password.expose().to_owned()),
-        credentials_file: config.nats.credentials_file.clone(),
-    };
-    let bus = Bus::connect(&connect, &Role::Worker(name.clone())).await?;
-    let connected = async {
-        while !bus.is_connected() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let answered = tokio::time::timeout(ANSWER, connected).await;
-    anyhow::ensure!(
-        answered.is_ok(),
-        "{} does not answer, or refuses the user",
-        config.nats.url
-    );
-    Ok(bus)
+    let role = Role::Worker(name.clone());
+    let connecting = Bus::connect_once(&config.nats, &role);
+    match tokio::time::timeout(ANSWER, connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => anyhow::bail!("{} does not answer", config.nats.url),
+    }
 }
 
 async fn nats(config: &worker::Config, name: &WorkerName) -> anyhow::Result<String> {

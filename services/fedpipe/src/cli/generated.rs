@@ -1,7 +1,7 @@
 //! Prints what is committed under `docs/` and checked for drift by `./run check`.
 
 use contract::permission::Role;
-use contract::server::{Listen, User, configuration};
+use contract::server::{Listen, Proof, User, configuration};
 
 use crate::output;
 
@@ -32,6 +32,7 @@ pub fn nats_permissions() -> anyhow::Result<()> {
         store_dir: "/var/lib/nats".to_owned(),
         ports_file_dir: "/run/nats".to_owned(),
         disk_bytes: 4 << 30,
+        tls: None,
     };
     let roles = [
         Role::Api,
@@ -41,7 +42,7 @@ pub fn nats_permissions() -> anyhow::Result<()> {
         Role::Worker("site".parse()?),
     ];
     let user = |role: Role| User {
-        password: format!("<password of {}>", role.user()),
+        proof: Proof::Password(format!("<password of {}>", role.user())),
         role,
     };
     output::line(configuration(&listen, &roles.map(user)).trim_end())

@@ -1,5 +1,6 @@
 //! The commands: one file each. This one is the table of contents.
 
+mod admin;
 mod bench_plan;
 mod bench_validate;
 mod doctor;
@@ -66,6 +67,9 @@ enum Command {
     Bench(offline::bench::Command),
     /// Is this site ready: NATS, storage, memory, model, data
     Doctor(doctor::Args),
+    /// Identities: credentials of sites and services, and what servers are told of them
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Run the service that takes jobs over HTTP
     Api(service::ApiArgs),
     /// Run the service that measures workers and admits jobs
@@ -113,6 +117,7 @@ impl Cli {
             Command::Generate(args) => args.run(),
             Command::Bench(command) => command.run(),
             Command::Doctor(args) => args.run(),
+            Command::Admin(command) => command.run(),
             Command::Api(args) => args.common.run(&args.flags(), api::run),
             Command::Profiler(args) => args.run(&args.flags(), profiler::run),
             Command::Planner(args) => args.run(&args.flags(), planner::run),

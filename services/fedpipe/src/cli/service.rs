@@ -178,6 +178,6 @@ mod tests {
             config.name.map(|name| name.to_string()).as_deref(),
             Some("a")
         );
-        assert_eq!(config.nats, chassis::config::Nats::default());
+        assert_eq!(config.nats, bus::Connect::default());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use contract::permission::Role;
-use contract::server::{Listen, User, configuration};
+use contract::server::{Listen, Proof, User, configuration};
 use tokio::process::Child as Process;
 
 use super::children::Child;
@@ -97,7 +97,7 @@ fn users(state: &mut State, fleet: &Fleet) -> anyhow::Result<Vec<User>> {
         .map(|site| Role::Worker(site.name.clone()));
     let user = |role: Role| {
         Ok(User {
-            password: state.password(&role)?,
+            proof: Proof::Password(state.password(&role)?),
             role,
         })
     };
@@ -132,6 +132,7 @@ fn write_configuration(state: &State, users: &[User], port: u16) -> anyhow::Resu
         store_dir: state.path("nats").display().to_string(),
         ports_file_dir: ports.display().to_string(),
         disk_bytes: DISK_BYTES,
+        tls: None,
     };
     state.write("config/nats.conf", &configuration(&listen, users))?;
     Ok(())

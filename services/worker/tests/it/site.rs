@@ -51,8 +51,8 @@ impl Site {
         let connect = Connect {
             url: server.url(),
             user: Some(login.user),
-            password: Some(login.password),
-            credentials_file: None,
+            password: Some(login.password.into()),
+            ..Connect::default()
         };
         let bus = Bus::connect(&connect, &role).await.unwrap();
         bus.ensure_topology().await.unwrap();

@@ -27,7 +27,7 @@ fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_
     assert_eq!(excluded.trouble, Trouble::OutOfMemory);
     for words in [
         "may use 256.0 MiB",
-        "are missing; zeroth-order training would take 21",
+        "are missing; zeroth-order training would take 22",
         "of memory, which it has, and ",
         "but only in a job whose sites all train so (training.optimizer: mezo)",
     ] {
