@@ -152,11 +152,11 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
     })
 }
 
+/// How a tensor of this name and shape is written.
+type Kind<'a> = dyn Fn(Name, &[usize]) -> Result<candle_core::quantized::GgmlDType, Error> + 'a;
+
 /// The widest bound of the kinds that some tensor was rounded to.
-fn bound(
-    merged: &Merged<'_>,
-    kind: &dyn Fn(Name, &[usize]) -> Result<candle_core::quantized::GgmlDType, Error>,
-) -> Result<f64, Error> {
+fn bound(merged: &Merged<'_>, kind: &Kind<'_>) -> Result<f64, Error> {
     let mut widest = precision::logits_bound(candle_core::quantized::GgmlDType::F32);
     for (name, shape) in Name::all(merged.config) {
         let meant = kind(name, &shape)?;

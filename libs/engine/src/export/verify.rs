@@ -23,12 +23,15 @@ const TOKENS: usize = 24;
 /// Values that share a scale, where they do.
 const BLOCK: usize = 32;
 
+/// How a tensor of this name and shape was meant to be written.
+type Kind<'a> = dyn Fn(&Merged<'_>, Name, &[usize]) -> Result<GgmlDType, Error> + 'a;
+
 /// Compares every weight of the model at `written`. `kind` says how each was meant to be written. Gives how
 /// many were compared.
 pub(super) fn weights(
     merged: &mut Merged<'_>,
     written: &Path,
-    kind: &dyn Fn(&Merged<'_>, Name, &[usize]) -> Result<GgmlDType, Error>,
+    kind: &Kind<'_>,
 ) -> Result<usize, Error> {
     let mut again = Source::open(written)?;
     let mut config = again.config()?;

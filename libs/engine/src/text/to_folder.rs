@@ -28,7 +28,9 @@ impl Tokenizer {
         if specials.before.is_some() || specials.after.is_some() {
             let around = [spelled(specials.before), spelled(specials.after)];
             let ids = [specials.before, specials.after];
-            json["post_processor"] = around_text(&around, &ids);
+            if let Some(json) = json.as_object_mut() {
+                json.insert("post_processor".to_owned(), around_text(&around, &ids));
+            }
         }
         write("tokenizer.json", format!("{json}\n"))?;
 

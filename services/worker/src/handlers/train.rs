@@ -12,7 +12,7 @@ use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::Optimizer;
-use domain::round::Update;
+use domain::round::{Update, UpdateMetrics};
 use domain::zeroth::{GENERATOR, Scalars};
 
 use super::honour;

@@ -85,6 +85,7 @@ impl Args {
             batch: self.batch,
             sequence: self.seq,
             labelled: self.seq,
+            beside: 0,
         };
         self.model.check(&inspected, work, self.memory)?;
         let exact = self.model.load_for(ComputeName::F32)?;
