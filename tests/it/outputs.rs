@@ -174,14 +174,14 @@ async fn generated_answers_are_compared_with_the_wanted_ones() {
             data,
             "--answers",
             "--tokens",
-            "6",
+            "12",
             "--json",
         ];
         fedpipe(&[&words[..], more].concat()).await
     };
     // What the model says anyway is wanted of one record, and something else of the other.
     let said = trained
-        .generate("model", &["--prompt", "Say:", "--tokens", "6", "--json"])
+        .generate("model", &["--prompt", "Say:", "--json"])
         .await
         .json();
     let line = |completion: &Value| {

@@ -323,7 +323,11 @@ fn faster(file: &Path, site: &str, times: f64) {
 
 #[tokio::test]
 async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtual_clock() {
-    let played = Played::sites(&["throttle_tokens_per_second = 1000"; 2]);
+    let (fast, slow) = (
+        "throttle_tokens_per_second = 1000",
+        "throttle_tokens_per_second = 100",
+    );
+    let played = Played::sites(&[fast, slow]);
     let asked = open_job(&played);
     let file = played.path("profiles.json");
     let flags = ["--profiles", file.to_str().unwrap()];
@@ -363,7 +367,7 @@ async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtu
     };
     assert!(
         slowest(2) < 0.8 * slowest(1),
-        "{} and {}",
+        "{} and {}: {look:#}",
         slowest(1),
         slowest(2)
     );

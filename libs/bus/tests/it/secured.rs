@@ -117,7 +117,7 @@ async fn watched(server: &NatsServer, role: &Role) -> (async_nats::Client, Arc<A
 #[tokio::test]
 async fn whoever_is_revoked_loses_the_live_connection_and_nobody_else_does() {
     let site = Site::open_secured().await;
-    let (_, ended_a) = watched(&site.server, &worker_a()).await;
+    let (_revoked, ended_a) = watched(&site.server, &worker_a()).await;
     let (other, ended_b) = watched(&site.server, &Role::Worker(site_b())).await;
     let mut orders = other.subscribe("fedpipe.v1.ctl.site-b").await.unwrap();
     other.flush().await.unwrap();

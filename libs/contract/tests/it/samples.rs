@@ -25,7 +25,6 @@ use domain::round::{Score, Update, UpdateMetrics};
 use domain::time::UnixMillis;
 
 mod zeroth;
-
 use zeroth::walk;
 pub use zeroth::walked;
 

@@ -73,7 +73,7 @@ pub(super) const fn logits_bound(kind: GgmlDType) -> f64 {
         GgmlDType::F32 => 1e-4,
         GgmlDType::F16 => 1e-2,
         GgmlDType::BF16 => 6e-2,
-        _ => 8e-2,
+        _ => 1e-1,
     }
 }
 

@@ -46,6 +46,7 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
         (2, low, 1),
         (2, rank_max, 1),
         (4, rank_max, 1),
+        (8, low, 1),
     ])
 }
 
@@ -104,8 +105,8 @@ mod tests {
 
     #[test]
     fn configurations_grow_and_none_comes_twice() {
-        assert_eq!(configurations(16).len(), 7);
-        assert_eq!(configurations(1).len(), 5);
+        assert_eq!(configurations(16).len(), 8);
+        assert_eq!(configurations(1).len(), 6);
         for rank_max in [1, 2, 3, 16, 256] {
             for all in [configurations(rank_max), fewer(rank_max)] {
                 assert!(all.len() > NEEDED);
