@@ -1,5 +1,6 @@
 //! A job through all five processes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chassis::clock::Stopwatch;
@@ -126,12 +127,10 @@ async fn three_idle_workers_cost_next_to_nothing() {
     let mut setup = Setup::sites(3);
     setup.idle = Duration::from_secs(60);
     let fleet = Fleet::start(&setup).await;
-    let used = || {
-        fleet
-            .processes()
-            .values()
-            .map(|pid| procs::cpu_seconds(*pid))
-            .sum::<f64>()
+    let used = || -> BTreeMap<String, f64> {
+        let all = fleet.processes().into_iter();
+        all.map(|(name, pid)| (name, procs::cpu_seconds(pid)))
+            .collect()
     };
     let (watch, before) = (Stopwatch::start(), used());
     let rest = Duration::from_secs(6);
@@ -139,8 +138,23 @@ async fn three_idle_workers_cost_next_to_nothing() {
         wait::until("one is missing", END, async || fleet.processes().len() < 8).await;
     })
     .await;
-    let share = (used() - before) / watch.seconds();
-    assert!(share < 0.02, "{share} of a core");
+    let seconds = watch.seconds();
+    let after = used().into_iter();
+    let shares: BTreeMap<String, f64> = after
+        .map(|(name, used)| {
+            let before = before.get(&name).copied().unwrap_or(used);
+            (name, (used - before) / seconds)
+        })
+        .collect();
+    let of = |group: &dyn Fn(&str) -> bool| -> f64 {
+        let own = shares.iter().filter(|(name, _)| group(name));
+        own.map(|(_, share)| share).sum()
+    };
+    let workers = of(&|name| name.starts_with("worker"));
+    assert!(workers < 0.01, "{workers} of a core: {shares:?}");
+    // The NATS server's own clocks alone take 0.015 to 0.025.
+    let others = of(&|name| !name.starts_with("worker") && name != "nats");
+    assert!(others < 0.02, "{others} of a core: {shares:?}");
     for (name, pid) in fleet.processes() {
         let bytes = procs::resident_bytes(pid);
         assert!(bytes < 150 << 20, "{name} holds {bytes} bytes");
