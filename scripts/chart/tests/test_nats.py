@@ -61,7 +61,7 @@ class Configuration(unittest.TestCase):
                     done = judge(text, passwords(text))
                     self.assertEqual(done.returncode, 0, done.stderr)
                     taken += 1
-        self.assertEqual(taken, 5)
+        self.assertEqual(taken, 6)
 
     def test_the_server_refuses_a_user_without_a_password(self):
         text = configuration(SETS["external-workers"])

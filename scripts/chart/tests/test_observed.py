@@ -20,8 +20,8 @@ from test_alerts import RULES, series  # noqa: E402
 
 CONTROL = [f"Deployment/fedpipe-{role}" for role in ("api", "profiler", "planner", "aggregator")]
 SITES = ("mail-1", "mail-2")
-# A site's pace: the job is long enough to be looked at, on a fast machine too.
-ROUNDS, STEPS, TOKENS_PER_SECOND = 5, 30, 4000
+# A site's pace: a round outlives two beats of a worker (3 s each), on a fast machine too.
+ROUNDS, STEPS, TOKENS_PER_SECOND = 4, 150, 4000
 JOB_SECONDS = 180
 # What Grafana would fill in for a Prometheus that scrapes each second.
 RATE_INTERVAL = "10s"
