@@ -12,7 +12,6 @@ use engine::kernel::{Compute, Kernel};
 use engine::model::{Base, LoadOptions, Model};
 use engine::train::{Replay, ZerothTrainer};
 
-use crate::smollm2;
 use crate::support::{Tiny, batch, control, options, read, reference, tiny};
 
 /// The default of a job.
@@ -162,32 +161,4 @@ fn a_slope_in_f32_is_the_same_in_every_kernel_and_rounding_is_seen() {
         f32s < 0.01 && f32s < bf16s && bf16s < int8s,
         "{f32s} {bf16s} {int8s}"
     );
-}
-
-/// A measurement, not a promise: `docs/engine.md` has its table. Minutes; name the model in
-/// `FEDPIPE_SMOLLM2`.
-#[test]
-#[ignore = "a measurement of minutes"]
-fn the_gate_of_faster_arithmetics_on_smollm2() {
-    let Some(path) = smollm2::path() else { return };
-    let batches = smollm2::batches();
-    let bases = [Base::F32, Base::Bf16, Base::Int8, Base::Nf4];
-    for base in bases {
-        let run = |compute| {
-            let model = with_kernel(&path, base, Kernel::best(compute));
-            let ranks = RankTable::uniform(&Projection::ALL, 30, 16);
-            let adapter = Adapter::initialize(&model.weights(), &ranks, 2.0, 7).unwrap();
-            slopes(&model, &adapter, MU, &batches).unwrap()
-        };
-        let exact = run(Compute::F32);
-        for compute in [Compute::Bf16, Compute::Int8] {
-            let seen = agreement(&exact, &run(compute));
-            println!(
-                "| `{base:?}` | `{compute}` | {:.1} % | {:.1} % | {} |",
-                100.0 * seen.signs(),
-                100.0 * seen.difference(),
-                seen.passes()
-            );
-        }
-    }
 }
