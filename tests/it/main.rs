@@ -29,4 +29,5 @@ mod rules;
 mod secured;
 mod simulate;
 mod storage;
+mod tokens;
 mod wedge;

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod report;
 pub mod rounds;
 pub mod submit;
+pub mod table;
 pub mod workers;
 
 mod docs;
