@@ -20,6 +20,7 @@ mod memory;
 mod network;
 mod offline;
 mod owners;
+mod page;
 mod privacy;
 mod ranks;
 mod replan;

@@ -7,6 +7,7 @@ pub mod health;
 pub mod jobs;
 pub mod models;
 pub mod openapi;
+pub mod page;
 pub mod plan;
 pub mod report;
 pub mod rounds;
@@ -44,6 +45,7 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(workers::list))
         .routes(routes!(openapi::openapi))
         .routes(routes!(docs::docs))
+        .routes(routes!(page::page))
 }
 
 /// The whole service as one router.

@@ -174,6 +174,7 @@ async fn with_a_token_every_v1_route_asks_for_it_and_health_does_not() {
     let response = ask(&app, shown.body(Body::empty()).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::OK);
     for path in [
+        "/",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -416,7 +417,7 @@ fn the_openapi_document_describes_every_route_and_every_answer() {
             }
         }
     }
-    assert_eq!(operations, 20);
+    assert_eq!(operations, 21);
 }
 
 #[test]
