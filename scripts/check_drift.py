@@ -20,6 +20,7 @@ SHOWN_LINES = 20
 # File → the arguments of `fedpipe` that print it.
 GENERATED: dict[str, list[str]] = {
     "docs/openapi.json": ["openapi"],
+    "docs/api.md": ["routes"],
     "docs/messages.md": ["messages"],
     "docs/metrics.md": ["metrics"],
     "docs/nats-permissions.conf": ["nats-permissions"],

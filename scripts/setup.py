@@ -200,6 +200,17 @@ TOOLS = (
         executable=True,
         machine="x86_64",
     ),
+    Tool(
+        name="chromium",
+        registry="npm",
+        package="@sparticuz/chromium",
+        version="153.0.0",
+        archive="sparticuz-chromium-153.0.0.tgz",
+        sha256="20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0",
+        # Compressed; scripts/browser.mjs makes a browser of them.
+        files={"package/bin/chromium.br": "chromium/chromium.br", "package/bin/al2023.tar.br": "chromium/libraries.tar.br"},
+        machine="x86_64",
+    ),
     Packages(
         name="chart-python",
         version="1",

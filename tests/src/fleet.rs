@@ -232,6 +232,13 @@ impl Fleet {
         self.changed(worker, change).await;
     }
 
+    /// Has the API ask for one of these tokens from now on: it is started anew with these `[[tokens]]`.
+    /// The fleet's own client shows none.
+    pub async fn ask_for_tokens(&self, tables: &str) {
+        self.changed("api", |text| format!("{text}\n{tables}"))
+            .await;
+    }
+
     /// Starts a worker anew with another address in its configuration.
     async fn instead(&self, worker: &str, address: &str, other: &str) {
         self.changed(worker, |text| text.replace(address, other))

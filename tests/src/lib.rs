@@ -14,6 +14,7 @@
 pub mod api;
 pub mod archive;
 pub mod bound;
+pub mod browser;
 pub mod cloud;
 pub mod command;
 pub mod disk;

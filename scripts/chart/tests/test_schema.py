@@ -22,6 +22,8 @@ REFUSED = {
     "a nested key that does not exist": ({"api": {"replica": 3}}, "replica"),
     "a secret among the values": ({"nats": {"password": "sesame"}}, "password"),
     "a token among the values": ({"api": {"token": "0123456789abcdef"}}, "token"),
+    "a token of another role": ({"api": {"tokens": [{"name": "a", "role": "root", "sha256": "0" * 64}]}}, "/api/tokens/0/role"),
+    "a named token among the values": ({"api": {"tokens": [{"name": "a", "role": "viewer", "token": "0123456789abcdef"}]}}, "token"),
     "storage keys among the values": ({"storage": {"secretKey": "x"}}, "secretKey"),
     "a text as a number": ({"api": {"replicas": "two"}}, "/api/replicas"),
     "no replica": ({"planner": {"replicas": 0}}, "/planner/replicas"),

@@ -58,11 +58,11 @@ pub async fn serve(
     readiness: &Readiness,
     token: &CancellationToken,
 ) -> Result<(), Error> {
-    config.check()?;
+    let tokens = config.check()?;
     let bus = Bus::connect(&config.nats, &Role::Api).await?;
     let objects = Objects::open(&config.storage)?;
     let stop = token.child_token();
-    let app = App::new(bus, objects, config, stop.clone());
+    let app = App::new(bus, objects, config, tokens, stop.clone());
 
     let tasks = TaskTracker::new();
     tasks.spawn(until_stopped(app.clone(), follow_jobs(app.clone())));
@@ -99,7 +99,7 @@ async fn answer(config: &Config, app: App, readiness: Readiness) -> Result<(), E
             source,
         })?;
     }
-    tracing::info!(%address, token = config.token.is_some(), "api is served");
+    tracing::info!(%address, token = !app.tokens().is_empty(), "api is served");
     let stop = app.stop().clone();
     let server = axum::serve(listener, routes::router(app, readiness))
         .with_graceful_shutdown(stop.clone().cancelled_owned());

@@ -1,36 +1,73 @@
-//! Who may ask. With a token, whoever shows it; without one, whoever is on this machine, but no page
-//! of another site that a browser on this machine shows.
+//! Who asks, and whether it may. With tokens, whoever shows one, as far as its role goes; without any,
+//! whoever is on this machine, but no page of another site that a browser on this machine shows.
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use chassis::config::Secret;
-use sha2::{Digest, Sha256};
 
+use crate::access::{self, Caller, Role};
 use crate::problem::{Kind, Problem};
 use crate::state::App;
+use crate::tokens::Tokens;
 
 /// Metrics name jobs and workers. The health port serves them without a token: a cluster keeps strangers
 /// from it, and without one it listens on loopback.
 const METRICS: &str = "/metrics";
 
-/// Lets a request below `/v1`, or for the metrics, through, or answers it with a problem.
-pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Lets a request below `/v1`, or for the metrics, through, with who asks, or answers it with a problem.
+pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !path.starts_with("/v1") && path != METRICS {
         return next.run(request).await;
     }
-    match judge(app.token(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let route = request.extensions().get::<MatchedPath>();
+    let least = access::least(request.method(), route.map(MatchedPath::as_str));
+    match admit(app.tokens(), request.headers(), least) {
+        Ok(caller) => {
+            note(&caller, request.method(), request.uri().path());
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn judge(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(token) = token else {
-        return judge_local(headers);
-    };
+/// Whoever changes something stands in the log.
+fn note(caller: &Caller, method: &Method, path: &str) {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let name = caller.name.as_ref().map(tracing::field::display);
+        let (role, method) = (caller.role.name(), method.as_str());
+        tracing::info!(caller = name, role, method, path, "a change is asked for");
+    }
+}
+
+/// Who asks, if it may do what needs this role.
+fn admit(tokens: &Tokens, headers: &HeaderMap, least: Role) -> Result<Caller, Problem> {
+    let caller = identify(tokens, headers)?;
+    if caller.role >= least {
+        return Ok(caller);
+    }
+    let name = caller.name.as_ref().map(ToString::to_string);
+    let (name, has, needs) = (name.unwrap_or_default(), caller.role.name(), least.name());
+    tracing::warn!(
+        caller = name,
+        role = has,
+        needs,
+        "a request is more than its role may"
+    );
+    Err(Problem::new(
+        Kind::Forbidden,
+        format!(
+            "this needs the role `{needs}`; the token of `{name}` has `{has}`: use a token with that role, the operator of this service makes one with `fedpipe admin add-token`"
+        ),
+    ))
+}
+
+fn identify(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if tokens.is_empty() {
+        return judge_local(headers).map(|()| Caller::ADMIN);
+    }
     let shown = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -38,23 +75,17 @@ fn judge(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Problem> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, shown)| shown.trim());
     match shown {
-        Some(shown) if same(shown, token.expose()) => Ok(()),
-        Some(_) => Err(Problem::new(
-            Kind::Unauthorized,
-            "the token is not the one this service was configured with",
-        )),
+        Some(shown) => tokens.find(shown).cloned().ok_or_else(|| {
+            Problem::new(
+                Kind::Unauthorized,
+                "the token is none of those this service was configured with",
+            )
+        }),
         None => Err(Problem::new(
             Kind::Unauthorized,
-            "send `Authorization: Bearer <token>`; the operator of this service has the token",
+            "send `Authorization: Bearer <token>`; the operator of this service makes one with `fedpipe admin add-token`",
         )),
     }
-}
-
-/// Compares digests, so that the time it takes says nothing about where the texts differ.
-fn same(left: &str, right: &str) -> bool {
-    let (left, right) = (Sha256::digest(left), Sha256::digest(right));
-    let differences = left.iter().zip(right.iter());
-    differences.fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
 }
 
 // A browser sends requests of any page to loopback; it cannot forge these two headers.
@@ -89,6 +120,8 @@ fn is_local(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chassis::config::Secret;
+
     use super::*;
 
     fn check(token: Option<&str>, given: &[(&'static str, &str)], expected: Option<u16>) {
@@ -96,7 +129,9 @@ mod tests {
         for (name, value) in given {
             headers.insert(*name, value.parse().expect("a header"));
         }
-        let found = judge(token.map(Secret::from).as_ref(), &headers);
+        let token = token.map(Secret::from);
+        let tokens = Tokens::read(token.as_ref(), &[]).expect("legal");
+        let found = admit(&tokens, &headers, Role::Admin);
         assert_eq!(
             found.err().map(|problem| problem.status()),
             expected,

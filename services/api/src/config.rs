@@ -8,9 +8,7 @@ use chassis::config::{Health, Liveness, Secret, Telemetry};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-
-/// Shortest token that is accepted, in bytes: shorter ones can be guessed.
-const TOKEN_BYTES: usize = 16;
+use crate::tokens::{Token, Tokens};
 
 /// The configuration of `fedpipe api`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,8 +16,10 @@ const TOKEN_BYTES: usize = 16;
 pub struct Config {
     /// Address to listen on; port 0 takes a free one. Other than loopback only with a token.
     pub listen: SocketAddr,
-    /// What every request below `/v1` must show as `Authorization: Bearer …`.
+    /// An administrator's token, which requests below `/v1` show as `Authorization: Bearer …`.
     pub token: Option<Secret>,
+    /// Tokens with names and roles, beside it or instead.
+    pub tokens: Vec<Token>,
     /// A file that receives the bound address as text, for whoever started this process.
     pub address_file: Option<PathBuf>,
     /// How to reach NATS.
@@ -41,6 +41,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             token: None,
+            tokens: Vec::new(),
             address_file: None,
             nats: Connect::default(),
             storage: artifacts::Config::default(),
@@ -53,20 +54,18 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Refuses an address that strangers can reach without showing a token.
+    /// Reads the tokens, and refuses an address that strangers can reach without showing one.
     ///
     /// # Errors
-    /// [`Error::NoToken`], [`Error::ShortToken`].
-    pub fn check(&self) -> Result<(), Error> {
-        match &self.token {
-            None if !self.listen.ip().is_loopback() => Err(Error::NoToken {
+    /// [`Error::NoToken`], [`Error::ShortToken`], [`Error::Token`].
+    pub fn check(&self) -> Result<Tokens, Error> {
+        let tokens = Tokens::read(self.token.as_ref(), &self.tokens)?;
+        if tokens.is_empty() && !self.listen.ip().is_loopback() {
+            return Err(Error::NoToken {
                 address: self.listen,
-            }),
-            Some(token) if token.expose().len() < TOKEN_BYTES => {
-                Err(Error::ShortToken { least: TOKEN_BYTES })
-            }
-            _ => Ok(()),
+            });
         }
+        Ok(tokens)
     }
 }
 
@@ -124,5 +123,9 @@ mod tests {
         check("0.0.0.0:0", Some("0123456789abcdef"), true);
         check("127.0.0.1:0", Some("short"), false);
         check("0.0.0.0:0", Some(""), false);
+        let named = r#"{"listen": "0.0.0.0:0", "tokens": [{"name": "a", "role": "viewer", "sha256": "HEX"}]}"#;
+        let named = named.replace("HEX", &"ab".repeat(32));
+        let config: Config = serde_json::from_str(&named).expect("legal");
+        assert!(config.check().is_ok());
     }
 }

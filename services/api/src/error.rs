@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// Strangers could reach it.
     #[error(
-        "{address} is not loopback: set a token (FEDPIPE_TOKEN or `token` in the configuration), or listen on 127.0.0.1"
+        "{address} is not loopback: set a token (FEDPIPE_TOKEN, or `token` or `[[tokens]]` in the configuration), or listen on 127.0.0.1"
     )]
     NoToken {
         /// The configured address.
@@ -19,6 +19,14 @@ pub enum Error {
     ShortToken {
         /// The least length.
         least: usize,
+    },
+    /// A token with a name cannot be used.
+    #[error("token {name}: {why}")]
+    Token {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// Telemetry, signals or health.
     #[error("the process cannot start")]

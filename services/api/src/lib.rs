@@ -11,6 +11,7 @@
 //! It does not drive a job: it stores what a person decided (submit, cancel, pause, resume, delete)
 //! and says so. Several may run side by side; none keeps anything that another needs.
 
+mod access;
 mod app;
 mod auth;
 mod config;
@@ -25,10 +26,14 @@ mod problem;
 mod reported;
 mod routes;
 mod state;
+mod tokens;
 mod view;
 mod watch;
 
+pub use access::Role;
 pub use app::{run, serve};
 pub use config::{Config, Limits};
 pub use error::Error;
 pub use routes::openapi::openapi_json;
+pub use routes::table::routes_markdown;
+pub use tokens::Token;

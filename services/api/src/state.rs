@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use artifacts::Store as Objects;
 use bus::{Bus, Store};
-use chassis::config::Secret;
 use contract::topology::Bucket;
 use domain::id::JobId;
 use domain::job::Job;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Limits};
 use crate::problem::Problem;
+use crate::tokens::Tokens;
 use crate::watch::Watch;
 
 /// The service as handlers see it; clones share it.
@@ -27,21 +27,27 @@ struct Shared {
     jobs: OnceCell<Store<Job>>,
     watch: Watch,
     streams: Arc<Semaphore>,
-    token: Option<Secret>,
+    tokens: Tokens,
     limits: Limits,
     stop: CancellationToken,
 }
 
 impl App {
     /// Puts the parts together; nothing is asked over the network.
-    pub fn new(bus: Bus, objects: Objects, config: &Config, stop: CancellationToken) -> Self {
+    pub fn new(
+        bus: Bus,
+        objects: Objects,
+        config: &Config,
+        tokens: Tokens,
+        stop: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Shared {
             bus,
             objects,
             jobs: OnceCell::new(),
             watch: Watch::new(chassis::clock::now()),
             streams: Arc::new(Semaphore::new(config.limits.event_streams)),
-            token: config.token.clone(),
+            tokens,
             limits: config.limits.clone(),
             stop,
         }))
@@ -67,9 +73,9 @@ impl App {
         Arc::clone(&self.0.streams)
     }
 
-    /// The token that requests must show.
-    pub fn token(&self) -> Option<&Secret> {
-        self.0.token.as_ref()
+    /// The tokens that requests must show one of; where there is none, nobody is asked.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
     }
 
     /// The configured bounds.

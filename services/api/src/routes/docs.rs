@@ -36,6 +36,7 @@ fn page(document: &Value) -> String {
         text(at(document, "/info/version")),
         text(at(document, "/info/description")),
     );
+    write_roles(&mut html, document);
     for tag in items(&document["tags"]) {
         let _ = write!(
             html,
@@ -59,6 +60,24 @@ fn page(document: &Value) -> String {
     html
 }
 
+/// Which role each route needs at least.
+fn write_roles(html: &mut String, document: &Value) {
+    html.push_str("<h2>Who may do what</h2><p>A token has a role: <code>viewer</code>, <code>submitter</code> or <code>admin</code>; each may do what those before it may. Without a token: 401. With one whose role is not enough: 403, with the role that is. Where no token is configured, this machine alone is served, and may do everything.</p><table>");
+    for (path, operations) in fields(&document["paths"]) {
+        for (method, operation) in fields(operations) {
+            if let Some(role) = least_role(operation) {
+                let (method, path) = (escape(&method.to_uppercase()), escape(path));
+                let _ = write!(html, "<tr><td><code>{method} {path}</code><td>{role}");
+            }
+        }
+    }
+    html.push_str("</table>");
+}
+
+fn least_role(operation: &Value) -> Option<String> {
+    at(operation, "/security/0/token/0").as_str().map(escape)
+}
+
 fn write_operation(html: &mut String, path: &str, method: &str, operation: &Value) {
     let (method, path) = (escape(&method.to_uppercase()), escape(path));
     let _ = write!(
@@ -68,6 +87,9 @@ fn write_operation(html: &mut String, path: &str, method: &str, operation: &Valu
     );
     if operation["description"].is_string() {
         let _ = write!(html, "<p>{}</p>", text(&operation["description"]));
+    }
+    if let Some(role) = least_role(operation) {
+        let _ = write!(html, "<p>Least role: <code>{role}</code></p>");
     }
     html.push_str("<table>");
     for parameter in items(&operation["parameters"]) {
@@ -180,6 +202,10 @@ mod tests {
         }
         for (name, _) in fields(&document["components"]["schemas"]) {
             assert!(page.contains(&format!("id=\"{name}\"")), "{name}");
+        }
+        for (method, path, role) in crate::access::ROUTES {
+            let row = format!("<code>{method} {}</code><td>{}", escape(path), role.name());
+            assert!(page.contains(&row), "{row}");
         }
         assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("http://"));
     }

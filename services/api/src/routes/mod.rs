@@ -7,10 +7,12 @@ pub mod health;
 pub mod jobs;
 pub mod models;
 pub mod openapi;
+pub mod page;
 pub mod plan;
 pub mod report;
 pub mod rounds;
 pub mod submit;
+pub mod table;
 pub mod workers;
 
 mod docs;
@@ -43,6 +45,7 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(workers::list))
         .routes(routes!(openapi::openapi))
         .routes(routes!(docs::docs))
+        .routes(routes!(page::page))
 }
 
 /// The whole service as one router.

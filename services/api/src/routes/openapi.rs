@@ -2,13 +2,17 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
 use super::health;
+use crate::access;
 use crate::problem::Problem;
 use crate::view::fleet::ProgressEvent;
 use crate::view::spec::JobFile;
+
+/// The token's name among the security schemes.
+const SCHEME: &str = "token";
 
 /// What no route says itself.
 #[derive(OpenApi)]
@@ -39,10 +43,10 @@ impl Modify for Token {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("Asked for below `/v1` where the service has a token configured; without one it serves loopback only"))
+            .description(Some("Asked for below `/v1` where the service has tokens configured; without any it serves loopback only. Each token has a role, `viewer`, `submitter` or `admin`, and each operation names the least that it needs; each role may do what those before it may"))
             .build();
         let components = document.components.get_or_insert_default();
-        components.add_security_scheme("token", SecurityScheme::Http(token));
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(token));
     }
 }
 
@@ -53,7 +57,7 @@ pub enum Refusals {
     /// A token is configured and was not shown.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(#[to_schema] Problem),
-    /// No token is configured and the request comes from another site's page.
+    /// The token's role is not enough (`detail` names the least), or no token is configured and the request comes from another site's page.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(#[to_schema] Problem),
     /// A defect; the log has the cause.
@@ -64,9 +68,25 @@ pub enum Refusals {
     Unavailable(#[to_schema] Problem),
 }
 
-/// The document of all routes.
+/// The document of all routes, each with its least role as a scope of the token (OpenAPI 3.1 allows
+/// role names there); what asks for no token says so.
 pub fn document() -> utoipa::openapi::OpenApi {
-    let (_, document) = super::described().split_for_parts();
+    let (_, mut document) = super::described().split_for_parts();
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("GET", &mut item.get),
+            ("POST", &mut item.post),
+            ("DELETE", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let role = access::ROUTES
+                .iter()
+                .find(|one| (one.0, one.1) == (method, path.as_str()));
+            let asked = role.map(|one| SecurityRequirement::new(SCHEME, [one.2.name()]));
+            operation.security = Some(asked.into_iter().collect());
+        }
+    }
     document
 }
 

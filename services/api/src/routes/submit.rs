@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chassis::clock;
 use chassis::failpoint::{self, Failpoint};
 use contract::message::job::implied;
@@ -16,6 +16,7 @@ use domain::job::{Job, Spec};
 use sha2::{Digest as _, Sha256};
 
 use super::openapi::Refusals;
+use crate::access::Caller;
 use crate::explain::waiting::Reports;
 use crate::extract::JsonBody;
 use crate::problem::{FieldError, Kind, Problem};
@@ -44,7 +45,7 @@ const ID_ATTEMPTS: usize = 4;
     post, path = "/v1/jobs", tag = "jobs",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters; the same key and body are the same job"),
-        ("Fedpipe-Submitter" = Option<String>, Header, description = "Who submits, as sites' policies name them; `local` if absent"),
+        ("Fedpipe-Submitter" = Option<String>, Header, description = "Who submits, as sites' policies name them; if absent the token's name, or `local`. Another name than the token's needs the role `admin`"),
     ),
     request_body(content = JobFile, description = "The job file as JSON"),
     responses(
@@ -60,10 +61,11 @@ const ID_ATTEMPTS: usize = 4;
 )]
 pub async fn submit(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     JsonBody(spec): JsonBody<Spec>,
 ) -> Result<Response, Problem> {
-    let submitter = submitter(&headers)?;
+    let submitter = submitter(&headers, &caller)?;
     let key = key(&headers)?;
     spec.check().map_err(|refusals| {
         Problem::refused(refusals.into_iter().map(FieldError::from).collect())
@@ -270,14 +272,27 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(text.to_owned()))
 }
 
-fn submitter(headers: &HeaderMap) -> Result<Submitter, Problem> {
-    let value = headers
-        .get(SUBMITTER)
-        .map(|value| value.to_str().unwrap_or_default());
-    value
-        .unwrap_or(LOCAL)
+/// In whose name a job is submitted: sites' policies know names, so a submitter's token gives its own alone.
+fn submitter(headers: &HeaderMap, caller: &Caller) -> Result<Submitter, Problem> {
+    let illegal = |error| Problem::new(Kind::BadRequest, format!("Fedpipe-Submitter: {error}"));
+    let Some(value) = headers.get(SUBMITTER) else {
+        let own = caller.name.clone();
+        return own.map_or_else(|| LOCAL.parse().map_err(illegal), Ok);
+    };
+    let named: Submitter = value
+        .to_str()
+        .unwrap_or_default()
         .parse()
-        .map_err(|error| Problem::new(Kind::BadRequest, format!("Fedpipe-Submitter: {error}")))
+        .map_err(illegal)?;
+    match caller.bound_to() {
+        Some(own) if *own != named => Err(Problem::new(
+            Kind::Forbidden,
+            format!(
+                "the token submits in the name of `{own}`: leave Fedpipe-Submitter out, or ask the operator of this service for the other's token"
+            ),
+        )),
+        _ => Ok(named),
+    }
 }
 
 /// What was submitted, whatever its spelling: the job file as read, defaults filled in, and by whom.
@@ -308,6 +323,7 @@ fn id_of(key: &str, submitter: &Submitter) -> JobId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
 
     fn spec(json: &str) -> Spec {
         serde_json::from_str(json).expect("a job")
@@ -331,6 +347,36 @@ mod tests {
         assert_eq!(id_of("k", &one), id_of("k", &one));
         assert_ne!(id_of("k", &one), id_of("l", &one));
         assert_ne!(id_of("k", &one), id_of("k", &two));
+    }
+
+    #[test]
+    fn a_submitters_token_gives_its_own_name_alone() {
+        let check =
+            |name: Option<&str>, role, header: Option<&str>, expected: Result<&str, u16>| {
+                let caller = Caller {
+                    name: name.map(|name| name.parse().expect("legal")),
+                    role,
+                };
+                let mut headers = HeaderMap::new();
+                if let Some(header) = header {
+                    headers.insert(SUBMITTER, header.parse().expect("a header"));
+                }
+                let found = submitter(&headers, &caller).map(|found| found.to_string());
+                let found = found.map_err(|problem| problem.status());
+                assert_eq!(
+                    found.as_deref().map_err(|status| *status),
+                    expected,
+                    "{header:?}"
+                );
+            };
+        check(Some("alice"), Role::Submitter, None, Ok("alice"));
+        check(Some("alice"), Role::Submitter, Some("alice"), Ok("alice"));
+        check(Some("alice"), Role::Submitter, Some("bob"), Err(403));
+        check(Some("root"), Role::Admin, Some("bob"), Ok("bob"));
+        check(Some("root"), Role::Admin, None, Ok("root"));
+        check(None, Role::Admin, None, Ok("local"));
+        check(None, Role::Admin, Some("bob"), Ok("bob"));
+        check(None, Role::Admin, Some(""), Err(400));
     }
 
     #[test]

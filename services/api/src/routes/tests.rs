@@ -4,15 +4,17 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
 use bus::{Bus, Connect};
 use chassis::config::Secret;
-use contract::permission::Role;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::*;
+use crate::access::{ROUTES, Role};
 use crate::config::{Config, Limits};
 use crate::explain::fixture::{beat_on, job, registration, training};
 use crate::problem::MEDIA_TYPE;
+use crate::tokens::Token;
 
 /// A service whose bus and storage are away.
 async fn app(change: impl FnOnce(&mut Config)) -> App {
@@ -22,7 +24,7 @@ async fn app(change: impl FnOnce(&mut Config)) -> App {
         url: "nats://127.0.0.1:1".to_owned(),
         ..Connect::default()
     };
-    let bus = Bus::connect(&connect, &Role::Api)
+    let bus = Bus::connect(&connect, &contract::permission::Role::Api)
         .await
         .expect("goes on trying");
     let storage = artifacts::Config {
@@ -30,7 +32,8 @@ async fn app(change: impl FnOnce(&mut Config)) -> App {
         ..artifacts::Config::default()
     };
     let objects = artifacts::Store::open(&storage).expect("nothing is touched");
-    App::new(bus, objects, &config, CancellationToken::new())
+    let tokens = config.check().expect("legal tokens");
+    App::new(bus, objects, &config, tokens, CancellationToken::new())
 }
 
 async fn ask(app: &App, request: Request<Body>) -> Response<Body> {
@@ -171,13 +174,125 @@ async fn with_a_token_every_v1_route_asks_for_it_and_health_does_not() {
     let shown = Request::get("/v1/jobs").header(header::AUTHORIZATION, "Bearer 0123456789abcdef");
     let response = ask(&app, shown.body(Body::empty()).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::OK);
-    for path in ["/healthz", "/readyz", "/openapi.json", "/docs"] {
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs"] {
         assert_eq!(
             ask(&app, get(path)).await.status(),
             StatusCode::OK,
             "{path}"
         );
     }
+}
+
+/// A service with a token of each role, each named after it.
+async fn with_roles() -> App {
+    app(|config| {
+        config.limits.request_timeout_ms = 50;
+        config.tokens = Role::ALL.map(named).into();
+    })
+    .await
+}
+
+fn named(role: Role) -> Token {
+    Token {
+        name: role.name().parse().expect("a name"),
+        role,
+        sha256: Some(hex::encode(Sha256::digest(secret(role)))),
+        file: None,
+    }
+}
+
+fn secret(role: Role) -> String {
+    format!("{}-0123456789abcdef", role.name())
+}
+
+fn request(method: &str, path: &str, token: Option<&str>) -> Request<Body> {
+    let path = path
+        .replace("{id}", "job_0000000000000001")
+        .replace("{digest}", &format!("sha256:{}", "ab".repeat(32)));
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(Body::empty()).expect("a request")
+}
+
+#[tokio::test]
+async fn every_route_answers_401_without_a_token_403_below_its_role_and_more_from_it_on() {
+    let app = with_roles().await;
+    for (method, path, least) in ROUTES {
+        for token in [None, Some("viewer-0123456789abcdee")] {
+            let problem = check_problem(&app, request(method, path, token), 401, "unauthorized");
+            let detail = problem.await["detail"].to_string();
+            assert!(detail.contains("token"), "{method} {path}: {detail}");
+        }
+        for role in Role::ALL {
+            let shown = request(method, path, Some(&secret(role)));
+            if role < least {
+                let problem = check_problem(&app, shown, 403, "forbidden").await;
+                let detail = problem["detail"].as_str().expect("a detail");
+                let words = [least.name(), role.name(), "add-token"];
+                assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+            } else {
+                // Whatever the handler says: bus and storage are away, and there is no body.
+                let status = ask(&app, shown).await.status().as_u16();
+                assert!(
+                    ![401, 403].contains(&status),
+                    "{method} {path} {status} as {}",
+                    role.name()
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_or_a_method_that_is_not_there_says_so_to_whoever_may_know() {
+    let app = with_roles().await;
+    let viewer = secret(Role::Viewer);
+    check_problem(
+        &app,
+        request("GET", "/v1/nothing", Some(&viewer)),
+        404,
+        "not-found",
+    )
+    .await;
+    check_problem(
+        &app,
+        request("GET", "/v1/nothing", None),
+        401,
+        "unauthorized",
+    )
+    .await;
+    let admin = secret(Role::Admin);
+    let put = request("PUT", "/v1/jobs", Some(&admin));
+    check_problem(&app, put, 405, "method-not-allowed").await;
+    let head = request("HEAD", "/v1/jobs", Some(&viewer));
+    assert_eq!(ask(&app, head).await.status(), StatusCode::OK);
+}
+
+#[test]
+fn the_table_of_roles_has_every_route_below_v1_and_the_document_says_so() {
+    let document: Value = serde_json::from_str(&openapi::openapi_json()).expect("JSON");
+    let mut below = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let what = format!("{method} {path}");
+            let security = operation["security"].as_array().expect("a list");
+            if !path.starts_with("/v1") {
+                assert!(security.is_empty(), "{what} asks for a token");
+                continue;
+            }
+            below += 1;
+            let least = &security
+                .first()
+                .unwrap_or_else(|| panic!("{what} is not in the table"))["token"][0];
+            let row = ROUTES
+                .iter()
+                .find(|row| row.0.eq_ignore_ascii_case(method) && row.1 == path);
+            assert_eq!(least, row.expect("a row").2.name(), "{what}");
+        }
+    }
+    assert_eq!(below, ROUTES.len());
 }
 
 #[tokio::test]
@@ -268,6 +383,7 @@ fn the_openapi_document_describes_every_route_and_every_answer() {
         "/metrics",
         "/openapi.json",
         "/docs",
+        "/",
     ] {
         assert!(paths.contains_key(path), "{path}");
     }
@@ -295,7 +411,7 @@ fn the_openapi_document_describes_every_route_and_every_answer() {
             }
         }
     }
-    assert_eq!(operations, 20);
+    assert_eq!(operations, 21);
 }
 
 #[test]

@@ -10,6 +10,11 @@ pub fn openapi() -> anyhow::Result<()> {
     output::line(api::openapi_json().trim_end())
 }
 
+/// `docs/api.md`.
+pub fn routes() -> anyhow::Result<()> {
+    output::line(api::routes_markdown().trim_end())
+}
+
 /// `docs/messages.md`.
 pub fn messages() -> anyhow::Result<()> {
     output::line(contract::table::markdown().trim_end())

@@ -86,6 +86,9 @@ enum Command {
     /// Print the OpenAPI document of docs/openapi.json
     #[command(hide = true)]
     Openapi,
+    /// Print the routes and their roles, as in docs/api.md
+    #[command(hide = true)]
+    Routes,
     /// Print the message tables of docs/messages.md
     #[command(hide = true)]
     Messages,
@@ -125,6 +128,7 @@ impl Cli {
             Command::Worker(args) => args.common.run(&args.flags(), worker::run),
             Command::ExecChild(args) => args.run(),
             Command::Openapi => generated::openapi(),
+            Command::Routes => generated::routes(),
             Command::Messages => generated::messages(),
             Command::Metrics => generated::metrics(),
             Command::Rules => generated::rules(),

@@ -5,6 +5,7 @@
 
 mod file;
 mod nats_config;
+mod token;
 mod user;
 mod users;
 
@@ -17,6 +18,8 @@ pub enum Command {
     AddWorker(user::Worker),
     /// Make a control service's credentials, and the permissions that the NATS server gives it
     AddService(user::Service),
+    /// Make a token of the API, with a role
+    AddToken(token::Args),
     /// Print the configuration of a NATS server that lets these users in, each with its permissions
     NatsConfig(nats_config::Args),
 }
@@ -27,6 +30,7 @@ impl Command {
         match self {
             Self::AddWorker(args) => args.run(),
             Self::AddService(args) => args.run(),
+            Self::AddToken(args) => args.run(),
             Self::NatsConfig(args) => args.run(),
         }
     }
