@@ -28,4 +28,5 @@ mod rounds;
 mod rules;
 mod simulate;
 mod storage;
+mod traces;
 mod wedge;

@@ -17,3 +17,4 @@ pub mod plan;
 pub mod profile;
 pub mod round;
 pub mod time;
+pub mod trace;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bus::drive::{Next, Owned};
 use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::topology::round_key;
 use domain::artifact::ArtifactRef;
 use domain::id::WorkerName;
@@ -14,6 +14,7 @@ use domain::object;
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
+use domain::trace::Trace;
 
 use super::starting;
 use crate::Error;
@@ -58,7 +59,9 @@ pub async fn handle(
     let own = plans(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
     let (merging, watch) = (round.clone(), Stopwatch::start());
+    let span = telemetry::within(Some(Trace::of_phase(job.job())), SpanName::Merge, &[]);
     let folded = tokio::task::spawn_blocking(move || merging.merge()).await??;
+    drop(span);
     observe_merge(decided, watch.seconds());
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {
