@@ -36,4 +36,5 @@ mod secured;
 mod simulate;
 mod storage;
 mod tokens;
+mod traces;
 mod wedge;

@@ -73,6 +73,8 @@ pub struct Setup {
     /// Whether what a site measured for one job may stand in for measuring it for another. Otherwise
     /// every job measures, so that every case comes by all places.
     pub reuse_profiles: bool,
+    /// More variables of `fedpipe up`, which all its children inherit.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -86,6 +88,7 @@ impl Setup {
             arguments: Vec::new(),
             disks: Vec::new(),
             reuse_profiles: false,
+            environment: Vec::new(),
         }
     }
 }
@@ -429,6 +432,7 @@ fn spawn(folder: &Path, setup: &Setup, notices: &Arc<Mutex<Vec<Value>>>) -> (Chi
             chassis::signals::PARENT_VARIABLE,
             std::process::id().to_string(),
         )
+        .envs(setup.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -65,6 +65,7 @@ spec:
             {{- . | nindent 12 }}
             {{- end }}
             {{- include "fedpipe.env.trust" $root | nindent 12 }}
+            {{- include "fedpipe.env.otlp" $root | nindent 12 }}
           ports:
             {{- with .ports }}
             {{- . | nindent 12 }}

@@ -34,6 +34,14 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
+{{/* Where telemetry is pushed. */}}
+{{- define "fedpipe.env.otlp" -}}
+{{- with .Values.telemetry.otlp.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* /healthz: the process lives; /readyz: it can work, or why not. */}}
 {{- define "fedpipe.probes" -}}
 startupProbe:

@@ -39,6 +39,9 @@ pub struct Drive {
     pub sweep_ms: u64,
     /// The clock.
     pub clock: fn() -> UnixMillis,
+    /// Told of each transition that was stored: the job before it, after it, and when. For traces; it must not
+    /// wait.
+    pub moved: fn(&Job, &Job, UnixMillis),
 }
 
 /// What a step says about the next one.
@@ -162,7 +165,10 @@ impl Owned {
             });
         }
         tracing::info!(job = %job.id, phase = job.phase.name(), epoch = job.epoch.0, "job advanced");
-        self.change(|stored| *stored = job).await
+        let before = self.job.clone();
+        self.change(|stored| *stored = job).await?;
+        (self.drive.moved)(&before, &self.job, self.now());
+        Ok(())
     }
 
     /// Ends the job and says so.

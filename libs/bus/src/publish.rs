@@ -10,6 +10,7 @@ use bytes::Bytes;
 use contract::envelope::{KIND_HEADER, SIZE_LIMIT, TRACE_HEADER, VERSION_HEADER};
 use contract::{Message, subject, topology};
 use domain::fleet::Registration;
+use domain::trace::Trace;
 
 use crate::{Bus, Error};
 
@@ -128,10 +129,8 @@ pub(crate) fn headers<M: Message>(message: &M) -> HeaderMap {
     headers.insert(KIND_HEADER, M::KIND);
     headers.insert(VERSION_HEADER, M::VERSION.to_string());
     if let Some(address) = subject::parse_address(&message.subject()) {
-        headers.insert(
-            TRACE_HEADER,
-            contract::envelope::traceparent(&address.job, address.epoch),
-        );
+        let trace = Trace::of_epoch(&address.job, address.epoch, message.round());
+        headers.insert(TRACE_HEADER, trace.to_string());
     }
     headers
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{AckKind, Message};
 use contract::DecodeError;
-use contract::envelope::{KIND_HEADER, VERSION_HEADER};
+use contract::envelope::{KIND_HEADER, TRACE_HEADER, VERSION_HEADER};
 use contract::message::task::Task;
 use contract::subject::{self, Address};
 use contract::topology;
 use domain::id::WorkerName;
+use domain::trace::Trace;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Whether it was delivered so often that it must be given up without being tried again.
     pub poison: bool,
+    /// The span of whoever asks, if it says one.
+    pub trace: Option<Trace>,
     /// Raise this with every step, block, byte or record: it keeps the task.
     pub progress: Arc<AtomicU64>,
 }
@@ -150,6 +153,7 @@ where
         task,
         deliveries,
         poison,
+        trace: header(TRACE_HEADER).and_then(Trace::parse),
         progress: Arc::clone(&progress),
     };
     let outcome = tokio::select! {

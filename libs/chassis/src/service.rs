@@ -79,5 +79,6 @@ impl Frame {
         self.token.cancel();
         self.server.finished().await;
         tracing::info!(service = self.service, instance = %self.instance, "stopped");
+        telemetry::farewell().await;
     }
 }

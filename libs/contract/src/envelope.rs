@@ -24,6 +24,11 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// Where it is published; its identity, epoch included, is in the subject.
     fn subject(&self) -> String;
+
+    /// The round in whose trace it is; `None`: it is in the job's own.
+    fn round(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Why bytes are not the expected message. None of these can be cured by trying again.
@@ -99,12 +104,4 @@ pub fn decode<M: Message>(
         kind: M::KIND,
         source,
     })
-}
-
-/// The trace of a job's epoch in W3C form: all messages of a job share one trace, and every
-/// process can name it without being told.
-#[must_use]
-pub fn traceparent(job: &domain::id::JobId, epoch: domain::id::Epoch) -> String {
-    let hex = job.as_str().trim_start_matches("job_");
-    format!("00-{hex}{hex}-{:016x}-01", epoch.0.max(1))
 }

@@ -21,4 +21,5 @@ pub mod round;
 pub mod schedule;
 pub mod secret;
 pub mod time;
+pub mod trace;
 pub mod zeroth;

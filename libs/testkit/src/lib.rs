@@ -2,6 +2,7 @@
 //! with deadlines. Everything a test starts ends with it.
 
 pub mod clock;
+pub mod collector;
 pub mod data;
 pub mod model;
 pub mod nats;

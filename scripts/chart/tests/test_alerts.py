@@ -81,6 +81,24 @@ class Rules(unittest.TestCase):
         self.assertEqual(found, 5)
 
 
+class Pushing(unittest.TestCase):
+    def test_every_process_is_told_the_collector_and_let_out_to_it(self):
+        things = helmchart.objects(SETS["observed"])
+        ours = {place: spec for place, spec in helmchart.pods(things).items() if "nats" not in place and not place.startswith("Pod/")}
+        self.assertEqual(len(ours), 5)
+        for place, spec in ours.items():
+            variables = {entry["name"]: entry.get("value") for entry in spec["containers"][0]["env"]}
+            self.assertEqual(variables["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://collector.monitoring:4317", place)
+        policies = [thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy" and not thing["metadata"]["name"].endswith("nats")]
+        for policy in policies:
+            self.assertIn(4317, [port["port"] for rule in policy["egress"] for port in rule["ports"]])
+
+    def test_without_a_collector_nobody_is_told_of_one(self):
+        for spec in helmchart.pods(helmchart.objects({})).values():
+            names = [entry["name"] for entry in spec["containers"][0].get("env", [])]
+            self.assertFalse([name for name in names if name.startswith("OTEL_")])
+
+
 class Dashboards(unittest.TestCase):
     def test_there_are_three_and_the_chart_carries_them_as_they_are(self):
         things = helmchart.objects({})

@@ -8,8 +8,8 @@ use artifacts::spool::Spool;
 use bus::drive::{Drive, Driver, Next, Owned};
 use bus::fleet::Fleet;
 use bus::{Bus, Retry, Store};
-use chassis::clock;
 use chassis::service::Frame;
+use chassis::{clock, telemetry};
 use contract::permission;
 use contract::topology::{Bucket, plan_key};
 use domain::cause::{Cause, CauseKind};
@@ -67,6 +67,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         lease_ms: config.liveness.lease_ms(),
         sweep_ms: config.liveness.sweep_ms(),
         clock: clock::now,
+        moved: telemetry::phase_ended,
     };
     drive.run(&bus, Arc::new(aggregator), &frame.token).await?;
     // One that panicked has logged it; stopping goes on.

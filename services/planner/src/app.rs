@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bus::drive::{Drive, Driver, Next, Owned};
 use bus::{Bus, Retry, Store};
-use chassis::clock;
 use chassis::service::Frame;
+use chassis::{clock, telemetry};
 use contract::permission;
 use contract::topology::Bucket;
 use domain::cause::{Cause, CauseKind};
@@ -37,6 +37,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         lease_ms: config.liveness.lease_ms(),
         sweep_ms: config.liveness.sweep_ms(),
         clock: clock::now,
+        moved: telemetry::phase_ended,
     };
     drive.run(&bus, Arc::new(planner), &frame.token).await?;
     frame.stop().await;

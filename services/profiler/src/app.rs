@@ -6,8 +6,8 @@ use std::time::Duration;
 use bus::drive::{Drive, Driver, Next, Owned};
 use bus::fleet::Fleet;
 use bus::{Bus, Retry, Store};
-use chassis::clock;
 use chassis::service::Frame;
+use chassis::{clock, telemetry};
 use contract::permission;
 use contract::topology::Bucket;
 use domain::cause::{Cause, CauseKind};
@@ -55,6 +55,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         lease_ms: config.liveness.lease_ms(),
         sweep_ms: config.liveness.sweep_ms(),
         clock: clock::now,
+        moved: telemetry::phase_ended,
     };
     drive.run(&bus, Arc::new(profiler), &frame.token).await?;
     frame.stop().await;

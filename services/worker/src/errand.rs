@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use artifacts::{Retry, Store, Transfer};
 use chassis::clock;
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::message::report;
 use contract::message::task::Head;
 use contract::subject::Address;
 use domain::cause::Trouble;
+use domain::trace::Trace;
 
 use crate::compute::Bench;
 use crate::failure::Failure;
@@ -38,6 +39,8 @@ pub struct Errand {
     pub store: Store,
     /// Bytes said on the bus before it began.
     pub sent_before: u64,
+    /// Its span.
+    pub trace: Option<Trace>,
 }
 
 // An errand is a running task that somebody asked for.
@@ -77,6 +80,7 @@ impl Errand {
         work: impl FnOnce(&mut Bench, &Running) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let running = self.running.clone();
+        let _span = telemetry::within(self.trace, SpanName::Compute, &[]);
         let done = self.site.compute.run(move |bench| {
             running.stop.check()?;
             work(bench, &running)

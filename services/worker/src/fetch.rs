@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chassis::failpoint::{self, Failpoint};
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::message::task::ModelRef;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
@@ -33,6 +33,7 @@ pub async fn model(running: &Errand) -> Result<ModelFiles, Failure> {
                 return Ok(ModelFiles::own(path.clone()));
             }
             running.stage(Stage::Downloading, 0);
+            let _span = telemetry::within(running.trace, SpanName::Download, &[]);
             let transfer = running.transfer();
             let fetched = running.patiently(Trouble::ModelUnusable, || {
                 site.cache.fetch(&running.store, digest, &transfer)
@@ -78,6 +79,7 @@ pub async fn adapter(
         return Ok((path, 0));
     }
     running.stage(Stage::Downloading, global.bytes);
+    let _span = telemetry::within(running.trace, SpanName::Download, &[]);
     let (transfer, limit) = (running.transfer(), site.config.adapter_bytes.0);
     let fetched = running.patiently(Trouble::StorageUnavailable, || {
         running.store.get_file(global, &path, limit, &transfer)

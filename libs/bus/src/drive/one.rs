@@ -7,9 +7,11 @@ use domain::cause::{Cause, CauseKind};
 use domain::id::{Epoch, JobId};
 use domain::job::Job;
 use domain::time::UnixMillis;
+use domain::trace::Trace;
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::pace::{Looked, Pace};
 use super::{Drive, Driver, Next, Owned, error_chain};
@@ -123,7 +125,9 @@ impl One {
             owned.announce().await.map_err(interrupted)?;
             *announced = Some(owned.job().epoch);
         }
-        let error = match driver.step(&mut owned).await {
+        let trace = Trace::of_phase(owned.job());
+        let span = tracing::info_span!("step", job = %self.id, trace_id = %trace.trace_hex(), span_id = %trace.span_hex());
+        let error = match driver.step(&mut owned).instrument(span).await {
             Ok(next) => {
                 owned.release().await.map_err(interrupted)?;
                 return Ok(Some(next));

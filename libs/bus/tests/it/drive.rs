@@ -125,6 +125,7 @@ impl Planner {
             lease_ms,
             sweep_ms,
             clock: testkit::clock::now,
+            moved: |_, _, _| {},
         };
         let (sender, seen) = mpsc::unbounded_channel();
         let script = Arc::new(Script {

@@ -3,18 +3,24 @@
 //! Metrics are named by [`Metric`] alone. The functions that record do nothing before [`init`], so
 //! libraries record without asking whether somebody listens.
 
+mod bridge;
 mod log;
 mod metric;
+mod otlp;
 mod picture;
 mod registry;
+mod trace;
 
 use domain::id::InstanceId;
 
 use crate::config;
+use otlp::Pipelines;
 
 pub use metric::{Kind, Label, Metric, metrics_table};
+pub use otlp::farewell;
 pub use picture::{JOBS_SHOWN, Picture, SERIES_SHOWN, WORKERS_SHOWN};
 pub use registry::{count, exposition, observe, set, show};
+pub use trace::{Open, SpanName, phase_ended, within};
 
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +39,21 @@ pub enum Error {
     /// The metrics exporter could not be made.
     #[error("metrics cannot be exported")]
     Exporter(#[source] opentelemetry_sdk::error::OTelSdkError),
+    /// Telemetry cannot be pushed.
+    #[error("telemetry cannot be pushed")]
+    Push(#[source] otlp::Error),
     /// A metric whose series come and go could not be registered.
     #[error("a metric cannot be registered")]
     Register(#[source] prometheus::Error),
 }
 
-/// Starts logging and metrics for the whole process.
+/// Starts logging, metrics and traces for the whole process; within a runtime, where the environment has them pushed.
 ///
 /// # Errors
 /// [`Error`]: a bad filter, or a second call.
 pub fn init(service: &str, instance: &InstanceId, config: &config::Telemetry) -> Result<(), Error> {
-    log::init(config)?;
-    registry::init(service, instance)
+    let resource = registry::resource(service, instance);
+    let pipelines = Pipelines::open(&resource).map_err(Error::Push)?;
+    log::init(config, pipelines.logger.as_ref())?;
+    registry::init(service, resource, pipelines)
 }

@@ -7,8 +7,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::core::Collector;
+use prometheus::proto::LabelPair;
 use prometheus::{GaugeVec, Opts, TextEncoder};
 
+use super::otlp::Pipelines;
 use super::{Error, Kind, Label, Metric, Picture};
 use crate::clock::Stopwatch;
 use crate::memory;
@@ -59,9 +62,16 @@ pub fn exposition() -> String {
     REGISTRY.get().map(Registry::text).unwrap_or_default()
 }
 
-pub(super) fn init(service: &str, instance: &InstanceId) -> Result<(), Error> {
-    let registry = Registry::new(service, instance)?;
-    REGISTRY.set(registry).map_err(|_| Error::Started)
+pub(super) fn init(
+    service: &str,
+    resource: Resource,
+    mut pipelines: Pipelines,
+) -> Result<(), Error> {
+    let registry = Registry::new(service, resource, &mut pipelines)?;
+    let meter = registry.provider.clone();
+    REGISTRY.set(registry).map_err(|_| Error::Started)?;
+    pipelines.keep(meter);
+    Ok(())
 }
 
 enum Instrument {
@@ -79,11 +89,11 @@ struct Registry {
     shown: Mutex<()>,
     started: Stopwatch,
     /// Keeps the pipeline alive: the exporter holds it weakly.
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
 }
 
 impl Registry {
-    fn new(service: &str, instance: &InstanceId) -> Result<Self, Error> {
+    fn new(service: &str, resource: Resource, pipelines: &mut Pipelines) -> Result<Self, Error> {
         let prometheus = prometheus::Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(prometheus.clone())
@@ -92,8 +102,12 @@ impl Registry {
             .map_err(Error::Exporter)?;
         let provider = SdkMeterProvider::builder()
             .with_reader(exporter)
-            .with_resource(resource(service, instance))
-            .build();
+            .with_resource(resource);
+        let provider = match pipelines.reader.take() {
+            Some(reader) => provider.with_reader(reader),
+            None => provider,
+        };
+        let provider = provider.build();
         let meter = provider.meter("fedpipe");
         let instruments = Metric::ALL
             .iter()
@@ -103,8 +117,9 @@ impl Registry {
             prometheus,
             shown: Mutex::default(),
             started: Stopwatch::start(),
-            _provider: provider,
+            provider,
         };
+        registry.push_shown(pipelines.shown.as_ref());
         registry.say_build(service);
         registry.begin_at_zero(service);
         Ok(registry)
@@ -117,6 +132,37 @@ impl Registry {
     fn gauge(&self, metric: Metric, value: f64, labels: &[KeyValue]) {
         if let Some(Instrument::Gauge(gauge)) = self.get(metric) {
             gauge.record(value, labels);
+        }
+    }
+
+    /// Has what is shown pushed as well.
+    fn push_shown(&self, provider: Option<&SdkMeterProvider>) {
+        let Some(meter) = provider.map(|provider| provider.meter("fedpipe")) else {
+            return;
+        };
+        for metric in Metric::ALL {
+            let Some(Instrument::Shown(gauges)) = self.get(*metric) else {
+                continue;
+            };
+            let gauges = gauges.clone();
+            // The provider keeps what it calls.
+            let _ = meter
+                .f64_observable_gauge(metric.name())
+                .with_unit(metric.unit())
+                .with_description(metric.description())
+                .with_callback(move |observer| {
+                    for family in gauges.collect() {
+                        for series in family.get_metric() {
+                            let pair = |one: &LabelPair| {
+                                KeyValue::new(one.name().to_owned(), one.value().to_owned())
+                            };
+                            let labels: Vec<KeyValue> =
+                                series.get_label().iter().map(pair).collect();
+                            observer.observe(series.get_gauge().get_value(), &labels);
+                        }
+                    }
+                })
+                .build();
         }
     }
 
@@ -184,7 +230,7 @@ impl Registry {
 }
 
 /// Who speaks, in OpenTelemetry's words.
-fn resource(service: &str, instance: &InstanceId) -> Resource {
+pub(super) fn resource(service: &str, instance: &InstanceId) -> Resource {
     Resource::builder_empty()
         .with_service_name(service.to_owned())
         .with_attributes([
@@ -269,8 +315,15 @@ mod tests {
         count(Metric::Rounds, 1, &[]);
         assert_eq!(exposition(), "", "nothing is kept before init");
         let instance = "worker-1".parse().unwrap();
-        init("worker", &instance).unwrap();
-        assert!(matches!(init("worker", &instance), Err(Error::Started)));
+        let start = || {
+            init(
+                "worker",
+                resource("worker", &instance),
+                Pipelines::default(),
+            )
+        };
+        start().unwrap();
+        assert!(matches!(start(), Err(Error::Started)));
 
         count(Metric::TransferBytes, 7, &[("direction", "up")]);
         count(Metric::TransferBytes, 5, &[("direction", "up")]);

@@ -12,6 +12,7 @@ mod failpoint;
 mod frame;
 mod health;
 mod memory;
+mod push;
 mod signals;
 
 #[global_allocator]

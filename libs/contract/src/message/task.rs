@@ -124,7 +124,7 @@ pub struct Evaluate {
 }
 
 macro_rules! task_message {
-    ($type:ident, $kind:literal, $oldest:literal..=$version:literal) => {
+    ($type:ident, $kind:literal, $oldest:literal..=$version:literal, $round:expr) => {
         impl Message for $type {
             const KIND: &'static str = $kind;
             const VERSION: u16 = $version;
@@ -138,16 +138,22 @@ macro_rules! task_message {
                     Self::KIND,
                 )
             }
+
+            fn round(&self) -> Option<u32> {
+                let round: fn(&Self) -> Option<u32> = $round;
+                round(self)
+            }
         }
     };
 }
 
 // 2: compute. 3: importance.
-task_message!(Probe, "probe", 1..=3);
+task_message!(Probe, "probe", 1..=3, |_| None);
 // 2: strategy and live. 3: walk.
-task_message!(Train, "train", 1..=3);
-// 2: walk.
-task_message!(Evaluate, "evaluate", 1..=2);
+task_message!(Train, "train", 1..=3, |task| Some(task.round));
+// 2: walk. Round 0, the untrained adapter, has no trace of its own.
+task_message!(Evaluate, "evaluate", 1..=2, |task| Some(task.round)
+    .filter(|round| *round > 0));
 
 /// Any task, as a worker receives it.
 #[derive(Debug, Clone, PartialEq)]

@@ -190,6 +190,16 @@ impl Phase {
         }
     }
 
+    /// The round in whose trace this phase is: training, merging and scoring it.
+    #[must_use]
+    pub const fn traced_round(&self) -> Option<u32> {
+        match self {
+            Self::Training { round, .. } | Self::Folding { round, .. } => Some(*round),
+            Self::Evaluating { round, .. } if *round > 0 => Some(*round),
+            _ => None,
+        }
+    }
+
     /// This phase with every deadline and start moved later by `ms`: time does not pass in a pause,
     /// and a new owner starts the clock anew.
     #[must_use]

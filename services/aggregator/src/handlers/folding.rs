@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bus::drive::{Next, Owned};
 use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::topology::round_key;
 use domain::artifact::ArtifactRef;
 use domain::energy::EnergyTable;
@@ -16,6 +16,7 @@ use domain::object;
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
+use domain::trace::Trace;
 use domain::zeroth::Scalars;
 
 use super::starting;
@@ -87,7 +88,9 @@ pub async fn handle(
     let (merging, watch) = (round.clone(), Stopwatch::start());
     let together = walk::together(job.job(), decided.round);
     let mezo = job.job().spec.training.mezo;
+    let span = telemetry::within(Some(Trace::of_phase(job.job())), SpanName::Merge, &[]);
     let made = tokio::task::spawn_blocking(move || make(&merging, together, &mezo)).await??;
+    drop(span);
     observe_merge(decided, watch.seconds());
     hit(Failpoint::AggregatorFoldAfterMerge);
     let optimizer = if round.has_state() {

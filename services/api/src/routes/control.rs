@@ -7,8 +7,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chassis::clock;
 use chassis::failpoint::{self, Failpoint};
+use chassis::{clock, telemetry};
 use contract::message::control::{Control, Order};
 use contract::message::job::implied;
 use domain::id::JobId;
@@ -195,6 +195,9 @@ async fn change(
                 Err(error) => return Err(error.into()),
             }
             failpoint::hit(failpoint);
+            if job.epoch != stored.epoch {
+                telemetry::phase_ended(&stored, &job, clock::now());
+            }
             tracing::info!(job = %id, phase = job.phase.name(), epoch = %job.epoch, "job changed by a person");
         }
         // Also if nothing changed: whoever changed it may have died before saying so.

@@ -9,10 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use chassis::clock;
 use chassis::failpoint::{self, Failpoint};
+use chassis::telemetry::{self, SpanName};
 use contract::message::job::implied;
 use domain::artifact::Digest;
 use domain::id::{JobId, Submitter};
 use domain::job::{Job, Spec};
+use domain::trace::Trace;
 use sha2::{Digest as _, Sha256};
 
 use super::openapi::Refusals;
@@ -154,6 +156,8 @@ async fn create(app: &App, id: JobId, submission: &Submission) -> Result<Job, bu
 
 /// Says what the stored job implies, and shows it.
 async fn answer(app: &App, job: Job, status: StatusCode) -> Result<Response, Problem> {
+    let whole = Trace::of_job(&job.id);
+    let _span = telemetry::within(Some(whole), SpanName::Submit, &[]);
     for event in implied(&job) {
         // The job is accepted: its owner says it again if this was lost.
         if let Err(error) = app.bus().publish(&event, None).await {

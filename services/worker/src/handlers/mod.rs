@@ -16,14 +16,16 @@ use std::time::Duration;
 
 use bus::{Delivery, Outcome};
 use chassis::clock::{self, Stopwatch};
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::DecodeError;
 use contract::message::task::{Head, ModelRef, Task};
 use domain::cause::Trouble;
 use domain::fleet::{Progress, Stage};
 use domain::job::spec::{Base, Optimizer};
 use domain::plan::WorkerPlan;
+use domain::trace::Trace;
 use engine::kernel::Kernel;
+use tracing::Instrument;
 
 use crate::compute::Key;
 use crate::errand::Errand;
@@ -43,7 +45,22 @@ pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     if delivery.deliveries > 1 {
         telemetry::count(Metric::Redelivered, 1, &[("kind", kind)]);
     }
-    let outcome = dispatch(site, delivery).await;
+    let labels = [
+        ("fedpipe.job.id", delivery.address.job.to_string()),
+        ("fedpipe.epoch", delivery.address.epoch.0.to_string()),
+        ("fedpipe.worker", site.name.to_string()),
+        ("fedpipe.task", kind.to_owned()),
+    ];
+    let task = telemetry::within(delivery.trace, SpanName::Task, &labels);
+    let (job, trace) = (delivery.address.job.clone(), task.trace());
+    let span = match trace {
+        Some(trace) => {
+            tracing::info_span!("task", %job, trace_id = %trace.trace_hex(), span_id = %trace.span_hex())
+        }
+        None => tracing::info_span!("task", %job),
+    };
+    let outcome = dispatch(site, delivery, trace).instrument(span).await;
+    drop(task);
     telemetry::observe(Metric::TaskSeconds, watch.seconds(), &[("kind", kind)]);
     let said = match outcome {
         Outcome::Done => "done",
@@ -58,13 +75,14 @@ pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     outcome
 }
 
-async fn dispatch(site: &Arc<Site>, delivery: Delivery) -> Outcome {
+async fn dispatch(site: &Arc<Site>, delivery: Delivery, trace: Option<Trace>) -> Outcome {
     let Delivery {
         address,
         task,
         deliveries,
         poison,
         progress,
+        ..
     } = delivery;
     tracing::info!(job = %address.job, epoch = %address.epoch, kind = address.kind, deliveries, "task");
     if site.floors.cover(&address.job, address.epoch) {
@@ -106,6 +124,7 @@ async fn dispatch(site: &Arc<Site>, delivery: Delivery) -> Outcome {
         head,
         store,
         sent_before,
+        trace,
     };
     run(&errand, task).await
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 
 use chassis::failpoint::{self, Failpoint};
-use chassis::telemetry::{self, Metric};
+use chassis::telemetry::{self, Metric, SpanName};
 use contract::message::report::{Updated, Walked};
 use contract::message::task::Train;
 use domain::artifact::ArtifactRef;
@@ -146,6 +146,7 @@ async fn upload(
     let bytes = std::fs::metadata(file).map_or(0, |about| about.len());
     running.stage(Stage::Uploading, bytes);
     let transfer = running.transfer();
+    let _span = telemetry::within(running.trace, SpanName::Upload, &[]);
     let put = running.patiently(Trouble::StorageUnavailable, || {
         running.store.put_file(prefix, file, &transfer)
     });

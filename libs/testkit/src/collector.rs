@@ -1,0 +1,250 @@
+//! A collector: takes telemetry over gRPC as a real one does, and keeps it for whoever looks.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// A span that arrived. Identities are hexadecimal digits; an absent one is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Which service sent it.
+    pub service: String,
+    /// Its name.
+    pub name: String,
+    /// Its trace.
+    pub trace: String,
+    /// Itself.
+    pub id: String,
+    /// What it is a part of.
+    pub parent: String,
+    /// Spans that it points at: trace and id.
+    pub links: Vec<(String, String)>,
+    /// Its attributes that are text.
+    pub attributes: Vec<(String, String)>,
+    /// Nanoseconds since 1970.
+    pub began: u64,
+    /// The same.
+    pub ended: u64,
+}
+
+impl Span {
+    /// The value of an attribute.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        let found = self.attributes.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// A log record that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Which service sent it.
+    pub service: String,
+    /// What it says.
+    pub body: String,
+    /// Its trace; empty without one.
+    pub trace: String,
+}
+
+/// All that arrived.
+#[derive(Debug, Default)]
+struct Kept {
+    spans: Vec<Span>,
+    records: Vec<Record>,
+    /// Service and name of each metric.
+    metrics: Vec<(String, String)>,
+}
+
+/// A running collector; it ends with this value.
+#[derive(Debug)]
+pub struct Collector {
+    address: SocketAddr,
+    kept: Arc<Mutex<Kept>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Collector {
+    /// Starts one on a free port of loopback.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test without its server has failed")]
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let kept: Arc<Mutex<Kept>> = Arc::default();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let taker = Taker(Arc::clone(&kept));
+        let served = Server::builder()
+            .add_service(TraceServiceServer::new(taker.clone()))
+            .add_service(LogsServiceServer::new(taker.clone()))
+            .add_service(MetricsServiceServer::new(taker))
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
+                let _ = stopped.await;
+            });
+        tokio::spawn(served);
+        Self {
+            address,
+            kept,
+            _stop: stop,
+        }
+    }
+
+    /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The spans so far.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        lock(&self.kept).spans.clone()
+    }
+
+    /// The log records so far.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        lock(&self.kept).records.clone()
+    }
+
+    /// Service and name of the metrics so far.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<(String, String)> {
+        lock(&self.kept).metrics.clone()
+    }
+}
+
+/// Takes what is sent.
+#[derive(Debug, Clone)]
+struct Taker(Arc<Mutex<Kept>>);
+
+#[tonic::async_trait]
+impl TraceService for Taker {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut kept = lock(&self.0);
+        for resource in request.into_inner().resource_spans {
+            let service = service(resource.resource.as_ref());
+            for span in resource
+                .scope_spans
+                .into_iter()
+                .flat_map(|scope| scope.spans)
+            {
+                let links = span.links.iter();
+                kept.spans.push(Span {
+                    service: service.clone(),
+                    name: span.name,
+                    trace: hex(&span.trace_id),
+                    id: hex(&span.span_id),
+                    parent: hex(&span.parent_span_id),
+                    links: links
+                        .map(|one| (hex(&one.trace_id), hex(&one.span_id)))
+                        .collect(),
+                    attributes: texts(&span.attributes),
+                    began: span.start_time_unix_nano,
+                    ended: span.end_time_unix_nano,
+                });
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Taker {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let mut kept = lock(&self.0);
+        for resource in request.into_inner().resource_logs {
+            let service = service(resource.resource.as_ref());
+            let scopes = resource.scope_logs.into_iter();
+            for record in scopes.flat_map(|scope| scope.log_records) {
+                let body = record.body.and_then(|body| body.value);
+                kept.records.push(Record {
+                    service: service.clone(),
+                    body: body.as_ref().map(text).unwrap_or_default(),
+                    trace: hex(&record.trace_id),
+                });
+            }
+        }
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Taker {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let mut kept = lock(&self.0);
+        for resource in request.into_inner().resource_metrics {
+            let service = service(resource.resource.as_ref());
+            let scopes = resource.scope_metrics.into_iter();
+            for metric in scopes.flat_map(|scope| scope.metrics) {
+                kept.metrics.push((service.clone(), metric.name));
+            }
+        }
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> std::sync::MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn service(resource: Option<&Resource>) -> String {
+    let attributes = resource.map(|resource| texts(&resource.attributes));
+    let mut named = attributes.into_iter().flatten();
+    let found = named.find(|(name, _)| name == "service.name");
+    found.map(|(_, value)| value).unwrap_or_default()
+}
+
+fn texts(attributes: &[KeyValue]) -> Vec<(String, String)> {
+    let pair = |one: &KeyValue| Some((one.key.clone(), text(one.value.as_ref()?.value.as_ref()?)));
+    attributes.iter().filter_map(pair).collect()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::StringValue(text) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

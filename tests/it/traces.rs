@@ -1,0 +1,185 @@
+//! What a collector receives: the tree of a job's rounds from five kinds of process, logs that name their trace,
+//! metrics. And a collector that takes nothing changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use domain::id::JobId;
+use domain::trace::Trace;
+use testkit::collector::{Collector, Span};
+use testkit::wait;
+use tests::job::scored;
+use tests::{Fleet, Setup};
+use tokio::net::TcpListener;
+
+const END: Duration = Duration::from_secs(60);
+
+/// Everything is sent at once, so that a test need not wait for it.
+fn pushed_to(endpoint: String) -> Vec<(&'static str, String)> {
+    let quick = "200".to_owned();
+    vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", quick.clone()),
+        ("OTEL_BLRP_SCHEDULE_DELAY", quick.clone()),
+        ("OTEL_METRIC_EXPORT_INTERVAL", quick),
+    ]
+}
+
+/// Names of what is within a span, as `service:name`, sorted.
+fn within(spans: &[Span], parent: &Span) -> Vec<String> {
+    let children = spans
+        .iter()
+        .filter(|span| span.trace == parent.trace && span.parent == parent.id);
+    let mut names: Vec<String> = children
+        .map(|span| format!("{}:{}", span.service, span.name))
+        .collect();
+    names.sort();
+    names
+}
+
+fn find<'a>(spans: &'a [Span], trace: &Trace, name: &str) -> Option<&'a Span> {
+    spans
+        .iter()
+        .find(|span| span.trace == trace.trace_hex() && span.name == name)
+}
+
+#[tokio::test]
+async fn a_round_is_one_trace_from_the_aggregator_to_each_worker_and_back() {
+    let collector = Collector::start().await;
+    let mut setup = Setup::sites(2);
+    setup.environment = pushed_to(collector.endpoint());
+    let fleet = Fleet::start(&setup).await;
+    let api = fleet.api();
+    let id = api.submit(&scored(&fleet.model())).await;
+    api.succeeded(&id, END).await;
+
+    let job: JobId = id.parse().unwrap();
+    let whole = Trace::of_job(&job);
+    wait::until("the job's span arrives", END, async || {
+        find(&collector.spans(), &whole, "job").is_some()
+            && find(
+                &collector.spans(),
+                &Trace::of_round(&job, 2),
+                "phase evaluating",
+            )
+            .is_some()
+    })
+    .await;
+    let spans = collector.spans();
+
+    check_job(&spans, &whole);
+    for round in 1..=2 {
+        check_round(&spans, &whole, &Trace::of_round(&job, round));
+    }
+    for span in &spans {
+        assert!(span.began <= span.ended, "{span:?}");
+    }
+    check_logs(&collector, &whole).await;
+    check_metrics(&collector).await;
+}
+
+/// The job's own trace: taken in by the api, then phase after phase by whose turn it is.
+fn check_job(spans: &[Span], whole: &Trace) {
+    let job = find(spans, whole, "job").unwrap();
+    assert_eq!(job.parent, "");
+    assert_eq!(
+        within(spans, job),
+        [
+            "aggregator:phase evaluating",
+            "aggregator:phase finalizing",
+            "aggregator:phase starting",
+            "api:submit",
+            "planner:phase planning",
+            "profiler:phase profiling",
+            "profiler:phase queued",
+        ]
+    );
+    let profiling = find(spans, whole, "phase profiling").unwrap();
+    let probes = within(spans, profiling);
+    assert_eq!(probes, ["worker:task", "worker:task"], "one of each site");
+}
+
+/// A round's trace: what the aggregator did, and within its phases what each worker did for it.
+fn check_round(spans: &[Span], whole: &Trace, trace: &Trace) {
+    let round = find(spans, trace, "round").unwrap();
+    assert_eq!(
+        (round.parent.as_str(), round.service.as_str()),
+        ("", "aggregator")
+    );
+    let linked = (whole.trace_hex(), whole.span_hex());
+    assert_eq!(round.links, [linked]);
+    assert_eq!(
+        within(spans, round),
+        [
+            "aggregator:phase evaluating",
+            "aggregator:phase folding",
+            "aggregator:phase training",
+        ]
+    );
+    let training = find(spans, trace, "phase training").unwrap();
+    let tasks: BTreeMap<&str, &Span> = spans
+        .iter()
+        .filter(|span| span.parent == training.id && span.trace == training.trace)
+        .map(|span| (span.attribute("fedpipe.worker").unwrap(), span))
+        .collect();
+    assert_eq!(tasks.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
+    for task in tasks.values() {
+        assert_eq!(task.name, "task");
+        let steps = within(spans, task);
+        for step in ["worker:compute", "worker:upload"] {
+            assert!(steps.iter().any(|one| one == step), "{steps:?}");
+        }
+    }
+    let folding = find(spans, trace, "phase folding").unwrap();
+    assert_eq!(within(spans, folding), ["aggregator:merge"]);
+    let evaluating = find(spans, trace, "phase evaluating").unwrap();
+    assert_eq!(within(spans, evaluating), ["worker:task", "worker:task"]);
+}
+
+/// Log records of every service name the trace that they belong to.
+async fn check_logs(collector: &Collector, whole: &Trace) {
+    wait::until("logs arrive", END, async || {
+        let records = collector.records();
+        let of_job = |service: &str, body: &str| {
+            records.iter().any(|record| {
+                record.service == service
+                    && record.body == body
+                    && record.trace == whole.trace_hex()
+            })
+        };
+        of_job("planner", "job advanced") && of_job("worker", "task")
+    })
+    .await;
+}
+
+async fn check_metrics(collector: &Collector) {
+    wait::until("metrics arrive", END, async || {
+        let metrics = collector.metrics();
+        let has = |service: &str, name: &str| {
+            metrics
+                .iter()
+                .any(|(one, other)| one == service && other == name)
+        };
+        has("worker", "fedpipe.training.tokens")
+            && has("api", "fedpipe.worker.up")
+            && has("aggregator", "fedpipe.round.duration")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_collector_that_takes_nothing_changes_nothing() {
+    // It accepts connections, and never reads.
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", hole.local_addr().unwrap());
+    let mut setup = Setup::sites(2);
+    setup.environment = pushed_to(endpoint);
+    let fleet = Fleet::start(&setup).await;
+    let api = fleet.api();
+    let id = api.submit(&scored(&fleet.model())).await;
+    api.succeeded(&id, END).await;
+    for round in &api.rounds(&id).await[1..] {
+        let overhead = round["overhead_seconds"].as_f64().unwrap();
+        assert!(overhead < 1.0, "{round:#}");
+    }
+}
