@@ -53,7 +53,8 @@ impl<'a> Source<'a> {
             } else {
                 &mut first
             };
-            let batches = batches(self.spec, self.profile.measurement.records);
+            let (own, records) = (fitted.mode.optimizer, self.profile.measurement.records);
+            let batches = batches(self.spec, own, records);
             for batch in batches
                 .into_iter()
                 .filter(|batch| self.is_near(fitted, *batch))

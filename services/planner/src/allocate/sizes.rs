@@ -1,7 +1,7 @@
 //! The ranks and batches that are looked at.
 
 use domain::job::choice::Choice;
-use domain::job::spec::Spec;
+use domain::job::spec::{Optimizer, Spec};
 
 /// Batches that `auto` chooses from. Beside the powers of two their halves between, so that workers of
 /// different speed can finish close to each other.
@@ -22,18 +22,21 @@ pub(super) fn ranks(least: u16, rank_max: u16) -> Vec<u16> {
     ranks
 }
 
-/// Records that a round must average for its loss to leave a site that did not consent to less
-/// (`docs/privacy.md`): what is left to the planner is chosen so that no site must refuse it.
+/// Records that a round must average for its loss to leave a site that did not consent to less, and a zeroth-order
+/// step for its scalar (`docs/privacy.md`): what is left to the planner is chosen so that no site must refuse it.
 const LEAST_RECORDS: u64 = 8;
 
-/// The batches that are legal for the job at a site with so many records, ascending: the fixed one, or
-/// those of `BATCHES` that do not repeat a record within a step and average enough records in a round.
-pub(super) fn batches(spec: &Spec, records: u64) -> Vec<u16> {
+/// The batches that are legal for the job at a site with so many records that trains so, ascending: the fixed one,
+/// or those of `BATCHES` that do not repeat a record within a step and average enough records.
+pub(super) fn batches(spec: &Spec, optimizer: Optimizer, records: u64) -> Vec<u16> {
     match spec.training.batch {
         Choice::Fixed(batch) => vec![batch],
         Choice::Auto => {
             let legal = |batch: &u16| *batch == 1 || u64::from(*batch) <= records;
-            let steps = u64::from(spec.training.local_steps);
+            let steps = match optimizer {
+                Optimizer::Mezo => 1,
+                Optimizer::Adamw | Optimizer::Auto => u64::from(spec.training.local_steps),
+            };
             let enough = |batch: &u16| u64::from(*batch) * steps >= LEAST_RECORDS;
             let legal: Vec<u16> = BATCHES.into_iter().filter(legal).collect();
             let told: Vec<u16> = legal.iter().copied().filter(enough).collect();

@@ -184,3 +184,15 @@ fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was
         "{texts:?}"
     );
 }
+
+#[test]
+fn a_batch_that_is_left_open_averages_enough_records_in_each_step() {
+    let spec = walking("shared", "scalars");
+    // So slow that the smallest step would finish a round soonest.
+    let (name, mut profile) = tiny(GIB);
+    let fitted = profile.modes.last_mut().expect("two");
+    fitted.cost.seconds_per_token = 1.0;
+    let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
+    let batch = of(&plan, "a").batch;
+    assert!(batch >= 8, "{batch}");
+}
