@@ -187,12 +187,15 @@ fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was
 
 #[test]
 fn a_batch_that_is_left_open_averages_enough_records_in_each_step() {
-    let spec = walking("shared", "scalars");
-    // So slow that the smallest step would finish a round soonest.
-    let (name, mut profile) = tiny(GIB);
-    let fitted = profile.modes.last_mut().expect("two");
-    fitted.cost.seconds_per_token = 1.0;
-    let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
-    let batch = of(&plan, "a").batch;
-    assert!(batch >= 8, "{batch}");
+    let mut spec = walking("shared", "scalars");
+    spec.training.local_steps = 30;
+    let of = |optimizer, records| sizes::batches(&spec, optimizer, records);
+    assert_eq!(of(Optimizer::Mezo, 500).first(), Some(&8));
+    assert_eq!(
+        of(Optimizer::Adamw, 500).first(),
+        Some(&1),
+        "a round has 30"
+    );
+    // A site of so few records refuses, or has consented.
+    assert_eq!(of(Optimizer::Mezo, 6), [1, 2, 4, 6]);
 }
