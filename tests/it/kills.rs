@@ -137,9 +137,7 @@ impl Trains {
         );
         let of_tensors = matches!(
             point,
-            Failpoint::WorkerTrainWhileUploading
-                | Failpoint::WorkerTrainAfterUpload
-                | Failpoint::AggregatorIngestAfterDownload
+            Failpoint::WorkerTrainWhileUploading | Failpoint::AggregatorIngestAfterDownload
         );
         match self {
             Self::FirstOrder => of_scalars,

@@ -89,9 +89,9 @@ pub fn way(folder: &Path, walk: &Walk, last: u32) -> Result<Option<Way>, Broken>
 /// Every round follows the one before, and the last is the one that made the adapter.
 fn whole(walk: &Walk, last: u32) -> Result<(), Broken> {
     let length = u32::try_from(walk.log.len()).unwrap_or(u32::MAX);
-    let mut expected = last.saturating_sub(length).saturating_add(1);
+    let first = last.saturating_sub(length).saturating_add(1);
     let mut next_step = None;
-    for one in &walk.log {
+    for (expected, one) in (first..).zip(&walk.log) {
         if one.round != expected {
             let found = one.round;
             return Err(Broken::Order { found, expected });
@@ -106,7 +106,6 @@ fn whole(walk: &Walk, last: u32) -> Result<(), Broken> {
         }
         let steps = one.scalars.values().len() / usize::from(walk.steps.perturbations).max(1);
         next_step = Some(step + steps as u64);
-        expected += 1;
     }
     Ok(())
 }
