@@ -18,6 +18,7 @@ mod inputs;
 mod kills;
 mod memory;
 mod mezo;
+mod mixed;
 mod moved;
 mod network;
 mod offline;

@@ -48,7 +48,7 @@ impl Steps {
             perturbations: mezo.perturbations,
             perturbation: mezo.perturbation,
             clip: mezo.clip,
-            rate: training.learning_rate,
+            rate: training.zeroth_order_rate(),
         }
     }
 }

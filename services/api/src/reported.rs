@@ -61,14 +61,16 @@ async fn answer(app: &App, job: &Job, worker: &WorkerName) -> Result<Option<Repo
             .report::<Probed>(worker, &job.id, job.epoch)
             .await?
             .is_some(),
-        Phase::Training { .. } if job.spec.training.sends_scalars() => bus
-            .report::<Walked>(worker, &job.id, job.epoch)
-            .await?
-            .is_some(),
-        Phase::Training { .. } => bus
-            .report::<Updated>(worker, &job.id, job.epoch)
-            .await?
-            .is_some(),
+        // Which of the two a site sends is in the plan.
+        Phase::Training { .. } => {
+            bus.report::<Updated>(worker, &job.id, job.epoch)
+                .await?
+                .is_some()
+                || bus
+                    .report::<Walked>(worker, &job.id, job.epoch)
+                    .await?
+                    .is_some()
+        }
         Phase::Evaluating { .. } => bus
             .report::<Evaluated>(worker, &job.id, job.epoch)
             .await?

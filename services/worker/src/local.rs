@@ -189,7 +189,7 @@ impl Local {
             Outcome::Tensors(file) => file,
             Outcome::Scalars(scalars, _) => scalars.to_bytes(),
         };
-        let sent_bytes = if task.training.sends_scalars() {
+        let sent_bytes = if task.training.sends_scalars(task.plan.optimizer) {
             4 * task.training.mezo.scalars(task.plan.local_steps) + ENVELOPE_BYTES
         } else {
             update.len() as u64

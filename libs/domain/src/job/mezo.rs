@@ -89,6 +89,9 @@ pub struct Mezo {
     pub seeds: Seeds,
     /// As what the steps travel.
     pub wire: Wire,
+    /// η of zeroth-order sites beside others; where all are, it is the job's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// What sites' rates differ by.
     pub rates: Rates,
     /// By how much at most, as a share of the job's rate.
@@ -106,6 +109,7 @@ impl Default for Mezo {
             trim: 0.0,
             seeds: Seeds::Shared,
             wire: Wire::Scalars,
+            learning_rate: None,
             rates: Rates::Fixed,
             rate_spread: RATE_SPREAD,
         }
@@ -133,15 +137,38 @@ impl Mezo {
 
     /// Checks the fields, and that they may stand together with the rest of the job.
     pub(super) fn check(&self, spec: &Spec, refuse: &mut impl FnMut(&str, String)) {
-        if spec.training.optimizer != Optimizer::Mezo {
-            if !self.is_default() {
-                let problem = "it says something only with training.optimizer: mezo";
+        match spec.training.optimizer {
+            Optimizer::Mezo => {
+                self.check_fields(spec, refuse);
+                self.check_others(spec, refuse);
+            }
+            Optimizer::Auto if !self.is_default() => {
+                self.check_fields(spec, refuse);
+                self.check_beside(refuse);
+            }
+            Optimizer::Adamw if !self.is_default() => {
+                let problem = "it says something only with training.optimizer: mezo or auto";
                 refuse("training.mezo", problem.to_owned());
             }
-            return;
+            Optimizer::Auto | Optimizer::Adamw => {}
         }
-        self.check_fields(spec, refuse);
-        self.check_others(spec, refuse);
+    }
+
+    /// What only sites that all train zeroth-order have.
+    fn check_beside(&self, refuse: &mut impl FnMut(&str, String)) {
+        if self.trim > 0.0 {
+            let problem = "beside first-order sites there is no mean of scalars; use 0".to_owned();
+            refuse("training.mezo.trim", problem);
+        }
+        if self.rates != Rates::Fixed {
+            let problem =
+                "sites have rates of their own only where all train zeroth-order".to_owned();
+            refuse("training.mezo.rates", problem);
+        }
+        let sound = |rate: f64| rate.is_finite() && (0.0..=10.0).contains(&rate);
+        if !self.learning_rate.is_none_or(sound) {
+            refuse("training.mezo.learning_rate", "use 0 to 10".to_owned());
+        }
     }
 
     fn check_fields(&self, spec: &Spec, refuse: &mut impl FnMut(&str, String)) {
@@ -195,6 +222,11 @@ impl Mezo {
     /// What other fields say that zeroth-order steps do not have, or that would change what they replay.
     fn check_others(&self, spec: &Spec, refuse: &mut impl FnMut(&str, String)) {
         let training = &spec.training;
+        if self.learning_rate.is_some() {
+            let problem =
+                "where all sites train zeroth-order give training.learning_rate".to_owned();
+            refuse("training.mezo.learning_rate", problem);
+        }
         if training.weight_decay != 0.0 {
             let problem = "zeroth-order steps have no decay; leave it out".to_owned();
             refuse("training.weight_decay", problem);
@@ -338,6 +370,32 @@ mod tests {
             "training.mezo",
             "only with",
         );
+    }
+
+    #[test]
+    fn beside_first_order_sites_a_job_says_how_zeroth_order_ones_step() {
+        let auto = |mezo: &str| format!(r#""training":{{"optimizer":"auto","mezo":{{{mezo}}}}}"#);
+        let job = spec(&auto(r#""perturbations":4,"clip":50,"learning_rate":2e-4"#));
+        assert_eq!(job.check(), Ok(()));
+        assert!(job.takes_zeroth_order());
+        assert_eq!(job.training.zeroth_order_rate(), 2e-4);
+        let job = spec(r#""training":{"optimizer":"auto","learning_rate":1e-3}"#);
+        assert_eq!(job.check(), Ok(()));
+        assert!((job.training.zeroth_order_rate() - 1e-4).abs() < 1e-12);
+        refused(&auto(r#""trim":0.1"#), "training.mezo.trim", "no mean");
+        refused(
+            &auto(r#""rates":"round-loss""#),
+            "training.mezo.rates",
+            "only where all",
+        );
+        refused(
+            r#""training":{"optimizer":"mezo","mezo":{"learning_rate":1e-4}}"#,
+            "training.mezo.learning_rate",
+            "give training.learning_rate",
+        );
+        let mut job = job;
+        job.aggregation.strategy = super::super::Strategy::Ffa;
+        assert!(!job.takes_zeroth_order(), "it trains B alone");
     }
 
     #[test]

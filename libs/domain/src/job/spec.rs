@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::aggregation::Aggregation;
+use super::aggregation::{Aggregation, Trains};
 use super::choice::Choice;
 use super::course::Measure;
 pub use super::importance::Importance;
@@ -12,6 +12,7 @@ use super::rounds::Rounds;
 use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
 use crate::id::{DatasetName, JobId, WorkerName};
+use crate::zeroth::SCALARS_LIMIT;
 
 /// A job as submitted, before [`Spec::check`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,16 +190,28 @@ impl Training {
         self.optimizer == Optimizer::Mezo
     }
 
-    /// Whether a site's update is its scalars, inside its report.
+    /// Whether the update of a site that trains so is its scalars, inside its report.
     #[must_use]
-    pub fn sends_scalars(&self) -> bool {
-        self.is_zeroth_order() && self.mezo.wire == Wire::Scalars
+    pub fn sends_scalars(&self, own: Optimizer) -> bool {
+        own == Optimizer::Mezo && self.mezo.wire == Wire::Scalars
+    }
+
+    /// η of zeroth-order steps. Beside first-order sites it is a tenth of theirs, unless the job gives it.
+    #[must_use]
+    pub fn zeroth_order_rate(&self) -> f64 {
+        let usual = if self.is_zeroth_order() {
+            self.learning_rate
+        } else {
+            0.1 * self.learning_rate
+        };
+        self.mezo.learning_rate.unwrap_or(usual)
     }
 
     /// Whether all sites walk along the same directions, and may replay rounds.
     #[must_use]
     pub fn shares_directions(&self) -> bool {
-        self.sends_scalars() && self.mezo.seeds == Seeds::Shared
+        let scalars = self.mezo.wire == Wire::Scalars && self.mezo.seeds == Seeds::Shared;
+        self.is_zeroth_order() && scalars
     }
 }
 
@@ -324,6 +337,20 @@ pub struct Refusal {
 }
 
 impl Spec {
+    /// Whether sites may train zeroth-order: all, or those without room for gradients beside others. Under a rule
+    /// that trains B alone they cannot, for their steps move A as well.
+    #[must_use]
+    pub fn takes_zeroth_order(&self) -> bool {
+        let training = &self.training;
+        let scalars = training.mezo.scalars(training.local_steps);
+        let travels = training.mezo.wire == Wire::Tensors || scalars <= SCALARS_LIMIT as u64;
+        match training.optimizer {
+            Optimizer::Mezo => true,
+            Optimizer::Auto => self.aggregation.strategy.trains() == Trains::Both && travels,
+            Optimizer::Adamw => false,
+        }
+    }
+
     /// Checks every limit that can be checked without asking a site.
     ///
     /// # Errors

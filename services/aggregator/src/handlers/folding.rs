@@ -7,11 +7,13 @@ use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric, SpanName};
 use contract::topology::round_key;
+use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
 use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::mezo::{Mezo, Rates};
+use domain::job::spec::Optimizer;
 use domain::object;
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, Summary, WorkerRound};
@@ -66,6 +68,13 @@ struct Terms {
     plan: WorkerPlan,
     /// What its rate is of the job's.
     rate_factor: f64,
+}
+
+/// A contribution, and what it was trained by.
+struct Contributor<'a> {
+    contribution: &'a Contribution,
+    plan: &'a WorkerPlan,
+    weights: &'a [WeightShape],
 }
 
 /// What a merge comes to.
@@ -207,7 +216,7 @@ fn parts(job: &Job, round: &Round, own: &[Terms], apart: &[Option<f64>]) -> Vec<
         share: member.share,
         rank: member.ranks.max(),
         batch: own.plan.batch,
-        rate: has_own.then_some(own.rate_factor * training.learning_rate),
+        rate: has_own.then_some(own.rate_factor * training.zeroth_order_rate()),
         difference: apart.get(at).copied().flatten(),
     };
     members.map(part).collect()
@@ -226,14 +235,21 @@ async fn prepare(
     let start = fetch(aggregator, &decided.global).await?;
     let aggregation = spec.aggregation.clone();
     let contributions = &decided.closed.contributions;
-    let shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
+    let mut shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
+    let zeroth_order = own.iter().map(|own| own.plan.optimizer == Optimizer::Mezo);
+    strategy::beside(&mut shares, &zeroth_order.collect::<Vec<bool>>());
     let mut members = Vec::new();
     for ((contribution, own), mut share) in contributions.iter().zip(own).zip(shares) {
         if spec.training.shares_directions() {
             // The mean of the scalars is walked at the job's rate, whatever each site's own was.
             share.stretch *= own.rate_factor;
         }
-        let update = update(aggregator, job.job(), decided, contribution).await?;
+        let site = Contributor {
+            contribution,
+            plan: &own.plan,
+            weights: &weights,
+        };
+        let update = update(aggregator, job.job(), decided, &site).await?;
         let started = match &contribution.credit {
             None => None,
             Some(credit) => Some(fetch(aggregator, &credit.global).await?),
@@ -270,11 +286,16 @@ async fn update(
     aggregator: &Aggregator,
     job: &Job,
     decided: &Decided,
-    contribution: &Contribution,
+    site: &Contributor<'_>,
 ) -> Result<PathBuf, Error> {
+    let Contributor {
+        contribution,
+        plan,
+        weights,
+    } = *site;
     let stored = fetch(aggregator, &contribution.update.adapter).await?;
     let training = &job.spec.training;
-    if !training.sends_scalars() || training.shares_directions() {
+    if !training.sends_scalars(plan.optimizer) || training.shares_directions() {
         return Ok(stored);
     }
     let walker = Walker {
@@ -287,6 +308,8 @@ async fn update(
             .credit
             .as_ref()
             .map_or(&decided.global, |credit| &credit.global),
+        ranks: &plan.ranks,
+        weights,
     };
     let scalars = tokio::task::spawn_blocking(move || strategy::walk::read(&stored)).await??;
     let (path, _) = walk::retraced(aggregator, job, &walker, &scalars).await?;

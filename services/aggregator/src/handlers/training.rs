@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bus::Said;
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
+use contract::Message;
 use contract::message::report::{Failed, Updated, Walked};
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
@@ -179,7 +180,8 @@ async fn collect(
             job.lose(site.clone()).await?;
         }
         if matches!(standing, Standing::Waiting) {
-            let walk = walk::to_train(aggregator, job.job(), worker, open.round).await?;
+            let own = worker_plan.optimizer;
+            let walk = walk::to_train(aggregator, job.job(), (worker, own), open.round).await?;
             let task = tasks::train(
                 job.job(),
                 worker,
@@ -287,7 +289,12 @@ async fn delivered(
     epoch: Epoch,
 ) -> Result<Standing, Error> {
     let (id, worker) = (&job.job().id, expected.worker);
-    let found = if job.job().spec.training.sends_scalars() {
+    let scalars = job
+        .job()
+        .spec
+        .training
+        .sends_scalars(expected.plan.optimizer);
+    let found = if scalars {
         let walked = job.bus().report::<Walked>(worker, id, epoch).await;
         walked.map(|found| found.map(|walked| Delivered::Scalars(Box::new(walked))))
     } else {
@@ -303,7 +310,8 @@ async fn delivered(
         }
         Ok(None) => {}
         Err(error @ bus::Error::Decode { .. }) => {
-            return ingest::unreadable(job, worker, epoch, &error).await;
+            let kind = if scalars { Walked::KIND } else { Updated::KIND };
+            return ingest::unreadable(job, worker, (epoch, kind), &error).await;
         }
         Err(error) => return Err(error.into()),
     }

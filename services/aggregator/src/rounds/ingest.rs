@@ -9,8 +9,8 @@ use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::message::dead::DeadLetter;
 use contract::message::job::Event;
-use contract::message::report::{Updated, Walked};
-use contract::{Message, subject};
+use contract::message::report::Walked;
+use contract::subject;
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
 use domain::cause::{SiteTrouble, Trouble};
@@ -97,8 +97,8 @@ async fn retrace(
         worker,
         round,
         plan,
+        weights,
         start,
-        ..
     } = *expected;
     if let Err(detail) = figures(&walked.metrics, plan) {
         return Ok(Err(detail));
@@ -137,6 +137,8 @@ async fn retrace(
         worker,
         round,
         start,
+        ranks: &plan.ranks,
+        weights,
     };
     let made = walk::retraced(aggregator, job.job(), &walker, &walked.scalars).await;
     let (path, reached) = match made {
@@ -158,15 +160,10 @@ async fn retrace(
 pub async fn unreadable(
     job: &Owned,
     worker: &WorkerName,
-    epoch: Epoch,
+    (epoch, kind): (Epoch, &'static str),
     error: &bus::Error,
 ) -> Result<Standing, Error> {
     let detail = error_chain(error);
-    let kind = if job.job().spec.training.sends_scalars() {
-        Walked::KIND
-    } else {
-        Updated::KIND
-    };
     let letter = DeadLetter {
         service: "aggregator".to_owned(),
         original: subject::report(worker, &job.job().id, epoch, kind),

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use artifacts::tensors::digest;
 use contract::topology::round_key;
+use domain::adapter::{RankTable, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{JobId, WorkerName};
 use domain::job::Job;
 use domain::job::mezo::Rates;
+use domain::job::spec::Optimizer;
 use domain::round::Summary;
 use domain::zeroth::{Committed, Scalars, Steps, Walk};
 use sha2::{Digest as _, Sha256};
@@ -19,6 +21,7 @@ use super::rates;
 use crate::Error;
 use crate::app::Aggregator;
 use crate::handlers::starting;
+use crate::strategy;
 use crate::strategy::walk::Stretch;
 
 /// Rounds that a task tells at most.
@@ -88,17 +91,17 @@ fn first_step(job: &Job, round: u32) -> u64 {
     u64::from(round.saturating_sub(1)) * u64::from(job.spec.training.local_steps)
 }
 
-/// What a training task says; `None` if the job's sites do not train zeroth-order.
+/// What the training task of a site that trains so says; `None` if that is not zeroth-order.
 ///
 /// # Errors
 /// If the store does not answer.
 pub async fn to_train(
     aggregator: &Aggregator,
     job: &Job,
-    worker: &WorkerName,
+    (worker, own): (&WorkerName, Optimizer),
     round: u32,
 ) -> Result<Option<Walk>, Error> {
-    if !job.spec.training.is_zeroth_order() {
+    if own != Optimizer::Mezo {
         return Ok(None);
     }
     let before = round.saturating_sub(1);
@@ -235,8 +238,12 @@ pub struct Walker<'a> {
     pub worker: &'a WorkerName,
     /// Of which round.
     pub round: u32,
-    /// The merged adapter that it started from.
+    /// The merged adapter whose leading slices it started from.
     pub start: &'a ArtifactRef,
+    /// How many of them, of each weight.
+    pub ranks: &'a RankTable,
+    /// The model's weights.
+    pub weights: &'a [WeightShape],
 }
 
 /// The adapter that a site's scalars lead to, as a file that [`clean`] removes, and its digest.
@@ -253,6 +260,8 @@ pub async fn retraced(
         worker,
         round,
         start,
+        ranks,
+        weights,
     } = *walker;
     let stretch = Stretch {
         round,
@@ -271,11 +280,17 @@ pub async fn retraced(
     let fetched = aggregator.spool.ensure(store, start, transfer);
     let start = aggregator.reach.guard(fetched).await??;
     let (scalars, path) = (scalars.clone(), out.clone());
+    let (ranks, weights) = (ranks.clone(), weights.to_vec());
     let made = tokio::task::spawn_blocking(move || {
         if path.is_file() {
             return digest(&path).map_err(Error::from);
         }
-        stretch.replay(&start, &scalars, &path)
+        let own = strategy::walk::Leading {
+            start: &start,
+            ranks: &ranks,
+            weights: &weights,
+        };
+        stretch.retrace(&own, &scalars, &path)
     });
     Ok((out, made.await??))
 }

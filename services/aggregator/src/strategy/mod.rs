@@ -45,7 +45,7 @@ pub use check::{Refused, check, shapes};
 pub use fresh::fresh;
 pub use merge::{Folded, Input, Merge, Server};
 pub use round::{Member, Round};
-pub use share::{Share, shares};
+pub use share::{Share, beside, shares};
 pub use source::{Memory, Sink, Source};
 
 use domain::adapter::WeightName;

@@ -46,6 +46,27 @@ pub fn shares(
         .collect()
 }
 
+/// Where zeroth-order sites stand beside others, lets these count among themselves as if they were alone, and adds
+/// what the zeroth-order ones found by their share of the whole. A step along random directions moves an adapter far
+/// less than one by gradients: by the plain mean it would do little more than shrink the others' change. `zeroth_order`
+/// goes with the shares, one by one.
+pub fn beside(shares: &mut [Share], zeroth_order: &[bool]) {
+    let own = |is: bool| {
+        let both = shares.iter().zip(zeroth_order);
+        let own = both.filter(move |(_, zeroth_order)| **zeroth_order == is);
+        own.map(|(share, _)| share.weight).sum::<f64>()
+    };
+    let (others, both) = (own(false), own(true) > 0.0);
+    if !both || others <= 0.0 {
+        return;
+    }
+    for (share, zeroth_order) in shares.iter_mut().zip(zeroth_order) {
+        if !zeroth_order {
+            share.stretch /= others;
+        }
+    }
+}
+
 /// Equal steps are 1 exactly, so that nothing is left of what everybody trained.
 fn near_one(stretch: f64) -> f64 {
     if (stretch - 1.0).abs() < 1e-12 {

@@ -7,7 +7,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use artifacts::tensors::rewrite;
+use artifacts::tensors::{TensorFile, digest, rewrite};
+use domain::adapter::{RankTable, WeightShape};
 use domain::artifact::Digest;
 use domain::job::Strategy;
 use domain::zeroth::{Scalars, Steps};
@@ -16,6 +17,7 @@ use engine::threads::Threads;
 use engine::train::Replay;
 
 use super::apart;
+use super::files;
 use super::merge::Folded;
 use super::round::{Round, all_threads};
 use super::share::Share;
@@ -43,7 +45,57 @@ pub struct Stretch {
     pub first_step: u64,
 }
 
+/// What a site starts from: the leading slices of a merged adapter.
+#[derive(Debug, Clone, Copy)]
+pub struct Leading<'a> {
+    /// The merged adapter.
+    pub start: &'a Path,
+    /// How many of them, of each weight.
+    pub ranks: &'a RankTable,
+    /// The model's weights.
+    pub weights: &'a [WeightShape],
+}
+
 impl Stretch {
+    /// Does the steps of a site to what it started from; returns the digest of what is then in `out`.
+    ///
+    /// # Errors
+    /// As [`Stretch::replay`].
+    pub fn retrace(
+        &self,
+        own: &Leading<'_>,
+        scalars: &Scalars,
+        out: &Path,
+    ) -> Result<Digest, Error> {
+        let replay = Replay::new().then(&self.steps, self.first_step, scalars);
+        let file = TensorFile::open(own.start)?;
+        let mut writer = files::create(out, own.ranks, own.weights)?;
+        let threads = threads()?;
+        for (weight, rank) in super::ordered(own.ranks) {
+            let rank = usize::from(rank);
+            for (key, is_a) in [(weight.peft_a(), true), (weight.peft_b(), false)] {
+                let mut values = file.read_f32(&key)?;
+                let width = file.shape(&key).and_then(|shape| shape.last().copied());
+                let width = width.unwrap_or(0).max(1);
+                if is_a {
+                    values.truncate(rank * width);
+                } else if rank < width {
+                    let rows = values.chunks_exact(width);
+                    values = rows
+                        .flat_map(|row| row.iter().take(rank).copied())
+                        .collect();
+                }
+                threads.run(|| replay.apply(&key, &mut values));
+                if values.iter().any(|value| !value.is_finite()) {
+                    return Err(self.refused(super::Error::Diverged { key }));
+                }
+                writer.write(&key, &values)?;
+            }
+        }
+        writer.finish()?;
+        Ok(digest(out)?)
+    }
+
     /// Does the steps to the adapter in `start`; returns the digest of what is then in `out`.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ),
     (
         "training",
-        "`optimizer` (auto, adamw, mezo: forward passes alone, at every site), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`, and of mezo `mezo`: `perturbation` (μ, 1e-2), `perturbations` (directions of a step, 1 to 256), `distribution` (gaussian, rademacher), `clip` (largest scalar; 0: off), `trim` (share of the sites' scalars left out of their mean at each end), `seeds` (shared, per-worker), `wire` (scalars, tensors), `rates` (what sites' rates differ by: fixed, random, round-loss, five-round-loss, model-difference), `rate_spread` (by how much at most, as a share of the rate; 0.5)",
+        "`optimizer` (auto: adamw where it fits a site's memory, else mezo; adamw; mezo: forward passes alone, at every site), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`, and of zeroth-order sites `mezo`: `learning_rate` (theirs beside others), `perturbation` (μ, 1e-2), `perturbations` (directions of a step, 1 to 256), `distribution` (gaussian, rademacher), `clip` (largest scalar; 0: off), `trim` (share of the sites' scalars left out of their mean at each end), `seeds` (shared, per-worker), `wire` (scalars, tensors), `rates` (what sites' rates differ by: fixed, random, round-loss, five-round-loss, model-difference), `rate_spread` (by how much at most, as a share of the rate; 0.5)",
     ),
     (
         "precision",

@@ -17,12 +17,7 @@ struct Least {
 
 /// `None` if the site has room for something that can run.
 pub(super) fn lacking(site: &Site<'_>) -> Option<Lack> {
-    let frontier = &site.source.space.frontier;
-    let fits = |choice: &super::program::Choice| {
-        let room = choice.room(site.memory(), f64::INFINITY);
-        room.is_some_and(|room| room >= frontier.least())
-    };
-    if site.open.choices.iter().any(fits) {
+    if site.source.fits(&site.open) {
         return None;
     }
     let spec = site.source.spec;
@@ -103,9 +98,14 @@ fn zeroth_order(site: &Site<'_>) -> String {
     } else {
         ", which it has".to_owned()
     };
+    let but = if site.source.spec.takes_zeroth_order() {
+        String::new()
+    } else {
+        let strategy = site.source.spec.aggregation.strategy.name();
+        format!(", but not under strategy {strategy}, so the site cannot take part")
+    };
     format!(
-        "; zeroth-order training would take {} of memory{fits}, and {} a round, but only in a job whose \
-         sites all train so (training.optimizer: mezo), so the site cannot take part in this one",
+        "; zeroth-order training would take {} of memory{fits}, and {} a round{but}",
         bytes(least.needed),
         seconds(least.seconds),
     )

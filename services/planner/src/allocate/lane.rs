@@ -1,6 +1,6 @@
 //! One batch in one mode at one site: a choice of the site's program, with what it stands for.
 
-use domain::job::spec::Spec;
+use domain::job::spec::{Optimizer, Spec};
 use domain::profile::{ModeProfile, Profile};
 
 use super::mode;
@@ -40,16 +40,18 @@ pub(super) struct Lanes<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Every batch in every mode that was measured and that the job leaves open: those that can run, and
-    /// those that cannot.
+    /// Every batch in every mode that was measured and that the job leaves open: those to choose from, and
+    /// those that are shown beside them. Zeroth-order ones are to choose from only where none by gradients fits.
     pub(super) fn lanes(&self) -> (Lanes<'a>, Lanes<'a>) {
-        let (mut open, mut shown) = (Lanes::default(), Lanes::default());
+        let [mut first, mut zeroth, mut shown] = [(); 3].map(|()| Lanes::default());
         let fitted = self.profile.modes.iter();
         for fitted in fitted.filter(|fitted| self.is_usable(fitted)) {
-            let of = if mode::runs(&fitted.mode, self.spec) {
-                &mut open
-            } else {
+            let of = if !mode::runs(&fitted.mode, self.spec) {
                 &mut shown
+            } else if fitted.mode.optimizer == Optimizer::Mezo {
+                &mut zeroth
+            } else {
+                &mut first
             };
             let (own, records) = (fitted.mode.optimizer, self.profile.measurement.records);
             let batches = batches(self.spec, own, records);
@@ -62,7 +64,25 @@ impl<'a> Source<'a> {
                 of.choices.push(choice);
             }
         }
+        let nothing_else = first.choices.is_empty();
+        let (open, other) = if nothing_else || (!self.fits(&first) && self.fits(&zeroth)) {
+            (zeroth, first)
+        } else {
+            (first, zeroth)
+        };
+        shown.lanes.extend(other.lanes);
+        shown.choices.extend(other.choices);
         (open, shown)
+    }
+
+    /// Whether the site has room for one of these with the smallest adapter.
+    pub(super) fn fits(&self, lanes: &Lanes<'_>) -> bool {
+        let memory = self.profile.measurement.memory_limit_bytes as f64;
+        let least = self.space.frontier.least();
+        lanes.choices.iter().any(|choice| {
+            let room = choice.room(memory, f64::INFINITY);
+            room.is_some_and(|room| room >= least)
+        })
     }
 
     /// Whether a batch lies near enough to what was measured in a mode: a few small steps tell nothing of

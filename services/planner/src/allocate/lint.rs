@@ -209,7 +209,7 @@ fn choice_problems(
             "its arithmetic or optimizer is not the job's",
         ),
         (
-            worker.optimizer == Optimizer::Mezo && !spec.training.is_zeroth_order(),
+            worker.optimizer == Optimizer::Mezo && !spec.takes_zeroth_order(),
             "it trains zeroth-order in a job that does not",
         ),
         (

@@ -18,11 +18,9 @@ pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
     base && optimizer && compute
 }
 
-/// Whether a worker can train so in this job. Zeroth-order sites and others do not train together, so where
-/// the job leaves the optimizer open such modes are looked at and named, but not planned.
+/// Whether a worker can train so in this job. What cannot is looked at and named, but not planned.
 pub(super) fn runs(mode: &Mode, spec: &Spec) -> bool {
-    let together = mode.optimizer != Optimizer::Mezo || spec.training.is_zeroth_order();
-    together && has_slope(mode)
+    mode.optimizer != Optimizer::Mezo || (spec.takes_zeroth_order() && has_slope(mode))
 }
 
 /// Whether what a zeroth-order step finds in this mode's arithmetic means what it means in f32. Of the faster

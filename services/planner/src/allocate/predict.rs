@@ -1,7 +1,7 @@
 //! What a choice costs at one worker, by the cost model of its mode.
 
 use domain::adapter::{RankTable, WeightShape};
-use domain::job::spec::Spec;
+use domain::job::spec::{Optimizer, Spec};
 use domain::plan::{Prediction, scoring_rows};
 use domain::profile::{Measurement, ModeProfile};
 
@@ -31,9 +31,9 @@ pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
 /// Bytes of a message beside the scalars in it, about.
 const MESSAGE_BYTES: u64 = 1024;
 
-/// Bytes that a site sends of a round: its adapter, or its scalars.
-fn upload_bytes(spec: &Spec, ranks: &RankTable, weights: &[WeightShape]) -> u64 {
-    if spec.training.sends_scalars() {
+/// Bytes that a site sends of a round that it trains so: its adapter, or its scalars.
+fn upload_bytes(spec: &Spec, own: Optimizer, ranks: &RankTable, weights: &[WeightShape]) -> u64 {
+    if spec.training.sends_scalars(own) {
         scalar_bytes(spec)
     } else {
         adapter_bytes(ranks, weights)
@@ -109,7 +109,8 @@ impl Conditions<'_> {
     /// measured counts as no time.
     pub(super) fn predict(&self, mode: &ModeProfile, ranks: &RankTable, batch: u16) -> Prediction {
         let parameters = ranks.parameters(&self.measured.weights);
-        let upload_bytes = upload_bytes(self.spec, ranks, &self.measured.weights);
+        let own = mode.mode.optimizer;
+        let upload_bytes = upload_bytes(self.spec, own, ranks, &self.measured.weights);
         let step_seconds = self.step_seconds(mode, batch, parameters);
         let tokens = f64::from(batch) * self.longest();
         let training = mode.cost.peak_memory_bytes(tokens, parameters)
@@ -131,7 +132,7 @@ impl Conditions<'_> {
     pub(super) fn seconds(&self, mode: &ModeProfile, batch: u16, weights: usize) -> Affine {
         let steps = f64::from(self.spec.training.local_steps);
         // Scalars do not grow with the adapter.
-        let (fixed, each) = if self.spec.training.sends_scalars() {
+        let (fixed, each) = if self.spec.training.sends_scalars(mode.mode.optimizer) {
             (scalar_bytes(self.spec), 0)
         } else {
             (2 * HEADER_ENTRY_BYTES * weights as u64, PARAMETER_BYTES)

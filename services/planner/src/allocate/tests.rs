@@ -338,9 +338,6 @@ fn the_linter_finds_what_is_wrong() {
     check("bytes and may use", &|plan| {
         worker(plan, &|w| w.batch = 1000)
     });
-    check("trains zeroth-order in a job that does not", &|plan| {
-        worker(plan, &|w| w.optimizer = Optimizer::Mezo)
-    });
     check("trains nothing", &|plan| {
         worker(plan, &|w| w.ranks = RankTable::default())
     });

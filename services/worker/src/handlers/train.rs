@@ -35,7 +35,7 @@ pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Fai
         None => train(running, task, &pending).await?,
     };
     failpoint::hit(Failpoint::WorkerTrainBeforeUpload);
-    if task.training.sends_scalars() {
+    if task.training.sends_scalars(task.plan.optimizer) {
         return walked(running, task, &pending, figures).await;
     }
     let mut metrics = figures.metrics;

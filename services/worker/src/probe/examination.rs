@@ -14,7 +14,7 @@ use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::{Base, Optimizer};
 use domain::profile::{GradientNoise, Importance, Mode, ModeMeasurement, Sample};
-use engine::kernel::Kernel;
+use engine::kernel::{self, Kernel};
 use engine::model::Model;
 
 use super::bases;
@@ -107,11 +107,7 @@ impl Examination {
             if !spent.allows(0.0) {
                 break;
             }
-            let room = self.room(&other, bench, running);
-            let more = room.and_then(|room| {
-                let records = visit.loss_records;
-                room.visit(&other, ways, &mut spent, records)
-            });
+            let more = self.visit(&other, ways, &mut spent, visit.loss_records, bench, running);
             match more {
                 Ok(more) => visit.modes.extend(more.modes),
                 Err(failure) if is_of_the_base(&failure) => {
@@ -184,8 +180,7 @@ impl Examination {
         let mut lacking = None;
         for base in bases::first(self.task.base, bytes) {
             let measured = self.fastest(base, ways, bench, running).and_then(|key| {
-                let room = self.room(&key, bench, running)?;
-                let visit = room.visit(&key, ways, spent, None)?;
+                let visit = self.visit(&key, ways, spent, None, bench, running)?;
                 Ok((key, visit))
             });
             match measured {
@@ -199,6 +194,45 @@ impl Examination {
         }
         let nothing = || Failure::new(Trouble::Internal, "no step could be measured");
         Err(lacking.unwrap_or_else(nothing))
+    }
+
+    /// Measures every way on one base: zeroth-order steps in f32, whatever gradients are computed with, for a slope is
+    /// a small difference of two losses.
+    fn visit(
+        &self,
+        key: &Key,
+        ways: &[Way],
+        spent: &mut Spent,
+        loss_records: Option<u64>,
+        bench: &mut Bench,
+        running: &Running,
+    ) -> Result<Visit, Failure> {
+        let is_apart = |way: &&Way| {
+            way.optimizer == Optimizer::Mezo && key.kernel.compute() != kernel::Compute::F32
+        };
+        let apart: Vec<Way> = ways.iter().filter(is_apart).copied().collect();
+        if apart.is_empty() {
+            let room = self.room(key, bench, running)?;
+            return room.visit(key, ways, spent, loss_records);
+        }
+        let own: Vec<Way> = ways.iter().filter(|way| !is_apart(way)).copied().collect();
+        let room = self.room(key, bench, running)?;
+        let mut visit = room.visit(key, &own, spent, loss_records)?;
+        if !visit.modes.is_empty() && !spent.allows(0.0) {
+            return Ok(visit);
+        }
+        let exact = Key {
+            kernel: Kernel::best(kernel::Compute::F32),
+            ..key.clone()
+        };
+        let room = self.room(&exact, bench, running)?;
+        let more = room.visit(&exact, &apart, spent, visit.loss_records.or(loss_records))?;
+        if visit.modes.is_empty() {
+            let tight = true;
+            return Ok(Visit { tight, ..more });
+        }
+        visit.modes.extend(more.modes);
+        Ok(visit)
     }
 
     /// The model with the kernel that trains fastest here, of those that the job leaves open.

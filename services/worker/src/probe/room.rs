@@ -246,7 +246,7 @@ impl Room<'_> {
         } else {
             median(|| step(self, mean))?
         };
-        stepper::finish(learner, training)?;
+        stepper::finish(learner, way, training)?;
         let peak_memory_bytes = memory::peak_data_bytes();
         Ok(Measured {
             sample: Sample {

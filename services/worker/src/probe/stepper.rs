@@ -79,8 +79,8 @@ pub fn begin<'m>(
 }
 
 /// Makes what a round would send, at its largest: both factors, whichever the job's rule trains.
-pub fn finish(learner: Learner<'_>, training: &Training) -> Result<(), Failure> {
-    if training.sends_scalars() {
+pub fn finish(learner: Learner<'_>, way: Way, training: &Training) -> Result<(), Failure> {
+    if training.sends_scalars(way.optimizer) {
         drop(learner.scalars(!training.shares_directions())?);
     } else {
         drop(learner.tensors(Trains::Both)?);

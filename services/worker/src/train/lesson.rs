@@ -135,7 +135,7 @@ impl Lesson {
             let detail = "the loss of no step was a finite number".to_owned();
             return Err(Failure::new(Trouble::NotFinite, detail));
         }
-        let update = if task.training.sends_scalars() {
+        let update = if task.training.sends_scalars(plan.optimizer) {
             let own_way = !task.training.shares_directions();
             let (scalars, reached) = learner.scalars(own_way)?;
             Outcome::Scalars(scalars, reached)

@@ -1,5 +1,6 @@
 //! Behaviour of the rules, compared with the dense formula written out plainly.
 
+mod beside;
 mod check;
 mod conformance;
 mod exact;

@@ -20,19 +20,19 @@ use super::super::{Member, Round, Share, files, fresh};
 use super::*;
 
 /// Steps of a round.
-const STEPS: u64 = 3;
+pub(super) const STEPS: u64 = 3;
 /// What the sites weigh: unequal, and none of them exact in binary.
 const WEIGHTS: [f64; 3] = [0.1, 0.3, 0.6];
 
 /// A tiny model and a folder.
-struct Bench {
+pub(super) struct Bench {
     folder: TempDir,
-    model: Model,
-    ranks: RankTable,
+    pub model: Model,
+    pub ranks: RankTable,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model");
         testkit::model::tiny(&path, 1).expect("a model");
@@ -45,12 +45,12 @@ impl Bench {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The untrained adapter, as the service writes it.
-    fn start(&self) -> PathBuf {
+    pub fn start(&self) -> PathBuf {
         let path = self.path("round-0");
         let weights = self.model.weights();
         let mut out = files::create(&path, &self.ranks, &weights).expect("creates");
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// One round of one site, by the trainer itself: its scalars, and its adapter's file.
-    fn train(&self, start: &Path, steps: Steps, round: u64, site: u32) -> (Scalars, Vec<u8>) {
+    pub fn train(&self, start: &Path, steps: Steps, round: u64, site: u32) -> (Scalars, Vec<u8>) {
         let bytes = std::fs::read(start).expect("reads");
         let weights = self.model.weights();
         let start = Adapter::from_safetensors(&bytes, &weights, &self.ranks, SCALE as f32);
@@ -81,7 +81,7 @@ impl Bench {
         (trainer.scalars(), file.to_safetensors().expect("a file"))
     }
 
-    fn round(&self, number: u32, start: &Path, updates: [PathBuf; 3], out: &str) -> Round {
+    pub fn round(&self, number: u32, start: &Path, updates: [PathBuf; 3], out: &str) -> Round {
         let members = updates.into_iter().zip(WEIGHTS).zip(["a", "b", "c"]);
         let members = members.map(|((update, weight), name)| Member {
             worker: name.parse().expect("legal"),
@@ -112,14 +112,14 @@ impl Bench {
         }
     }
 
-    fn stored(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn stored(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).expect("writes");
         path
     }
 }
 
-fn steps(seeds: Seeds, site: u64) -> Steps {
+pub(super) fn steps(seeds: Seeds, site: u64) -> Steps {
     let training = Training {
         learning_rate: 3e-3,
         mezo: Mezo {

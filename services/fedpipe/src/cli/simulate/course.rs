@@ -16,6 +16,7 @@ use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
 use domain::job::mezo::Rates;
+use domain::job::spec::Optimizer;
 use domain::plan::WorkerPlan;
 use domain::round::{Score, Summary, WorkerRound};
 use domain::time::UnixMillis;
@@ -222,7 +223,7 @@ impl<'a> Course<'a> {
             let past = self.recent.make_contiguous();
             let training = &self.job.spec.training;
             let factor = aggregator::rate_factor(training, number, site.name(), past);
-            let walk = walk(&self.job, site.name(), factor);
+            let walk = walk(&self.job, (site.name(), plan.optimizer), factor);
             let task = tasks::train(
                 &self.job,
                 site.name(),
@@ -449,20 +450,20 @@ fn at(seconds: f64) -> UnixMillis {
 }
 
 /// How a zeroth-order site makes its steps.
-fn walk(job: &Job, worker: &WorkerName, rate_factor: f64) -> Option<Walk> {
+fn walk(job: &Job, (worker, own): (&WorkerName, Optimizer), rate_factor: f64) -> Option<Walk> {
     let steps = aggregator::steps(job, worker);
     Some(Walk {
         steps,
         rate: own_rate(job, rate_factor),
         log: Vec::new(),
     })
-    .filter(|_| job.spec.training.is_zeroth_order())
+    .filter(|_| own == Optimizer::Mezo)
 }
 
 /// A site's rate, where sites have rates of their own.
 fn own_rate(job: &Job, rate_factor: f64) -> Option<f64> {
     let training = &job.spec.training;
-    let rate = rate_factor * training.learning_rate;
+    let rate = rate_factor * training.zeroth_order_rate();
     (training.mezo.rates != Rates::Fixed).then_some(rate)
 }
 

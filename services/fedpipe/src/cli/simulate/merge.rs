@@ -8,6 +8,7 @@ use artifacts::tensors::TensorFile;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::job::mezo::Rates;
+use domain::job::spec::Optimizer;
 use domain::round::{Contribution, Update, UpdateMetrics};
 
 use super::job::Simulated;
@@ -107,7 +108,12 @@ pub fn merge(
     let spec = &simulated.job.spec;
     let aggregation = spec.aggregation.clone();
     let contributions: Vec<Contribution> = delivered.iter().map(Delivered::contribution).collect();
-    let shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
+    let mut shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
+    let mut zeroth_order = Vec::new();
+    for update in delivered {
+        zeroth_order.push(simulated.worker(&update.worker)?.optimizer == Optimizer::Mezo);
+    }
+    strategy::beside(&mut shares, &zeroth_order);
     let weights = shares.iter().map(|share| share.weight).collect();
     let mut members = Vec::new();
     let together = aggregator::together(&simulated.job, number);

@@ -1,5 +1,6 @@
 //! The choices next to the one that was taken, and what each lacks.
 
+use domain::job::spec::Optimizer;
 use domain::plan::{Change, Rejected};
 
 use crate::allocate::lane::Lane;
@@ -222,8 +223,8 @@ fn because(chosen: &Chosen<'_>, other: &Alternative<'_>, gain: f64) -> String {
             loss(gain)
         ));
     }
-    if !other.runs {
-        lacks.push_str("; zeroth-order sites and others do not train together");
+    if !other.runs && other.lane.mode.mode.optimizer == Optimizer::Mezo {
+        lacks.push_str("; zeroth-order steps are for sites without room for gradients");
     }
     lacks
 }

@@ -1,6 +1,6 @@
 //! The explanation as one paragraph.
 
-use domain::job::spec::Compute;
+use domain::job::spec::{Compute, Optimizer};
 use domain::plan::{Binding, Change, RankBasis, RankSummary, Rejected};
 
 use crate::allocate::mode;
@@ -18,6 +18,12 @@ pub(super) fn text(
 ) -> String {
     let mut sentences = vec![choice(chosen, ranks), grounds(chosen)];
     let spec = chosen.site.source.spec;
+    let zeroth_order = chosen.decision.lane.mode.mode.optimizer == Optimizer::Mezo;
+    if zeroth_order && !spec.training.is_zeroth_order() {
+        let words =
+            "No step by gradients fits here, so it trains zeroth-order, by forward passes alone.";
+        sentences.push(words.to_owned());
+    }
     if spec.training.batch.fixed().is_none() {
         let noise = chosen.site.source.worth.noise.says();
         sentences.push(format!("The gradient's noise scale is {noise}."));

@@ -17,9 +17,34 @@ fn tiny(memory: u64) -> (WorkerName, Profile) {
 }
 
 #[test]
-fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_taken() {
+fn a_site_without_room_for_gradients_trains_zeroth_order_beside_others_and_says_so() {
     let sites = [tiny(GIB / 4), site("b", 1.0, 8 * GIB)];
-    let plan = plan(&spec(), &sites, 1).expect("possible");
+    let plan = plan(&spec(), &sites, 2).expect("possible");
+    let worker = of(&plan, "a");
+    assert_eq!(worker.optimizer, Optimizer::Mezo);
+    assert_eq!(of(&plan, "b").optimizer, Optimizer::Adamw);
+    assert!(worker.predicted.peak_memory_bytes < GIB / 4);
+    assert!(worker.predicted.upload_bytes < 100 * 1024, "scalars");
+    let text = &worker.why.text;
+    assert!(text.contains("No step by gradients fits here"), "{text}");
+    let rejected = &worker.why.rejected;
+    let other = rejected
+        .iter()
+        .find(|other| other.change == Some(Change::Optimizer));
+    let because = &other.expect("it was measured").because;
+    assert!(
+        because.contains("more than the worker may use"),
+        "{because}"
+    );
+}
+
+#[test]
+fn where_the_rule_trains_b_alone_such_a_site_is_told_what_zeroth_order_would_have_taken() {
+    let mut spec = spec();
+    spec.aggregation.strategy = domain::job::Strategy::Ffa;
+    spec.adapter.rank = Choice::Fixed(8);
+    let sites = [tiny(GIB / 4), site("b", 1.0, 8 * GIB)];
+    let plan = plan(&spec, &sites, 1).expect("possible");
     assert!(!plan.workers.contains_key(&sites[0].0));
     let [excluded] = plan.excluded.as_slice() else {
         panic!("{:?}", plan.excluded)
@@ -29,7 +54,7 @@ fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_
         "may use 256.0 MiB",
         "are missing; zeroth-order training would take 22",
         "of memory, which it has, and ",
-        "but only in a job whose sites all train so (training.optimizer: mezo)",
+        "but not under strategy ffa",
     ] {
         assert!(
             excluded.detail.contains(words),
@@ -37,6 +62,15 @@ fn a_site_without_room_for_backpropagation_is_told_what_zeroth_order_would_have_
             excluded.detail
         );
     }
+    let mut spoiled = plan;
+    for worker in spoiled.workers.values_mut() {
+        worker.optimizer = Optimizer::Mezo;
+    }
+    let profiles: BTreeMap<_, _> = sites.into_iter().collect();
+    let findings = lint(&spoiled, &profiles, &spec).expect_err("it does not");
+    let texts: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    let words = "trains zeroth-order in a job that does not";
+    assert!(texts.iter().any(|text| text.contains(words)), "{texts:?}");
 }
 
 #[test]
@@ -57,7 +91,8 @@ fn zeroth_order_is_not_planned_beside_first_order_and_the_explanation_names_it()
         .find(|other| other.change == Some(Change::Optimizer));
     let because = &other.expect("it was measured").because;
     assert!(because.contains("lowers the loss by"), "{because}");
-    assert!(because.contains("do not train together"), "{because}");
+    let words = "for sites without room for gradients";
+    assert!(because.contains(words), "{because}");
 }
 
 #[test]
