@@ -39,7 +39,7 @@ pub struct Steps {
 impl Steps {
     /// The steps that a job's settings ask for, along the directions that `seed` names.
     #[must_use]
-    pub const fn of(training: &Training, seed: u64) -> Self {
+    pub fn of(training: &Training, seed: u64) -> Self {
         let mezo = &training.mezo;
         Self {
             generator: GENERATOR,
