@@ -1,7 +1,7 @@
-//! Models on a worker's disk, fetched by digest, bounded in bytes, the least recently used dropped
-//! first.
+//! Models on a worker's disk, fetched by digest or from the Hub, bounded in bytes, the least recently
+//! used dropped first.
 //!
-//! `<dir>/<digest>/` is a complete, verified model; `<digest>.partial/` is one under way and resumes.
+//! `<dir>/<digest>/` is a complete, verified model (one of the Hub under the digest of its name); `<digest>.partial/` is one under way and resumes.
 //! `<digest>.lock` is locked shared by whoever uses a model and alone by whoever fetches or drops it,
 //! so processes may share a folder and nobody loses a model under its hands; the file's content is
 //! the number of its last use (no clock is asked).
@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::artifact::Digest;
+use domain::hub::Model;
 use domain::object::model_prefix;
 
 use crate::download::{reads, rename_durably};
+use crate::hub::{self, Hub};
 use crate::manifest::Manifest;
-use crate::source::blocking;
+use crate::source::{blocking, digest_of};
 use crate::{Error, Store, Transfer};
 
 /// Time between two looks at a model that somebody else is fetching.
@@ -77,6 +79,59 @@ impl ModelCache {
             let manifest = transfer.guard(store.model_manifest(digest)).await?;
             self.download(store, digest, &manifest, transfer).await?;
         }
+        self.keep(lock, folder).await
+    }
+
+    /// A model of the Hub at its commit, fetched unless it is here: then nobody is asked anything.
+    ///
+    /// # Errors
+    /// As [`ModelCache::fetch`], and [`Error::Hub`] for whatever the Hub refuses.
+    pub async fn fetch_hub(
+        &self,
+        hub: &Hub,
+        model: &Model,
+        transfer: &Transfer,
+    ) -> Result<CachedModel, Error> {
+        let place = digest_of(model.to_string().as_bytes());
+        let lock = self.lock_alone_or_ready(&place, transfer).await?;
+        let folder = self.dir.join(place.hex());
+        if !folder.is_dir() {
+            let whole = hub.limits().whole;
+            let downloaded = self.download_hub(hub, model, &place, transfer);
+            let in_time = tokio::time::timeout(whole, downloaded).await;
+            in_time.map_err(|_| hub::Error::TimedOut {
+                model: model.clone(),
+                seconds: whole.as_secs(),
+            })??;
+        }
+        self.keep(lock, folder).await
+    }
+
+    async fn download_hub(
+        &self,
+        hub: &Hub,
+        model: &Model,
+        place: &Digest,
+        transfer: &Transfer,
+    ) -> Result<(), Error> {
+        let files = transfer.guard(async { Ok(hub.files(model).await?) }).await?;
+        let needed = files.iter().map(|file| file.bytes).sum();
+        let (cache, keep) = (self.clone(), place.hex().to_owned());
+        blocking(move || cache.make_room(&keep, needed)).await?;
+        transfer.expect(needed);
+        let partial = self.dir.join(format!("{}.partial", place.hex()));
+        let folder = partial.clone();
+        blocking(move || fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))).await?;
+        for file in &files {
+            let dest = partial.join(&file.name);
+            hub.fetch(file, &dest, transfer).await?;
+        }
+        let folder = self.dir.join(place.hex());
+        blocking(move || rename_durably(&partial, &folder)).await
+    }
+
+    /// Notes the use of a model that is there, and keeps it there for as long as it lasts.
+    async fn keep(&self, lock: fs::File, folder: PathBuf) -> Result<CachedModel, Error> {
         let cache = self.clone();
         blocking(move || {
             lock.lock_shared().map_err(|e| Error::io(&folder, e))?;

@@ -187,6 +187,9 @@ pub enum Error {
         /// The system's own error.
         source: io::Error,
     },
+    /// The Hub refuses, or does not answer.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::Error),
     /// The transfer's token was cancelled; what was transferred is kept.
     #[error("the transfer was cancelled")]
     Cancelled,
@@ -197,6 +200,7 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
+            Self::Hub(error) => error.retry(),
             Self::Unreachable { .. }
             | Self::Failed { .. }
             | Self::Full { .. }

@@ -1,5 +1,5 @@
 //! The only user of `object_store` in fedpipe: local files, S3, and URLs that somebody else signs look
-//! alike from here.
+//! alike from here. And of the Hugging Face Hub ([`hub`]), whose models come into the same cache.
 //!
 //! It promises: content is stored as parts of at most 8 MiB, named by what they contain and sealed
 //! by a [`Manifest`]; nothing is overwritten; every transfer resumes where it stopped, is verified
@@ -30,6 +30,7 @@ pub mod model;
 pub mod probe;
 
 pub mod cache;
+pub mod hub;
 pub mod spool;
 pub mod tensors;
 
@@ -37,6 +38,7 @@ pub use cache::{CachedModel, ModelCache};
 pub use config::Config;
 pub use error::{Error, Retry};
 pub use granted::Link;
+pub use hub::Hub;
 pub use manifest::Manifest;
 pub use model::ModelRef;
 pub use prefix::Usage;

@@ -22,6 +22,7 @@ const SLICE: u64 = 64 * 1024;
 pub struct Transfer {
     progress: Arc<AtomicU64>,
     moved: Arc<AtomicU64>,
+    expected: Arc<AtomicU64>,
     cancel: CancellationToken,
     bandwidth: Option<NonZeroU64>,
     link_free_at: Arc<Mutex<Option<Instant>>>,
@@ -61,6 +62,12 @@ impl Transfer {
     #[must_use]
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all that it is about, as soon as that is known; 0 before.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        self.expected.load(Ordering::Relaxed)
     }
 
     /// Waits for `work` or for the token, whichever is first.
@@ -113,6 +120,10 @@ impl Transfer {
 
     pub(crate) fn count(&self, bytes: u64) {
         self.progress.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.expected.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn count_moved(&self, bytes: u64) {

@@ -11,6 +11,7 @@ pub mod drift;
 pub mod energy;
 pub mod fleet;
 pub mod grant;
+pub mod hub;
 pub mod id;
 pub mod job;
 pub mod object;

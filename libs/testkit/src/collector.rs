@@ -35,6 +35,8 @@ use tonic::{Request, Response, Status};
 pub struct Span {
     /// Which service sent it.
     pub service: String,
+    /// What else is said of that service, where it is text.
+    pub resource: Vec<(String, String)>,
     /// Its name.
     pub name: String,
     /// Its trace.
@@ -136,6 +138,11 @@ impl Collector {
         lock(&self.kept).records.clone()
     }
 
+    /// Forgets what arrived so far.
+    pub fn forget(&self) {
+        *lock(&self.kept) = Kept::default();
+    }
+
     /// Service and name of the metrics so far.
     #[must_use]
     pub fn metrics(&self) -> Vec<(String, String)> {
@@ -156,6 +163,8 @@ impl TraceService for Taker {
         let mut kept = lock(&self.0);
         for resource in request.into_inner().resource_spans {
             let service = service(resource.resource.as_ref());
+            let said = resource.resource.as_ref();
+            let said = said.map(|resource| texts(&resource.attributes));
             for span in resource
                 .scope_spans
                 .into_iter()
@@ -164,6 +173,7 @@ impl TraceService for Taker {
                 let links = span.links.iter();
                 kept.spans.push(Span {
                     service: service.clone(),
+                    resource: said.clone().unwrap_or_default(),
                     name: span.name,
                     trace: hex(&span.trace_id),
                     id: hex(&span.span_id),

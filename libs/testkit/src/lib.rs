@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod collector;
 pub mod data;
+pub mod hub;
 pub mod model;
 pub mod nats;
 mod port;

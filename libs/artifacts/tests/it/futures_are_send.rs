@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use artifacts::{ModelCache, Spool, Store, Transfer};
+use artifacts::{Hub, ModelCache, Spool, Store, Transfer};
 use domain::artifact::{ArtifactRef, Digest};
+use domain::hub::Model;
 
 fn check<T: Send>(_: T) {}
 
@@ -14,6 +15,7 @@ fn the_futures_of_all_calls_may_change_threads() {
     fn calls(
         (store, cache, spool): (&Store, &ModelCache, &Spool),
         (artifact, digest, path): (&ArtifactRef, &Digest, &Path),
+        (hub, model): (&Hub, &Model),
         transfer: &Transfer,
     ) {
         check(store.ready());
@@ -31,6 +33,8 @@ fn the_futures_of_all_calls_may_change_threads() {
         check(store.delete_model(digest));
         check(store.probe("a", std::num::NonZeroU64::MIN, 1, transfer));
         check(cache.fetch(store, digest, transfer));
+        check(hub.pin(model));
+        check(cache.fetch_hub(hub, model, transfer));
         check(cache.used_bytes());
         check(spool.ensure(store, artifact, transfer));
         check(spool.remove(digest));

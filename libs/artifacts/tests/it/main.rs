@@ -11,6 +11,7 @@ mod clerk;
 mod faults;
 mod futures_are_send;
 mod granted_urls;
+mod hub;
 mod suite;
 mod suite_models;
 mod suite_refusals;
