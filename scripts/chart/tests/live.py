@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 30
 SECRETS = {
     "fedpipe-api": {"token": "0123456789abcdef-token"},
     "fedpipe-storage": {"access_key": "access", "secret_key": "secret-of-storage"},
+    "fedpipe-tokens": {"dashboard": "0123456789abcdef-viewer", "alice": "0123456789abcdef-submitter"},
+    "fedpipe-operators": {"token-of-bob": "0123456789abcdef-admin"},
 }
 
 
@@ -124,9 +126,10 @@ class Cluster:
         return found
 
     def files(self, spec: dict, ports: dict[str, int], place: pathlib.Path) -> dict[str, str]:
-        """Writes the mounted ConfigMaps below `place`, addresses replaced; mount path → folder."""
+        """Writes the mounted ConfigMaps and projected Secrets below `place`, addresses replaced; mount path → folder."""
         folders = {}
         maps = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
+        projected = {volume["name"]: volume["projected"]["sources"] for volume in spec["volumes"] if "projected" in volume}
         for mount in spec["containers"][0]["volumeMounts"]:
             folder = place / mount["mountPath"].strip("/")
             if "subPathExpr" not in mount:
@@ -134,6 +137,9 @@ class Cluster:
                 folders[mount["mountPath"]] = str(folder)
             for name, text in self.config_map(maps.get(mount["name"])).items():
                 (folder / name).write_text(self.localized(text, ports, place))
+            for source in projected.get(mount["name"], []):
+                for item in source["secret"]["items"]:
+                    (folder / item["path"]).write_text(self.secrets[source["secret"]["name"]][item["key"]] + "\n")
         return folders
 
     def config_map(self, name: str | None) -> dict[str, str]:
@@ -143,7 +149,9 @@ class Cluster:
 
     def localized(self, text: str, ports: dict[str, int], place: pathlib.Path) -> str:
         """Addresses of the cluster as addresses of this machine, folders of the pod as folders below `place`."""
-        text = text.replace("fedpipe-nats:4222", f"127.0.0.1:{self.nats_port}").replace("/var/lib/", f"{place}/var/lib/")
+        text = text.replace("fedpipe-nats:4222", f"127.0.0.1:{self.nats_port}")
+        for folder in ("/var/lib/", "/etc/fedpipe/tokens/"):
+            text = text.replace(folder, f"{place}{folder}")
         for cluster_port, port in ports.items():
             text = text.replace(f"0.0.0.0:{cluster_port}", f"127.0.0.1:{port}")
         return text

@@ -133,7 +133,8 @@ class Running(unittest.TestCase):
                 "datasets": {"mail": {"train": str(data / "train.jsonl"), "held_out": str(data / "held-out.jsonl")}},
             },
         }
-        cluster.render({"storage": {"endpoint": endpoint, "allowHttp": True}, "workers": {"sites": [site]}})
+        tokens = [{"name": "dashboard", "role": "viewer", "existingSecret": "fedpipe-tokens"}]
+        cluster.render({"storage": {"endpoint": endpoint, "allowHttp": True}, "api": {"tokens": tokens}, "workers": {"sites": [site]}})
         cluster.start_nats()
         cls.started = {place: cluster.start(place, pod=f"pod-{number}") for number, place in enumerate(cls.places())}
 
@@ -166,6 +167,13 @@ class Running(unittest.TestCase):
         self.assertIn("mail-1", until("the fleet has its site", fleet))
         refused = run(arguments, {**variables, "FEDPIPE_TOKEN": "another-token-of-16"})
         self.assertEqual(refused.returncode, 1, refused.shown)
+        # A named token of a Secret looks, and does no more.
+        viewer = {**variables, "FEDPIPE_TOKEN": live.SECRETS["fedpipe-tokens"]["dashboard"]}
+        looks = run(arguments, viewer)
+        self.assertIn("mail-1", looks.stdout, looks.shown)
+        cancels = run(["job", "cancel", "job_0000000000000001", *arguments[2:]], viewer)
+        self.assertEqual(cancels.returncode, 1, cancels.shown)
+        self.assertIn("role `submitter`", cancels.shown)
 
     def test_3_the_site_is_ready_without_credentials_for_storage(self):
         place = self.places()[-1]

@@ -108,6 +108,16 @@ class Arrows(unittest.TestCase):
         )
         self.assertEqual(outside(helmchart.objects(SETS["daemonset"])), {"worker": [(None, 4222), (None, 8333)]})
 
+    def test_telemetry_goes_to_the_collectors_port_and_to_whom_is_named(self):
+        collector = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+        for peers in (None, collector):
+            values = {**SETS["observed"], "networkPolicy": {"otlpTo": peers or []}}
+            found = outside(helmchart.objects(values))
+            for role in ("api", "profiler", "planner", "aggregator", "worker"):
+                self.assertIn((peers, 4317), found[role])
+            self.assertEqual(found["nats"], [])
+        self.assertNotIn(4317, [port for rules in outside(helmchart.objects(SITE)).values() for _, port in rules])
+
     def test_nobody_outside_reaches_nats_unless_named(self):
         policy = helmchart.find(helmchart.objects(SITE), "NetworkPolicy", "fedpipe-nats")
         self.assertEqual(len(policy["spec"]["ingress"][0]["from"]), 1)
@@ -117,6 +127,13 @@ class Arrows(unittest.TestCase):
 
 class Secrets(unittest.TestCase):
     """Each process is handed what it proves itself with, and nothing else."""
+
+    def test_the_api_alone_is_handed_the_tokens_that_lie_in_secrets(self):
+        handed = self.handed(helmchart.objects(SETS["keys"]))
+        tokens = {"fedpipe-tokens/alice", "fedpipe-operators/token-of-bob"}
+        self.assertLessEqual(tokens, handed["Deployment/fedpipe-api"])
+        others = set().union(*(keys for place, keys in handed.items() if place != "Deployment/fedpipe-api"))
+        self.assertFalse(others & tokens)
 
     def handed(self, things: list[dict]) -> dict[str, set[str]]:
         """Component → `secret/key` that its pods get."""
@@ -131,6 +148,8 @@ class Secrets(unittest.TestCase):
                 items = volume.get("secret", {}).get("items")
                 keys |= {f"{volume['secret']['secretName']}/{item['key']}" for item in items or []}
                 keys |= {f"{volume['secret']['secretName']}/*"} if "secret" in volume and not items else set()
+                secrets = [source["secret"] for source in volume.get("projected", {}).get("sources", [])]
+                keys |= {f"{secret['name']}/{item['key']}" for secret in secrets for item in secret["items"]}
             found[place] = keys
         return found
 
