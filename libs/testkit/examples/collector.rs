@@ -9,7 +9,8 @@ use testkit::collector::Collector;
 async fn main() -> std::io::Result<()> {
     let collector = Collector::start().await;
     writeln!(stdout(), "{}", collector.endpoint())?;
-    let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut stdin().lock(), &mut std::io::sink()));
+    let ended =
+        tokio::task::spawn_blocking(|| std::io::copy(&mut stdin().lock(), &mut std::io::sink()));
     ended.await??;
     let (spans, records, metrics) = (
         collector.spans().len(),

@@ -11,6 +11,8 @@ mod picture;
 mod registry;
 mod trace;
 
+use std::error::Error as _;
+
 use domain::id::InstanceId;
 
 use crate::config;
@@ -39,9 +41,6 @@ pub enum Error {
     /// The metrics exporter could not be made.
     #[error("metrics cannot be exported")]
     Exporter(#[source] opentelemetry_sdk::error::OTelSdkError),
-    /// Telemetry cannot be pushed.
-    #[error("telemetry cannot be pushed")]
-    Push(#[source] otlp::Error),
     /// A metric whose series come and go could not be registered.
     #[error("a metric cannot be registered")]
     Register(#[source] prometheus::Error),
@@ -49,11 +48,22 @@ pub enum Error {
 
 /// Starts logging, metrics and traces for the whole process; within a runtime, where the environment has them pushed.
 ///
+/// Where the environment asks for a push that is not possible, that is said once, and nothing is pushed: whoever
+/// looks on must not keep the work from being done.
+///
 /// # Errors
 /// [`Error`]: a bad filter, or a second call.
 pub fn init(service: &str, instance: &InstanceId, config: &config::Telemetry) -> Result<(), Error> {
     let resource = registry::resource(service, instance);
-    let pipelines = Pipelines::open(&resource).map_err(Error::Push)?;
+    let (pipelines, refused) = match Pipelines::open(&resource) {
+        Ok(pipelines) => (pipelines, None),
+        Err(error) => (Pipelines::default(), Some(error)),
+    };
     log::init(config, pipelines.logger.as_ref())?;
-    registry::init(service, resource, pipelines)
+    registry::init(service, resource, pipelines)?;
+    if let Some(error) = refused {
+        let why = error.source().map(ToString::to_string);
+        tracing::error!(%error, why, "telemetry is not pushed; correct the environment and start again");
+    }
+    Ok(())
 }

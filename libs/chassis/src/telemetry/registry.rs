@@ -1,12 +1,13 @@
 //! The process's instruments and their text form for Prometheus.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use domain::id::InstanceId;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::resource::EnvResourceDetector;
 use prometheus::core::Collector;
 use prometheus::proto::LabelPair;
 use prometheus::{GaugeVec, Opts, TextEncoder};
@@ -78,6 +79,8 @@ enum Instrument {
     Counter(Counter<u64>),
     Gauge(Gauge<f64>),
     Histogram(Histogram<f64>),
+    /// Read whenever somebody looks, or before it is pushed.
+    Read,
     Shown(GaugeVec),
 }
 
@@ -86,8 +89,7 @@ struct Registry {
     /// In the order of [`Metric::ALL`], which is the order of the variants.
     instruments: Vec<Instrument>,
     /// A picture is read whole or not at all.
-    shown: Mutex<()>,
-    started: Stopwatch,
+    shown: Arc<Mutex<()>>,
     /// Keeps the pipeline alive: the exporter holds it weakly.
     provider: SdkMeterProvider,
 }
@@ -109,14 +111,14 @@ impl Registry {
         };
         let provider = provider.build();
         let meter = provider.meter("fedpipe");
+        let started = Stopwatch::start();
         let instruments = Metric::ALL
             .iter()
-            .map(|metric| build(&meter, &prometheus, *metric));
+            .map(|metric| build(&meter, &prometheus, started, *metric));
         let registry = Self {
             instruments: instruments.collect::<Result<_, _>>()?,
             prometheus,
-            shown: Mutex::default(),
-            started: Stopwatch::start(),
+            shown: Arc::default(),
             provider,
         };
         registry.push_shown(pipelines.shown.as_ref());
@@ -144,13 +146,14 @@ impl Registry {
             let Some(Instrument::Shown(gauges)) = self.get(*metric) else {
                 continue;
             };
-            let gauges = gauges.clone();
+            let (gauges, shown) = (gauges.clone(), Arc::clone(&self.shown));
             // The provider keeps what it calls.
             let _ = meter
                 .f64_observable_gauge(metric.name())
                 .with_unit(metric.unit())
                 .with_description(metric.description())
                 .with_callback(move |observer| {
+                    let _whole = shown.lock().unwrap_or_else(PoisonError::into_inner);
                     for family in gauges.collect() {
                         for series in family.get_metric() {
                             let pair = |one: &LabelPair| {
@@ -215,10 +218,6 @@ impl Registry {
     }
 
     fn text(&self) -> String {
-        // Invariant: memory stays far below 2^53 bytes, where f64 is exact.
-        self.gauge(Metric::HeapBytes, memory::current_bytes() as f64, &[]);
-        self.gauge(Metric::MemoryBytes, memory::resident_bytes() as f64, &[]);
-        self.gauge(Metric::UptimeSeconds, self.started.seconds(), &[]);
         let _whole = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         TextEncoder::new()
             .encode_to_string(&self.prometheus.gather())
@@ -229,20 +228,36 @@ impl Registry {
     }
 }
 
-/// Who speaks, in OpenTelemetry's words.
+/// Who speaks, in OpenTelemetry's words; what `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` say counts more.
 pub(super) fn resource(service: &str, instance: &InstanceId) -> Resource {
+    let named = std::env::var("OTEL_SERVICE_NAME").ok();
+    let named = named.filter(|name| !name.is_empty());
     Resource::builder_empty()
-        .with_service_name(service.to_owned())
         .with_attributes([
+            KeyValue::new("service.name", service.to_owned()),
             KeyValue::new("service.instance.id", instance.to_string()),
             KeyValue::new("service.version", VERSION),
         ])
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes(named.map(|name| KeyValue::new("service.name", name)))
         .build()
+}
+
+/// What is read whenever somebody looks: its present value; `None` of what is recorded.
+fn read(metric: Metric, started: Stopwatch) -> Option<f64> {
+    // Invariant: memory stays far below 2^53 bytes, where f64 is exact.
+    match metric {
+        Metric::HeapBytes => Some(memory::current_bytes() as f64),
+        Metric::MemoryBytes => Some(memory::resident_bytes() as f64),
+        Metric::UptimeSeconds => Some(started.seconds()),
+        _ => None,
+    }
 }
 
 fn build(
     meter: &Meter,
     prometheus: &prometheus::Registry,
+    started: Stopwatch,
     metric: Metric,
 ) -> Result<Instrument, Error> {
     let (name, unit, text) = (metric.name(), metric.unit(), metric.description());
@@ -254,6 +269,18 @@ fn build(
                 .with_description(text)
                 .build(),
         ),
+        Kind::Gauge if read(metric, started).is_some() => {
+            // The provider keeps what it calls.
+            let _ = meter
+                .f64_observable_gauge(name)
+                .with_unit(unit)
+                .with_description(text)
+                .with_callback(move |observer| {
+                    observer.observe(read(metric, started).unwrap_or_default(), &[]);
+                })
+                .build();
+            Instrument::Read
+        }
         Kind::Gauge => Instrument::Gauge(
             meter
                 .f64_gauge(name)

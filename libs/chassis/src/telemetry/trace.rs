@@ -126,26 +126,23 @@ pub fn phase_ended(before: &Job, after: &Job, now: UnixMillis) {
         labels: of_phase,
         failed: None,
     });
-    if let Phase::Folding {
-        round, opened_at, ..
-    } = &before.phase
-    {
+    let failed = match &after.phase {
+        Phase::Failed { cause } => Some(cause.message.clone()),
+        _ => None,
+    };
+    if let Some((round, opened_at)) = round_over(&before.phase, &after.phase) {
         write(&Finished {
             name: SpanName::Round.as_str().to_owned(),
-            own: Trace::of_round(&before.id, *round),
+            own: Trace::of_round(&before.id, round),
             parent: None,
             link: Some(Trace::of_job(&before.id)),
-            from: *opened_at,
+            from: opened_at,
             to: now,
-            labels: labels(Some(*round)),
-            failed: None,
+            labels: labels(Some(round)),
+            failed: failed.clone(),
         });
     }
     if after.phase.is_terminal() {
-        let failed = match &after.phase {
-            Phase::Failed { cause } => Some(cause.message.clone()),
-            _ => None,
-        };
         let mut of_job = labels(None);
         of_job.push(("fedpipe.job.phase", after.phase.name().to_owned()));
         write(&Finished {
@@ -158,6 +155,27 @@ pub fn phase_ended(before: &Job, after: &Job, now: UnixMillis) {
             labels: of_job,
             failed,
         });
+    }
+}
+
+/// The round that is over with this transition, committed or not, and when it opened. A pause ends no round.
+fn round_over(before: &Phase, after: &Phase) -> Option<(u32, UnixMillis)> {
+    let (round, opened_at) = open_round(before)?;
+    let goes_on = open_round(after).is_some_and(|(other, _)| other == round);
+    (!goes_on).then_some((round, opened_at))
+}
+
+/// The round that is open in a phase, or will be again after a pause.
+fn open_round(phase: &Phase) -> Option<(u32, UnixMillis)> {
+    match phase {
+        Phase::Training {
+            round, opened_at, ..
+        }
+        | Phase::Folding {
+            round, opened_at, ..
+        } => Some((*round, *opened_at)),
+        Phase::Paused { resume, .. } => open_round(resume),
+        _ => None,
     }
 }
 
@@ -236,5 +254,45 @@ impl IdGenerator for Numbers {
     fn new_span_id(&self) -> SpanId {
         let next = NEXT.get();
         next.map_or_else(|| self.0.new_span_id(), |next| SpanId::from(next.span))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::artifact::{ArtifactRef, Digest};
+
+    use super::*;
+
+    fn training(round: u32) -> Phase {
+        let global = ArtifactRef {
+            key: "adapter".to_owned(),
+            sha256: Digest::from_bytes(&[7; 32]),
+            bytes: 7,
+        };
+        Phase::Training {
+            round,
+            global,
+            opened_at: UnixMillis(u64::from(round)),
+            deadline: UnixMillis(100),
+            asked: Vec::new(),
+        }
+    }
+
+    fn paused(resume: Phase) -> Phase {
+        Phase::Paused {
+            resume: Box::new(resume),
+            since: UnixMillis(50),
+        }
+    }
+
+    #[test]
+    fn a_round_is_over_when_it_goes_on_nowhere() {
+        let second = Some((2, UnixMillis(2)));
+        assert_eq!(round_over(&training(2), &paused(training(2))), None);
+        assert_eq!(round_over(&paused(training(2)), &training(2)), None);
+        assert_eq!(round_over(&training(2), &Phase::Cancelled), second);
+        assert_eq!(round_over(&paused(training(2)), &Phase::Cancelled), second);
+        assert_eq!(round_over(&training(2), &training(3)), second);
+        assert_eq!(round_over(&Phase::Queued, &training(1)), None);
     }
 }

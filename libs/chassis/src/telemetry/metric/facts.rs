@@ -25,6 +25,8 @@ const JOB: &[Label] = &[any("job_id")];
 const BY_WORKER: &[Label] = &[any("worker")];
 const SITE: &[Label] = &[any("job_id"), any("worker")];
 const OPERATION: &[Label] = &[of("operation", &["put", "get", "head", "delete", "list"])];
+const LET_IN: &[Label] = &[of("error.type", &["", "queue_full"])];
+const PUSHED: &[Label] = &[of("error.type", &["", "collector"])];
 const TASK: &[Label] = &[of("kind", &["probe", "train", "evaluate", "unknown"])];
 
 const fn any(name: &'static str) -> Label {
@@ -45,6 +47,10 @@ impl Metric {
             HeapBytes,
             MemoryBytes,
             UptimeSeconds,
+            SpansProcessed,
+            SpansExported,
+            LogsProcessed,
+            LogsExported,
             HttpRequestSeconds,
             Jobs,
             QueueMessages,
@@ -79,6 +85,7 @@ impl Metric {
             SiteWeight,
             SiteTokens,
             SiteCompute,
+            SiteStep,
             SitePlannedCompute,
             SiteMemoryPeak,
             SitePlannedMemory,
@@ -133,6 +140,10 @@ impl Metric {
             Self::HeapBytes => gauge("fedpipe.process.heap", "By", NONE, ALL, "heap bytes in use by this process"),
             Self::MemoryBytes => gauge("process.memory.usage", "By", NONE, ALL, "physical memory in use by this process"),
             Self::UptimeSeconds => gauge("process.uptime", "s", NONE, ALL, "time since this process started"),
+            Self::SpansProcessed => counter("otel.sdk.processor.span.processed", "{span}", LET_IN, ALL, "spans that were to be pushed to a collector: let in, or dropped because too many waited"),
+            Self::SpansExported => counter("otel.sdk.exporter.span.exported", "{span}", PUSHED, ALL, "spans that the collector took, or did not and that are lost"),
+            Self::LogsProcessed => counter("otel.sdk.processor.log.processed", "{log_record}", LET_IN, ALL, "log records that were to be pushed to a collector: let in, or dropped because too many waited"),
+            Self::LogsExported => counter("otel.sdk.exporter.log.exported", "{log_record}", PUSHED, ALL, "log records that the collector took, or did not and that are lost"),
             Self::HttpRequestSeconds => seconds("http.server.request.duration", const { &[any("http.route"), any("http.request.method"), any("http.response.status_code")] }, API, "time until the answer to a request begins"),
             Self::Jobs => gauge("fedpipe.jobs", "{job}", const { &[any("phase")] }, API, "jobs in each phase"),
             Self::QueueMessages => gauge("fedpipe.queue.messages", "{message}", const { &[any("stream")] }, API, "messages in each NATS stream; in FEDPIPE_TASKS those that wait or are being worked on, in FEDPIPE_DEAD dead letters of the last 30 days"),
@@ -174,6 +185,7 @@ impl Metric {
             Self::SiteWeight => shown("fedpipe.site.weight", "1", SITE, "the site's share of the last merge"),
             Self::SiteTokens => shown("fedpipe.site.tokens", "{token}/s", SITE, "speed of the site in the last committed round"),
             Self::SiteCompute => shown("fedpipe.site.compute", "s", SITE, "time that the site trained in the last committed round"),
+            Self::SiteStep => shown("fedpipe.site.step", "s", SITE, "mean time of a training step of the site in the last committed round"),
             Self::SitePlannedCompute => shown("fedpipe.site.planned.compute", "s", SITE, "time that the plan gives the site's training"),
             Self::SiteMemoryPeak => shown("fedpipe.site.memory.peak", "By", SITE, "the site's peak of memory in the last committed round"),
             Self::SitePlannedMemory => shown("fedpipe.site.planned.memory", "By", SITE, "the peak that the plan predicts"),
@@ -187,7 +199,7 @@ impl Metric {
     #[rustfmt::skip]
     const fn of_work(self) -> Facts {
         match self {
-            Self::Drifts => counter("fedpipe.drifts", "{drift}", const { &[of("quantity", &["seconds", "bytes"])] }, PROFILER, "sites whose time or memory parted from their prediction"),
+            Self::Drifts => counter("fedpipe.drifts", "{drift}", const { &[of("quantity", &["seconds", "bytes", "importance"])] }, PROFILER, "sites whose time or memory parted from their prediction, and jobs whose weights came to matter otherwise than their plan took them to"),
             Self::PlanSeconds => seconds("fedpipe.plan.solve.duration", NONE, PLANNER, "time to make a plan, or to find that the present one stays"),
             Self::PlanGap => gauge("fedpipe.plan.gap", "1", NONE, PLANNER, "share by which the last plan's worst solved site may be below the best choice; 0: proven"),
             Self::Plans => counter("fedpipe.plans", "{plan}", const { &[of("outcome", &["made", "kept", "impossible"])] }, PLANNER, "plans asked for: a new one was made, the present one stays, or none is possible"),

@@ -58,6 +58,14 @@ pub enum Metric {
     MemoryBytes,
     /// Time since the start.
     UptimeSeconds,
+    /// Spans that were to be pushed.
+    SpansProcessed,
+    /// Spans that were pushed.
+    SpansExported,
+    /// Log records that were to be pushed.
+    LogsProcessed,
+    /// Log records that were pushed.
+    LogsExported,
 
     // The api: what people ask, and what it sees of jobs, queues and the fleet.
     /// Time of HTTP requests.
@@ -128,6 +136,8 @@ pub enum Metric {
     SiteTokens,
     /// A site's computing.
     SiteCompute,
+    /// Time of a site's training steps.
+    SiteStep,
     /// A site's computing as planned.
     SitePlannedCompute,
     /// A site's peak of memory.
@@ -269,7 +279,7 @@ mod tests {
             assert_eq!(*metric as usize, index, "{name} is out of order");
             assert!(names.insert(name.clone()), "{name} twice");
             assert!(
-                ["fedpipe_", "http_server_", "process_"]
+                ["fedpipe_", "http_server_", "otel_sdk_", "process_"]
                     .iter()
                     .any(|known| name.starts_with(known)),
                 "{name}"
@@ -288,6 +298,36 @@ mod tests {
             let identities = names.filter(|name| matches!(*name, "job_id" | "worker"));
             let bounded = metric.kind() == Kind::Shown;
             assert_eq!(identities.count() > 0, bounded, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn every_label_has_a_bound() {
+        // Of a build, of the code (routes, conditions, streams, kinds), or of the protocol (methods that are known,
+        // status codes).
+        let closed = [
+            "service",
+            "version",
+            "profile",
+            "condition",
+            "http.route",
+            "http.request.method",
+            "http.response.status_code",
+            "phase",
+            "stream",
+            "kind",
+            "outcome",
+        ];
+        for metric in Metric::ALL {
+            for label in metric.labels() {
+                let is_listed = !label.values.is_empty();
+                let is_shown = metric.kind() == Kind::Shown;
+                assert!(
+                    is_listed || is_shown || closed.contains(&label.name),
+                    "{metric:?}: {}",
+                    label.name
+                );
+            }
         }
     }
 

@@ -14,7 +14,7 @@ pub fn metrics_table() -> String {
          Every process serves those of its row's *served by* at `/metrics`. The api speaks for workers too, whose\n\
          pages nobody outside of their site may read: what it says of them comes from their beats and reports\n\
          ([privacy](privacy.md)). Names are OpenTelemetry's semantic conventions where there is one (`http.server.*`,\n\
-         `process.*`); the exporter writes dots as underscores and appends the unit. A histogram ends in `_bucket`,\n\
+         `process.*`, `otel.sdk.*`); the exporter writes dots as underscores and appends the unit. A histogram ends in `_bucket`,\n\
          `_sum` and `_count` besides.\n\n\
          **Labels have bounds.** Metrics marked † name jobs or workers. Their series are replaced at each look, so what has\n\
          gone is gone, and there are at most {SERIES_SHOWN} of each: {JOBS_SHOWN} jobs (those that have not ended, the newest\n\
@@ -55,7 +55,11 @@ fn label(label: &Label) -> String {
     let name = label.name.replace('.', "_");
     match label.values {
         [] => format!("`{name}`"),
-        values => format!("`{name}`: {}", values.join(", ")),
+        values => {
+            let value = |value: &&'static str| if value.is_empty() { "(none)" } else { *value };
+            let values: Vec<&str> = values.iter().map(value).collect();
+            format!("`{name}`: {}", values.join(", "))
+        }
     }
 }
 
