@@ -8,7 +8,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIMIT = 500
 SKIPPED = {"target", "out", "node_modules"}
-SUFFIXES = {".rs", ".py", ".sh"}
+SUFFIXES = {".rs", ".py", ".sh", ".html", ".css", ".js", ".mjs"}
 
 
 def sources(root: pathlib.Path) -> list[pathlib.Path]:

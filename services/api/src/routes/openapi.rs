@@ -36,14 +36,14 @@ const SCHEME: &str = "token";
 )]
 pub struct Document;
 
-/// The token that `/v1` asks for where one is configured.
+/// The token that `/v1` and `/metrics` ask for where one is configured.
 struct Token;
 
 impl Modify for Token {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("Asked for below `/v1` where the service has tokens configured; without any it serves loopback only. Each token has a role, `viewer`, `submitter` or `admin`, and each operation names the least that it needs; each role may do what those before it may"))
+            .description(Some("Asked for below `/v1`, and for `/metrics`, where the service has tokens configured; without any it serves loopback only. Each token has a role, `viewer`, `submitter` or `admin`, and each operation names the least that it needs; each role may do what those before it may"))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(SCHEME, SecurityScheme::Http(token));

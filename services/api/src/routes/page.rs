@@ -1,8 +1,9 @@
 //! `GET /`: a page that shows jobs, one job live, and the fleet, for people without a terminal.
 //!
-//! One file, built into the binary, that loads nothing from anywhere and reads the public API only, with
-//! the token that its reader types in. Its security policy lets exactly this script and this style run,
-//! by their digests, and lets nothing else in: no text that the API shows can become code.
+//! Put together of the files in `page/`, which are built into the binary; it loads nothing from anywhere and
+//! reads the public API only, with the token that its reader types in. Its security policy lets exactly this
+//! script and this style run, by their digests, and lets nothing else in: no text that the API shows can
+//! become code.
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,25 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-const PAGE: &str = include_str!("page.html");
+const SHELL: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+/// In the order in which they run: one script, whose parts see what stands before them.
+const SCRIPTS: [&str; 8] = [
+    include_str!("page/head.js"),
+    include_str!("page/api.js"),
+    include_str!("page/words.js"),
+    include_str!("page/elements.js"),
+    include_str!("page/chart.js"),
+    include_str!("page/lists.js"),
+    include_str!("page/job.js"),
+    include_str!("page/main.js"),
+];
+
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    SHELL
+        .replacen("/* page.css */", STYLE, 1)
+        .replacen("/* page.js */", &SCRIPTS.concat(), 1)
+});
 
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
@@ -54,7 +73,7 @@ pub async fn page() -> Response {
             HeaderValue::from_static("same-origin"),
         ),
     ];
-    (headers, PAGE).into_response()
+    (headers, PAGE.as_str()).into_response()
 }
 
 /// The source expression of the one element with this name, by what stands between its tags.
@@ -76,6 +95,7 @@ mod tests {
         for element in ["script", "style"] {
             assert_eq!(PAGE.matches(&format!("<{element}")).count(), 1, "{element}");
         }
+        assert!(!PAGE.contains("/* page."), "a part is not in its place");
         let namespace = "http://www.w3.org/2000/svg";
         let others = PAGE.replace(namespace, "");
         for part in [

@@ -8,8 +8,8 @@ const HEAD: &str = "# The API: routes and roles
 
 Generated from the routes; edits are lost. The whole description is [openapi.json](openapi.json), and `/docs` of a running api.
 
-A request below `/v1` shows a token (`Authorization: Bearer …`), which has a role: `viewer`, `submitter` or `admin`; each may do what those
-before it may. Without a token, or with one that nobody made: 401. With one whose role is not enough: 403, and `detail` names the role
+A request below `/v1`, or for `/metrics`, shows a token (`Authorization: Bearer …`), which has a role: `viewer`, `submitter` or `admin`; each
+may do what those before it may. Without a token, or with one that nobody made: 401. With one whose role is not enough: 403, and `detail` names the role
 that is. An api without any token configured serves its own machine alone, and lets it do everything.
 
 | route | least role | |
