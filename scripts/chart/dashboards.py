@@ -73,8 +73,15 @@ def since_start(share: float, metric: str) -> str:
 
 
 OWN = f"* on (namespace, instance) group_left () fedpipe_build_info{{{NAMESPACE}}}"
+DONE, LOST = ', error_type=""', ', error_type!=""'
 WORKER = ', worker=~"$worker"'
 JOB = ', job_id="$job"'
+NOT_OURS = ', http_response_status_code!~"5.."'
+
+
+def answers(matchers: str = "") -> str:
+    """Answers a second of all api processes."""
+    return f"sum (rate(http_server_request_duration_seconds_count{{{NAMESPACE}{matchers}}}[{RATE}]) {OWN})"
 
 
 def of_job(metric: str, by: str = "job_id") -> str:
@@ -122,11 +129,12 @@ FLEET = Dashboard(
             "Workers whose own pages are scraped",
             [
                 Panel("Tokens trained", "Over all workers that Prometheus reaches.", "short", {"tokens/s": rate("fedpipe_training_tokens_total")}),
-                Panel("Time of a step", "Half of the steps, and nineteen of twenty, took no longer.", "s", {"half": quantile(0.5, "fedpipe_training_step_duration_seconds"), "95 %": quantile(0.95, "fedpipe_training_step_duration_seconds")}),
+                Panel("Time of a step", "Half of each worker's steps, and nineteen of twenty of all, took no longer.", "s", {"{{instance}}": quantile(0.5, "fedpipe_training_step_duration_seconds", "instance"), "all, 95 %": quantile(0.95, "fedpipe_training_step_duration_seconds")}),
+                Panel("Training loss", "Mean per token of each worker's last steps, where they average enough records to be told.", "short", {"{{instance}}": f"fedpipe_training_loss{{{NAMESPACE}}}"}, least=None),
                 Panel("Bytes moved", "Models, adapters and updates.", "Bps", {"{{direction}}": rate("fedpipe_transfer_bytes_total", "direction")}),
                 Panel("Time of tasks", "Nineteen of twenty took no longer.", "s", {"{{kind}}": quantile(0.95, "fedpipe_task_duration_seconds", "kind")}),
                 Panel("Peak against plan", "Peak of memory of the last round as a share of what the plan predicted.", "percentunit", {"{{instance}}": f"fedpipe_training_memory_peak_bytes{{{NAMESPACE}}} / fedpipe_training_memory_planned_bytes{{{NAMESPACE}}}"}, steps=((1.0, YELLOW), (1.1, RED))),
-                Panel("Storage tried again", "Transfers that were tried again because storage was away.", "ops", {"retries": rate("fedpipe_storage_retries_total")}, steps=((0.01, YELLOW),)),
+                Panel("Storage tried again", "Transfers of each worker that were tried again because storage was away.", "ops", {"{{instance}}": rate("fedpipe_storage_retries_total", "instance")}, steps=((0.01, YELLOW),)),
             ],
         ),
     ],
@@ -169,7 +177,8 @@ JOBS = Dashboard(
             "Where its time goes",
             [
                 Panel("A round", "From opening to commit; the part in which no site trained; the scoring that follows; and what the plan gives a round.", "s", {"round": of_job("fedpipe_job_round_duration_seconds"), "overhead": of_job("fedpipe_job_round_overhead_seconds"), "scoring": of_job("fedpipe_job_evaluation_duration_seconds"), "planned": of_job("fedpipe_job_planned_duration_seconds")}, width=12),
-                Panel("Speed of each site", "Tokens a second in the last committed round.", "short", {"{{worker}}": of_job("fedpipe_site_tokens_per_second", "worker")}, width=12),
+                Panel("Speed of each site", "Tokens a second in the last committed round.", "short", {"{{worker}}": of_job("fedpipe_site_tokens_per_second", "worker")}, width=6),
+                Panel("Step of each site", "Mean time of a training step in the last committed round.", "s", {"{{worker}}": of_job("fedpipe_site_step_seconds", "worker")}, width=6),
             ],
         ),
         Row(
@@ -203,6 +212,8 @@ OPERATIONS = Dashboard(
                 Panel("Up for", "Time since each process started.", "s", {"{{service}} {{instance}}": f"process_uptime_seconds{{{NAMESPACE}}} * on (namespace, instance) group_left (service) fedpipe_build_info{{{NAMESPACE}}}"}, width=6),
                 Panel("Messages handled", "Tasks of workers and grants of the api, by what became of them.", "ops", {"{{kind}} {{outcome}}": rate("fedpipe_messages_handled_total", "kind, outcome")}, width=6),
                 Panel("Series left out", "Of jobs and workers, beyond the limit of what is shown.", "short", {"series": f"max(fedpipe_telemetry_series_left_out{{{NAMESPACE}}})"}, steps=((1, YELLOW),), width=6),
+                Panel("Telemetry pushed", "Spans and log records that a collector took; 0 where none is configured.", "ops", {"spans": rate("otel_sdk_exporter_span_exported_total", matchers=DONE), "log records": rate("otel_sdk_exporter_log_exported_total", matchers=DONE)}, width=6),
+                Panel("Telemetry lost", "Spans and log records that found no room because the collector was slow, and that it did not take.", "ops", {"spans, no room": rate("otel_sdk_processor_span_processed_total", matchers=LOST), "log records, no room": rate("otel_sdk_processor_log_processed_total", matchers=LOST), "spans, not taken": rate("otel_sdk_exporter_span_exported_total", matchers=LOST), "log records, not taken": rate("otel_sdk_exporter_log_exported_total", matchers=LOST)}, steps=((0.001, YELLOW),), width=6),
             ],
         ),
         Row(
@@ -217,6 +228,7 @@ OPERATIONS = Dashboard(
         Row(
             "The api",
             [
+                Panel("Own errors", "Share of the answers that are the api's own errors (5xx).", "percentunit", {"errors": f"1 - {answers(NOT_OURS)} / {answers()}"}, steps=((0.01, YELLOW), (0.05, RED)), width=6),
                 Panel("Answers", "A second, by status.", "reqps", {"{{http_response_status_code}}": f"sum by (http_response_status_code) (rate(http_server_request_duration_seconds_count{{{NAMESPACE}}}[{RATE}]) {OWN})"}),
                 Panel("Routes", "Answers a second, by route.", "reqps", {"{{http_request_method}} {{http_route}}": f"sum by (http_request_method, http_route) (rate(http_server_request_duration_seconds_count{{{NAMESPACE}}}[{RATE}]) {OWN})"}),
                 Panel("Time to answer", "Half, and nineteen of twenty, began no later.", "s", {"half": f"histogram_quantile(0.5, sum by (le) (rate(http_server_request_duration_seconds_bucket{{{NAMESPACE}}}[{RATE}]) {OWN}))", "95 %": f"histogram_quantile(0.95, sum by (le) (rate(http_server_request_duration_seconds_bucket{{{NAMESPACE}}}[{RATE}]) {OWN}))"}, steps=((1, YELLOW), (10, RED))),
@@ -257,7 +269,7 @@ def expressions(dashboard: Dashboard) -> list[tuple[str, str]]:
 
 def metrics(expression: str) -> set[str]:
     """The names of the series that an expression reads."""
-    return set(re.findall(r"\b(?:fedpipe|http_server|process)_\w+", expression))
+    return set(re.findall(r"\b(?:fedpipe|http_server|otel_sdk|process)_\w+", expression))
 
 
 def text(dashboard: Dashboard) -> str:
@@ -359,6 +371,6 @@ def panel(one: Panel, number: int, place: dict) -> dict:
 
 OPTIONS = {
     "timeseries": {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}, "tooltip": {"mode": "multi", "sort": "desc"}},
-    "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "orientation": "auto", "textMode": "value_and_name", "colorMode": "value", "graphMode": "none", "justifyMode": "auto"},
-    "state-timeline": {"mergeValues": True, "showValue": "never", "alignValue": "left", "rowHeight": 0.8, "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False}, "tooltip": {"mode": "single", "sort": "none"}},
+    "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "orientation": "auto", "textMode": "value_and_name", "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "wideLayout": True, "showPercentChange": False, "percentChangeColorMode": "standard"},
+    "state-timeline": {"mergeValues": True, "showValue": "never", "alignValue": "left", "rowHeight": 0.8, "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False, "calcs": []}, "tooltip": {"mode": "single", "sort": "none"}},
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bus::{Bus, Delivery, Outcome, Said, Serve};
+use domain::id::Epoch;
+use domain::trace::Trace;
 use testkit::wait;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -78,6 +80,8 @@ async fn a_task_that_is_done_never_comes_again() {
     let delivery = queue.answer_next(Outcome::Done).await;
     assert_eq!(delivery.address.job, job_id(1));
     assert_eq!((delivery.deliveries, delivery.poison), (1, false));
+    let asks = Trace::of_epoch(&job_id(1), Epoch(1), None);
+    assert_eq!(delivery.trace, Some(asks), "who asks is said in the header");
     queue.stays_empty(ACK_WAIT * 2).await;
     // The queue has no memory of it, so that a lost task can be sent again.
     let again = site.aggregator.publish(&probe(&site_a(), 1, 1), None).await;
@@ -193,7 +197,7 @@ async fn a_task_delivered_too_often_is_poison_and_is_not_decoded() {
 #[tokio::test]
 async fn a_task_that_cannot_be_read_reaches_the_handler_with_its_address() {
     let site = Site::open().await;
-    let subject = contract::subject::task(&site_a(), &job_id(9), domain::id::Epoch(4), "evaluate");
+    let subject = contract::subject::task(&site_a(), &job_id(9), Epoch(4), "evaluate");
     site.aggregator
         .publish(&Garbage { subject }, None)
         .await

@@ -19,6 +19,10 @@ pub fn add(picture: &mut Picture, job: &Job, entry: &Entry) {
         picture.add(Metric::SiteWeight, &labels, own.weight);
         picture.add(Metric::SiteTokens, &labels, figures.tokens_per_second);
         picture.add(Metric::SiteCompute, &labels, figures.compute_seconds);
+        if figures.steps > 0 {
+            let step_seconds = figures.compute_seconds / f64::from(figures.steps);
+            picture.add(Metric::SiteStep, &labels, step_seconds);
+        }
         let peak_bytes = figures.peak_memory_bytes as f64;
         picture.add(Metric::SiteMemoryPeak, &labels, peak_bytes);
         picture.add(Metric::SiteUpload, &labels, figures.bytes_up as f64);

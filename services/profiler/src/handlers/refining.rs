@@ -35,6 +35,7 @@ pub async fn handle(
     }) = moved
     {
         tracing::info!(job = %job.job().id, since, agreement, "importance moved");
+        telemetry::count(Metric::Drifts, 1, &[("quantity", "importance")]);
         job.say(Event::ImportanceMoved { since, agreement }).await?;
     }
     for Drift { worker, by } in drifted {
