@@ -4,5 +4,6 @@
 
 const KEY = "fedpipe.token";
 const JOBS_MS = 4000, JOB_MS = 2000, RETRY_MS = 2000;
-const EVENTS_MOST = 400, SITES_AS_LINES = 8, ROUNDS_PAGES = 20;
+const DRAW_MS = 200;
+const EVENTS_MOST = 400, SITES_AS_LINES = 8, SITES_AS_CARDS = 60, ROUNDS_PAGES = 20;
 const LAST = ["finished", "failed", "cancelled"];

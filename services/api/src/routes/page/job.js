@@ -30,12 +30,14 @@ async function viewJob(main, stop, id) {
     fill(numbers, h("summary", {}, "Rounds in numbers"), roundTable(rounds));
   };
 
-  let due = null;
+  let due = null, drawing = null;
+  // Many sites say a lot; an eye sees five pictures a second.
+  const redraw = () => { drawing ??= setTimeout(() => { drawing = null; if (!stop.aborted) draw(); }, DRAW_MS); };
   const soon = () => { due ??= setTimeout(() => { due = null; load().catch(trouble); }, 150); };
   const listening = follow(id, stop, (kind, data) => {
     if (kind === "progress") {
       state.live.set(data.worker, data);
-      draw();
+      redraw();
       return;
     }
     list.prepend(h("li", {}, h("span", { class: "soft", title: data.at }, clock(data.at)), h("span", {}, pill(data.event, mood(data.event))), h("span", {}, tell(data.detail))));
@@ -104,7 +106,8 @@ function accuracyCurve(job, rounds) {
 function siteCards({ job, rounds, plan, live, open }) {
   const last = [...rounds].reverse().find(round => round.workers.length);
   const names = [...new Set([...Object.keys(plan?.workers || {}), ...job.sites.map(site => site.worker)])].sort();
-  const cards = names.map(name => {
+  const more = names.length - SITES_AS_CARDS;
+  const cards = names.slice(0, SITES_AS_CARDS).map(name => {
     const now = job.sites.find(site => site.worker === name), planned = plan?.workers[name], real = last?.workers.find(one => one.worker === name)?.metrics;
     const heard = ENDED.includes(job.phase) ? null : live.get(name) || now, mine = heard?.progress?.job === job.id && heard.progress.total;
     const late = job.late.find(one => one.worker === name);
@@ -120,7 +123,7 @@ function siteCards({ job, rounds, plan, live, open }) {
   });
   const out = (plan?.excluded || []).map(site => h("p", {}, h("b", {}, site.worker), ` takes no part: ${site.detail}`));
   const marks = plan && soft(last ? `Bars: round ${last.round}. The mark in a bar is what the plan predicts; more than a quarter above it is drawn in another colour.` : "The marks are what the plan predicts; the first round fills the bars.");
-  return [h("h2", {}, "Sites: plan and reality"), marks, cards.length ? h("div", { class: "sites" }, cards) : soft("It has no sites yet."), ...out];
+  return [h("h2", {}, "Sites: plan and reality"), marks, cards.length ? h("div", { class: "sites" }, cards) : soft("It has no sites yet."), more > 0 && soft(`${counted(more, "more site")}: `, command(`fedpipe job get ${job.id}`)), ...out];
 }
 
 /** Closed until its reader opens it, and then open for as long as the job is shown. */
