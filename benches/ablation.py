@@ -22,12 +22,14 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import ablation_cells as cells
 import ablation_fleet as fleet
 import ablation_page as page
+import ablation_zeroth as zeroth
+import ablation_zeroth_page as zeroth_page
 import engine
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -36,13 +38,15 @@ RANKS = (16, 8, 4, 2, 1)
 RUN_TIMEOUT_SECONDS = 3600
 # The small model needs less than half of SmolLM2's memory for the same steps; its machines have as much less.
 SMALL_MEMORY_SHARE = 0.45
-PARTS = ("together", "ranks", "small", "smollm2")
+PARTS = ("together", "ranks", "small", "smollm2", "zeroth", "rates")
 # Shares of the time that is given. What is left is for what does not depend on it: measuring the sites, making the small
 # model, how far sites finish apart, and the rules of merging.
 SHARES = {"smollm2": 0.36, "small": 0.36}
 # The small model shows part by part, the headline what they come to together; --cells asks for others.
 CELLS = {"smollm2": ("uniform", "full"), "small": tuple(cells.CELLS)}
-SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3)}
+SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "rates": (1, 2, 3)}
+# The headline of the zeroth-order part is long: one seed.
+ZEROTH_SEEDS = {"small": SEEDS["small"], "smollm2": (1,)}
 TOGETHER_ROUNDS = 4
 RANKS_ROUNDS = 6
 
@@ -57,6 +61,7 @@ class Table:
 
     model: str
     task: cells.Task
+    part: str = ""
 
     @property
     def name(self) -> str:
@@ -86,11 +91,12 @@ class Lab:
             say("dealing the data")
             for name, task in cells.TASKS.items():
                 source = self.options.gsm8k if name == "gsm8k" else self.options.mail
-                for kind, sites in (("fleet", fleet.FLEET), ("even", fleet.EVEN)):
-                    fleet.DEALERS[name](source, self.work / "data" / kind / name, sites, task.held_out)
+                for kind, sites in (("fleet", fleet.FLEET), ("even", fleet.EVEN), ("alike", fleet.EVEN)):
+                    dealer = fleet.deal_alike if (kind, name) == ("alike", "gsm8k") else fleet.DEALERS[name]
+                    dealer(source, self.work / "data" / kind / name, sites, task.held_out)
             fleet.repair(self.options.mail, self.options.gsm8k, self.work / "data" / "repair.jsonl")
             stamp.write_text(json.dumps(dealt))
-        if wanted & {"small", "ranks"} and not self.models["small"].is_file():
+        if wanted & {"small", "ranks", "zeroth", "rates"} and not self.models["small"].is_file():
             say("making the small model; this takes minutes, once")
             import small  # numpy and gguf, which the headline does not need
 
@@ -98,11 +104,17 @@ class Lab:
             small.make(self.options.fedpipe, self.options.model, self.work / "data" / "repair.jsonl", self.models["small"], steps)
 
     def fleet_file(self, table: Table, kind: str) -> pathlib.Path:
-        """The fleet of a table."""
+        """The fleet of a table: of kind `fleet`, `even`, `alike`, or `alike-N` with N bytes at the last site."""
+        kind, _, limit = kind.partition("-")
         sites = fleet.FLEET if kind == "fleet" else fleet.EVEN
         share = SMALL_MEMORY_SHARE if table.model == "small" and kind == "fleet" else 1.0
         text = fleet.fleet_toml(sites, table.task.name, self.work / "data" / kind / table.task.name, share)
-        path = self.work / f"{kind}-{table.name}.toml"
+        if kind == "alike" or table.part == "rates":
+            text = zeroth.consenting(text)
+        if limit:
+            before, after = text.rsplit("memory_limit = ", 1)
+            text = f'{before}memory_limit = "{int(limit) >> 10}KiB"{after[after.index(chr(10)):]}'
+        path = self.work / f"{kind}-{table.name}{limit}.toml"
         path.write_text(text)
         return path
 
@@ -119,7 +131,7 @@ class Lab:
             return None
         raise AblationError(f"{' '.join(command)}\n  {done.stderr.strip()[-1500:]}")
 
-    def cell(self, table: Table, job: dict, *flags: str, kind: str = "fleet") -> dict:
+    def cell(self, table: Table, job: dict, *flags: str, kind: str = "fleet", outcome: Callable[[dict], dict] = cells.outcome) -> dict:
         """A cell's outcome, run unless it is there."""
         where = self.work / "cells" / f"{self.key(table, job, flags, kind)}.json"
         if where.is_file():
@@ -128,7 +140,7 @@ class Lab:
         report = self.simulate(table, job, *flags, kind=kind)
         if report is None:
             raise AblationError(f"{table.name}: there is no plan for {job['name']}, although there was one before")
-        found = cells.outcome(report)
+        found = outcome(report)
         where.parent.mkdir(parents=True, exist_ok=True)
         aside = where.with_suffix(".new")
         aside.write_text(json.dumps(found))
@@ -142,7 +154,7 @@ class Lab:
 
     def key(self, table: Table, job: dict, flags: tuple[str, ...], kind: str) -> str:
         """Everything that an outcome depends on."""
-        data = sorted((self.work / "data" / kind / table.task.name).rglob("*.jsonl"))
+        data = sorted((self.work / "data" / kind.partition("-")[0] / table.task.name).rglob("*.jsonl"))
         on = [self.binary, self.fleet_file(table, kind).read_text(), json.dumps(job, sort_keys=True), list(flags)]
         on += [self.digest(self.models[table.model]), [self.digest(path) for path in data]]
         return hashlib.sha256(json.dumps(on).encode()).hexdigest()
@@ -254,7 +266,7 @@ def measured(lab: Lab, table: Table, real_seconds: float) -> dict:
     same = alike(reports)
     loads = [load(reports[cell]) for cell in CELLS[table.model] if same.get(cell) not in CELLS[table.model]]
     until = budget(lab, table, loads, real_seconds)
-    asked = lab.options.cells or CELLS[table.model]
+    asked = lab.options.cells or CELLS["smollm2" if lab.options.quick else table.model]
     wanted = [cell for cell in cells.ORDER if cell in asked]
     seeds = seeds_of(lab, table.model)
     say(f"{table.name}: uniform rank {rank}, {until:.0f} s by the clock{''.join(f', {cell} is {before}' for cell, before in same.items())}")
@@ -291,6 +303,39 @@ def rules(lab: Lab, rounds: int) -> Iterator[tuple[str, dict]]:
         yield table.task.name, {"seeds": list(seeds), "rounds": rounds, "rows": rows}
 
 
+def without_gradients(lab: Lab, table: Table) -> dict:
+    """The zeroth-order cells of a table."""
+    small = table.model == "small"
+    budget = zeroth.Budget(1 if lab.options.quick else zeroth.ROUNDS[table.model])
+    asked = lab.options.cells or (tuple(zeroth.CELLS) if small or lab.options.quick else zeroth.HEADLINE)
+    seeds = ZEROTH_SEEDS[table.model][: 1 if lab.options.quick else lab.options.seeds]
+    found: dict = {"seeds": list(seeds), "rounds": budget.rounds, "cells": {cell: [] for cell in zeroth.CELLS if cell in asked}}
+    kinds = dict.fromkeys(found["cells"], "alike")
+    if zeroth.MIXED in kinds:
+        job = zeroth.job(table.task, zeroth.MIXED, 1, budget)
+        report = lab.simulate(table, job, "--plan-only", kind="alike")
+        if report is None:
+            raise AblationError(f"{table.name}: there is no plan for {job['name']}")
+        kinds[zeroth.MIXED] = f"alike-{zeroth.between(report, 'site-3')}"
+    for seed in seeds:
+        for cell, runs in found["cells"].items():
+            job = zeroth.job(table.task, cell, seed, budget)
+            runs.append(lab.cell(table, job, kind=kinds[cell], outcome=zeroth.outcome))
+    return found
+
+
+def own_rates(lab: Lab, table: Table) -> dict:
+    """Rates of each site's own, on sites that are not alike."""
+    rounds = 1 if lab.options.quick else zeroth.RATES_ROUNDS
+    seeds = seeds_of(lab, "rates")
+    found: dict = {"seeds": list(seeds), "rounds": rounds, "cells": {rates: [] for rates in zeroth.RATES}}
+    for seed in seeds:
+        for rates, runs in found["cells"].items():
+            job = zeroth.rates_job(table.task, rates, seed, rounds)
+            runs.append(lab.cell(table, job, kind="even", outcome=zeroth.outcome))
+    return found
+
+
 def arguments(words: list[str]) -> argparse.Namespace:
     """The command line."""
     tools = pathlib.Path(os.environ.get("FEDPIPE_TOOLS") or ROOT / ".tools")
@@ -299,7 +344,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed and a few rounds, to see that it runs: no figure means anything")
     parser.add_argument("--only", type=several(PARTS), default=PARTS, help=f"parts, separated by commas (default: {','.join(PARTS)})")
     parser.add_argument("--tasks", type=several(cells.TASKS), default=tuple(cells.TASKS), help=f"tasks (default: {','.join(cells.TASKS)})")
-    parser.add_argument("--cells", type=several(cells.CELLS), help=f"of {','.join(cells.CELLS)} (default: all of the small model, the first and the last of SmolLM2)")
+    every = (*cells.CELLS, *zeroth.CELLS)
+    parser.add_argument("--cells", type=several(every), help=f"of {','.join(every)} (default: all of the small model, of SmolLM2 the headline's)")
     parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds of each part (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=115, help="about what everything together may take (default %(default)s)")
     parser.add_argument("--fedpipe", type=pathlib.Path, default=ROOT / "target/release/fedpipe", help="the binary, a release build")
@@ -313,7 +359,6 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--seeds: at least one")
     if options.quick:
         options.work = options.work / "quick"
-        options.cells = options.cells or CELLS["smollm2"]
     return options
 
 
@@ -339,6 +384,8 @@ def run(options: argparse.Namespace) -> dict:
     def keep() -> None:
         out.write_text(json.dumps(results, indent=1) + "\n")
         out.with_suffix(".md").write_text(page.page(results))
+        for name, plot in zeroth_page.plots(results).items():
+            (out.parent / name.replace(".svg", "-quick.svg" if options.quick else ".svg")).write_text(plot)
 
     if "together" in options.only:
         for table in tables(lab, "smollm2"):
@@ -348,6 +395,14 @@ def run(options: argparse.Namespace) -> dict:
         for name, found in rules(lab, 1 if options.quick else RANKS_ROUNDS):
             results.setdefault("ranks", {})[name] = found
             keep()
+    for model in ("small", "smollm2") if "zeroth" in options.only else ():
+        for table in tables(lab, model):
+            results.setdefault("zeroth", {})[table.name] = without_gradients(lab, table)
+            keep()
+    if "rates" in options.only and "mail" in options.tasks:
+        table = Table("small", cells.TASKS["mail"], "rates")
+        results.setdefault("rates", {})[table.name] = own_rates(lab, table)
+        keep()
     for model in ("small", "smollm2"):
         if model not in options.only:
             continue

@@ -103,6 +103,16 @@ def deal_gsm8k(folder: pathlib.Path, out: pathlib.Path, sites: tuple[Played, ...
         write(out / site.name, [question(row) for row in own], [question(row) for row in asked])
 
 
+def deal_alike(folder: pathlib.Path, out: pathlib.Path, sites: tuple[Played, ...], held_out: int) -> None:
+    """Questions dealt evenly, as FedMeZO's sites have them: no site differs from another but by chance."""
+    train, test = gsm8k(folder)
+    order = lambda row: digest(row["question"])
+    train = sorted((row for row in train if order(row)[0] not in REPAIR), key=order)
+    test = sorted(test, key=order)[: held_out * len(sites)]
+    for site, own, asked in zip(sites, equal(train, len(sites)), equal(test, len(sites)), strict=True):
+        write(out / site.name, [question(row) for row in own], [question(row) for row in asked])
+
+
 def parts(rows: list, sites: tuple[Played, ...]) -> list[list]:
     """The rows in their order, each site's share."""
     found, begin, share = [], 0, 0.0

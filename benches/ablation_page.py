@@ -32,6 +32,12 @@ def page(results: dict) -> str:
         lines += ["", *verdict(results["tables"])]
     for name, found in results.get("ranks", {}).items():
         lines += ["", *ranks(name, found)]
+    import ablation_zeroth_page as zeroth_page  # it is made of this module's parts
+
+    for name, found in results.get("zeroth", {}).items():
+        lines += ["", *zeroth_page.table(name, found)]
+    for name, found in results.get("rates", {}).items():
+        lines += ["", *zeroth_page.rates(name, found)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,166 @@
+"""The zeroth-order parts of the ablation: FedMeZO as in its paper, tuned, each extension, first-order at the same number of
+forward-equivalent passes, both kinds of sites in one job; and rates of each site's own.
+
+Promises: every cell is a job anybody could submit; cells of a table have the same budget of passes and differ only in what
+they are named for. Does not: run anything; `ablation.py` does, and keeps what was run.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import ablation_cells as cells
+
+# A step by gradients is a forward pass and a backward of about twice its products.
+FIRST_ORDER_PASSES = 3
+# The least that both kinds of steps come to evenly: 6 steps of 4 directions are 48 passes, 16 steps by gradients as many.
+STEPS, DIRECTIONS = 6, 4
+PASSES = 2 * STEPS * DIRECTIONS
+BATCH = 8
+RANK = 8
+ROUNDS = {"small": 20, "smollm2": 6}
+# The paper's run has 500 rounds of 30 steps; what stands here is so many of them.
+PAPER_ROUNDS = 20
+PAPER_STEPS = 30
+RATE = 5e-4
+CLIP = 20
+
+CELLS = {
+    "paper": f"FedMeZO with the paper's settings, a stretch of {PAPER_ROUNDS} of its 500 rounds",
+    "tuned": "FedMeZO tuned: 4 directions, 8 records, μ 1e-2, scalars clipped",
+    "abreast": "tuned, the passes of a step computed as one",
+    "variance": "tuned, directions until the estimate varies little enough (at most 12)",
+    "mask": "tuned, a quarter of the numbers moves (largest after 2 rounds)",
+    "scaling": "tuned, directions scaled as in HiSo",
+    "adamw": "first-order: AdamW LoRA",
+    "mixed": "two first-order sites and one without room for gradients",
+    "without": "the two first-order sites alone",
+}
+# What SmolLM2 shows by default; the small model shows all.
+HEADLINE = ("paper", "tuned", "adamw", "mixed", "without")
+# Whose third site has no room for gradients.
+MIXED = "mixed"
+
+RATES = {
+    "fixed": "one rate for all",
+    "random": "drawn anew for each site and round",
+    "round-loss": "by the loss of the round before",
+    "five-round-loss": "by the mean loss of five rounds",
+    "model-difference": "by how far a site's change lies from the mean",
+}
+RATES_ROUNDS = 20
+
+# Fields of `training.mezo` beside those of the tuned cell.
+EXTENSIONS = {
+    "tuned": {},
+    "abreast": {"abreast": 2 * DIRECTIONS},
+    "variance": {"perturbations": 12, "variance": 4.0},
+    "mask": {"mask": {"share": 0.25, "after": 2}},
+    "scaling": {"scaling": {"weight": 0.1, "rounds": 4}},
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long the cells of a table run."""
+
+    rounds: int
+
+    def of(self, cell: str) -> int:
+        """A cell's rounds. The paper's batch is an eighth of the others', and its rounds have more steps."""
+        if cell != "paper":
+            return self.rounds
+        return min(PAPER_ROUNDS, max(1, self.rounds * PAPER_ROUNDS // 6))
+
+
+def job(task: cells.Task, cell: str, seed: int, budget: Budget) -> dict:
+    """The cell's job file."""
+    found = {
+        "name": f"zeroth-{task.name}-{cell}",
+        "model": {"source": "file:///ablation"},
+        "data": {"dataset": task.name},
+        "adapter": {"targets": ["q", "k", "v", "o"], "rank": RANK, "rank_max": RANK, "alpha": 2 * RANK, "importance": "uniform"},
+        "training": {"sequence_length": task.sequence_length, "order": task.order, "seed": seed, "batch": BATCH},
+        "precision": {"base": "source", "compute": "f32"},
+        "rounds": {"count": budget.of(cell), "quorum": "all"},
+        "aggregation": {"strategy": "sum"},
+        "evaluation": {"choices": list(task.choices), "every": 2, "sample": task.sample},
+        "deadline_seconds": cells.DEADLINE_SECONDS,
+    }
+    if cell == "paper":
+        found["adapter"] |= {"targets": ["q", "v"], "rank": 16, "rank_max": 16, "alpha": 32}
+        found["training"] |= {"optimizer": "mezo", "local_steps": PAPER_STEPS, "batch": 1, "learning_rate": 1e-5}
+        found["training"]["mezo"] = {"perturbation": 1e-3, "seeds": "per-worker"}
+    elif cell in EXTENSIONS:
+        found["training"] |= {"optimizer": "mezo", "local_steps": STEPS, "learning_rate": RATE}
+        found["training"]["mezo"] = {"perturbation": 1e-2, "perturbations": DIRECTIONS, "clip": CLIP} | EXTENSIONS[cell]
+    else:
+        steps = PASSES // FIRST_ORDER_PASSES
+        found["training"] |= {"optimizer": "adamw", "local_steps": steps, "learning_rate": task.learning_rate}
+        found["aggregation"] = {"strategy": "product"}
+    if cell == "mixed":
+        found["training"]["optimizer"] = "auto"
+        found["training"]["mezo"] = {"perturbation": 1e-2, "perturbations": DIRECTIONS, "clip": CLIP, "learning_rate": RATE}
+    if cell == "without":
+        found["data"]["sites"] = ["site-1", "site-2"]
+    return found
+
+
+def rates_job(task: cells.Task, rates: str, seed: int, rounds: int) -> dict:
+    """A job of the comparison of rates, each site along directions of its own as in the paper."""
+    found = copy.deepcopy(job(task, "tuned", seed, Budget(rounds)))
+    found["name"] = f"rates-{task.name}-{rates}"
+    found["training"]["mezo"] |= {"seeds": "per-worker", "rates": rates}
+    found["training"]["mezo"]["perturbations"] = 2
+    return found
+
+
+def consenting(fleet: str) -> str:
+    """The fleet with sites that consent to figures of few records: the paper's batch is one, and so is a scalar's."""
+    return "".join(f"[[workers]]{site}\n[workers.policy]\nshare_small_counts = true\n\n" for site in fleet.split("[[workers]]")[1:])
+
+
+def between(report: dict, site: str) -> int:
+    """Bytes in which a step without gradients has room at a site, and none with them."""
+    plan = report["plan"]["workers"][site]
+    needed = {other.get("change"): other.get("memory_bytes") for other in plan["why"]["rejected"]}
+    without = needed.get("optimizer")
+    if plan["optimizer"] != "adamw" or not without:
+        raise ValueError(f"{site} did not measure both kinds of steps: {plan['optimizer']}, {sorted(map(str, needed))}")
+    least = min(bytes_ for bytes_ in (plan["predicted"]["peak_memory_bytes"], needed.get("checkpoint")) if bytes_)
+    if least <= without:
+        raise ValueError(f"{site} needs {least} bytes with gradients and {without} without: no limit lies between")
+    return (without + least) // 2
+
+
+def outcome(report: dict) -> dict:
+    """The figures of a run that are kept: the scores by passes, seconds and bytes, and the peak."""
+    run, planned = report["run"], report["plan"]["workers"]
+    own = lambda name: FIRST_ORDER_PASSES if planned[name]["optimizer"] != "mezo" else 1
+    passes, up, peak = 0.0, 0, 0
+    start = run["start"]
+    curve = [point(start, 0.0, 0.0, 0)] if start else []
+    for one in run["rounds"]:
+        sites = one["workers"]
+        # Of one site: all have as many. In passes of as many records as the tuned cell's batch.
+        passes += max(site["passes"] * own(site["worker"]) * site["batch"] / BATCH for site in sites)
+        up += sum(site["update_bytes"] for site in sites)
+        peak = max(peak, *(site["peak_memory_bytes"] for site in sites))
+        if one["score"]:
+            curve.append(point(one["score"], one["ends_at"], passes, up))
+    return {
+        "curve": curve,
+        "rounds": len(run["rounds"]),
+        "passes": passes,
+        "seconds": run["seconds"],
+        "real_seconds": run["real_seconds"],
+        "bytes_up": up,
+        "peak_memory_bytes": peak,
+        "apart": 0.0,
+        "sites": {name: {"optimizer": plan["optimizer"], "batch": plan["batch"], "abreast": plan.get("abreast", 1)} for name, plan in planned.items()},
+        "adapter": run["adapter"]["sha256"],
+    }
+
+
+def point(score: dict, seconds: float, passes: float, up: int) -> dict:
+    """A score, and what it took up to there."""
+    return {"loss": score["loss"], "balanced_accuracy": score["balanced_accuracy"], "seconds": seconds, "passes": passes, "bytes_up": up}
