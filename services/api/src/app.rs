@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::state::App;
-use crate::{Config, Error, grants, observe, routes};
+use crate::{Config, Error, grants, observe, pin, routes};
 
 /// Readiness: the message bus.
 const NATS: &str = "nats";
@@ -62,7 +62,8 @@ pub async fn serve(
     let bus = Bus::connect(&config.nats, &Role::Api).await?;
     let objects = Objects::open(&config.storage)?;
     let stop = token.child_token();
-    let app = App::new(bus, objects, config, tokens, stop.clone());
+    let hub = pin::open(&config.hub)?;
+    let app = App::new(bus, (objects, hub), config, tokens, stop.clone());
 
     let tasks = TaskTracker::new();
     tasks.spawn(until_stopped(app.clone(), follow_jobs(app.clone())));

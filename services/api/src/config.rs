@@ -26,6 +26,8 @@ pub struct Config {
     pub nats: Connect,
     /// Where models, reports and adapters lie.
     pub storage: artifacts::Config,
+    /// How to ask the Hugging Face Hub which commit a model named `hf://org/name@revision` is.
+    pub hub: artifacts::hub::Config,
     /// Where health is served beside the service's own address.
     pub health: Health,
     /// Logs.
@@ -45,6 +47,7 @@ impl Default for Config {
             address_file: None,
             nats: Connect::default(),
             storage: artifacts::Config::default(),
+            hub: artifacts::hub::Config::default(),
             health: Health::default(),
             telemetry: Telemetry::default(),
             liveness: Liveness::default(),

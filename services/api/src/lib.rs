@@ -22,6 +22,7 @@ mod extract;
 mod grants;
 mod layers;
 mod observe;
+mod pin;
 mod problem;
 mod reported;
 mod routes;

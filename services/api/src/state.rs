@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artifacts::Store as Objects;
+use artifacts::{Hub, Store as Objects};
 use bus::{Bus, Store};
 use contract::topology::Bucket;
 use domain::id::JobId;
@@ -24,6 +24,7 @@ pub struct App(Arc<Shared>);
 struct Shared {
     bus: Bus,
     objects: Objects,
+    hub: Hub,
     jobs: OnceCell<Store<Job>>,
     watch: Watch,
     streams: Arc<Semaphore>,
@@ -36,7 +37,7 @@ impl App {
     /// Puts the parts together; nothing is asked over the network.
     pub fn new(
         bus: Bus,
-        objects: Objects,
+        (objects, hub): (Objects, Hub),
         config: &Config,
         tokens: Tokens,
         stop: CancellationToken,
@@ -44,6 +45,7 @@ impl App {
         Self(Arc::new(Shared {
             bus,
             objects,
+            hub,
             jobs: OnceCell::new(),
             watch: Watch::new(chassis::clock::now()),
             streams: Arc::new(Semaphore::new(config.limits.event_streams)),
@@ -61,6 +63,11 @@ impl App {
     /// Object storage.
     pub fn objects(&self) -> &Objects {
         &self.0.objects
+    }
+
+    /// The Hub.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     /// What is known of jobs and fleet.

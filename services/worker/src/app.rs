@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artifacts::ModelCache;
+use artifacts::hub::Limits;
+use artifacts::{Hub, ModelCache};
 use bus::{Bus, Serve};
 use chassis::memory;
 use chassis::service::Frame;
@@ -52,9 +53,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .journal
         .inherit(&machine.name, exhaustion, memory_limit_bytes);
     let casualty = inherited.map_err(unusable(&state("running")))?;
+    let hub = config.hub.or_environment(|name| std::env::var(name).ok());
     let site = Arc::new(Site {
         storage: Storage::open(&config.storage, &bus, &machine.name)?,
         cache: ModelCache::open(&state("models"), config.cache_bytes.0)?,
+        hub: Hub::open(&hub, Limits::default()).map_err(artifacts::Error::from)?,
         compute: Compute::start(config.quantized())?,
         machine: Arc::new(machine),
         bus,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bus::Connect;
 use chassis::config::{Health, Liveness, Telemetry};
 use domain::artifact::Digest;
+use domain::hub;
 use domain::id::{DatasetName, Submitter, WorkerName};
 use engine::data::{Format, LossOn, Truncate};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Config {
     /// worker has no credentials: the control plane signs a URL for each object that its jobs let it
     /// reach. `ca_file` and `allow_http` then say whom to trust.
     pub storage: artifacts::Config,
+    /// How to reach the Hugging Face Hub, for jobs whose model is named `hf://…`; used only as far as
+    /// `policy.allow_hub` lets a job.
+    pub hub: artifacts::hub::Config,
     /// Where health and metrics are served.
     pub health: Health,
     /// What is logged.
@@ -72,6 +76,7 @@ impl Default for Config {
             name: None,
             nats: Connect::default(),
             storage: artifacts::Config::default(),
+            hub: artifacts::hub::Config::default(),
             health: Health::default(),
             telemetry: Telemetry::default(),
             liveness: Liveness::default(),
@@ -131,6 +136,9 @@ pub struct Policy {
     pub allow_datasets: BTreeSet<DatasetName>,
     /// Folders below which a job may name a model by path; empty: none.
     pub allow_paths: Vec<PathBuf>,
+    /// Models of the Hub that the site fetches from there itself: `org/name`, `org/name@commit`, `org/*` or `*`; empty: none,
+    /// for the Hub then learns that this site asks for them.
+    pub allow_hub: BTreeSet<hub::Allowed>,
     /// Hours of the day (UTC) in which the site works, such as `22-06`.
     pub hours: Option<Hours>,
     /// Whether figures averaged over fewer than 8 records may leave the site.
@@ -231,6 +239,8 @@ mod tests {
             url = "nats://127.0.0.1:4222"
             [storage]
             url = "file:///tmp/objects"
+            [hub]
+            endpoint = "https://hub.example.org"
             [models]
             "{digest}" = "/srv/models/one"
             [datasets.mail]
@@ -240,6 +250,7 @@ mod tests {
             [policy]
             allow_submitters = ["alice"]
             allow_models = ["{digest}"]
+            allow_hub = ["HuggingFaceTB/*", "org/name"]
             hours = "22-06"
             "#
         );
@@ -279,6 +290,7 @@ mod tests {
             ("[datasets.mail]\ntrain = \"a\"\nlables = {}", "lables"),
             ("memory_limit = \"much\"", "memory_limit"),
             ("[policy]\nhours = \"25-3\"", "hours"),
+            ("[policy]\nallow_hub = [\"name\"]", "allow_hub"),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");

@@ -173,7 +173,8 @@ fn trouble(error: &artifacts::Error, missing: Trouble) -> Failure {
         | Error::Corrupt { .. }
         | Error::WrongLength { .. }
         | Error::TooLarge { .. }
-        | Error::Manifest { .. } => missing,
+        | Error::Manifest { .. }
+        | Error::Hub(_) => missing,
         Error::Cancelled => return Failure::Stopped,
         _ => Trouble::StorageUnavailable,
     };

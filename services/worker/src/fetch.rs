@@ -3,32 +3,36 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use artifacts::Transfer;
 use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, Metric, SpanName};
 use contract::message::task::ModelRef;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
+use domain::hub;
 use domain::zeroth::Walk;
 
 use crate::catch_up;
+use crate::emphasis;
 use crate::compute::ModelFiles;
 use crate::errand::Errand;
 use crate::failure::Failure;
 
-/// The model's files: where the site says they are, or from storage through the cache.
+/// The model's files: where the site says they are, or through the cache from storage or the Hub.
 ///
 /// # Errors
 /// If the policy does not admit the path, or storage does not have the model.
 pub async fn model(running: &Errand) -> Result<ModelFiles, Failure> {
     let site = &running.site;
-    match &running.head.model {
-        ModelRef::Path(source) => {
+    match (&running.head.model, running.head.model.hub()) {
+        (ModelRef::Path(_), Some(model)) => of_hub(running, &model).await,
+        (ModelRef::Path(source), None) => {
             let admitted = site.config.policy.admit_path(source);
             let path = admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
             Ok(ModelFiles::own(path))
         }
-        ModelRef::Digest(digest) => {
+        (ModelRef::Digest(digest), _) => {
             if let Some(path) = site.config.models.get(digest) {
                 return Ok(ModelFiles::own(path.clone()));
             }
@@ -39,15 +43,36 @@ pub async fn model(running: &Errand) -> Result<ModelFiles, Failure> {
                 site.cache.fetch(&running.store, digest, &transfer)
             });
             let cached = fetched.await?;
-            telemetry::count(
-                Metric::TransferBytes,
-                transfer.moved(),
-                &[("direction", "down")],
-            );
-            failpoint::hit(Failpoint::WorkerModelAfterFetch);
+            arrived(&transfer);
             Ok(cached.into())
         }
     }
+}
+
+/// A model of the Hub: asked from there, not from storage, and only if the site lets the job.
+async fn of_hub(running: &Errand, model: &hub::Model) -> Result<ModelFiles, Failure> {
+    let site = &running.site;
+    let admitted = site.config.policy.admit_hub(model);
+    admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+    running.stage(Stage::Downloading, 0);
+    let _span = telemetry::within(running.trace, SpanName::Download, &[]);
+    let transfer = running.transfer();
+    let fetched = running.patiently(Trouble::ModelUnusable, || {
+        site.cache.fetch_hub(&site.hub, model, &transfer)
+    });
+    let cached = fetched.await?;
+    arrived(&transfer);
+    Ok(cached.into())
+}
+
+/// A model is here.
+fn arrived(transfer: &Transfer) {
+    telemetry::count(
+        Metric::TransferBytes,
+        transfer.moved(),
+        &[("direction", "down")],
+    );
+    failpoint::hit(Failpoint::WorkerModelAfterFetch);
 }
 
 /// The merged adapter of a round as a local file, and how many bytes were moved for it. The one of the last
@@ -103,6 +128,10 @@ async fn replay(
     round: u32,
 ) -> Result<(), Failure> {
     let way = match catch_up::way(folder, walk, round) {
+        Ok(Some(way)) if way.is_masked() => match mask(running, walk).await? {
+            Some((adapter, _)) => way.masked(adapter),
+            None => return Ok(()),
+        },
         Ok(Some(way)) => way,
         Ok(None) => return Ok(()),
         Err(broken) => {
@@ -120,6 +149,46 @@ async fn replay(
         failpoint::hit(Failpoint::WorkerCatchUpAfterReplay);
     }
     Ok(())
+}
+
+/// The adapter that the mask of a task's rounds goes by, and how many bytes were moved for it; it is kept apart from the
+/// merged ones as long as tasks name it.
+///
+/// # Errors
+/// If storage does not give it.
+pub async fn mask(running: &Errand, walk: &Walk) -> Result<Option<(PathBuf, u64)>, Failure> {
+    let Some(masked) = &walk.mask else {
+        return Ok(None);
+    };
+    let state = &running.site.config.state_dir;
+    let (folder, merged) = (state.join("mask"), state.join("global"));
+    let path = catch_up::file(&folder, &masked.adapter.sha256);
+    let name = format!("{}.safetensors", masked.adapter.sha256.hex());
+    let (own, into) = (emphasis::beside(&merged, walk), path.clone());
+    let disk = |error: std::io::Error| Failure::of(Trouble::DiskFull, &error);
+    let prepare = move |_: &_| {
+        keep_only(&folder, &name).map_err(disk)?;
+        // A file has its name only when it is whole.
+        if let Some(own) = own.filter(|_| !into.exists()) {
+            let aside = into.with_extension("new");
+            fs::copy(&own, &aside).map_err(disk)?;
+            fs::rename(&aside, &into).map_err(disk)?;
+        }
+        Ok(())
+    };
+    running.aside(prepare).await?;
+    if path.exists() {
+        return Ok(Some((path, 0)));
+    }
+    let (transfer, limit) = (running.transfer(), running.site.config.adapter_bytes.0);
+    let fetched = running.patiently(Trouble::StorageUnavailable, || {
+        let adapter = &masked.adapter;
+        running.store.get_file(adapter, &path, limit, &transfer)
+    });
+    fetched.await?;
+    let moved = transfer.moved();
+    telemetry::count(Metric::TransferBytes, moved, &[("direction", "down")]);
+    Ok(Some((path, moved)))
 }
 
 /// Removes every file of the folder but those that begin with `name`.

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use contract::message::task::{Head, ModelRef};
 use domain::artifact::Digest;
+use domain::hub;
 use domain::time::UnixMillis;
 
 use crate::config::Policy;
@@ -43,6 +44,9 @@ impl Policy {
         if let Some(hours) = self.hours.filter(|hours| !hours.contain(now)) {
             return refuse(format!("the site works at {hours} o'clock UTC only"));
         }
+        if let Some(model) = head.model.hub() {
+            return self.admit_hub(&model);
+        }
         match &head.model {
             ModelRef::Digest(digest) => self.admit_digest(digest),
             ModelRef::Path(path) if !self.allow_models.is_empty() => refuse(format!(
@@ -57,6 +61,22 @@ impl Policy {
             return Ok(());
         }
         refuse(format!("model {digest} is not admitted"))
+    }
+
+    /// Whether this model may be fetched from the Hub.
+    ///
+    /// # Errors
+    /// If the site fetches no such models, or its revision may move.
+    pub fn admit_hub(&self, model: &hub::Model) -> Result<(), Refusal> {
+        if !model.is_pinned() {
+            return refuse(format!("{model} names no commit, so sites could get different models"));
+        }
+        if self.allow_hub.iter().any(|rule| rule.admits(model)) {
+            return Ok(());
+        }
+        refuse(format!(
+            "{model} is not fetched from the Hub by this site; it can allow it with policy.allow_hub"
+        ))
     }
 
     /// The real path of a model that a job names by path, if it lies below an admitted folder.
@@ -132,6 +152,11 @@ impl Policy {
                 "all models by digest",
             ),
             or(
+                !self.allow_hub.is_empty(),
+                format!("of the Hub {}", names(self.allow_hub.iter().map(ToString::to_string).collect())),
+                "none of the Hub",
+            ),
+            or(
                 !datasets.is_empty(),
                 format!("data sets {datasets}"),
                 "all data sets",
@@ -192,6 +217,23 @@ mod tests {
             ..head()
         };
         check(&policy, &by_path, Some("/srv/model"));
+    }
+
+    #[test]
+    fn a_model_of_the_hub_needs_the_sites_word_and_a_commit() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let of_hub = |revision: &str| Head {
+            model: ModelRef::Path(format!("hf://org/name@{revision}")),
+            ..head()
+        };
+        check(&Policy::default(), &of_hub(commit), Some("policy.allow_hub"));
+        let policy = Policy {
+            allow_hub: ["org/*".parse().unwrap()].into(),
+            ..Policy::default()
+        };
+        check(&policy, &of_hub(commit), None);
+        check(&policy, &of_hub("main"), Some("names no commit"));
+        assert!(policy.sentence().contains("of the Hub org/*"));
     }
 
     #[test]

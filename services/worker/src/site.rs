@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use artifacts::ModelCache;
+use artifacts::{Hub, ModelCache};
 use bus::Bus;
 use contract::subject::Address;
 use domain::id::{Epoch, JobId};
@@ -25,8 +25,10 @@ pub struct Site {
     pub bus: Bus,
     /// Object storage.
     pub storage: Storage,
-    /// Models fetched by digest.
+    /// Models that were fetched.
     pub cache: ModelCache,
+    /// Where models named `hf://…` come from.
+    pub hub: Hub,
     /// The compute thread.
     pub compute: Compute,
     /// Decided results.

@@ -3,9 +3,10 @@
 
 use domain::adapter::{Projection, RankTable};
 use domain::artifact::{ArtifactRef, Digest};
+use domain::hub;
 use domain::id::{DatasetName, Epoch, JobId, Submitter, WorkerName};
 use domain::job::Strategy;
-use domain::job::spec::{Base, Compute, Importance, Training};
+use domain::job::spec::{Answers, Base, Compute, Importance, Training};
 use domain::plan::WorkerPlan;
 use domain::time::UnixMillis;
 use domain::zeroth::Walk;
@@ -38,8 +39,20 @@ pub struct Head {
 pub enum ModelRef {
     /// Pushed to object storage, or mapped to a folder by the site.
     Digest(Digest),
-    /// A path that the worker can read.
+    /// A path that the worker can read; or a model of the Hub at its commit, `hf://…` (see [`ModelRef::hub`]). They
+    /// share a variant because a worker that does not know the Hub then refuses by its policy and says so.
     Path(String),
+}
+
+impl ModelRef {
+    /// The model of the Hub, if it is one.
+    #[must_use]
+    pub fn hub(&self) -> Option<hub::Model> {
+        match self {
+            Self::Digest(_) => None,
+            Self::Path(text) => text.parse().ok(),
+        }
+    }
 }
 
 /// Measure yourself.
@@ -79,6 +92,9 @@ pub struct Train {
     pub head: Head,
     /// Counted from 1.
     pub round: u32,
+    /// Rounds of the job, over which the learning rate has its schedule; 0: not told, and there is none.
+    #[serde(default)]
+    pub rounds: u32,
     /// The adapter to start from: its leading slices, as many as the plan's ranks.
     pub global: ArtifactRef,
     /// The job's one scale.
@@ -116,6 +132,12 @@ pub struct Evaluate {
     pub sample: Option<u32>,
     /// Candidate completions; empty: loss alone.
     pub choices: Vec<String>,
+    /// Answers to generate and compare with the records' own; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
+    /// The classes of the adapter's head, in its order; empty: it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// The worker's plan: precision, threads, batch, sequence length.
     pub plan: WorkerPlan,
     /// How the adapter can be made from an earlier one; absent where it cannot.
@@ -147,12 +169,13 @@ macro_rules! task_message {
     };
 }
 
-// 2: compute. 3: importance.
-task_message!(Probe, "probe", 1..=3, |_| None);
-// 2: strategy and live. 3: walk.
-task_message!(Train, "train", 1..=3, |task| Some(task.round));
-// 2: walk. Round 0, the untrained adapter, has no trace of its own.
-task_message!(Evaluate, "evaluate", 1..=2, |task| Some(task.round)
+// 2: compute. 3: importance. 4: more of the training settings: schedule, batches by tokens, accumulation, dropout, momentum,
+// labels.
+task_message!(Probe, "probe", 1..=4, |_| None);
+// 2: strategy and live. 3: walk. 4: rounds, and the same settings as the probe's.
+task_message!(Train, "train", 1..=4, |task| Some(task.round));
+// 2: walk. 3: answers, labels. Round 0, the untrained adapter, has no trace of its own.
+task_message!(Evaluate, "evaluate", 1..=3, |task| Some(task.round)
     .filter(|round| *round > 0));
 
 /// Any task, as a worker receives it.

@@ -460,8 +460,15 @@ mod tests {
             )
             .is_err()
         );
-        let text = r#"{"name":"j","model":{"source":"file:///a/../b"},"data":{"dataset":"m"}}"#;
-        let spec: Spec = serde_json::from_str(text).expect("well-formed");
-        assert!(spec.check().is_err());
+        let with = |source: &str| {
+            let text = r#"{"name":"j","model":{"source":"SOURCE"},"data":{"dataset":"m"}}"#;
+            let spec: Spec = serde_json::from_str(&text.replace("SOURCE", source)).expect("well-formed");
+            spec.check()
+        };
+        assert!(with("file:///a/../b").is_err());
+        assert!(with("file:///a/b").is_ok());
+        assert!(with("hf://org/name@v1").is_ok());
+        let refused = with("hf://name").expect_err("refused");
+        assert!(refused.iter().all(|r| r.problem.contains("hf://org/name@revision")), "{refused:?}");
     }
 }

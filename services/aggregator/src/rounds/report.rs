@@ -2,11 +2,12 @@
 
 use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
+use domain::hub;
 use domain::id::JobId;
 use domain::job::{Job, Kept, Spec};
 use domain::peft;
 use domain::plan::Plan;
-use domain::round::{Evaluated, Summary};
+use domain::round::{Answers, Evaluated, Summary};
 use domain::time::UnixMillis;
 use serde::Serialize;
 
@@ -44,6 +45,12 @@ pub struct Scored<'a> {
     pub loss: Option<f64>,
     /// Balanced accuracy among the job's choices.
     pub balanced_accuracy: Option<f64>,
+    /// The share of records answered right among the job's choices.
+    pub accuracy: Option<f64>,
+    /// `e` to the loss.
+    pub perplexity: Option<f64>,
+    /// Figures of the answers that were generated; absent without any.
+    pub answers: Option<AnswersScored>,
     /// The counts, and who is missing.
     pub detail: &'a Evaluated,
 }
@@ -51,13 +58,42 @@ pub struct Scored<'a> {
 impl<'a> From<&'a Evaluated> for Scored<'a> {
     fn from(detail: &'a Evaluated) -> Self {
         let score = &detail.score;
-        let (loss, balanced_accuracy) = (score.loss(), score.balanced_accuracy());
         Self {
             round: detail.round,
             records: score.records,
-            loss,
-            balanced_accuracy,
+            loss: score.loss(),
+            balanced_accuracy: score.balanced_accuracy(),
+            accuracy: score.accuracy(),
+            perplexity: score.perplexity(),
+            answers: score.answers.as_ref().map(AnswersScored::from),
             detail,
+        }
+    }
+}
+
+/// How near generated answers came to the wanted ones.
+#[derive(Debug, Serialize)]
+pub struct AnswersScored {
+    /// Answers.
+    pub records: u64,
+    /// The share of those that are what was wanted.
+    pub exact_match: Option<f64>,
+    /// Mean F1 of words.
+    pub f1: Option<f64>,
+    /// Mean ROUGE-L.
+    pub rouge_l: Option<f64>,
+    /// BLEU, from 0 to 100.
+    pub bleu: Option<f64>,
+}
+
+impl From<&Answers> for AnswersScored {
+    fn from(answers: &Answers) -> Self {
+        Self {
+            records: answers.records,
+            exact_match: answers.exact_match(),
+            f1: answers.f1(),
+            rouge_l: answers.rouge_l(),
+            bleu: answers.bleu(),
         }
     }
 }
@@ -68,12 +104,28 @@ impl<'a> From<&'a Evaluated> for Scored<'a> {
 pub fn peft_config(job: &Job, plan: &Plan, side: &RankTable) -> peft::Config {
     let model = match (&job.spec.model.digest, &job.spec.model.source) {
         (Some(digest), _) => digest.to_string(),
-        (None, source) => source.clone().unwrap_or_default(),
+        (None, source) => {
+            let source = source.clone().unwrap_or_default();
+            // As PEFT finds it there.
+            let of_hub = source.parse::<hub::Model>();
+            of_hub.map_or(source, |model| model.repository().to_owned())
+        }
     };
     let targets = plan.global.targets();
-    let targets = targets.map(|target| target.module().to_owned()).collect();
+    if job.spec.training.classifies() {
+        // BERT's modules are several that end alike: each weight by its whole name.
+        let weights = plan.global.trained();
+        let targets = weights.filter_map(|(weight, _)| weight.in_bert()).collect();
+        let adapter = &job.spec.adapter;
+        return peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha).with_head();
+    }
+    let targets: Vec<_> = targets.collect();
+    let transposed = targets.iter().any(|target| target.is_transposed());
+    let targets = targets.iter().map(|target| target.module().to_owned());
     let adapter = &job.spec.adapter;
-    let mut config = peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha);
+    let (rank, alpha) = (adapter.rank_max, adapter.alpha);
+    let mut config = peft::Config::uniform(model, targets.collect(), rank, alpha)
+        .with_transposed_weights(transposed);
     for (weight, more) in side.trained() {
         let rank = plan.global.rank(weight) + more;
         let alpha = adapter.scale() * f64::from(rank);

@@ -16,11 +16,13 @@ use domain::id::{JobId, Submitter};
 use domain::job::{Job, Spec};
 use domain::trace::Trace;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument;
 
 use super::openapi::Refusals;
 use crate::access::Caller;
 use crate::explain::waiting::Reports;
 use crate::extract::JsonBody;
+use crate::pin;
 use crate::problem::{FieldError, Kind, Problem};
 use crate::state::App;
 use crate::view::job::{JobView, view};
@@ -80,6 +82,7 @@ pub async fn submit(
     let Some(key) = key else {
         check_room(&app)?;
         check_references(&app, &submission.spec).await?;
+        let submission = submission.pinned(&app).await?;
         return create_random(&app, &submission).await;
     };
     let id = id_of(&key, &submission.submitter);
@@ -89,6 +92,7 @@ pub async fn submit(
     }
     check_room(&app)?;
     check_references(&app, &submission.spec).await?;
+    let submission = submission.pinned(&app).await?;
     match create(&app, id.clone(), &submission).await {
         Ok(job) => answer(&app, job, StatusCode::CREATED).await,
         Err(bus::Error::Conflict { .. }) => {
@@ -107,7 +111,15 @@ pub async fn submit(
 struct Submission {
     spec: Spec,
     submitter: Submitter,
+    /// Of the job as it was sent: a branch that moves meanwhile makes no other submission of it.
     digest: Digest,
+}
+
+impl Submission {
+    async fn pinned(self, app: &App) -> Result<Self, Problem> {
+        let spec = pin::pinned(app.hub(), self.spec).await?;
+        Ok(Self { spec, ..self })
+    }
 }
 
 /// The job that was submitted under this identity before, if any.
@@ -157,15 +169,21 @@ async fn create(app: &App, id: JobId, submission: &Submission) -> Result<Job, bu
 /// Says what the stored job implies, and shows it.
 async fn answer(app: &App, job: Job, status: StatusCode) -> Result<Response, Problem> {
     let whole = Trace::of_job(&job.id);
-    let _span = telemetry::within(Some(whole), SpanName::Submit, &[]);
-    for event in implied(&job) {
-        // The job is accepted: its owner says it again if this was lost.
-        if let Err(error) = app.bus().publish(&event, None).await {
-            tracing::warn!(job = %job.id, %error, "submission stored and not yet said");
+    let submit = telemetry::within(Some(whole), SpanName::Submit, &[]);
+    let trace = submit.trace().unwrap_or(whole);
+    let span = tracing::info_span!("submit", trace_id = %trace.trace_hex(), span_id = %trace.span_hex());
+    let said = async {
+        for event in implied(&job) {
+            // The job is accepted: its owner says it again if this was lost.
+            if let Err(error) = app.bus().publish(&event, None).await {
+                tracing::warn!(job = %job.id, %error, "submission stored and not yet said");
+            }
         }
-    }
-    app.watch().job(job.clone());
-    tracing::info!(job = %job.id, submitter = %job.submitter, new = status == StatusCode::CREATED, "job submitted");
+        app.watch().job(job.clone());
+        tracing::info!(job = %job.id, submitter = %job.submitter, new = status == StatusCode::CREATED, "job submitted");
+    };
+    said.instrument(span).await;
+    drop(submit);
     let shown = view(&job, &app.watch().read(), &Reports::new(), clock::now());
     let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
     Ok((status, location, Json(shown)).into_response())

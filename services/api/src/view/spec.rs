@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 const SECTIONS: [(&str, &str); 11] = [
     (
         "model",
-        "exactly one of `digest` (from `fedpipe model push`) and `source` (`file:///…`, for one machine)",
+        "exactly one of `digest` (from `fedpipe model push`) and `source` (`file:///…`, for one machine; or `hf://org/name@revision` of the Hugging Face Hub, at the commit that the revision is at submission: sites fetch it from there if their policy lets them)",
     ),
     (
         "data",
@@ -18,11 +18,11 @@ const SECTIONS: [(&str, &str); 11] = [
     ),
     (
         "adapter",
-        "`targets` (auto, or a list of q, k, v, o, gate, up, down), `rank` (auto, or 1 to `rank_max`), `rank_max` (1 to 256), `alpha`; the scale is alpha / rank_max for the whole job",
+        "`targets` (auto, or a list of q, k, v, o, gate, up, down), `rank` (auto, or 1 to `rank_max`), `rank_max` (1 to 256), `alpha`, `rslora`; the scale is alpha / rank_max, or with rslora alpha / √rank_max, for the whole job",
     ),
     (
         "training",
-        "`optimizer` (auto: adamw where it fits a site's memory, else mezo; adamw; mezo: forward passes alone, at every site), `local_steps`, `batch` (auto or 1 to 1024), `sequence_length`, `learning_rate`, `weight_decay`, `clip_norm` (0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`, and of zeroth-order sites `mezo`: `learning_rate` (theirs beside others), `perturbation` (μ, 1e-2), `perturbations` (directions of a step, 1 to 256), `distribution` (gaussian, rademacher), `clip` (largest scalar; 0: off), `trim` (share of the sites' scalars left out of their mean at each end), `seeds` (shared, per-worker), `wire` (scalars, tensors), `rates` (what sites' rates differ by: fixed, random, round-loss, five-round-loss, model-difference), `rate_spread` (by how much at most, as a share of the rate; 0.5)",
+        "`optimizer` (auto: adamw where it fits a site's memory, else mezo; adamw; sgd; mezo: forward passes alone, at every site), `local_steps`, `batch` (auto or 1 to 1024), `batch_tokens` (in place of batch: a batch takes records until it would have more tokens), `accumulate` (batches of a step), `sequence_length`, `learning_rate`, `schedule` (constant, linear, cosine: over all rounds), `warmup_ratio` (share of the job's steps), `momentum` (of sgd), `weight_decay`, `clip_norm` (0: off), `dropout` (LoRA dropout, 0: off), `proximal` (FedProx's μ, 0: off), `order` (shuffle, balanced, file), `seed`, `labels` (classes of an encoder's head, 2 to 64; absent: words are learned), and of zeroth-order sites `mezo`: `learning_rate` (theirs beside others), `perturbation` (μ, 1e-2), `perturbations` (directions of a step, 1 to 256), `distribution` (gaussian, rademacher), `clip` (largest scalar; 0: off), `trim` (share of the sites' scalars left out of their mean at each end), `seeds` (shared, per-worker), `wire` (scalars, tensors), `rates` (what sites' rates differ by: fixed, random, round-loss, five-round-loss, model-difference), `rate_spread` (by how much at most, as a share of the rate; 0.5), `variance` (directions of a step until its estimate varies at most so much; 0: all), `abreast` (passes computed as one, at most; 1), `mask` (`share` of each tensor that moves: the largest numbers after round `after`), `scaling` (`weight`, `rounds`: directions scaled by how far each number moved)",
     ),
     (
         "precision",
@@ -42,7 +42,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ),
     (
         "evaluation",
-        "`every` so many rounds, `sample` records per site, `choices`: candidate completions; absent: no scoring",
+        "`every` so many rounds, `sample` records per site, `choices`: candidate completions, `answers`: `records` of each site that are answered by generating at most `tokens` (64, 32), `measure`: what scores are compared by (loss, perplexity, balanced_accuracy, accuracy, exact_match, f1, rouge_l, bleu); absent: no scoring",
     ),
     ("retention", "`keep_updates`: keep every site's updates"),
     (

@@ -93,7 +93,7 @@ impl Writer<'_> {
         config.insert("storage".to_owned(), Value::Table(storage));
         let folder = self.state.path("workers").join(site.name.as_str());
         insert(&mut config, "state_dir", folder.display().to_string());
-        // On one machine a job may name a model by path; a site's own policy comes first.
+        // On one machine a job may name a model by path or of the Hub; a site's own policy comes first.
         let policy = config
             .entry("policy")
             .or_insert_with(|| Value::Table(Table::new()));
@@ -101,6 +101,9 @@ impl Writer<'_> {
             policy
                 .entry("allow_paths")
                 .or_insert_with(|| Value::Array(vec!["/".into()]));
+            policy
+                .entry("allow_hub")
+                .or_insert_with(|| Value::Array(vec!["*".into()]));
         }
         self.child("worker", &role, &config)
     }
