@@ -7,15 +7,18 @@
 mod activations;
 mod backward;
 mod change;
+mod encoder;
 mod forward;
 mod head;
 mod learn;
+mod norm;
 mod packed;
 mod workspace;
 
 pub(crate) use activations::Keep;
 pub(crate) use backward::{Learn, Observe};
 pub(crate) use change::Changes;
+pub(crate) use encoder::{log_softmax, scores as class_scores};
 pub(crate) use forward::{Cache, forward, forward_cached, forward_each};
 pub(crate) use head::{log_probabilities, logits};
 pub(crate) use learn::learn;
@@ -55,7 +58,7 @@ pub enum Error {
         context: usize,
     },
     /// A token id that the model does not have.
-    #[error("row {row} holds token {token}, the vocabulary ends at {vocabulary}")]
+    #[error("row {row} holds token {token}, and the model's vocabulary ends at {vocabulary}: its tokenizer is that of another model")]
     Token {
         /// Index of the row in the batch.
         row: usize,
@@ -69,6 +72,31 @@ pub enum Error {
     Adapter {
         /// The weight.
         weight: domain::adapter::WeightName,
+    },
+    /// An encoder was asked for what decoders do.
+    #[error("an encoder classifies, it does not {what}: give a decoder, such as a Llama")]
+    Encoder {
+        /// What it was asked for.
+        what: &'static str,
+    },
+    /// A classification head that does not fit the model.
+    #[error("a classification head of width {width} does not fit the model: heads are for encoders of their own width")]
+    Head {
+        /// Width of what the head reads.
+        width: usize,
+    },
+    /// An encoder without a head.
+    #[error("the encoder has no classification head: give an adapter that has one, or train one for labels")]
+    NoHead,
+    /// A row whose class the head does not have.
+    #[error("row {row} is of class {class}, the head tells {classes} apart")]
+    Class {
+        /// Index of the row in the batch.
+        row: usize,
+        /// Its class.
+        class: u32,
+        /// Classes of the head.
+        classes: usize,
     },
     /// A frozen tensor cannot be decoded.
     #[error("cannot decode a frozen tensor")]

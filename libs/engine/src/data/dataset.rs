@@ -1,7 +1,7 @@
 //! A file of records: indexed once, then read record by record.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ const SCAN_BYTES: usize = 1 << 18;
 const RECORD_BYTES: usize = 1 << 12;
 /// How often progress is told.
 const PROGRESS_BYTES: u64 = 16 << 20;
+/// Bytes that are read at once to count lines.
+const LINES_BYTES: usize = 1 << 20;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +181,35 @@ impl Dataset {
         let read = Record::read(&block, Some(self.shape));
         read.map(|(record, _)| record)
             .map_err(|_| Error::Changed { record })
+    }
+
+    /// The number, from 1, of the file's line that a record begins at. It is found by reading up to there: for
+    /// people, when something is wrong.
+    ///
+    /// # Errors
+    /// A number beyond the end, or an unreadable file.
+    pub fn line(&self, record: usize) -> Result<u64, Error> {
+        let offset = *self.offsets.get(record).ok_or(Error::NoSuchRecord {
+            record,
+            records: self.len(),
+        })?;
+        let unreadable = |source| Error::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let file = &self.file;
+        let mut before = BufReader::with_capacity(LINES_BYTES, At { file, offset: 0 }.take(offset));
+        let mut line = 1;
+        loop {
+            let piece = before.fill_buf().map_err(unreadable)?;
+            if piece.is_empty() {
+                return Ok(line);
+            }
+            let ends = piece.iter().filter(|byte| **byte == b'\n').count();
+            line += u64::try_from(ends).unwrap_or(0);
+            let seen = piece.len();
+            before.consume(seen);
+        }
     }
 
     /// All records in file order, read one at a time.

@@ -30,6 +30,15 @@ pub enum Refusal {
     /// Records with labels need to be told how a label is said.
     #[error("records with labels need a completion for each label")]
     NoVerbalizer,
+    /// Classes are learned from labelled records alone.
+    #[error("a classification head learns from records of {{\"text\", \"label\"}} alone")]
+    NotLabelled,
+    /// The record's label is none of those that the head tells apart.
+    #[error("the record's label is none of the head's")]
+    OtherLabel,
+    /// The model's tokenizer has no first token that classes could be read off.
+    #[error("the model's tokenizer names no cls_token, which an encoder's texts begin with")]
+    NoClassToken,
     /// Choices were asked of a record that has no single answer.
     #[error("only prompt/completion and labelled records have choices")]
     NoChoices,
@@ -52,10 +61,13 @@ impl Refusal {
             Self::AnswerTooLong { .. }
             | Self::TooLong { .. }
             | Self::NothingToLearn
-            | Self::UnknownLabel => true,
+            | Self::UnknownLabel
+            | Self::OtherLabel => true,
             Self::Text(error) => {
-                matches!(error, text::Error::Encode(_) | text::Error::Render(_))
+                use text::Error::{Encode, Render, Turn};
+                matches!(error, Encode(_) | Render(_) | Turn { .. })
             }
+            Self::NotLabelled | Self::NoClassToken => false,
             Self::NoVerbalizer | Self::NoChoices | Self::SequenceTooShort { .. } => false,
         }
     }
@@ -69,6 +81,9 @@ impl Refusal {
             Self::NothingToLearn => "nothing_to_learn",
             Self::UnknownLabel => "unknown_label",
             Self::NoVerbalizer => "no_verbalizer",
+            Self::NotLabelled => "not_labelled",
+            Self::OtherLabel => "other_label",
+            Self::NoClassToken => "no_class_token",
             Self::NoChoices => "no_choices",
             Self::SequenceTooShort { .. } => "sequence_too_short",
             Self::Text(_) => "text",

@@ -41,12 +41,14 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The file ends inside a tensor.
-    #[error("{} is cut short: {missing_bytes} bytes of tensor {name} are missing", path.display())]
+    #[error("{} is cut short at byte {bytes}: {missing_bytes} bytes of tensor {name} are missing", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
+        /// Where the file ends.
+        bytes: u64,
         /// How many bytes are missing.
         missing_bytes: u64,
     },

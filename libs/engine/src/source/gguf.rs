@@ -15,6 +15,7 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 
+use super::broken::Broken;
 use super::{Name, gguf_config, rows};
 use crate::model::{Config, Error};
 use crate::text::{self, Tokenizer};
@@ -44,9 +45,10 @@ impl File {
             });
         }
         reader.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-        let content = Content::read(&mut reader).map_err(|source| Error::Header {
+        let content = Content::read(&mut reader);
+        let content = content.map_err(|source| Error::Header {
             path: path.to_owned(),
-            source: source.into(),
+            source: Broken::at(reader.stream_position().unwrap_or_default(), &source),
         })?;
         Ok(Self {
             path: path.to_owned(),
@@ -82,10 +84,6 @@ impl File {
             })?;
             gguf_config::vector(&mut file, &self.content, info)
         })
-    }
-
-    pub(super) fn vector(&mut self, name: Name, len: usize) -> Result<QTensor, Error> {
-        self.rows(name, &[len], 0..len)
     }
 
     pub(super) fn matrix(
@@ -136,6 +134,7 @@ impl File {
             return Err(Error::Truncated {
                 path: self.path.clone(),
                 name,
+                bytes: self.bytes,
                 missing_bytes: end - self.bytes,
             });
         }

@@ -5,8 +5,12 @@
 
 pub(crate) mod rows;
 
+mod broken;
 mod gguf;
 pub(crate) mod gguf_config;
+mod gemma3;
+pub(crate) mod gpt2;
+mod bert;
 mod safetensors;
 
 use std::collections::HashMap;
@@ -19,7 +23,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use domain::adapter::{Projection, WeightName};
 
-use crate::model::{Config, Error};
+use crate::model::{Architecture, Config, Error, Norms};
 use crate::text::Tokenizer;
 
 /// A tensor of a model, whatever the file calls it.
@@ -27,14 +31,28 @@ use crate::text::Tokenizer;
 pub(crate) enum Name {
     Embedding,
     Output,
+    /// What is added at each position.
+    Positions,
     FinalNorm,
+    FinalNormBias,
     AttentionNorm(u16),
+    AttentionNormBias(u16),
     FeedForwardNorm(u16),
+    FeedForwardNormBias(u16),
+    /// Behind attention, and behind the feed-forward network.
+    AttentionPostNorm(u16),
+    FeedForwardPostNorm(u16),
     /// Of each head of the queries, or of the keys.
     QueryNorm(u16),
     KeyNorm(u16),
     Bias(WeightName),
     Weight(WeightName),
+    /// Of an encoder.
+    Of(&'static str),
+    /// A module's part in a layer of an encoder.
+    OfLayer(u16, &'static str, &'static str),
+    /// Beside an encoder.
+    Top(&'static str),
 }
 
 /// An opened model.
@@ -144,6 +162,14 @@ impl Source {
         }
     }
 
+    /// Rows of a tensor; none if the files have none of that name.
+    pub(crate) fn rows_of(&self, name: Name) -> Option<usize> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Folder(folder) => folder.rows_of(name),
+        }
+    }
+
     /// What a GGUF file says beside its tensors.
     pub(crate) const fn metadata(&self) -> Option<&HashMap<String, Value>> {
         match self {
@@ -164,7 +190,15 @@ impl Source {
     pub(crate) fn called(&self, name: Name) -> String {
         match self {
             Self::Gguf(_) => name.in_gguf(),
-            Self::Folder(_) => name.in_folder(),
+            Self::Folder(folder) => folder.called(name),
+        }
+    }
+
+    /// What is added to the values of a tensor for what is computed with: some folders hold weights less one.
+    pub(crate) fn offset(&self, name: Name, config: &Config) -> f32 {
+        match self {
+            Self::Folder(_) if name.is_norm() => config.norm_offset(),
+            _ => 0.0,
         }
     }
 
@@ -176,16 +210,27 @@ impl Source {
         }
     }
 
-    /// The vector `[len]` in `f32`.
-    pub(crate) fn vector(&mut self, name: Name, len: usize) -> Result<Vec<f32>, Error> {
-        let tensor = match self {
-            Self::Gguf(file) => file.vector(name, len),
-            Self::Folder(folder) => folder.tensor(name, &[len]),
-        }?;
+    /// The values of a vector, or of the table of positions, in `f32`, as they are computed with.
+    pub(crate) fn vector(
+        &mut self,
+        name: Name,
+        len: usize,
+        config: &Config,
+    ) -> Result<Vec<f32>, Error> {
+        let shape: &[usize] = match name {
+            Name::Positions => &[config.context, config.hidden],
+            _ => &[len],
+        };
+        let tensor = self.tensor(name, shape, config)?;
         let values = tensor
             .dequantize(&candle_core::Device::Cpu)
-            .and_then(|t| t.to_vec1());
-        values.map_err(Error::Decode)
+            .and_then(|tensor| tensor.flatten_all()?.to_vec1());
+        let mut values: Vec<f32> = values.map_err(Error::Decode)?;
+        let offset = self.offset(name, config);
+        if offset != 0.0 {
+            values.iter_mut().for_each(|value| *value += offset);
+        }
+        Ok(values)
     }
 }
 
@@ -219,10 +264,11 @@ const fn gguf_module(projection: Projection) -> &'static str {
         Projection::Q => "attn_q",
         Projection::K => "attn_k",
         Projection::V => "attn_v",
-        Projection::O => "attn_output",
+        Projection::CAttn => "attn_qkv",
+        Projection::O | Projection::AttnCProj => "attn_output",
         Projection::Gate => "ffn_gate",
-        Projection::Up => "ffn_up",
-        Projection::Down => "ffn_down",
+        Projection::Up | Projection::CFc => "ffn_up",
+        Projection::Down | Projection::MlpCProj => "ffn_down",
     }
 }
 
@@ -242,60 +288,117 @@ impl Name {
         if !config.tied {
             all.push((Self::Output, table));
         }
+        let facts = config.architecture.facts();
+        if facts.learned_positions {
+            all.push((Self::Positions, vec![config.context, hidden]));
+        }
+        let biased = facts.norm == Norms::Layer;
         for layer in (0u16..).take(config.layers) {
-            all.push((Self::AttentionNorm(layer), vec![hidden]));
-            all.push((Self::FeedForwardNorm(layer), vec![hidden]));
-            let facts = config.architecture.facts();
-            if facts.biases {
-                all.extend(
-                    [Projection::Q, Projection::K, Projection::V].map(|projection| {
-                        let weight = WeightName::new(layer, projection);
-                        (Self::Bias(weight), vec![config.shape(projection).0])
-                    }),
-                );
+            let mut norm = |name: fn(u16) -> Self| all.push((name(layer), vec![hidden]));
+            norm(Self::AttentionNorm);
+            norm(Self::FeedForwardNorm);
+            if biased {
+                norm(Self::AttentionNormBias);
+                norm(Self::FeedForwardNormBias);
             }
+            if facts.post_norms {
+                norm(Self::AttentionPostNorm);
+                norm(Self::FeedForwardPostNorm);
+            }
+            let biases = config.projections().filter(|own| config.has_bias(*own));
+            all.extend(biases.map(|projection| {
+                let weight = WeightName::new(layer, projection);
+                (Self::Bias(weight), vec![config.shape(projection).0])
+            }));
             if facts.head_norms {
                 let head = vec![config.head_size];
                 all.push((Self::QueryNorm(layer), head.clone()));
                 all.push((Self::KeyNorm(layer), head));
             }
-            all.extend(Projection::ALL.map(|projection| {
+            all.extend(config.projections().map(|projection| {
                 let (out, inp) = config.shape(projection);
                 let weight = WeightName::new(layer, projection);
                 (Self::Weight(weight), vec![out, inp])
             }));
         }
         all.push((Self::FinalNorm, vec![hidden]));
+        if biased {
+            all.push((Self::FinalNormBias, vec![hidden]));
+        }
         all
+    }
+
+    /// Whether it is the weight of a normalization.
+    pub(crate) const fn is_norm(self) -> bool {
+        matches!(
+            self,
+            Self::FinalNorm
+                | Self::AttentionNorm(_)
+                | Self::FeedForwardNorm(_)
+                | Self::AttentionPostNorm(_)
+                | Self::FeedForwardPostNorm(_)
+                | Self::QueryNorm(_)
+                | Self::KeyNorm(_)
+        )
     }
 
     pub(crate) fn in_gguf(self) -> String {
         match self {
             Self::Embedding => "token_embd.weight".to_owned(),
             Self::Output => "output.weight".to_owned(),
+            Self::Positions => "position_embd.weight".to_owned(),
             Self::FinalNorm => "output_norm.weight".to_owned(),
+            Self::FinalNormBias => "output_norm.bias".to_owned(),
+            Self::AttentionNormBias(layer) => format!("blk.{layer}.attn_norm.bias"),
+            Self::FeedForwardNormBias(layer) => format!("blk.{layer}.ffn_norm.bias"),
+            Self::AttentionPostNorm(layer) => format!("blk.{layer}.post_attention_norm.weight"),
+            Self::FeedForwardPostNorm(layer) => format!("blk.{layer}.post_ffw_norm.weight"),
             Self::AttentionNorm(layer) => format!("blk.{layer}.attn_norm.weight"),
             Self::FeedForwardNorm(layer) => format!("blk.{layer}.ffn_norm.weight"),
             Self::QueryNorm(layer) => format!("blk.{layer}.attn_q_norm.weight"),
             Self::KeyNorm(layer) => format!("blk.{layer}.attn_k_norm.weight"),
             Self::Bias(name) => in_gguf(name, "bias"),
             Self::Weight(name) => in_gguf(name, "weight"),
+            // There are no encoders in GGUF here.
+            Self::Of(_) | Self::OfLayer(..) | Self::Top(_) => self.in_folder(Architecture::Bert),
         }
     }
 
-    pub(crate) fn in_folder(self) -> String {
+    /// What a folder of a model of this family calls it.
+    pub(crate) fn in_folder(self, family: Architecture) -> String {
+        if let (Architecture::Gpt2, Some(own)) = (family, gpt2::called(self)) {
+            return own;
+        }
+        let pre = match family {
+            Architecture::Gemma3 => "pre_feedforward_layernorm",
+            _ => "post_attention_layernorm",
+        };
         match self {
             Self::Embedding => "model.embed_tokens.weight".to_owned(),
             Self::Output => "lm_head.weight".to_owned(),
             Self::FinalNorm => "model.norm.weight".to_owned(),
             Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
-            Self::FeedForwardNorm(layer) => {
+            Self::FeedForwardNorm(layer) => format!("model.layers.{layer}.{pre}.weight"),
+            Self::AttentionPostNorm(layer) => {
                 format!("model.layers.{layer}.post_attention_layernorm.weight")
             }
+            Self::FeedForwardPostNorm(layer) => {
+                format!("model.layers.{layer}.post_feedforward_layernorm.weight")
+            }
+            // Of GPT-2 alone, which names them above.
+            Self::Positions => "model.embed_positions.weight".to_owned(),
+            Self::FinalNormBias => "model.norm.bias".to_owned(),
+            Self::AttentionNormBias(layer) => format!("model.layers.{layer}.input_layernorm.bias"),
+            Self::FeedForwardNormBias(layer) => format!("model.layers.{layer}.{pre}.bias"),
             Self::QueryNorm(layer) => format!("model.layers.{layer}.self_attn.q_norm.weight"),
             Self::KeyNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm.weight"),
             Self::Bias(name) => format!("{name}.bias"),
             Self::Weight(name) => format!("{name}.weight"),
+            Self::Of(name) => format!("{}{name}", bert::PREFIX),
+            Self::OfLayer(layer, module, part) => {
+                format!("{}encoder.layer.{layer}.{module}.{part}", bert::PREFIX)
+            }
+            Self::Top(name) => name.to_owned(),
         }
     }
 }

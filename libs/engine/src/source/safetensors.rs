@@ -12,9 +12,10 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 
-use super::Name;
+use super::broken::Broken;
+use super::{Name, bert, gemma3, gpt2};
 use crate::model::rope::Llama3;
-use crate::model::{Architecture, Config, Error, Window};
+use crate::model::{Architecture, Config, Curve, Error, Window};
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -25,6 +26,8 @@ const JSON_LIMIT_BYTES: u64 = 64 << 20;
 
 pub(crate) struct Folder {
     path: PathBuf,
+    /// The family says what the tensors are called and how they lie; Llama's where it is none that is known.
+    family: Architecture,
     files: Vec<Shard>,
     /// Tensor name → index of its file.
     places: BTreeMap<String, usize>,
@@ -71,15 +74,36 @@ impl Folder {
             places.extend(shard.metadata.tensors().into_keys().map(|name| (name, 0)));
             files.push(shard);
         }
+        let family = json::<bert::Family>(&path.join("config.json"));
         Ok(Self {
             path: path.to_owned(),
+            family: family.ok().and_then(|own| own.known()).unwrap_or_default(),
             files,
             places,
         })
     }
 
+    /// What the files call a tensor: an encoder's may lie there without the name of the model around it.
+    pub(super) fn called(&self, name: Name) -> String {
+        let whole = name.in_folder(self.family);
+        let prefix = match self.family {
+            Architecture::Gpt2 => gpt2::PREFIX,
+            _ => bert::PREFIX,
+        };
+        match whole.strip_prefix(prefix) {
+            Some(bare) if !self.places.contains_key(&whole) => bare.to_owned(),
+            _ => whole,
+        }
+    }
+
+    pub(super) fn rows_of(&self, name: Name) -> Option<usize> {
+        let name = self.called(name);
+        let shard = self.files.get(*self.places.get(&name)?)?;
+        shard.metadata.info(&name)?.shape.first().copied()
+    }
+
     pub(super) fn kind(&self, name: Name) -> Option<GgmlDType> {
-        let name = name.in_folder();
+        let name = self.called(name);
         let shard = self.files.get(*self.places.get(&name)?)?;
         kind(shard.metadata.info(&name)?.dtype)
     }
@@ -97,10 +121,28 @@ impl Folder {
     }
 
     pub(super) fn config(&self) -> Result<Config, Error> {
-        json::<HuggingFace>(&self.path.join("config.json"))?.config()
+        let path = self.path.join("config.json");
+        match json::<bert::Family>(&path)?.known() {
+            Some(Architecture::Bert) => json::<bert::Said>(&path)?.config(),
+            Some(Architecture::Gpt2) => json::<gpt2::Said>(&path)?.config(),
+            Some(Architecture::Gemma3) => {
+                let own = json::<gemma3::Said>(&path)?;
+                json::<HuggingFace>(&path)?.gemma(&own)
+            }
+            _ => json::<HuggingFace>(&path)?.config(),
+        }
     }
 
     pub(super) fn tensor(&mut self, name: Name, expected: &[usize]) -> Result<QTensor, Error> {
+        if let (Architecture::Gpt2, Name::Weight(_), [out, inp]) = (self.family, name, expected) {
+            let lies = self.rows(name, &[*inp, *out], 0..*inp)?;
+            let kind = lies.dtype();
+            let data = lies.data().map_err(Error::Decode)?;
+            let data = gpt2::transposed(&data, *out, kind.type_size());
+            let storage = QStorage::from_data(Cow::Owned(data), &Device::Cpu, kind);
+            let tensor = storage.and_then(|storage| QTensor::new(storage, expected));
+            return tensor.map_err(Error::Decode);
+        }
         let all = 0..expected.first().copied().unwrap_or_default();
         self.rows(name, expected, all)
     }
@@ -112,7 +154,7 @@ impl Folder {
         expected: &[usize],
         range: Range<usize>,
     ) -> Result<QTensor, Error> {
-        let name = name.in_folder();
+        let name = self.called(name);
         let shard = self
             .places
             .get(&name)
@@ -150,7 +192,8 @@ impl Shard {
             .take(length)
             .read_to_end(&mut buffer)
             .map_err(unreadable)?;
-        let metadata = serde_json::from_slice(&buffer).map_err(|source| header(source.into()))?;
+        let metadata = serde_json::from_slice(&buffer)
+            .map_err(|source| header(Broken::json(8, &buffer, &source)))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -185,6 +228,7 @@ impl Shard {
             return Err(Error::Truncated {
                 path: self.path.clone(),
                 name: name.to_owned(),
+                bytes: self.bytes,
                 missing_bytes: last - self.bytes,
             });
         }
@@ -208,11 +252,21 @@ impl Shard {
 }
 
 pub(super) fn config_of(text: &[u8]) -> Result<Config, Error> {
-    let said: HuggingFace = serde_json::from_slice(text).map_err(|source| Error::Header {
+    match parsed::<bert::Family>(text)?.known() {
+        Some(Architecture::Bert) => parsed::<bert::Said>(text)?.config(),
+        Some(Architecture::Gpt2) => parsed::<gpt2::Said>(text)?.config(),
+        Some(Architecture::Gemma3) => {
+            parsed::<HuggingFace>(text)?.gemma(&parsed::<gemma3::Said>(text)?)
+        }
+        _ => parsed::<HuggingFace>(text)?.config(),
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(text).map_err(|source| Error::Header {
         path: "config.json".into(),
         source: source.into(),
-    })?;
-    said.config()
+    })
 }
 
 const fn kind(dtype: Dtype) -> Option<GgmlDType> {
@@ -259,13 +313,14 @@ struct HuggingFace {
     rope_theta: Option<f32>,
     rope_scaling: Option<RopeParameters>,
     rope_parameters: Option<RopeParameters>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
+    /// Gemma's word for it, which wins.
+    hidden_activation: Option<String>,
     sliding_window: Option<usize>,
     #[serde(default)]
     use_sliding_window: bool,
@@ -274,6 +329,9 @@ struct HuggingFace {
 /// Where transformers 5 keeps what was `rope_theta` and `rope_scaling`.
 #[derive(Deserialize)]
 struct RopeParameters {
+    /// Where kinds of layers have their own.
+    sliding_attention: Option<Box<RopeParameters>>,
+    full_attention: Option<Box<RopeParameters>>,
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f32>,
@@ -326,14 +384,24 @@ impl HuggingFace {
                 what: "biases in linear layers where the architecture has none".to_owned(),
             });
         }
-        if let Some(other) = self.hidden_act.as_deref().filter(|act| *act != "silu") {
+        let facts = architecture.facts();
+        let known = match facts.curve {
+            Curve::Silu => "silu",
+            Curve::GeluTanh => "gelu_pytorch_tanh",
+        };
+        let curve = self.hidden_activation.as_ref().or(self.hidden_act.as_ref());
+        if let Some(other) = curve.filter(|act| *act != known) {
             return Err(Error::Feature {
                 what: format!("the activation {other}"),
             });
         }
         let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let rope = rope.map(|rope| rope.full_attention.as_deref().unwrap_or(rope));
         let theta = rope.and_then(|rope| rope.rope_theta).or(self.rope_theta);
-        let theta = theta.unwrap_or(10_000.0);
+        let theta = theta.unwrap_or(match architecture {
+            Architecture::Gemma3 => 1_000_000.0,
+            _ => 10_000.0,
+        });
         let heads = self.num_attention_heads;
         let even = || self.hidden_size.checked_div(heads).unwrap_or(0);
         let head_size = self.head_dim.unwrap_or_else(even);
@@ -355,15 +423,38 @@ impl HuggingFace {
             epsilon: self.rms_norm_eps,
             rope_theta: theta,
             rope_factors: factors.unwrap_or_default(),
-            tied: self.tie_word_embeddings,
+            tied: self.tie_word_embeddings.unwrap_or(facts.tied),
+            score_scale: None,
+            sliding: None,
         };
+        config.checked()
+    }
+
+    /// With what Gemma 3 says beside.
+    fn gemma(self, own: &gemma3::Said) -> Result<Config, Error> {
+        own.refuse_unsupported()?;
+        let (window, layers) = (self.sliding_window, self.num_hidden_layers);
+        let near = self.rope_parameters.as_ref();
+        let near = near.and_then(|rope| rope.sliding_attention.as_deref());
+        let scaled = near.and_then(|rope| rope.rope_type.as_deref());
+        if let Some(kind) = scaled.filter(|kind| *kind != "default") {
+            return Err(Error::Feature {
+                what: format!("rotary positions of type {kind} in layers with a window"),
+            });
+        }
+        let theta = near.and_then(|rope| rope.rope_theta);
+        let mut config = self.config()?;
+        let sliding = window.map(|window| own.sliding((window, theta), layers));
+        config.sliding = sliding.transpose()?.flatten();
+        let scale = own.score_scale();
+        config.score_scale = (scale != config.scores_by()).then_some(scale);
         config.checked()
     }
 
     /// Up to a window's length a token sees everything before it: there the context ends.
     fn context(&self, architecture: Architecture) -> usize {
         let window = match architecture.facts().window {
-            Window::Never => None,
+            Window::Never | Window::Layers => None,
             Window::Given => self.sliding_window,
             Window::Used => self.sliding_window.filter(|_| self.use_sliding_window),
         };

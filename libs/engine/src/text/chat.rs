@@ -17,6 +17,8 @@ use super::{Error, python_json};
 
 /// Instructions a template may execute for one rendering.
 const FUEL: u64 = 10_000_000;
+/// Turns that are looked at to find the one that is refused.
+const TURNS: usize = 256;
 const NAME: &str = "chat";
 
 /// One turn of a conversation.
@@ -68,12 +70,36 @@ impl ChatTemplate {
     /// assistant's next turn begins.
     ///
     /// # Errors
-    /// [`Error::Render`] where the template refuses the messages, such as two users in a row.
+    /// [`Error::Turn`] where the template refuses the messages, such as two users in a row; [`Error::Render`] where
+    /// it is no single turn that it refuses.
     pub fn render(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, Error> {
+        let rendered = self.rendered(messages, add_generation_prompt);
+        rendered.map_err(|source| match self.first_refused(messages) {
+            Some(turn) => Error::Turn {
+                turn,
+                turns: messages.len(),
+                source,
+            },
+            None => Error::Render(source),
+        })
+    }
+
+    /// The number, from 1, of the turn with which the template begins to refuse.
+    fn first_refused(&self, messages: &[Message]) -> Option<usize> {
+        let mut turns = 1..=messages.len().min(TURNS);
+        let until = |turn: usize| messages.get(..turn).unwrap_or_default();
+        turns.find(|turn| self.rendered(until(*turn), false).is_err())
+    }
+
+    fn rendered(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, minijinja::Error> {
         let messages = messages.iter().map(|message| {
             let role = ("role", Value::from(message.role.as_str()));
             let content = ("content", Value::from(message.content.as_str()));
@@ -88,8 +114,7 @@ impl ChatTemplate {
             ("tools", Value::from(())),
             ("documents", Value::from(())),
         ]);
-        let template = self.environment.get_template(NAME).map_err(Error::Render)?;
-        template.render(context).map_err(Error::Render)
+        self.environment.get_template(NAME)?.render(context)
     }
 }
 

@@ -104,6 +104,16 @@ pub enum Error {
     /// The chat template does not compile.
     #[error("the chat template is malformed")]
     Template(#[source] minijinja::Error),
+    /// The chat template refuses a turn, or what came before it together with it.
+    #[error("the chat template refuses turn {turn} of {turns}")]
+    Turn {
+        /// Its number, from 1.
+        turn: usize,
+        /// Turns of the conversation, as far as it is learned.
+        turns: usize,
+        /// What the template said.
+        source: minijinja::Error,
+    },
     /// The chat template refuses these messages.
     #[error("the chat template refuses the messages")]
     Render(#[source] minijinja::Error),
