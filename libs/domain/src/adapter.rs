@@ -32,10 +32,22 @@ pub enum Projection {
     Up,
     /// Down projection of the feed-forward network.
     Down,
+    /// GPT-2's queries, keys and values in one.
+    #[serde(rename = "c_attn")]
+    CAttn,
+    /// GPT-2's output projection of attention; `c_proj` alone would name that of the feed-forward network too.
+    #[serde(rename = "attn.c_proj")]
+    AttnCProj,
+    /// GPT-2's first of the two projections of the feed-forward network.
+    #[serde(rename = "c_fc")]
+    CFc,
+    /// GPT-2's second of them.
+    #[serde(rename = "mlp.c_proj")]
+    MlpCProj,
 }
 
 impl Projection {
-    /// All of them, in the order of a block's forward pass.
+    /// All of a Llama's block and of those made like it, in the order of its forward pass.
     pub const ALL: [Self; 7] = [
         Self::Q,
         Self::K,
@@ -46,7 +58,22 @@ impl Projection {
         Self::Down,
     ];
 
-    /// The module's name in Hugging Face checkpoints and in PEFT's `target_modules`.
+    /// All of a GPT-2's block, in the order of its forward pass.
+    pub const GPT2: [Self; 4] = [Self::CAttn, Self::AttnCProj, Self::CFc, Self::MlpCProj];
+
+    /// Whether checkpoints hold the weight as `[in, out]`: PEFT's `fan_in_fan_out`.
+    #[must_use]
+    pub fn is_transposed(self) -> bool {
+        Self::GPT2.contains(&self)
+    }
+
+    /// Those of every family of models.
+    pub fn of_every_family() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(Self::GPT2)
+    }
+
+    /// The module's name in PEFT's `target_modules`: the end of a weight's name in Hugging Face checkpoints, and of
+    /// no other projection's.
     #[must_use]
     pub const fn module(self) -> &'static str {
         match self {
@@ -57,14 +84,81 @@ impl Projection {
             Self::Gate => "gate_proj",
             Self::Up => "up_proj",
             Self::Down => "down_proj",
+            Self::CAttn => "c_attn",
+            Self::AttnCProj => "attn.c_proj",
+            Self::CFc => "c_fc",
+            Self::MlpCProj => "mlp.c_proj",
         }
     }
 
-    const fn parent(self) -> &'static str {
+    /// The module's name in a layer of BERT, whose feed-forward network has no gate.
+    const fn bert_module(self) -> Option<&'static str> {
         match self {
-            Self::Q | Self::K | Self::V | Self::O => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
+            Self::Q => Some("attention.self.query"),
+            Self::K => Some("attention.self.key"),
+            Self::V => Some("attention.self.value"),
+            Self::O => Some("attention.output.dense"),
+            Self::Up => Some("intermediate.dense"),
+            Self::Down => Some("output.dense"),
+            Self::Gate | Self::CAttn | Self::AttnCProj | Self::CFc | Self::MlpCProj => None,
         }
+    }
+
+    /// What comes before the layer's number in a weight's name.
+    const fn before(self) -> &'static str {
+        match self {
+            Self::CAttn | Self::AttnCProj | Self::CFc | Self::MlpCProj => "transformer.h.",
+            _ => "model.layers.",
+        }
+    }
+
+    /// What comes after it.
+    const fn after(self) -> &'static str {
+        match self {
+            Self::Q => "self_attn.q_proj",
+            Self::K => "self_attn.k_proj",
+            Self::V => "self_attn.v_proj",
+            Self::O => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+            Self::CAttn => "attn.c_attn",
+            Self::AttnCProj => "attn.c_proj",
+            Self::CFc => "mlp.c_fc",
+            Self::MlpCProj => "mlp.c_proj",
+        }
+    }
+}
+
+const BERT_LAYERS: &str = "bert.encoder.layer.";
+
+/// PEFT's keys of a classification head: the module `classifier` of its `modules_to_save`, trained in full.
+pub const HEAD_WEIGHT: &str = "base_model.model.classifier.weight";
+/// The head's bias, `[classes]`.
+pub const HEAD_BIAS: &str = "base_model.model.classifier.bias";
+
+/// The shape of a classification head: a weight `[classes, width]` and a bias `[classes]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadShape {
+    /// Classes that it tells apart.
+    pub classes: usize,
+    /// Width of what it reads.
+    pub width: usize,
+}
+
+impl HeadShape {
+    /// That of a head over a model of these weights: it reads what the queries read.
+    #[must_use]
+    pub fn over(weights: &[WeightShape], classes: usize) -> Option<Self> {
+        let query = |weight: &&WeightShape| weight.name.projection == Projection::Q;
+        let width = weights.iter().find(query)?.inp;
+        (classes > 0).then_some(Self { classes, width })
+    }
+
+    /// Its trainable parameters.
+    #[must_use]
+    pub const fn parameters(self) -> u64 {
+        (self.classes * (self.width + 1)) as u64
     }
 }
 
@@ -73,7 +167,7 @@ impl Projection {
 #[error("{0:?} is not the name of a weight that can carry an adapter")]
 pub struct InvalidWeightName(String);
 
-/// A weight's name in the checkpoint, such as `model.layers.0.self_attn.q_proj`.
+/// A weight's name in the checkpoint, such as `model.layers.0.self_attn.q_proj` or `transformer.h.0.attn.c_attn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WeightName {
@@ -112,6 +206,14 @@ impl WeightName {
         format!("base_model.model.{self}.lora_B.weight")
     }
 
+    /// What checkpoints of BERT call the weight, such as `bert.encoder.layer.0.attention.self.query`; none for a
+    /// projection that an encoder does not have. Inside this program every family has the names of the others.
+    #[must_use]
+    pub fn in_bert(self) -> Option<String> {
+        let module = self.projection.bert_module()?;
+        Some(format!("{BERT_LAYERS}{}.{module}", self.layer))
+    }
+
     /// Reads PEFT's key of either factor; `true` means A.
     #[must_use]
     pub fn from_peft(key: &str) -> Option<(Self, bool)> {
@@ -126,24 +228,36 @@ impl WeightName {
 
 impl fmt::Display for WeightName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (parent, module) = (self.projection.parent(), self.projection.module());
-        write!(f, "model.layers.{}.{parent}.{module}", self.layer)
+        let (before, after) = (self.projection.before(), self.projection.after());
+        write!(f, "{before}{}.{after}", self.layer)
     }
 }
 
+impl WeightName {
+    fn of_bert(text: &str) -> Option<Self> {
+        let (layer, module) = text.strip_prefix(BERT_LAYERS)?.split_once('.')?;
+        let is = |projection: &Projection| projection.bert_module() == Some(module);
+        let projection = Projection::ALL.into_iter().find(is)?;
+        let name = Self::new(layer.parse().ok()?, projection);
+        (name.in_bert().as_deref() == Some(text)).then_some(name)
+    }
+}
+
+/// Reads either family's name.
 impl FromStr for WeightName {
     type Err = InvalidWeightName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(name) = Self::of_bert(text) {
+            return Ok(name);
+        }
         let parse = || {
-            let inner = text.strip_prefix("model.layers.")?;
-            let (layer, module) = inner.split_once('.')?;
-            let projection = Projection::ALL.into_iter().find(|p| {
-                module
-                    .strip_prefix(p.parent())
-                    .and_then(|m| m.strip_prefix('.'))
-                    == Some(p.module())
-            })?;
+            let layer = |projection: Projection| {
+                let inner = text.strip_prefix(projection.before())?;
+                inner.strip_suffix(projection.after())?.strip_suffix('.')
+            };
+            let mut all = Projection::of_every_family();
+            let (layer, projection) = all.find_map(|p| Some((layer(p)?, p)))?;
             let name = Self::new(layer.parse().ok()?, projection);
             (name.to_string() == text).then_some(name)
         };
@@ -315,21 +429,57 @@ mod tests {
 
     #[test]
     fn a_weight_name_survives_printing_and_parsing() {
-        for projection in Projection::ALL {
+        for projection in Projection::of_every_family() {
             let name = WeightName::new(29, projection);
-            assert_eq!(name.to_string().parse(), Ok(name));
+            let text = name.to_string();
+            let module = format!(".{}", projection.module());
+            assert!(text.ends_with(&module), "{text}");
+            assert_eq!(text.parse(), Ok(name));
             assert_eq!(WeightName::from_peft(&name.peft_a()), Some((name, true)));
             assert_eq!(WeightName::from_peft(&name.peft_b()), Some((name, false)));
         }
     }
 
     #[test]
+    fn a_name_of_bert_is_the_same_weight() {
+        let name = WeightName::new(3, Projection::Down);
+        assert_eq!(name.in_bert().as_deref(), Some("bert.encoder.layer.3.output.dense"));
+        let all = Projection::ALL.map(|projection| WeightName::new(11, projection));
+        for name in all {
+            let Some(text) = name.in_bert() else {
+                assert_eq!(name.projection(), Projection::Gate);
+                continue;
+            };
+            let key = format!("base_model.model.{text}.lora_A.weight");
+            assert_eq!(WeightName::from_peft(&key), Some((name, true)));
+        }
+    }
+
+    #[test]
+    fn a_head_reads_what_queries_read() {
+        let shape = |projection, out, inp| WeightShape {
+            name: WeightName::new(0, projection),
+            out,
+            inp,
+        };
+        let weights = [shape(Projection::Down, 8, 32), shape(Projection::Q, 16, 8)];
+        let head = HeadShape::over(&weights, 3).expect("a head");
+        assert_eq!((head.classes, head.width, head.parameters()), (3, 8, 27));
+        assert_eq!(HeadShape::over(&weights, 0), None);
+        assert_eq!(HeadShape::over(&[], 3), None);
+    }
+
+    #[test]
     fn weights_that_cannot_carry_an_adapter_are_refused() {
         for text in [
+            "bert.encoder.layer.0.pooler.dense",
+            "bert.encoder.layer.00.output.dense",
             "lm_head",
             "model.layers.0.mlp.q_proj",
             "model.layers.01.self_attn.q_proj",
             "model.layers.x.mlp.up_proj",
+            "transformer.h.0.c_proj",
+            "model.layers.0.attn.c_attn",
         ] {
             assert!(text.parse::<WeightName>().is_err(), "{text}");
         }

@@ -20,7 +20,8 @@ pub struct Config {
     /// The scale is `lora_alpha / r`.
     pub lora_alpha: f64,
     lora_dropout: f64,
-    modules_to_save: Option<()>,
+    /// Modules that were trained in full and come with the adapter.
+    pub modules_to_save: Option<Vec<&'static str>>,
     peft_type: &'static str,
     /// The rank, of all modules or of most.
     pub r: u16,
@@ -28,12 +29,22 @@ pub struct Config {
     pub rank_pattern: BTreeMap<String, u16>,
     /// Modules that carry the adapter.
     pub target_modules: Vec<String>,
-    task_type: &'static str,
+    /// PEFT's word for what the model does.
+    pub task_type: &'static str,
     use_dora: bool,
     use_rslora: bool,
 }
 
 impl Config {
+    /// The same, of weights that checkpoints hold as `[in, out]`, as GPT-2's do.
+    #[must_use]
+    pub fn with_transposed_weights(self, fan_in_fan_out: bool) -> Self {
+        Self {
+            fan_in_fan_out,
+            ..self
+        }
+    }
+
     /// Of an adapter that has one rank.
     #[must_use]
     pub fn uniform(base_model: String, target_modules: Vec<String>, rank: u16, alpha: f64) -> Self {
@@ -57,6 +68,16 @@ impl Config {
             use_rslora: false,
         }
     }
+
+    /// With a classification head, trained in full.
+    #[must_use]
+    pub fn with_head(self) -> Self {
+        Self {
+            modules_to_save: Some(vec!["classifier"]),
+            task_type: "SEQ_CLS",
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]
@@ -74,5 +95,14 @@ mod tests {
             r#""target_modules":["q_proj"],"task_type":"CAUSAL_LM","use_dora":false,"use_rslora":false}"#,
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_head_is_a_module_to_save() {
+        let config = Config::uniform("base".to_owned(), Vec::new(), 8, 16.0).with_head();
+        let text = serde_json::to_string(&config).expect("serializes");
+        for part in [r#""modules_to_save":["classifier"]"#, r#""task_type":"SEQ_CLS""#] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

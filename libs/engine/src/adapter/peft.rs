@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::adapter::{HEAD_WEIGHT, Projection, WeightName, WeightShape};
 use domain::peft;
 use serde::Deserialize;
 
@@ -15,6 +15,8 @@ use super::{Adapter, Error, tensors};
 
 const TENSORS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
+/// What PEFT takes a classification head to be called; it writes both, whichever the model has.
+const HEADS: [&str; 2] = ["classifier", "score"];
 
 /// What PEFT's configuration says beside the adapter itself.
 #[derive(Debug, Clone)]
@@ -83,7 +85,7 @@ impl Adapter {
             let path = folder.join(name);
             fs::write(&path, data).map_err(|source| Error::Access { path, source })
         };
-        write(TENSORS, &self.to_safetensors()?)?;
+        write(TENSORS, &self.to_peft()?)?;
         write(CONFIG, self.peft_config(export)?.as_bytes())
     }
 
@@ -107,7 +109,13 @@ impl Adapter {
     pub fn from_peft(tensors: &[u8], config: &[u8], shapes: &[WeightShape]) -> Result<Self, Error> {
         let config: Read = serde_json::from_slice(config).map_err(Error::Config)?;
         let (expected, scale) = config.expected(shapes)?;
-        tensors::read(tensors, &expected, scale)
+        let adapter = tensors::read(tensors, &expected, scale)?;
+        let key = HEAD_WEIGHT.to_owned();
+        match (config.saves_a_head(), adapter.head.is_some()) {
+            (true, false) => Err(Error::Missing { key }),
+            (false, true) => Err(Error::Extra { key }),
+            _ => Ok(adapter),
+        }
     }
 
     /// The content of `adapter_config.json`.
@@ -131,11 +139,17 @@ impl Adapter {
         let targets = self.target_modules(export.layers);
         let mut written = peft::Config::uniform(base_model, targets, highest, alpha(highest));
         written.alpha_pattern = others()
-            .map(|f| (f.shape.name.to_string(), alpha(f.rank)))
+            .map(|f| (self.module(f.shape.name), alpha(f.rank)))
             .collect();
         written.rank_pattern = others()
-            .map(|f| (f.shape.name.to_string(), f.rank))
+            .map(|f| (self.module(f.shape.name), f.rank))
             .collect();
+        let mut names = self.factors.keys();
+        let transposed = names.any(|name| name.projection().is_transposed());
+        written = written.with_transposed_weights(transposed);
+        if self.head.is_some() {
+            written = written.with_head();
+        }
         serde_json::to_string_pretty(&written).map_err(Error::Config)
     }
 
@@ -145,21 +159,33 @@ impl Adapter {
         let projections: BTreeSet<Projection> =
             self.factors.keys().map(|name| name.projection()).collect();
         let everywhere = self.factors.len() == projections.len() * layers;
-        if everywhere {
+        // BERT's modules are several that end alike.
+        if everywhere && self.head.is_none() {
             projections
                 .iter()
                 .map(|projection| projection.module().to_owned())
                 .collect()
         } else {
-            self.factors.keys().map(WeightName::to_string).collect()
+            self.factors.keys().map(|name| self.module(*name)).collect()
         }
     }
 }
 
 impl Read {
+    fn saves_a_head(&self) -> bool {
+        let modules = self.modules_to_save.as_ref();
+        modules.is_some_and(|modules| !modules.is_empty())
+    }
+
     /// The weights that must have factors, their ranks, and the one scale.
     fn expected(&self, shapes: &[WeightShape]) -> Result<(Vec<(WeightShape, u16)>, f32), Error> {
         self.refuse_unsupported()?;
+        // PEFT itself sets what fits the layer, and warns.
+        let transposed = |shape: &WeightShape| shape.name.projection().is_transposed();
+        if self.fan_in_fan_out && !shapes.iter().any(transposed) {
+            let what = "fan_in_fan_out".to_owned();
+            return Err(Error::Unsupported { what });
+        }
         let Some(Targets::List(targets)) = &self.target_modules else {
             let what = match &self.target_modules {
                 Some(Targets::Pattern(pattern)) => format!("target_modules {pattern:?}"),
@@ -170,10 +196,9 @@ impl Read {
         let mut found = Vec::new();
         let mut scale = None;
         for shape in shapes {
-            let name = shape.name.to_string();
-            if !targets.iter().any(|target| names(target, &name)) {
+            let Some(name) = targeted(shape.name, targets) else {
                 continue;
-            }
+            };
             let rank = pattern(&self.rank_pattern, &name).unwrap_or(self.r);
             let alpha = pattern(&self.alpha_pattern, &name).unwrap_or(self.lora_alpha);
             let divisor = if self.use_rslora {
@@ -192,7 +217,7 @@ impl Read {
         if let Some(unknown) = targets.iter().find(|target| {
             !shapes
                 .iter()
-                .any(|shape| names(target, &shape.name.to_string()))
+                .any(|shape| targeted(shape.name, std::slice::from_ref(target)).is_some())
         }) {
             return Err(Error::Unsupported {
                 what: format!("target module {unknown:?}"),
@@ -208,12 +233,12 @@ impl Read {
                 self.bias.as_deref().is_some_and(|bias| bias != "none") || self.lora_bias,
                 "trained biases",
             ),
-            (self.fan_in_fan_out, "fan_in_fan_out"),
             (self.use_dora, "use_dora"),
             (
                 self.modules_to_save
-                    .as_ref()
-                    .is_some_and(|modules| !modules.is_empty()),
+                    .iter()
+                    .flatten()
+                    .any(|module| !HEADS.contains(&module.as_str())),
                 "modules_to_save",
             ),
             (self.layers_to_transform.is_some(), "layers_to_transform"),
@@ -232,6 +257,13 @@ impl Read {
             None => Ok(()),
         }
     }
+}
+
+/// What a weight is called by whoever targets it: its name in either family, of which one is targeted.
+fn targeted(weight: WeightName, targets: &[String]) -> Option<String> {
+    let both = [Some(weight.to_string()), weight.in_bert()];
+    let mut both = both.into_iter().flatten();
+    both.find(|name| targets.iter().any(|target| names(target, name)))
 }
 
 /// PEFT's rule: the whole name, or its last components.

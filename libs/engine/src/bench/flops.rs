@@ -50,7 +50,8 @@ impl Flops {
         let (rows, tokens) = (batch as f64, (batch * sequence) as f64);
         let layers = config.layers as f64;
         let size = |projection: &Projection| config.shape(*projection);
-        let block: usize = Projection::ALL.iter().map(size).map(|(o, i)| o * i).sum();
+        let projections: Vec<_> = config.projections().collect();
+        let block: usize = projections.iter().map(size).map(|(o, i)| o * i).sum();
         // The first token of a row has nothing before it and is never predicted.
         let predicted = rows * workload.labelled.min(sequence.saturating_sub(1)) as f64;
         let output = (config.vocabulary * config.hidden) as f64;
@@ -94,6 +95,8 @@ mod tests {
             rope_theta: 1e5,
             rope_factors: Vec::new(),
             tied: true,
+            score_scale: None,
+            sliding: None,
         };
         let workload = Workload {
             targets: &Projection::ALL,

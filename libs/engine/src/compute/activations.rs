@@ -30,6 +30,9 @@ pub(crate) struct Kept {
     pub(crate) normalizers: Vec<f32>,
     /// What attention gives, `[tokens, heads·size]`.
     pub(crate) attended: Vec<f32>,
+    /// What attention and feed-forward network gave before it was normalized, `[tokens, hidden]`; empty where it is
+    /// not.
+    pub(crate) behind: [Vec<f32>; 2],
     /// The residual stream between attention and feed-forward, `[tokens, hidden]`.
     pub(crate) middle: Vec<f32>,
     /// Gate and up: `[tokens, 2·intermediate]`, or both rounded, two to a word, `[tokens, intermediate]`.
@@ -49,12 +52,14 @@ impl Kept {
             v,
             normalizers,
             attended,
+            behind,
             middle,
             gate_up,
             low,
         } = self;
         for buffer in [x, raw, q, k, v, normalizers, attended, middle, gate_up]
             .into_iter()
+            .chain(behind)
             .chain(low)
         {
             workspace.give(buffer);

@@ -3,7 +3,7 @@
 
 use super::activations::Kept;
 use super::forward::{Pass, Trace};
-use super::{Changes, Error, Packed, Workspace};
+use super::{Changes, Error, Packed, Workspace, norm};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
 use crate::ops::Table;
@@ -11,7 +11,7 @@ use crate::ops::head_norm;
 use crate::ops::heads::{Cut, Layout, cut_backward};
 use crate::ops::lora_dropped;
 use crate::ops::lora_linear::{self, Learned};
-use crate::ops::{attention, rms_norm};
+use crate::ops::attention;
 
 /// What is learned on the way back.
 pub(crate) enum Learn<'a> {
@@ -42,7 +42,7 @@ pub(crate) trait Observe: Send {
 }
 
 impl Learn<'_> {
-    fn lowest(&self, changes: Option<&Changes>) -> Option<usize> {
+    pub(super) fn lowest(&self, changes: Option<&Changes>) -> Option<usize> {
         match self {
             Self::Factors(_) => changes?.lowest(),
             Self::Frozen(observer) => observer.lowest(),
@@ -96,11 +96,11 @@ pub(crate) fn backward(
 }
 
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    index: usize,
-    block: &'a Block,
+pub(super) struct Place<'a> {
+    pub(super) index: usize,
+    pub(super) block: &'a Block,
     /// Whether no gradient is needed below this block.
-    lowest: bool,
+    pub(super) lowest: bool,
 }
 
 impl Pass<'_> {
@@ -128,12 +128,15 @@ impl Pass<'_> {
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [_, _, low_gate_up, low_down] = &kept.low;
+        let behind = self.behind_backward(&d, at.block, 1, kept);
         let gated = self.needed(learn, at, 3).then(|| self.gated(&gate_up));
         let inner = self.model.config().intermediate;
         let mut d_gated = self.workspace.take(self.packed.tokens.len() * inner);
         let x = gated.as_deref();
-        self.stack_backward(at, 3, learn, Some(&mut d_gated), &d, (x, low_down))?;
+        let dy = behind.as_deref().unwrap_or(&d);
+        self.stack_backward(at, 3, learn, Some(&mut d_gated), dy, (x, low_down))?;
         self.workspace.give(gated.unwrap_or_default());
+        self.workspace.give(behind.unwrap_or_default());
 
         let gate_up = self.gate_gradient(gate_up, &d_gated);
         self.workspace.give(d_gated);
@@ -152,7 +155,7 @@ impl Pass<'_> {
         )?;
         self.workspace.give(normed.unwrap_or_default());
         self.workspace.give(gate_up);
-        rms_norm::backward(
+        norm::backward(
             &mut d,
             &d_normed,
             &kept.middle,
@@ -171,11 +174,14 @@ impl Pass<'_> {
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [low_qkv, low_o, ..] = &kept.low;
+        let behind = self.behind_backward(&d, at.block, 0, kept);
         let mut d_attended = self.workspace.take(kept.attended.len());
         let x = Some(kept.attended.as_slice());
-        self.stack_backward(at, 1, learn, Some(&mut d_attended), &d, (x, low_o))?;
+        let dy = behind.as_deref().unwrap_or(&d);
+        self.stack_backward(at, 1, learn, Some(&mut d_attended), dy, (x, low_o))?;
+        self.workspace.give(behind.unwrap_or_default());
 
-        let mut d_joined = self.heads_backward(d_attended, kept);
+        let mut d_joined = self.heads_backward(d_attended, at.block, kept);
         if let Some(norms) = self.head_norms(at.block) {
             head_norm::backward(&mut d_joined, &kept.raw, self.model.layout(), norms);
         }
@@ -188,7 +194,7 @@ impl Pass<'_> {
         } else {
             let mut d_normed = self.workspace.take(kept.x.len());
             self.stack_backward(at, 0, learn, Some(&mut d_normed), &d_joined, (x, low_qkv))?;
-            rms_norm::backward(
+            norm::backward(
                 &mut d,
                 &d_normed,
                 &kept.x,
@@ -202,8 +208,25 @@ impl Pass<'_> {
         Ok(d)
     }
 
+    /// The gradient of what a half of a block gave, from that of what was added to the residual stream; none where the
+    /// two are the same.
+    fn behind_backward(
+        &mut self,
+        d: &[f32],
+        block: &Block,
+        half: usize,
+        kept: &Kept,
+    ) -> Option<Vec<f32>> {
+        let norm = block.post_norms.as_ref()?.get(half)?;
+        let x = kept.behind.get(half)?;
+        let mut out = self.workspace.take(d.len());
+        out.fill(0.0);
+        norm::backward(&mut out, d, x, norm, self.model.config().epsilon);
+        Some(out)
+    }
+
     /// From the gradient of attention's output to that of the joined projections.
-    fn heads_backward(&mut self, d_attended: Vec<f32>, kept: &Kept) -> Vec<f32> {
+    fn heads_backward(&mut self, d_attended: Vec<f32>, block: &Block, kept: &Kept) -> Vec<f32> {
         let Layout {
             heads,
             kv_heads,
@@ -226,6 +249,7 @@ impl Pass<'_> {
             saved,
             self.model.layout(),
             &self.packed.bounds,
+            self.sight(block),
         );
         self.workspace.give(d_attended);
         let mut d_joined = self.workspace.take(tokens * self.model.layout().width());
@@ -238,7 +262,7 @@ impl Pass<'_> {
             &mut d_joined,
             &from,
             self.model.layout(),
-            &self.rope,
+            self.rope(block),
             &self.packed.positions,
         );
         for buffer in [dq, dk, dv] {
@@ -248,7 +272,7 @@ impl Pass<'_> {
     }
 
     /// Whether something is learned at a stack, so that its input is needed again.
-    fn needed(&self, learn: &Learn<'_>, at: Place<'_>, place: usize) -> bool {
+    pub(super) fn needed(&self, learn: &Learn<'_>, at: Place<'_>, place: usize) -> bool {
         match learn {
             Learn::Factors(_) => self
                 .changes
@@ -263,7 +287,7 @@ impl Pass<'_> {
         clippy::too_many_arguments,
         reason = "where, what is learned there, and both gradients"
     )]
-    fn stack_backward(
+    pub(super) fn stack_backward(
         &mut self,
         at: Place<'_>,
         place: usize,

@@ -1,22 +1,29 @@
 //! The forward pass.
 
 use super::activations::{Keep, Kept};
-use super::{Changes, Error, Packed, Workspace};
+use super::{Changes, Error, Packed, Workspace, norm};
 use crate::control::Control;
 use crate::kernel::Compute;
-use crate::model::{Block, Model, Stack};
+use crate::model::{Block, Curve, Model, Norm, Stack};
 use crate::ops::head_norm::{self, Norms};
 use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
+use crate::ops::lora_abreast;
 use crate::ops::lora_dropped::{self, Mask};
 use crate::ops::lora_linear;
-use crate::ops::{Table, attention, embedding, rms_norm, swiglu};
+use crate::ops::activation::{self, GeluTanh, Silu};
+use crate::ops::attention::Sight;
+use crate::ops::{Table, attention, embedding, swiglu};
 
 /// What all blocks of a pass share.
 pub(super) struct Pass<'a> {
     pub(super) model: &'a Model,
     pub(super) changes: Option<&'a Changes>,
+    /// Copies of the rows, one after the other, each with a change of its own.
+    copies: usize,
     pub(super) packed: &'a Packed,
     pub(super) rope: Rope,
+    /// That of the layers with a window.
+    pub(super) near: Option<Rope>,
     pub(super) workspace: &'a mut Workspace,
 }
 
@@ -35,6 +42,7 @@ pub(crate) fn forward(
     control: &Control,
     workspace: &mut Workspace,
 ) -> Result<Trace, Error> {
+    decoder(model, "predict tokens")?;
     let mut pass = Pass::new(model, changes, packed, workspace);
     let mut hidden = pass.embed()?;
     let mut blocks = Vec::with_capacity(model.blocks().len());
@@ -64,7 +72,8 @@ pub(crate) fn forward(
 
 /// Runs all blocks over `packed`, each with a change that is made just before it; keeps nothing.
 ///
-/// `own` holds one block's change: `prepare` is told which block comes and leaves it there.
+/// `own` holds one block's change, of each of the copies that the rows are: `prepare` is told which block comes and
+/// leaves them there.
 pub(crate) fn forward_each(
     model: &Model,
     packed: &Packed,
@@ -73,23 +82,26 @@ pub(crate) fn forward_each(
     control: &Control,
     workspace: &mut Workspace,
 ) -> Result<Vec<f32>, Error> {
+    decoder(model, "train without gradients")?;
     let mut pass = Pass::new(model, None, packed, workspace);
     let mut hidden = pass.embed()?;
-    let mut rope = pass.rope;
+    let (mut rope, mut near) = (pass.rope, pass.near);
     for (index, block) in model.blocks().iter().enumerate() {
         control.block()?;
         prepare(index, own);
         let mut pass = Pass {
             model,
             changes: Some(own),
+            copies: own.blocks.len(),
             packed,
             rope,
+            near,
             workspace: &mut *workspace,
         };
         let (next, kept) = pass.block(0, block, &hidden, None)?;
         kept.give(pass.workspace);
         pass.workspace.give(std::mem::replace(&mut hidden, next));
-        rope = pass.rope;
+        (rope, near) = (pass.rope, pass.near);
     }
     Ok(hidden)
 }
@@ -117,6 +129,7 @@ pub(crate) fn forward_cached(
     control: &Control,
     workspace: &mut Workspace,
 ) -> Result<Vec<f32>, Error> {
+    decoder(model, "write")?;
     let mut packed = Packed::unlabelled(&[tokens], model.config())?;
     packed
         .positions
@@ -151,19 +164,23 @@ impl<'a> Pass<'a> {
         workspace: &'a mut Workspace,
     ) -> Self {
         let config = model.config();
-        let rope = Rope::new(
-            packed.longest(),
-            config.head_size,
-            config.rope_theta,
-            &config.rope_factors,
-        );
+        let (longest, size) = (packed.longest(), config.head_size);
+        let learned = config.architecture.facts().learned_positions;
+        let rope = match model.encoder() {
+            None if !learned => Rope::new(longest, size, config.rope_theta, &config.rope_factors),
+            _ => Rope::still(longest, size),
+        };
+        let near = config.sliding;
+        let near = near.map(|near| Rope::new(longest, size, near.theta, &[]));
         workspace.begin(packed.tokens.len());
         Self {
             model,
             changes,
             packed,
             rope,
+            near,
             workspace,
+            copies: 1,
         }
     }
 
@@ -172,6 +189,20 @@ impl<'a> Pass<'a> {
             .workspace
             .take(self.packed.tokens.len() * self.model.config().hidden);
         embedding::forward(&mut x, self.model.embedding(), &self.packed.tokens)?;
+        let config = self.model.config();
+        if config.architecture.facts().scaled_embedding {
+            let root = (config.hidden as f32).sqrt();
+            x.iter_mut().for_each(|value| *value *= root);
+        }
+        let positions = self.model.positions();
+        if !positions.is_empty() {
+            let rows = x.chunks_exact_mut(config.hidden);
+            for (row, position) in rows.zip(&self.packed.positions) {
+                let own = positions.chunks_exact(config.hidden).nth(*position);
+                // Invariant: no row is longer than the context, which is the table's length.
+                add(row, own.unwrap_or_default());
+            }
+        }
         Ok(x)
     }
 
@@ -216,7 +247,8 @@ impl<'a> Pass<'a> {
         let normed = self.normed(x, &block.attention_norm);
         let (mut joined, low_qkv) = self.linear(index, 0, qkv, &normed)?;
         self.workspace.give(normed);
-        self.bias(&mut joined, block);
+        let [qkv_bias, o_bias, ..] = &block.biases;
+        bias(&mut joined, qkv_bias);
         kept.raw = self.norm_heads(&mut joined, block);
         let Layout {
             heads,
@@ -231,7 +263,7 @@ impl<'a> Pass<'a> {
             k: &mut kept.k,
             v: &mut kept.v,
         };
-        cut(into, &joined, layout, &self.rope, &self.packed.positions);
+        cut(into, &joined, layout, self.rope(block), &self.packed.positions);
         self.workspace.give(joined);
 
         let mut by_head = self.workspace.take(heads * tokens * size);
@@ -243,14 +275,17 @@ impl<'a> Pass<'a> {
                 (&kept.q, &kept.k, &kept.v),
                 layout,
                 &self.packed.bounds,
+                self.sight(block),
             ),
-            Some(cache) => attend_cached(&mut by_head, kept, cache, layout),
+            Some(cache) => attend_cached(&mut by_head, kept, cache, layout, self.sight(block)),
         }
         kept.attended = self.workspace.take(by_head.len());
         merge(&mut kept.attended, &by_head, heads, size);
         self.workspace.give(by_head);
-        let (out, low_o) = self.linear(index, 1, o, &kept.attended)?;
-        kept.middle = out;
+        let (mut out, low_o) = self.linear(index, 1, o, &kept.attended)?;
+        bias(&mut out, o_bias);
+        let [behind, _] = &mut kept.behind;
+        kept.middle = self.normed_behind(out, block, 0, behind);
         add(&mut kept.middle, x);
         let [first, second, ..] = &mut kept.low;
         (*first, *second) = (low_qkv, low_o);
@@ -265,71 +300,150 @@ impl<'a> Pass<'a> {
     ) -> Result<Vec<f32>, Error> {
         let [.., gate_up, down] = &block.stacks;
         let normed = self.normed(&kept.middle, &block.feed_forward_norm);
-        let (joined, low_gate_up) = self.linear(index, 2, gate_up, &normed)?;
+        let (mut joined, low_gate_up) = self.linear(index, 2, gate_up, &normed)?;
         self.workspace.give(normed);
+        let [.., up_bias, down_bias] = &block.biases;
+        bias(&mut joined, up_bias);
         let gated = self.gate(joined, &mut kept.gate_up);
-        let (y, low_down) = self.linear(index, 3, down, &gated)?;
+        let (mut out, low_down) = self.linear(index, 3, down, &gated)?;
         self.workspace.give(gated);
+        bias(&mut out, down_bias);
+        let [_, behind] = &mut kept.behind;
+        let y = self.normed_behind(out, block, 1, behind);
         let [.., third, fourth] = &mut kept.low;
         (*third, *fourth) = (low_gate_up, low_down);
         Ok(y)
     }
 
     /// The normalized rows of `x`.
-    pub(super) fn normed(&mut self, x: &[f32], weight: &[f32]) -> Vec<f32> {
+    pub(super) fn normed(&mut self, x: &[f32], norm: &Norm) -> Vec<f32> {
         let mut y = self.workspace.take(x.len());
-        rms_norm::forward(&mut y, x, weight, self.model.config().epsilon);
+        norm::forward(&mut y, x, norm, self.model.config().epsilon);
         y
+    }
+
+    /// What a half of a block gave, normalized where the family does so; `before` then receives what it was.
+    fn normed_behind(
+        &mut self,
+        out: Vec<f32>,
+        block: &Block,
+        half: usize,
+        before: &mut Vec<f32>,
+    ) -> Vec<f32> {
+        let norms = block.post_norms.as_ref();
+        let Some(norm) = norms.and_then(|norms| norms.get(half)) else {
+            return out;
+        };
+        let y = self.normed(&out, norm);
+        *before = out;
+        y
+    }
+
+    /// The rotations of a block.
+    pub(super) fn rope(&self, block: &Block) -> &Rope {
+        let near = self.near.as_ref().filter(|_| block.sliding.is_some());
+        near.unwrap_or(&self.rope)
+    }
+
+    /// What the queries of a block see.
+    pub(super) fn sight(&self, block: &Block) -> Sight {
+        Sight {
+            scale: self.model.config().scores_by(),
+            window: block.sliding.map(|sliding| sliding.window),
+        }
     }
 
     /// The gated product of `gate_up`, and in `kept` what [`Pass::gated`] reads.
     fn gate(&mut self, gate_up: Vec<f32>, kept: &mut Vec<f32>) -> Vec<f32> {
-        let width = self.model.config().intermediate;
-        let mut y = self.workspace.take(gate_up.len() / 2);
-        if self.rounds() {
-            *kept = self.workspace.take(gate_up.len() / 2);
-            swiglu::rounded::forward(&mut y, kept, &gate_up, width);
-            self.workspace.give(gate_up);
-        } else {
-            swiglu::forward(&mut y, &gate_up, width);
-            *kept = gate_up;
+        match self.model.config().architecture.facts().curve {
+            Curve::Silu => self.gate_by::<Silu>(gate_up, kept),
+            Curve::GeluTanh => self.gate_by::<GeluTanh>(gate_up, kept),
         }
+    }
+
+    fn gate_by<C: activation::Curve>(
+        &mut self,
+        gate_up: Vec<f32>,
+        kept: &mut Vec<f32>,
+    ) -> Vec<f32> {
+        let width = self.model.config().intermediate;
+        let mut y = self.workspace.take(self.packed.tokens.len() * width);
+        if self.rounds() {
+            *kept = self.workspace.take(y.len());
+            swiglu::rounded::forward::<C>(&mut y, kept, &gate_up, width);
+            self.workspace.give(gate_up);
+            return y;
+        }
+        if self.has_gate() {
+            swiglu::forward::<C>(&mut y, &gate_up, width);
+        } else {
+            activation::forward::<C>(&mut y, &gate_up);
+        }
+        *kept = gate_up;
         y
     }
 
     /// The gated product again, from what was kept of gate and up.
     pub(super) fn gated(&mut self, kept: &[f32]) -> Vec<f32> {
+        match self.model.config().architecture.facts().curve {
+            Curve::Silu => self.gated_by::<Silu>(kept),
+            Curve::GeluTanh => self.gated_by::<GeluTanh>(kept),
+        }
+    }
+
+    fn gated_by<C: activation::Curve>(&mut self, kept: &[f32]) -> Vec<f32> {
         let width = self.model.config().intermediate;
         let tokens = self.packed.tokens.len();
         let mut y = self.workspace.take(tokens * width);
         if self.rounds() {
-            swiglu::rounded::again(&mut y, kept);
+            swiglu::rounded::again::<C>(&mut y, kept);
+        } else if self.has_gate() {
+            swiglu::forward::<C>(&mut y, kept, width);
         } else {
-            swiglu::forward(&mut y, kept, width);
+            activation::forward::<C>(&mut y, kept);
         }
         y
     }
 
     /// The gradient of gate and up, from what was kept of them and that of their gated product.
-    pub(super) fn gate_gradient(&mut self, mut kept: Vec<f32>, d_gated: &[f32]) -> Vec<f32> {
-        let width = self.model.config().intermediate;
-        if !self.rounds() {
-            swiglu::backward(&mut kept, d_gated, width);
-            return kept;
+    pub(super) fn gate_gradient(&mut self, kept: Vec<f32>, d_gated: &[f32]) -> Vec<f32> {
+        match self.model.config().architecture.facts().curve {
+            Curve::Silu => self.gate_gradient_by::<Silu>(kept, d_gated),
+            Curve::GeluTanh => self.gate_gradient_by::<GeluTanh>(kept, d_gated),
         }
-        let mut d = self.workspace.take(2 * d_gated.len());
-        swiglu::rounded::backward(&mut d, &kept, d_gated, width);
-        self.workspace.give(kept);
-        d
+    }
+
+    fn gate_gradient_by<C: activation::Curve>(
+        &mut self,
+        mut kept: Vec<f32>,
+        d_gated: &[f32],
+    ) -> Vec<f32> {
+        let width = self.model.config().intermediate;
+        if self.rounds() {
+            let mut d = self.workspace.take(2 * d_gated.len());
+            swiglu::rounded::backward::<C>(&mut d, &kept, d_gated, width);
+            self.workspace.give(kept);
+            return d;
+        }
+        if self.has_gate() {
+            swiglu::backward::<C>(&mut kept, d_gated, width);
+        } else {
+            activation::backward::<C>(&mut kept, d_gated);
+        }
+        kept
+    }
+
+    fn has_gate(&self) -> bool {
+        self.model.config().architecture.facts().gated
     }
 
     /// Whether gate and up are rounded: where the products round their operands anyway.
     fn rounds(&self) -> bool {
-        self.model.kernel().compute() != Compute::F32
+        self.has_gate() && self.model.kernel().compute() != Compute::F32
     }
 
     /// The output of a stack and its `x·Aᵀ`.
-    fn linear(
+    pub(super) fn linear(
         &mut self,
         index: usize,
         place: usize,
@@ -351,6 +465,12 @@ impl<'a> Pass<'a> {
                 lora_dropped::forward((&mut y, &mut low), both, frozen, change, scratch)?;
                 self.workspace.give(dropped);
             }
+            None if self.copies > 1 => {
+                let all = (0..self.copies).map(|copy| self.changes?.of(copy, place));
+                let all: Vec<_> = all.flatten().collect();
+                let scratch = &mut self.workspace.ops.products;
+                lora_abreast::forward(&mut y, &mut low, x, frozen, &all, scratch)?;
+            }
             None => {
                 let scratch = &mut self.workspace.ops.products;
                 lora_linear::forward(&mut y, &mut low, x, frozen, change, scratch)?;
@@ -364,15 +484,6 @@ impl<'a> Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Adds the biases of queries, keys and values, where there are any.
-    fn bias(&self, joined: &mut [f32], block: &Block) {
-        if !block.biases.is_empty() {
-            for row in joined.chunks_exact_mut(block.biases.len()) {
-                add(row, &block.biases);
-            }
-        }
-    }
-
     /// Normalizes the heads of queries and keys, where that is done; gives them as they were.
     fn norm_heads(&mut self, joined: &mut [f32], block: &Block) -> Vec<f32> {
         let (layout, tokens) = (self.model.layout(), self.packed.tokens.len());
@@ -406,11 +517,20 @@ impl Pass<'_> {
     }
 }
 
+/// Whatever is computed here is a decoder's.
+fn decoder(model: &Model, what: &'static str) -> Result<(), Error> {
+    match model.encoder() {
+        None => Ok(()),
+        Some(_) => Err(Error::Encoder { what }),
+    }
+}
+
 fn attend_cached(
     by_head: &mut [f32],
     kept: &mut Kept,
     cache: &mut Vec<KeysValues>,
     layout: Layout,
+    sight: Sight,
 ) {
     let Layout { kv_heads, size, .. } = layout;
     cache.resize_with(kv_heads, KeysValues::default);
@@ -430,8 +550,15 @@ fn attend_cached(
         .zip(kept.q.chunks_exact(fresh));
     for (head, ((out, norms), q)) in heads.enumerate() {
         if let Some(own) = cache.get(head / layout.group()) {
-            attention::attend(out, norms, q, (&own.k, &own.v), size);
+            attention::attend(out, norms, q, (&own.k, &own.v), size, sight);
         }
+    }
+}
+
+/// Adds `bias` to every row of `y`, where there is one.
+fn bias(y: &mut [f32], bias: &[f32]) {
+    if !bias.is_empty() {
+        y.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
     }
 }
 

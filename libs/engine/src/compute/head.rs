@@ -1,9 +1,9 @@
 //! From the residual stream to what is read of the output layer, at chosen positions.
 
 use super::forward::add;
-use super::{Error, Packed, Workspace};
+use super::{Error, Packed, Workspace, norm};
 use crate::model::Model;
-use crate::ops::{cross_entropy, rms_norm};
+use crate::ops::cross_entropy;
 
 /// The rows of `hidden` `[tokens, width]` at `positions`, `[positions, width]`.
 fn gather(
@@ -56,7 +56,7 @@ pub(crate) fn loss_and_gradient(
     let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
     let x = gather(hidden, config.hidden, &positions, workspace);
     let mut normed = workspace.take(x.len());
-    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
+    norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
     let mut d_normed = workspace.take(x.len());
     let count = targets.len() as f32;
     let losses = cross_entropy::losses_and_gradient(
@@ -69,7 +69,7 @@ pub(crate) fn loss_and_gradient(
     )?;
     let mut d_rows = normed;
     d_rows.fill(0.0);
-    rms_norm::backward(
+    norm::backward(
         &mut d_rows,
         &d_normed,
         &x,
@@ -101,7 +101,7 @@ pub(crate) fn log_probabilities(
     let config = model.config();
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
-    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
+    norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
     let scores =
         cross_entropy::log_probabilities(&normed, model.output(), wanted, &mut workspace.ops)?;
     workspace.give(x);
@@ -119,7 +119,7 @@ pub(crate) fn logits(
     let config = model.config();
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
-    rms_norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
+    norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
     let logits = cross_entropy::logits(&normed, model.output(), &mut workspace.ops)?;
     workspace.give(x);
     workspace.give(normed);

@@ -45,6 +45,11 @@ pub(super) fn write(
     (asked, name): (Precision, &str),
     path: &Path,
 ) -> Result<(), Error> {
+    if let Some(what) = merged.config.unsaid_in_gguf() {
+        return Err(Error::Model(crate::model::Error::Feature {
+            what: format!("{what}, in gguf"),
+        }));
+    }
     let names = Name::all(merged.config);
     let mut infos = Vec::with_capacity(names.len());
     for (name, shape) in &names {
@@ -77,7 +82,7 @@ pub(super) fn write(
     }
     let infos = infos.iter().skip(usize::from(!factors.is_empty()));
     for ((name, shape), info) in names.iter().zip(infos) {
-        let stored = merged.stored(*name, shape, info.kind)?;
+        let stored = merged.stored(*name, shape, (info.kind, 0.0))?;
         let head = match name {
             Name::Weight(weight) => merged.config.turned(weight.projection()),
             _ => None,

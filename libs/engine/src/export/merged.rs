@@ -11,7 +11,8 @@ use super::error::{damaged, unreadable, unwritable};
 use super::safetensors::{Info, Writer};
 use super::tensors::Merged;
 use super::{Error, Precision, precision};
-use crate::source::Name;
+use crate::model::{Architecture, Config};
+use crate::source::{Name, gpt2};
 use crate::text::Tokenizer;
 
 /// What stands beside the weights and is copied as it is.
@@ -56,14 +57,28 @@ pub(super) fn write(
     let mut infos = Vec::with_capacity(names.len());
     for (name, shape) in &names {
         infos.push(Info {
-            name: name.in_folder(),
+            name: name.in_folder(merged.config.architecture),
             kind: kind(merged, *name, asked)?,
-            shape: shape.clone(),
+            shape: match shape.as_slice() {
+                [out, inp] if lies_transposed(merged.config, *name) => vec![*inp, *out],
+                _ => shape.clone(),
+            },
         });
     }
     let mut writer = Writer::create(&folder.join("model.safetensors"), &infos)?;
     for ((name, shape), info) in names.iter().zip(&infos) {
-        writer.write(&merged.stored(*name, shape, info.kind)?)?;
+        let offset = if name.is_norm() {
+            merged.config.norm_offset()
+        } else {
+            0.0
+        };
+        let stored = merged.stored(*name, shape, (info.kind, offset))?;
+        match shape.as_slice() {
+            [_, inp] if lies_transposed(merged.config, *name) => {
+                writer.write(&gpt2::transposed(&stored, *inp, info.kind.type_size()))?;
+            }
+            _ => writer.write(&stored)?,
+        }
     }
     writer.finish()?;
     let most = infos.first().map_or(GgmlDType::F32, |info| info.kind);
@@ -99,6 +114,11 @@ pub(super) fn write(
     }
     let path = folder.join(CONFIG);
     fs::write(&path, format!("{config:#}\n")).map_err(unwritable(&path))
+}
+
+/// Whether a folder holds the rows of a weight as columns.
+fn lies_transposed(config: &Config, name: Name) -> bool {
+    config.architecture == Architecture::Gpt2 && matches!(name, Name::Weight(_))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {

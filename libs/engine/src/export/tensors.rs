@@ -31,19 +31,24 @@ impl Merged<'_> {
         })?)
     }
 
-    /// The tensor in `kind`, rows one after another in Hugging Face's order: its own bytes where nothing of it
-    /// changes.
+    /// The tensor in `kind`, rows one after another in Hugging Face's order, its values less `offset`: its own bytes
+    /// where nothing of it changes.
     pub(super) fn stored(
         &mut self,
         name: Name,
         shape: &[usize],
-        kind: GgmlDType,
+        (kind, offset): (GgmlDType, f32),
     ) -> Result<Vec<u8>, Error> {
         let tensor = self.source.tensor(name, shape, self.config)?;
-        if tensor.dtype() == kind && !self.changes(name) {
+        let more = self.source.offset(name, self.config) - offset;
+        let same = more == 0.0 && !self.changes(name);
+        if tensor.dtype() == kind && same {
             return Ok(tensor.data().map_err(Error::Round)?.into_owned());
         }
-        let values = self.changed(&tensor, name, shape)?;
+        let mut values = self.changed(&tensor, name, shape)?;
+        if more != 0.0 {
+            values.iter_mut().for_each(|value| *value += more);
+        }
         encode(&values, shape, kind).map_err(|failed| match failed {
             Failed::TooLarge => Error::TooLarge {
                 name: self.source.called(name),
@@ -53,10 +58,15 @@ impl Merged<'_> {
         })
     }
 
-    /// The tensor in `f32`, unrounded.
+    /// The tensor in `f32`, unrounded, as it is computed with.
     pub(super) fn values(&mut self, name: Name, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let tensor = self.source.tensor(name, shape, self.config)?;
-        self.changed(&tensor, name, shape)
+        let mut values = self.changed(&tensor, name, shape)?;
+        let offset = self.source.offset(name, self.config);
+        if offset != 0.0 {
+            values.iter_mut().for_each(|value| *value += offset);
+        }
+        Ok(values)
     }
 
     fn changed(&self, tensor: &QTensor, name: Name, shape: &[usize]) -> Result<Vec<f32>, Error> {

@@ -14,6 +14,7 @@ use super::tensors::Merged;
 use super::{Error, precision};
 use crate::adapter::Adapter;
 use crate::control::Control;
+use crate::data::{Batch, Row};
 use crate::evaluate::Evaluator;
 use crate::model::{Config, LoadOptions, Model};
 use crate::source::{Name, Source};
@@ -51,6 +52,7 @@ pub(super) fn weights(
         let meant = kind(merged, *name, shape)?;
         let kept = meant == merged.source_kind(*name)? && !merged.changes(*name);
         let (want, got) = (merged.values(*name, shape)?, again.values(*name, shape)?);
+        let moved = moved(merged, &again, *name, meant);
         let blocks = want.chunks(BLOCK).zip(got.chunks(BLOCK));
         for (want, got) in blocks {
             let largest = want.iter().fold(0f32, |most, value| most.max(value.abs()));
@@ -60,6 +62,7 @@ pub(super) fn weights(
                 } else {
                     precision::weight_bound(meant, *want, largest)
                 };
+                let bound = bound + moved;
                 let off = (want - got).abs();
                 // What is no number is no weight.
                 if off.is_nan() || off > bound {
@@ -70,6 +73,16 @@ pub(super) fn weights(
         }
     }
     Ok(names.len())
+}
+
+/// How far more a value may be off because it is held less one on one side or on both: rounding is then that of a
+/// number near one.
+fn moved(merged: &Merged<'_>, again: &Merged<'_>, name: Name, meant: GgmlDType) -> f32 {
+    let offset = |side: &Merged<'_>| side.source.offset(name, side.config);
+    if offset(merged) == 0.0 && offset(again) == 0.0 {
+        return 0.0;
+    }
+    precision::weight_bound(meant, 1.0, 1.0) + f32::EPSILON
 }
 
 /// The engine's logits of some tokens from all over the vocabulary.
@@ -85,7 +98,29 @@ pub(super) fn logits(
     };
     let model = Model::load(model, &options)?;
     let tokens = tokens(model.config());
+    if model.encoder().is_some() {
+        return classes(&model, adapter, tokens, control);
+    }
     Ok(Evaluator::new(&model, adapter)?.logits(&tokens, control)?)
+}
+
+/// What an encoder's head says of the tokens.
+fn classes(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    tokens: Vec<u32>,
+    control: &Control,
+) -> Result<Vec<f32>, Error> {
+    let row = Row {
+        labelled: vec![false; tokens.len()],
+        tokens,
+        class: None,
+        record: 0,
+    };
+    let batch = Batch { rows: vec![row] };
+    let (logs, _) = Evaluator::new(model, adapter)?.classes(&batch, control)?;
+    let logs = logs.into_iter().flatten();
+    Ok(logs.map(|log| log as f32).collect())
 }
 
 fn tokens(config: &Config) -> Vec<u32> {

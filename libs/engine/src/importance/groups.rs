@@ -55,8 +55,8 @@ pub fn estimate(
 }
 
 fn sizes(config: &Config, targets: &[Projection], rank_max: u16) -> impl Iterator<Item = Size> {
-    let wanted = Projection::ALL.iter().filter(|p| targets.contains(p));
-    wanted.map(move |projection| Size::new(config.shape(*projection), usize::from(rank_max)))
+    let wanted = config.projections().filter(|p| targets.contains(p));
+    wanted.map(move |projection| Size::new(config.shape(projection), usize::from(rank_max)))
 }
 
 /// The blocks that are measured in each pass: as few passes as memory allows, the blocks shared evenly

@@ -5,6 +5,7 @@
 //! the adapter, what the workspace holds after the same takes and gives, what products and the
 //! output layer need beside it. Only what the process itself occupies is a measured figure.
 
+mod encoder;
 mod pass;
 mod pool;
 mod remedy;
@@ -15,7 +16,7 @@ mod tests;
 use domain::adapter::{Projection, RankTable, WeightName};
 
 use crate::kernel::Kernel;
-use crate::model::{Base, Config, STACKS};
+use crate::model::{Architecture, Base, Config, STACKS};
 use crate::ops::frozen::Needs;
 use crate::ops::{attention, cross_entropy};
 
@@ -109,11 +110,14 @@ pub fn loading(config: &Config, source_bytes: u64, held: Base) -> u64 {
 fn base(config: &Config, source_bytes: u64, base: Base) -> u64 {
     let tables = if config.tied { 1 } else { 2 };
     let table = (config.vocabulary, config.hidden);
-    let blocks: u64 = Projection::ALL
-        .iter()
-        .map(|projection| matrix(config.shape(*projection), base))
+    let projections = config.projections();
+    let blocks: u64 = projections
+        .map(|projection| matrix(config.shape(projection), base))
         .sum();
-    let norms = 4 * (config.layers * config.block_vectors() + config.hidden) as u64;
+    let norms = 4 * match config.architecture {
+        Architecture::Bert => encoder::vectors(config),
+        _ => config.layers * config.block_vectors() + config.other_vectors(),
+    } as u64;
     match base {
         Base::Source => source_bytes,
         // NF4 keeps the tables in eight bits.
@@ -148,7 +152,11 @@ fn workspace(config: &Config, demand: &Demand<'_>) -> u64 {
     let predicted = demand.predicted();
     let held = cross_entropy::held(demand.kernel, predicted, config.vocabulary, trains);
     let (positions, columns, slice) = held;
-    let logits = 4 * (positions * columns) as u64;
+    let logits = match config.architecture {
+        // An encoder's head has few classes.
+        Architecture::Bert => 0,
+        _ => 4 * (positions * columns) as u64,
+    };
     let scores = attention::scratch_len(demand.sequence.min(TOKENS), trains);
     let attention = 4 * (demand.threads * scores) as u64;
     let decoded = demand.base != Base::F32;
@@ -159,7 +167,8 @@ fn workspace(config: &Config, demand: &Demand<'_>) -> u64 {
 fn products(config: &Config, demand: &Demand<'_>, head: (usize, usize)) -> Needs {
     let (kernel, tokens) = (demand.kernel, demand.tokens());
     let stacks = STACKS.iter().map(|stack| {
-        let shapes = stack.iter().map(|projection| config.shape(*projection));
+        let present = stack.iter().filter(|own| config.has(**own));
+        let shapes = present.map(|projection| config.shape(*projection));
         let (outputs, inputs): (Vec<_>, Vec<_>) = shapes.unzip();
         let inputs = inputs.into_iter().max().unwrap_or_default();
         (tokens, outputs.iter().sum::<usize>(), inputs)

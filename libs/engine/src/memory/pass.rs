@@ -7,7 +7,7 @@ use super::Demand;
 use super::pool::{Buffer, Pool};
 use crate::compute::Keep;
 use crate::kernel::Compute;
-use crate::model::{Config, STACKS};
+use crate::model::{Architecture, Config, STACKS};
 
 /// The workspace of a training run, or of one evaluation after another.
 pub(super) fn workspace(config: &Config, demand: &Demand<'_>) -> Pool {
@@ -42,13 +42,13 @@ pub(super) fn workspace(config: &Config, demand: &Demand<'_>) -> Pool {
 }
 
 /// The sizes of a step, and the pool it runs on.
-struct Pass<'a> {
+pub(super) struct Pass<'a> {
     pool: Pool,
-    config: &'a Config,
+    pub(super) config: &'a Config,
     demand: &'a Demand<'a>,
     tokens: usize,
     /// Width of the queries of all heads, and of the keys.
-    queries: usize,
+    pub(super) queries: usize,
     keys: usize,
 }
 
@@ -60,16 +60,17 @@ struct Kept {
     rest: Option<Rest>,
 }
 
-struct Rest {
-    raw: Buffer,
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
-    normalizers: Buffer,
-    attended: Buffer,
-    middle: Buffer,
-    gate_up: Buffer,
-    low: [Buffer; 4],
+pub(super) struct Rest {
+    pub(super) raw: Buffer,
+    pub(super) q: Buffer,
+    pub(super) k: Buffer,
+    pub(super) v: Buffer,
+    pub(super) normalizers: Buffer,
+    pub(super) attended: Buffer,
+    pub(super) middle: Buffer,
+    pub(super) gate_up: Buffer,
+    pub(super) behind: [Buffer; 2],
+    pub(super) low: [Buffer; 4],
 }
 
 impl<'a> Pass<'a> {
@@ -84,16 +85,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn take(&mut self, width: usize) -> Buffer {
+    pub(super) fn take(&mut self, width: usize) -> Buffer {
         self.pool.take(self.tokens * width)
     }
 
-    fn give(&mut self, buffer: Buffer) {
+    pub(super) fn give(&mut self, buffer: Buffer) {
         self.pool.give(buffer);
     }
 
     /// The summed rank of a stack.
-    fn rank(&self, layer: usize, stack: usize) -> usize {
+    pub(super) fn rank(&self, layer: usize, stack: usize) -> usize {
         let of = |projection: &Projection| self.demand.rank(layer, *projection);
         let projections = STACKS.get(stack).copied().unwrap_or_default();
         projections.iter().map(of).sum()
@@ -101,11 +102,41 @@ impl<'a> Pass<'a> {
 
     /// Whether gate and up are kept rounded.
     fn rounds(&self) -> bool {
-        self.demand.kernel.compute() != Compute::F32
+        self.gated() && self.demand.kernel.compute() != Compute::F32
+    }
+
+    fn gated(&self) -> bool {
+        self.config.architecture.facts().gated
+    }
+
+    /// What a half of a block gives, normalized where the family does so: what it was before, and what it is.
+    fn normed_behind(&mut self, out: Buffer) -> (Buffer, Buffer) {
+        if self.config.architecture.facts().post_norms {
+            let normed = self.take(self.config.hidden);
+            (out, normed)
+        } else {
+            (Buffer::default(), out)
+        }
+    }
+
+    /// The gradient of what was normalized.
+    fn behind_backward(&mut self) -> Buffer {
+        if self.config.architecture.facts().post_norms {
+            self.take(self.config.hidden)
+        } else {
+            Buffer::default()
+        }
+    }
+
+    fn encodes(&self) -> bool {
+        self.config.architecture == Architecture::Bert
     }
 
     fn outputs(&self, stack: usize) -> usize {
-        let of = |projection: &Projection| self.config.shape(*projection).0;
+        let of = |projection: &Projection| match self.config.has(*projection) {
+            true => self.config.shape(*projection).0,
+            false => 0,
+        };
         let projections = STACKS.get(stack).copied().unwrap_or_default();
         projections.iter().map(of).sum()
     }
@@ -125,7 +156,11 @@ impl<'a> Pass<'a> {
 
     fn forward(&mut self, keep: Keep) -> (Buffer, Vec<Kept>) {
         let mut trace = Vec::new();
-        let mut hidden = self.take(self.config.hidden);
+        let mut hidden = if self.encodes() {
+            self.embedded()
+        } else {
+            self.take(self.config.hidden)
+        };
         for layer in 0..self.config.layers {
             let (next, rest) = self.block(layer);
             let input = std::mem::replace(&mut hidden, next);
@@ -148,7 +183,7 @@ impl<'a> Pass<'a> {
         (hidden, trace)
     }
 
-    fn linear(&mut self, layer: usize, stack: usize) -> (Buffer, Buffer) {
+    pub(super) fn linear(&mut self, layer: usize, stack: usize) -> (Buffer, Buffer) {
         let y = self.take(self.outputs(stack));
         let rank = if self.demand.optimizer == super::Optimizer::None {
             0
@@ -159,6 +194,9 @@ impl<'a> Pass<'a> {
     }
 
     fn block(&mut self, layer: usize) -> (Buffer, Rest) {
+        if self.encodes() {
+            return self.encoder_block(layer);
+        }
         let hidden = self.config.hidden;
         let normed = self.take(hidden);
         let (joined, low_qkv) = self.linear(layer, 0);
@@ -178,7 +216,8 @@ impl<'a> Pass<'a> {
         let normalizers = self.take(self.config.heads);
         let attended = self.take(self.queries);
         self.give(by_head);
-        let (middle, low_o) = self.linear(layer, 1);
+        let (out, low_o) = self.linear(layer, 1);
+        let (attention_out, middle) = self.normed_behind(out);
         let normed = self.take(hidden);
         let (joined, low_gate_up) = self.linear(layer, 2);
         self.give(normed);
@@ -190,8 +229,9 @@ impl<'a> Pass<'a> {
         } else {
             joined
         };
-        let (y, low_down) = self.linear(layer, 3);
+        let (out, low_down) = self.linear(layer, 3);
         self.give(gated);
+        let (feed_forward_out, y) = self.normed_behind(out);
         let rest = Rest {
             raw,
             q,
@@ -201,6 +241,7 @@ impl<'a> Pass<'a> {
             attended,
             middle,
             gate_up,
+            behind: [attention_out, feed_forward_out],
             low: [low_qkv, low_o, low_gate_up, low_down],
         };
         (y, rest)
@@ -216,16 +257,24 @@ impl<'a> Pass<'a> {
             attended,
             middle,
             gate_up,
+            behind,
             low,
         } = rest;
         for buffer in [raw, q, k, v, normalizers, attended, middle, gate_up] {
             self.give(buffer);
         }
-        low.into_iter().for_each(|low| self.give(low));
+        low.into_iter().chain(behind).for_each(|own| self.give(own));
     }
 
     /// The output layer; with a gradient, that of the residual stream.
     fn head(&mut self, _: &Buffer, gradient: bool) -> Buffer {
+        if self.encodes() {
+            // What is pooled is small and no buffer of the workspace.
+            return match gradient {
+                true => self.take(self.config.hidden),
+                false => Buffer::default(),
+            };
+        }
         let rows = self.demand.predicted() * self.config.hidden;
         let (x, normed) = (self.pool.take(rows), self.pool.take(rows));
         if !gradient {
@@ -260,18 +309,24 @@ impl<'a> Pass<'a> {
     }
 
     /// The gradient of a stack's `x·Aᵀ` passes.
-    fn low(&mut self, layer: usize, stack: usize) {
+    pub(super) fn low(&mut self, layer: usize, stack: usize) {
         let rank = self.rank(layer, stack);
         let d_low = self.take(rank);
         self.give(d_low);
     }
 
     fn block_backward(&mut self, layer: usize, rest: Rest, x: Buffer) {
+        if self.encodes() {
+            let lowest = layer == self.lowest();
+            return self.encoder_backward(layer, rest, x, lowest);
+        }
         let inner = self.config.intermediate;
+        let behind = self.behind_backward();
         let gated = (self.rank(layer, 3) > 0).then(|| self.take(inner));
         let d_gated = self.take(inner);
         self.low(layer, 3);
         self.give(gated.unwrap_or_default());
+        self.give(behind);
         let d_gate_up = if self.rounds() {
             let d = self.take(2 * inner);
             self.give(rest.gate_up);
@@ -282,8 +337,10 @@ impl<'a> Pass<'a> {
         self.give(d_gated);
         self.input(layer, 2, d_gate_up, false);
 
+        let behind = self.behind_backward();
         let d_attended = self.take(self.queries);
         self.low(layer, 1);
+        self.give(behind);
         let d_heads = [self.queries, self.keys, self.keys].map(|width| self.take(width));
         self.give(d_attended);
         let d_joined = self.take(self.queries + 2 * self.keys);
@@ -302,7 +359,8 @@ impl<'a> Pass<'a> {
         ] {
             self.give(buffer);
         }
-        rest.low.into_iter().for_each(|low| self.give(low));
+        let others = rest.low.into_iter().chain(rest.behind);
+        others.for_each(|own| self.give(own));
     }
 
     /// The gradient of a stack's normalized input, from `dy`; of the lowest block's none is needed.

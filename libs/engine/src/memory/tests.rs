@@ -16,7 +16,11 @@ use crate::model::{LoadOptions, Model};
 use crate::train::{Options, Trainer, ZerothTrainer};
 
 fn tiny() -> Model {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
+    named("tiny")
+}
+
+fn named(name: &str) -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name);
     let options = LoadOptions {
         base: Base::F32,
         threads: NonZeroUsize::new(2).unwrap(),
@@ -29,6 +33,7 @@ fn rows(batch: usize, sequence: usize) -> Batch {
     let row = |record| Row {
         tokens: (0..sequence as u32).map(|i| i % 63).collect(),
         labelled: vec![true; sequence],
+        class: None,
         record,
     };
     Batch {
@@ -103,6 +108,47 @@ fn the_predicted_workspace_is_what_a_real_one_holds() {
             }
         }
     }
+}
+
+#[test]
+fn the_predicted_workspace_and_base_of_an_encoder_are_what_it_holds() {
+    let model = named("encoder");
+    let [q, up] = [Projection::Q, Projection::Up];
+    let both = RankTable::uniform(&[q, Projection::O, up, Projection::Down], 2, 4);
+    let some = RankTable::uniform(&[q], 2, 3);
+    for ranks in [&both, &some] {
+        for checkpoint in [false, true] {
+            for (batch, sequence) in [(6, 48), (1, 40)] {
+                let demand = Demand {
+                    checkpoint,
+                    batch,
+                    sequence,
+                    ..demand(ranks)
+                };
+                let adapter = Adapter::initialize(&model.weights(), ranks, 2.0, 0).unwrap();
+                let options = Options {
+                    checkpoint,
+                    ..Options::default()
+                };
+                let mut trainer = Trainer::new(&model, &adapter, options).unwrap();
+                let mut rows = rows(batch, sequence);
+                for row in &mut rows.rows {
+                    (row.class, row.labelled) = (Some(1), vec![false; sequence]);
+                }
+                for _ in 0..3 {
+                    trainer.step(&rows, 1e-6, &Control::new()).unwrap();
+                }
+                let want = trainer.workspace_bytes() as f64;
+                let got = pass::workspace(model.config(), &demand).capacity() as f64;
+                assert!(
+                    (got - want).abs() < 0.15 * want,
+                    "{demand:?}: {got}, held {want}"
+                );
+            }
+        }
+    }
+    let estimate = estimate(model.config(), 0, &demand(&both));
+    assert_eq!(estimate.base, model.base_bytes());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use domain::adapter::{LAYER_LIMIT, Projection, WeightName, WeightShape};
 
-use super::{Architecture, Error};
+use super::{Architecture, Error, Norms};
 
 /// The sizes of a model. Built only by loading; every value is possible.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,22 @@ pub struct Config {
     pub rope_factors: Vec<f32>,
     /// Whether the output layer is the embedding table.
     pub tied: bool,
+    /// What scores of queries and keys are multiplied by; none: one over the root of a head's width.
+    pub score_scale: Option<f32>,
+    /// Layers that see a window; none: all see everything.
+    pub sliding: Option<Sliding>,
+}
+
+/// Layers in which a token sees only so many before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Sliding {
+    /// How many a token sees, itself included.
+    pub window: usize,
+    /// Base of the rotary angles there.
+    pub theta: f32,
+    /// Every so many-th layer sees everything.
+    pub every: usize,
 }
 
 impl Config {
@@ -66,6 +82,12 @@ impl Config {
                 self.rope_theta.is_finite() && self.rope_theta > 0.0,
             ),
             ("rope factors", self.has_possible_factors()),
+            (
+                "scale of attention",
+                self.score_scale
+                    .is_none_or(|scale| scale.is_finite() && scale > 0.0),
+            ),
+            ("sliding window", self.sliding.is_none_or(Sliding::is_possible)),
         ];
         if let Some((key, _)) = possible.iter().find(|(_, possible)| !possible) {
             return Err(Error::Setting {
@@ -86,11 +108,63 @@ impl Config {
     /// Values of a block's vectors: normalizations and biases.
     pub(crate) fn block_vectors(&self) -> usize {
         let facts = self.architecture.facts();
-        let biases = (self.heads + 2 * self.kv_heads) * self.head_size;
-        let heads = 2 * self.head_size;
-        2 * self.hidden
-            + if facts.biases { biases } else { 0 }
-            + if facts.head_norms { heads } else { 0 }
+        let biased = self.projections().filter(|own| self.has_bias(*own));
+        let biases: usize = biased.map(|own| self.shape(own).0).sum();
+        let norms = if facts.norm == Norms::Layer || facts.post_norms { 4 } else { 2 };
+        let heads = if facts.head_norms { 2 * self.head_size } else { 0 };
+        norms * self.hidden + biases + heads
+    }
+
+    /// Values of the vectors beside the blocks: the last normalization, and a table of positions.
+    pub(crate) const fn other_vectors(&self) -> usize {
+        let facts = self.architecture.facts();
+        let norm = if matches!(facts.norm, Norms::Layer) { 2 } else { 1 };
+        let positions = if facts.learned_positions { self.context } else { 0 };
+        (norm + positions) * self.hidden
+    }
+
+    /// Whether a projection has a bias.
+    pub(crate) fn has_bias(&self, projection: Projection) -> bool {
+        let facts = self.architecture.facts();
+        let qkv = [
+            Projection::Q,
+            Projection::K,
+            Projection::V,
+            Projection::CAttn,
+        ];
+        let biased = facts.all_biases || (facts.biases && qkv.contains(&projection));
+        biased && self.has(projection)
+    }
+
+    /// The window of a layer; none: it sees everything.
+    pub(crate) fn window(&self, layer: usize) -> Option<Sliding> {
+        self.sliding.filter(|own| !(layer + 1).is_multiple_of(own.every))
+    }
+
+    /// What scores are multiplied by.
+    pub(crate) fn scores_by(&self) -> f32 {
+        self.score_scale
+            .unwrap_or_else(|| 1.0 / (self.head_size as f32).sqrt())
+    }
+
+    /// What is added to a normalization's weight that lies in a Hugging Face folder.
+    pub(crate) const fn norm_offset(&self) -> f32 {
+        match self.architecture.facts().norm {
+            Norms::RmsLessOne => 1.0,
+            Norms::Rms | Norms::Layer => 0.0,
+        }
+    }
+
+    /// The projections of a block, in forward order.
+    pub(crate) fn projections(&self) -> impl Iterator<Item = Projection> {
+        Projection::of_every_family().filter(|projection| self.has(*projection))
+    }
+
+    /// Whether the blocks have a projection: not every feed-forward network has a gate.
+    pub(crate) fn has(&self, projection: Projection) -> bool {
+        let gpt2 = Projection::GPT2.contains(&projection);
+        let gated = projection != Projection::Gate || self.architecture.facts().gated;
+        gated && gpt2 == (self.architecture == Architecture::Gpt2)
     }
 
     /// Output and input width of a projection.
@@ -99,9 +173,10 @@ impl Config {
         match projection {
             Projection::Q => (queries, self.hidden),
             Projection::K | Projection::V => (keys, self.hidden),
-            Projection::O => (self.hidden, queries),
-            Projection::Gate | Projection::Up => (self.intermediate, self.hidden),
-            Projection::Down => (self.hidden, self.intermediate),
+            Projection::CAttn => (queries + 2 * keys, self.hidden),
+            Projection::O | Projection::AttnCProj => (self.hidden, queries),
+            Projection::Gate | Projection::Up | Projection::CFc => (self.intermediate, self.hidden),
+            Projection::Down | Projection::MlpCProj => (self.hidden, self.intermediate),
         }
     }
 
@@ -118,7 +193,14 @@ impl Config {
             }
         };
         layers
-            .flat_map(|layer| Projection::ALL.map(|projection| shape(layer, projection)))
+            .flat_map(|layer| self.projections().map(move |projection| (layer, projection)))
+            .map(|(layer, projection)| shape(layer, projection))
             .collect()
+    }
+}
+
+impl Sliding {
+    fn is_possible(self) -> bool {
+        self.window > 0 && self.every > 0 && self.theta.is_finite() && self.theta > 0.0
     }
 }

@@ -10,7 +10,10 @@ use super::block::STACKS;
 use super::cache::Entry;
 use super::quantize::{Bf16, Int8, Nf4};
 use super::weights::decode_parts;
-use super::{Base, Block, Config, Error, LoadOptions, Matrix, Model, Stack, StackPart};
+use super::encoder::Encoder;
+use super::{
+    Architecture, Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack, StackPart,
+};
 use crate::ops::side_term::SideTerm;
 use crate::source::{Name, Source};
 use crate::threads::Threads;
@@ -27,12 +30,19 @@ impl Model {
         let mut source = Source::open(path)?;
         let config = source.config()?;
         let tokenizer = source.tokenizer()?;
-        let parts = threads.run(|| load(&mut source, &config, options))?;
+        let (encoder, parts) = threads.run(|| match config.architecture {
+            Architecture::Bert => {
+                let (encoder, parts) = Encoder::load(&mut source, &config, options)?;
+                Ok::<_, Error>((Some(encoder), parts))
+            }
+            _ => Ok((None, load(&mut source, &config, options)?)),
+        })?;
         let Parts {
             embedding,
             output,
             blocks,
             final_norm,
+            positions,
         } = parts;
         Ok(Self {
             tokenizer,
@@ -41,7 +51,9 @@ impl Model {
             embedding,
             blocks,
             final_norm,
+            positions,
             output,
+            encoder,
             config,
         })
     }
@@ -56,11 +68,7 @@ fn load(source: &mut Source, config: &Config, options: &LoadOptions) -> Result<P
     if let Some(parts) = entry.as_ref().and_then(|entry| entry.read(config)) {
         return Ok(parts);
     }
-    let mut weights = FromSource {
-        source,
-        config,
-        whole: Vec::new(),
-    };
+    let mut weights = FromSource::new(source, config);
     let parts = Parts::gather(&mut weights, config, base)?;
     if let Some(entry) = entry {
         entry.write(&parts, source);
@@ -73,7 +81,9 @@ pub(super) struct Parts {
     embedding: Matrix,
     output: Option<Matrix>,
     blocks: Vec<Block>,
-    final_norm: Vec<f32>,
+    final_norm: Norm,
+    /// `[context, hidden]`; empty where positions are no table.
+    positions: Vec<f32>,
 }
 
 /// Where weights come from, in the order in which [`Parts::gather`] asks.
@@ -99,6 +109,17 @@ pub(super) enum Piece<'a> {
 }
 
 impl Parts {
+    /// Those of a model that has neither an output layer nor a last normalization.
+    pub(super) const fn of(embedding: Matrix, blocks: Vec<Block>) -> Self {
+        Self {
+            embedding,
+            output: None,
+            blocks,
+            final_norm: Norm::NONE,
+            positions: Vec::new(),
+        }
+    }
+
     /// Asks for every weight of the model.
     pub(super) fn gather<W: Weights>(
         weights: &mut W,
@@ -120,12 +141,18 @@ impl Parts {
         let blocks = layers
             .map(|layer| block(weights, config, layer, base))
             .collect::<Result<_, _>>()?;
-        let final_norm = weights.vector(Name::FinalNorm, hidden)?;
+        let final_norm = norm(weights, config, [Name::FinalNorm, Name::FinalNormBias])?;
+        let positions = if config.architecture.facts().learned_positions {
+            weights.vector(Name::Positions, config.context * hidden)?
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             embedding,
             output,
             blocks,
             final_norm,
+            positions,
         })
     }
 
@@ -140,13 +167,18 @@ impl Parts {
         let tables = tables.into_iter().flatten().map(Piece::Matrix);
         tables
             .chain(blocks)
-            .chain([Piece::Vector(&self.final_norm)])
+            .chain(
+                [&self.final_norm.weight, &self.final_norm.bias, &self.positions]
+                    .into_iter()
+                    .filter(|vector| !vector.is_empty())
+                    .map(|vector| Piece::Vector(vector)),
+            )
     }
 }
 
 /// The precision of the embedding and output tables. QLoRA leaves them out of its four bits, for they
 /// cost the most there; eight are as good as sixteen (docs/engine.md) in half the memory.
-const fn table_base(base: Base) -> Base {
+pub(super) const fn table_base(base: Base) -> Base {
     match base {
         Base::Nf4 => Base::Int8,
         other => other,
@@ -160,14 +192,17 @@ fn block<W: Weights>(
     base: Base,
 ) -> Result<Block, W::Error> {
     let [qkv, o, gate_up, down] = STACKS;
-    let attention_norm = weights.vector(Name::AttentionNorm(layer), config.hidden)?;
-    let feed_forward_norm = weights.vector(Name::FeedForwardNorm(layer), config.hidden)?;
+    let mut norm = |weight: fn(u16) -> Name, bias: fn(u16) -> Name| {
+        norm(weights, config, [weight(layer), bias(layer)])
+    };
+    let attention_norm = norm(Name::AttentionNorm, Name::AttentionNormBias)?;
+    let feed_forward_norm = norm(Name::FeedForwardNorm, Name::FeedForwardNormBias)?;
     let facts = config.architecture.facts();
-    let mut biases = Vec::new();
-    if facts.biases {
-        for projection in qkv {
+    let mut biases = [const { Vec::new() }; 4];
+    for (projections, bias) in STACKS.iter().zip(&mut biases) {
+        for projection in projections.iter().filter(|own| config.has_bias(**own)) {
             let name = Name::Bias(WeightName::new(layer, *projection));
-            biases.extend(weights.vector(name, config.shape(*projection).0)?);
+            bias.extend(weights.vector(name, config.shape(*projection).0)?);
         }
     }
     let head_norms = if facts.head_norms {
@@ -176,21 +211,55 @@ fn block<W: Weights>(
     } else {
         None
     };
-    let mut stack = |projections| stack(weights, config, (layer, projections), base);
+    let post_norms = if facts.post_norms {
+        let mut norm = |name: fn(u16) -> Name| {
+            let weight = weights.vector(name(layer), config.hidden)?;
+            Ok::<_, W::Error>(Norm { weight, ..Norm::NONE })
+        };
+        Some([norm(Name::AttentionPostNorm)?, norm(Name::FeedForwardPostNorm)?])
+    } else {
+        None
+    };
+    let mut stack = |projections: &[Projection]| {
+        let present = projections.iter().copied();
+        let present: Vec<_> = present.filter(|own| config.has(*own)).collect();
+        stack(weights, config, (layer, &present), base, Name::Weight)
+    };
     Ok(Block {
         attention_norm,
         feed_forward_norm,
         biases,
         head_norms,
+        post_norms,
+        sliding: config.window(usize::from(layer)),
         stacks: [stack(qkv)?, stack(o)?, stack(gate_up)?, stack(down)?],
     })
 }
 
-fn stack<W: Weights>(
+/// A normalization of the family's kind, whose weight and bias are called so.
+fn norm<W: Weights>(
+    weights: &mut W,
+    config: &Config,
+    [weight, bias]: [Name; 2],
+) -> Result<Norm, W::Error> {
+    let biased = config.architecture.facts().norm == Norms::Layer;
+    Ok(Norm {
+        weight: weights.vector(weight, config.hidden)?,
+        bias: if biased {
+            weights.vector(bias, config.hidden)?
+        } else {
+            Vec::new()
+        },
+    })
+}
+
+/// The stack of these projections, whose tensors are `called` so.
+pub(super) fn stack<W: Weights>(
     weights: &mut W,
     config: &Config,
     (layer, projections): (u16, &[Projection]),
     base: Base,
+    called: impl Fn(WeightName) -> Name,
 ) -> Result<Stack, W::Error> {
     let (mut parts, mut names, mut first, mut inputs) = (Vec::new(), Vec::new(), 0, 0);
     for projection in projections {
@@ -200,7 +269,7 @@ fn stack<W: Weights>(
             first,
             outputs,
         });
-        names.push((Name::Weight(WeightName::new(layer, *projection)), outputs));
+        names.push((called(WeightName::new(layer, *projection)), outputs));
         (first, inputs) = (first + outputs, inp);
     }
     Ok(Stack {
@@ -210,18 +279,28 @@ fn stack<W: Weights>(
     })
 }
 
-struct FromSource<'a> {
+pub(super) struct FromSource<'a> {
     source: &'a mut Source,
     config: &'a Config,
     /// The tensors of the stack under way.
     whole: Vec<QTensor>,
 }
 
+impl<'a> FromSource<'a> {
+    pub(super) const fn new(source: &'a mut Source, config: &'a Config) -> Self {
+        Self {
+            source,
+            config,
+            whole: Vec::new(),
+        }
+    }
+}
+
 impl Weights for FromSource<'_> {
     type Error = Error;
 
     fn vector(&mut self, name: Name, len: usize) -> Result<Vec<f32>, Error> {
-        self.source.vector(name, len)
+        self.source.vector(name, len, self.config)
     }
 
     fn matrix(

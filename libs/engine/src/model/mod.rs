@@ -13,6 +13,7 @@ mod error;
 
 mod block;
 mod cache;
+mod encoder;
 mod inspect;
 mod load;
 mod quantize;
@@ -25,15 +26,17 @@ use domain::adapter::WeightShape;
 
 pub use architecture::Architecture;
 pub use cache::Cache;
-pub use config::Config;
+pub use config::{Config, Sliding};
 pub use error::Error;
 pub use inspect::Inspected;
 
-pub(crate) use architecture::Window;
+pub(crate) use architecture::{Curve, Norms, Window};
 pub(crate) use block::{Block, STACKS};
+pub(crate) use encoder::{Encoder, Layer, Norm};
+use load::Parts;
 pub(crate) use weights::{Matrix, Stack, StackPart, decode_parts};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Head};
 use crate::compute::{self, Changes};
 use crate::kernel::{Compute, Kernel};
 use crate::ops::frozen::Frozen;
@@ -93,9 +96,13 @@ pub struct Model {
     kernel: Kernel,
     embedding: Matrix,
     blocks: Vec<Block>,
-    final_norm: Vec<f32>,
+    final_norm: Norm,
+    /// What is added at each position, `[context, hidden]`; empty where nothing is.
+    positions: Vec<f32>,
     /// Absent when tied to the embedding.
     output: Option<Matrix>,
+    /// Of an encoder, which has neither of the two before.
+    encoder: Option<Encoder>,
 }
 
 impl Model {
@@ -132,10 +139,37 @@ impl Model {
     /// Bytes of memory that the frozen base occupies.
     #[must_use]
     pub fn base_bytes(&self) -> u64 {
-        let norms = self.final_norm.len() * 4;
+        let norms = self.final_norm.bytes() + 4 * self.positions.len();
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
         let tables = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
-        (norms + blocks + tables) as u64
+        let encoder = self.encoder.as_ref().map_or(0, Encoder::bytes);
+        (norms + blocks + tables + encoder) as u64
+    }
+
+    /// The head of an encoder that classifies where an adapter brings none: its checkpoint's own, or that of
+    /// [`Model::set_head`].
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.encoder.as_ref()?.head.as_ref()
+    }
+
+    /// Has an encoder classify by this head where an adapter brings none.
+    ///
+    /// # Errors
+    /// The model is no encoder, or of another width.
+    pub fn set_head(&mut self, head: Head) -> Result<(), compute::Error> {
+        let width = head.shape().width;
+        match &mut self.encoder {
+            Some(encoder) if width == self.config.hidden => {
+                encoder.head = Some(head);
+                Ok(())
+            }
+            _ => Err(compute::Error::Head { width }),
+        }
+    }
+
+    pub(crate) const fn encoder(&self) -> Option<&Encoder> {
+        self.encoder.as_ref()
     }
 
     /// Has every pass apply the change of `side` as well, as if it were part of the base: in `f32`,
@@ -177,8 +211,12 @@ impl Model {
         }
     }
 
-    pub(crate) fn final_norm(&self) -> &[f32] {
+    pub(crate) const fn final_norm(&self) -> &Norm {
         &self.final_norm
+    }
+
+    pub(crate) fn positions(&self) -> &[f32] {
+        &self.positions
     }
 
     pub(crate) const fn layout(&self) -> Layout {

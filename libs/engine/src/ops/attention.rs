@@ -8,6 +8,8 @@
     reason = "shapes are in each function's documentation and asserted at entry"
 )]
 
+pub mod whole;
+
 use rayon::prelude::*;
 
 use super::heads::Layout;
@@ -16,6 +18,32 @@ use super::simd::{exp, max, sum, wide};
 
 /// Queries that are scored together.
 const TILE: usize = 64;
+
+/// What a query sees of its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sight {
+    /// What products of queries and keys are multiplied by.
+    pub scale: f32,
+    /// How many tokens a query sees, itself included; none: everything before it.
+    pub window: Option<usize>,
+}
+
+impl Sight {
+    /// Everything before it, products divided by the root of a head's width.
+    #[must_use]
+    pub fn whole(size: usize) -> Self {
+        Self {
+            scale: scale(size),
+            window: None,
+        }
+    }
+
+    /// The first of the positions that a query sees.
+    fn first(self, query: usize) -> usize {
+        self.window
+            .map_or(0, |window| (query + 1).saturating_sub(window))
+    }
+}
 
 /// Values that one task holds besides its arguments, for a row of `sequence` tokens.
 pub(crate) const fn scratch_len(sequence: usize, backward: bool) -> usize {
@@ -36,6 +64,7 @@ pub fn forward(
     (q, k, v): (&[f32], &[f32], &[f32]),
     layout: Layout,
     bounds: &[usize],
+    sight: Sight,
 ) {
     let size = layout.size;
     let tokens = bounds.last().copied().unwrap_or(0);
@@ -61,7 +90,7 @@ pub fn forward(
             head(k, shared, tokens, size, &rows),
             head(v, shared, tokens, size, &rows),
         );
-        attend(out.data, norm.data, own, (k, v), size);
+        attend(out.data, norm.data, own, (k, v), size, sight);
     });
 }
 
@@ -76,6 +105,7 @@ pub fn attend(
     q: &[f32],
     (k, v): (&[f32], &[f32]),
     size: usize,
+    sight: Sight,
 ) {
     let (n, m) = (q.len() / size, k.len() / size);
     assert!(
@@ -85,20 +115,18 @@ pub fn attend(
     let mut scores = vec![0f32; TILE.min(n) * m];
     for first in (0..n).step_by(TILE) {
         let count = TILE.min(n - first);
-        let keys = m - n + first + count;
+        // No query of the tile sees what lies before `from`.
+        let (before, from) = (m - n + first, sight.first(m - n + first));
+        let keys = before + count - from;
         let tile = &mut scores[..count * keys];
-        score(
-            tile,
-            &q[first * size..][..count * size],
-            size,
-            k,
-            size,
-            keys,
-        );
+        let own = &q[first * size..][..count * size];
+        score(tile, own, size, &k[from * size..], keys, sight.scale);
         wide(|| {
             for (i, row) in tile.chunks_exact_mut(keys).enumerate() {
-                let (seen, unseen) = row.split_at_mut(m - n + first + i + 1);
+                let (seen, unseen) = row.split_at_mut(before + i + 1 - from);
+                let (far, seen) = seen.split_at_mut(sight.first(before + i) - from);
                 normalizers[first + i] = softmax(seen);
+                far.fill(0.0);
                 unseen.fill(0.0);
             }
         });
@@ -106,7 +134,7 @@ pub fn attend(
         multiply_here(
             out,
             View::new(tile, count, keys),
-            View::new(v, keys, size),
+            View::new(&v[from * size..], keys, size),
             1.0,
             Into::Overwrite,
         );
@@ -139,6 +167,7 @@ pub fn backward(
     saved: Saved<'_>,
     layout: Layout,
     bounds: &[usize],
+    sight: Sight,
 ) {
     let size = layout.size;
     let tokens = bounds.last().copied().unwrap_or(0);
@@ -189,6 +218,7 @@ pub fn backward(
                 stride: width,
                 normalizers: head(saved.normalizers, dq.head, tokens, 1, &span),
                 size,
+                sight,
             };
             one.backward(dq.data, dk.data, dv.data, &mut scratch);
         }
@@ -205,6 +235,7 @@ struct OneHead<'a> {
     stride: usize,
     normalizers: &'a [f32],
     size: usize,
+    sight: Sight,
 }
 
 impl OneHead<'_> {
@@ -213,31 +244,39 @@ impl OneHead<'_> {
         let (n, size) = (self.normalizers.len(), self.size);
         for first in (0..n).step_by(TILE) {
             let count = TILE.min(n - first);
-            let keys = first + count;
+            let from = self.sight.first(first);
+            let keys = first + count - from;
             let (p, ds) = scratch.split_at_mut(scratch.len() / 2);
             let (p, ds) = (&mut p[..count * keys], &mut ds[..count * keys]);
             let q = &self.q[first * size..][..count * size];
             let d_out = View::strided(&self.d_out[first * self.stride..], count, size, self.stride);
-            score(p, q, size, self.k, size, keys);
+            let (k, v) = (&self.k[from * size..], &self.v[from * size..]);
+            score(p, q, size, k, keys, self.sight.scale);
             multiply_here(
                 ViewMut::new(ds, count, keys),
                 d_out,
-                View::new(self.v, keys, size).t(),
+                View::new(v, keys, size).t(),
                 1.0,
                 Into::Overwrite,
             );
-            wide(|| self.probabilities_and_gradients(p, ds, first, keys));
+            wide(|| self.probabilities_and_gradients(p, ds, first, (from, keys)));
             let (p, ds) = (View::new(p, count, keys), View::new(ds, count, keys));
-            multiply_here(ViewMut::new(dv, keys, size), p.t(), d_out, 1.0, Into::Add);
+            multiply_here(
+                ViewMut::new(&mut dv[from * size..], keys, size),
+                p.t(),
+                d_out,
+                1.0,
+                Into::Add,
+            );
             multiply_here(
                 ViewMut::new(&mut dq[first * size..], count, size),
                 ds,
-                View::new(self.k, keys, size),
+                View::new(k, keys, size),
                 1.0,
                 Into::Overwrite,
             );
             multiply_here(
-                ViewMut::new(dk, keys, size),
+                ViewMut::new(&mut dk[from * size..], keys, size),
                 ds.t(),
                 View::new(q, count, size),
                 1.0,
@@ -253,9 +292,9 @@ impl OneHead<'_> {
         p: &mut [f32],
         ds: &mut [f32],
         first: usize,
-        keys: usize,
+        (from, keys): (usize, usize),
     ) {
-        let scale = scale(self.size);
+        let scale = self.sight.scale;
         for (i, (p, ds)) in p
             .chunks_exact_mut(keys)
             .zip(ds.chunks_exact_mut(keys))
@@ -268,14 +307,17 @@ impl OneHead<'_> {
             );
             let delta = sum(self.size, |j| out[j] * d_out[j]);
             let normalizer = self.normalizers[query];
-            let (p, p_unseen) = p.split_at_mut(query + 1);
-            let (ds, ds_unseen) = ds.split_at_mut(query + 1);
+            let far = self.sight.first(query) - from;
+            let (p, p_unseen) = p.split_at_mut(query + 1 - from);
+            let (ds, ds_unseen) = ds.split_at_mut(query + 1 - from);
+            let ((p_far, p), (ds_far, ds)) = (p.split_at_mut(far), ds.split_at_mut(far));
             for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
                 *p = exp(*p - normalizer);
                 *ds = *p * (*ds - delta) * scale;
             }
-            p_unseen.fill(0.0);
-            ds_unseen.fill(0.0);
+            for unseen in [p_far, ds_far, p_unseen, ds_unseen] {
+                unseen.fill(0.0);
+            }
         }
     }
 }
@@ -284,15 +326,14 @@ fn scale(size: usize) -> f32 {
     1.0 / (size as f32).sqrt()
 }
 
-/// `tile` `[q.len()/size, keys] ← q·kᵀ/√size`.
-fn score(tile: &mut [f32], q: &[f32], size: usize, k: &[f32], stride: usize, keys: usize) {
+/// `tile` `[q.len()/size, keys] ← q·kᵀ·scale`.
+fn score(tile: &mut [f32], q: &[f32], size: usize, k: &[f32], keys: usize, scale: f32) {
     let count = q.len() / size;
-    let k = View::strided(k, keys, size, stride).t();
     multiply_here(
         ViewMut::new(tile, count, keys),
         View::new(q, count, size),
-        k,
-        scale(size),
+        View::new(k, keys, size).t(),
+        scale,
         Into::Overwrite,
     );
 }

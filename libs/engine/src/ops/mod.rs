@@ -11,13 +11,17 @@
 
 pub mod product;
 
+pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
 pub(crate) mod dropout;
 pub mod embedding;
 pub mod frozen;
+pub mod gelu;
 pub(crate) mod head_norm;
 pub mod heads;
+pub mod layer_norm;
+pub(crate) mod lora_abreast;
 pub(crate) mod lora_dropped;
 pub mod lora_linear;
 pub mod rms_norm;

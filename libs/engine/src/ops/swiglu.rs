@@ -1,4 +1,4 @@
-//! The feed-forward gate: `y = silu(gate) · up`, from `[rows, 2·width]` with the gate first.
+//! The feed-forward gate: `y = f(gate) · up` with the curve of the family (`activation`), from `[rows, 2·width]` with the gate first.
 #![expect(
     clippy::indexing_slicing,
     reason = "gate_up, d_gate_up: [rows, 2·width]; y, dy: [rows, width]; asserted at entry"
@@ -8,13 +8,14 @@ pub mod rounded;
 
 use rayon::prelude::*;
 
-use super::simd::{ROWS, exp, wide};
+use super::activation::Curve;
+use super::simd::{ROWS, wide};
 
 /// `gate_up` `[rows, 2·width]` → `y` `[rows, width]`.
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
+pub fn forward<C: Curve>(y: &mut [f32], gate_up: &[f32], width: usize) {
     assert!(
         gate_up.len() == 2 * y.len() && y.len().is_multiple_of(width),
         "rows must be whole"
@@ -30,7 +31,7 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
             {
                 let (gate, up) = gate_up.split_at(width);
                 for i in 0..width {
-                    y[i] = product(gate[i], up[i]);
+                    y[i] = product::<C>(gate[i], up[i]);
                 }
             }
         });
@@ -41,7 +42,7 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
+pub fn backward<C: Curve>(gate_up: &mut [f32], dy: &[f32], width: usize) {
     assert!(
         gate_up.len() == 2 * dy.len() && dy.len().is_multiple_of(width),
         "rows must be whole"
@@ -57,7 +58,7 @@ pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
             {
                 let (gate, up) = gate_up.split_at_mut(width);
                 for i in 0..width {
-                    (gate[i], up[i]) = gradient(gate[i], up[i], dy[i]);
+                    (gate[i], up[i]) = gradient::<C>(gate[i], up[i], dy[i]);
                 }
             }
         });
@@ -65,26 +66,21 @@ pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
 }
 
 #[inline(always)]
-fn product(gate: f32, up: f32) -> f32 {
-    gate * sigmoid(gate) * up
+fn product<C: Curve>(gate: f32, up: f32) -> f32 {
+    C::value(gate) * up
 }
 
 /// The gradients of both, given that of their product.
 #[inline(always)]
-fn gradient(gate: f32, up: f32, dy: f32) -> (f32, f32) {
-    let s = sigmoid(gate);
-    let silu = gate * s;
-    (dy * up * (s + silu * (1.0 - s)), dy * silu)
-}
-
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+fn gradient<C: Curve>(gate: f32, up: f32, dy: f32) -> (f32, f32) {
+    let (value, slope) = C::both(gate);
+    (dy * up * slope, dy * value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::activation::Silu;
     use crate::ops::check::{close, differences, dot, plain, random};
 
     #[test]
@@ -101,14 +97,14 @@ mod tests {
                 gate.silu()? * up
             });
             let mut y = vec![9.0; rows * width];
-            forward(&mut y, &x, width);
+            forward::<Silu>(&mut y, &x, width);
             let mut dx = x.clone();
-            backward(&mut dx, &dy, width);
+            backward::<Silu>(&mut dx, &dy, width);
             close(&y, &want_y, 1e-5);
             close(&dx, &want_dx, 1e-5);
             differences(&x, &dx, 5e-3, |x| {
                 let mut y = vec![9.0; x.len() / 2];
-                forward(&mut y, x, width);
+                forward::<Silu>(&mut y, x, width);
                 dot(&y, &dy)
             });
         }

@@ -51,7 +51,7 @@ impl Frozen {
             config: model.config().clone(),
             embedding,
             blocks: blocks.collect::<Result<_>>()?,
-            final_norm: vector(model.final_norm(), device)?,
+            final_norm: vector(&model.final_norm().weight, device)?,
             output,
         })
     }
@@ -67,8 +67,8 @@ fn block(model: &model::Model, own: &model::Block, device: &Device) -> Result<Bl
         }
     }
     Ok(Block {
-        attention_norm: vector(&own.attention_norm, device)?,
-        feed_forward_norm: vector(&own.feed_forward_norm, device)?,
+        attention_norm: vector(&own.attention_norm.weight, device)?,
+        feed_forward_norm: vector(&own.feed_forward_norm.weight, device)?,
         weights,
     })
 }

@@ -30,6 +30,7 @@ fn batch() -> Batch {
     let row = |(record, len): (usize, u32)| Row {
         tokens: (0..len).map(|i| (i * 7 + record as u32) % 63).collect(),
         labelled: (0..len).map(|i| record != 1 && i % 3 > 0).collect(),
+        class: None,
         record,
     };
     Batch {

@@ -11,7 +11,7 @@ use crate::adapter::{self, Adapter};
 use crate::compute::Packed;
 use crate::control::Control;
 use crate::data::Batch;
-use crate::model::Model;
+use crate::model::{Architecture, Model};
 use crate::train::{self, Options, Step};
 
 /// Trains one adapter on a model's copy on a device.
@@ -36,8 +36,9 @@ impl Trainer {
         options: Options,
         place: Place,
     ) -> Result<Self, Error> {
-        let facts = model.config().architecture.facts();
-        if facts.biases || facts.head_norms || !model.config().rope_factors.is_empty() {
+        let config = model.config();
+        let plain = matches!(config.architecture, Architecture::Llama | Architecture::Mistral);
+        if !plain || !config.rope_factors.is_empty() {
             return Err(Error::Architecture);
         }
         let (known, device) = (model.weights(), place.open()?);

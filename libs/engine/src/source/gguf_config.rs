@@ -6,7 +6,7 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 
 use super::Name;
-use crate::model::{Architecture, Config, Error};
+use crate::model::{Architecture, Config, Error, Norms, Sliding, Window};
 
 /// Divisors of the rotary frequencies, where a file has them; its own name for them.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -56,6 +56,20 @@ pub(super) fn read(
         });
     }
     let context = said.number("context_length")?;
+    let facts = architecture.facts();
+    let sliding = match facts.window {
+        Window::Layers if said.has("attention.sliding_window") => Some(said.sliding()?),
+        _ => None,
+    };
+    let near = match facts.window {
+        Window::Layers => context,
+        // Up to a window's length a token sees everything before it.
+        _ => said.number_or("attention.sliding_window", context)?.max(1),
+    };
+    let epsilon = match facts.norm {
+        Norms::Layer => "attention.layer_norm_epsilon",
+        Norms::Rms | Norms::RmsLessOne => "attention.layer_norm_rms_epsilon",
+    };
     let config = Config {
         architecture,
         layers: said.number("block_count")?,
@@ -67,19 +81,23 @@ pub(super) fn read(
         vocabulary: vocabulary.ok_or_else(|| Error::Missing {
             name: Name::Embedding.in_gguf(),
         })?,
-        // Up to a window's length a token sees everything before it.
-        context: context.min(said.number_or("attention.sliding_window", context)?.max(1)),
-        epsilon: said.real("attention.layer_norm_rms_epsilon")?,
+        context: context.min(near),
+        epsilon: said.real(epsilon)?,
         rope_theta: if said.has("rope.freq_base") {
             said.real("rope.freq_base")?
         } else {
-            10_000.0
+            match architecture {
+                Architecture::Gemma3 => 1_000_000.0,
+                _ => 10_000.0,
+            }
         },
         rope_factors: match content.tensor_infos.get(ROPE_FACTORS) {
             Some(info) => factors(info)?,
             None => Vec::new(),
         },
         tied: !content.tensor_infos.contains_key(&Name::Output.in_gguf()),
+        score_scale: None,
+        sliding: sliding.filter(|own| own.every != 1),
     };
     config.checked()
 }
@@ -138,6 +156,17 @@ impl<'a> Said<'a> {
     fn real(&self, key: &str) -> Result<f32, Error> {
         let real = self.value(key)?.to_f32();
         real.map_err(|_| misfit(&self.key(key)))
+    }
+
+    /// The layers with a window. llama.cpp took every sixth as one without and 10000 as their base of rotations before
+    /// files could say so.
+    fn sliding(&self) -> Result<Sliding, Error> {
+        let theta = "rope.freq_base_swa";
+        Ok(Sliding {
+            window: self.number("attention.sliding_window")?,
+            theta: if self.has(theta) { self.real(theta)? } else { 10_000.0 },
+            every: self.number_or("attention.sliding_window_pattern", 6)?,
+        })
     }
 
     fn scaled_rope(&self) -> bool {

@@ -33,11 +33,13 @@ struct Labelled {
     labelled: Vec<bool>,
 }
 
-const FAMILIES: [(&str, Architecture); 4] = [
+const FAMILIES: [(&str, Architecture); 6] = [
     ("llama3", Architecture::Llama),
     ("mistral", Architecture::Mistral),
     ("qwen2", Architecture::Qwen2),
     ("qwen3", Architecture::Qwen3),
+    ("gpt2", Architecture::Gpt2),
+    ("gemma3", Architecture::Gemma3),
 ];
 
 fn folder(name: &str) -> PathBuf {
@@ -110,6 +112,7 @@ fn gradients_of_every_family_equal_autograd() {
         let row = |(record, row): (usize, &Labelled)| Row {
             tokens: row.tokens.clone(),
             labelled: row.labelled.clone(),
+            class: None,
             record,
         };
         let batch = Batch {

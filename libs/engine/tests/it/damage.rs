@@ -36,9 +36,9 @@ fn damaged_config(from: &str, to: &str) -> Error {
 
 #[test]
 fn another_architecture_is_refused_with_its_name_and_the_supported_ones() {
-    let error = damaged_config("LlamaForCausalLM", "GPT2LMHeadModel");
+    let error = damaged_config("LlamaForCausalLM", "GPTNeoXForCausalLM");
     assert!(
-        error.to_string().contains("GPT2LMHeadModel")
+        error.to_string().contains("GPTNeoXForCausalLM")
             && error.to_string().contains("LlamaForCausalLM"),
         "{error}"
     );

@@ -1,18 +1,20 @@
 """Makes tests/reference/architectures: for each family a tiny random checkpoint as transformers saves it, and what it computes.
 
-    python make_architectures.py
+    python make_architectures.py [FAMILY...]
 
 Each folder has config.json, model.safetensors, a tokenizer, and values.json: the logits of a prompt; and with an adapter whose
-every value is from a formula, the loss of two rows and its gradient by autograd.
+every value is from a formula, the loss of two rows and its gradient by autograd. Where a family has settings of its
+own that its checkpoint leaves as usual, "other" has the logits under others.
 Made with torch 2.15.0, transformers 5.24.0, peft 0.21.2, float32, one thread.
 """
 import json
 import os
 import shutil
+import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from make_reference import ALL, HERE, VOCABULARY, rounded
 
@@ -31,22 +33,42 @@ FAMILIES = {
     "mistral": MistralConfig(**SHARED, head_dim=6, tie_word_embeddings=False, rope_theta=10000.0, sliding_window=64),
     "qwen2": Qwen2Config(**SHARED, tie_word_embeddings=True, rope_theta=1000000.0),
     "qwen3": Qwen3Config(**SHARED, head_dim=8, tie_word_embeddings=True, rope_theta=1000000.0),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=96, bos_token_id=None, eos_token_id=VOCABULARY - 1,
+        initializer_range=0.3, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    ),
+    # Six layers, so that one sees everything; a window that is shorter than every row.
+    "gemma3": Gemma3TextConfig(
+        **{**SHARED, "num_hidden_layers": 6}, head_dim=8, query_pre_attn_scalar=8, sliding_window=6, pad_token_id=None,
+        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+    ),
 }
+# Settings under which the same checkpoint computes something else, as its config.json would say them.
+OTHER = {
+    "gemma3": {"query_pre_attn_scalar": 12, "layer_types": ["sliding_attention", "full_attention"] * 3, "sliding_window": 4,
+               "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0},
+                                   "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}}},
+}
+TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 
 
 def shaken(model):
     """Biases and normalizations are zeros and ones in a fresh model, and would hide a mistake."""
     with torch.no_grad():
+        # Gemma's weights of normalizations are what one is added to.
+        one = 0 if model.config.model_type.startswith("gemma") else 1
         for name, p in model.named_parameters():
-            if "norm" in name:
-                p.copy_(1 + 0.2 * torch.randn_like(p))
-            elif name.endswith("bias"):
+            if name.endswith("bias"):
                 p.copy_(0.3 * torch.randn_like(p))
+            elif "norm" in name or ".ln_" in name:
+                p.copy_(one + 0.2 * torch.randn_like(p))
 
 
-def adapted(folder):
+def adapted(folder, name):
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    lora = get_peft_model(base, LoraConfig(r=2, lora_alpha=3, target_modules=ALL, lora_dropout=0.0, task_type="CAUSAL_LM"))
+    lora = get_peft_model(base, LoraConfig(r=2, lora_alpha=3, target_modules=TARGETS.get(name, ALL), lora_dropout=0.0,
+                                           fan_in_fan_out=name == "gpt2", task_type="CAUSAL_LM"))
     with torch.no_grad():
         for name, p in lora.named_parameters():
             if "lora_" in name:
@@ -72,6 +94,8 @@ def gradients(lora):
 def main():
     torch.set_num_threads(1)
     for name, config in FAMILIES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(11)
         folder = os.path.join(HERE, "architectures", name)
         os.makedirs(folder, exist_ok=True)
@@ -88,7 +112,11 @@ def main():
         with torch.no_grad():
             values = {"prompt": PROMPT, "logits": rounded(model(torch.tensor([PROMPT])).logits[0]),
                       "long": long, "long_last": rounded(model(torch.tensor([long])).logits[0, -1])}
-        lora = adapted(folder)
+        if name in OTHER:
+            other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **OTHER[name]).eval()
+            with torch.no_grad():
+                values["other"] = {"config": OTHER[name], "logits": rounded(other(torch.tensor([PROMPT])).logits[0])}
+        lora = adapted(folder, name)
         values["rows"] = [{"tokens": tokens, "labelled": [i >= first for i in range(len(tokens))]} for tokens, first in ROWS]
         values["loss"], values["gradients"] = gradients(lora)
         lora.save_pretrained(os.path.join(folder, "adapter"))

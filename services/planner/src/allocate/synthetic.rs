@@ -78,7 +78,7 @@ fn weights() -> Vec<WeightShape> {
             Projection::Q | Projection::O => (WIDTH, WIDTH),
             Projection::K | Projection::V => (KEYS, WIDTH),
             Projection::Gate | Projection::Up => (HIDDEN, WIDTH),
-            Projection::Down => (WIDTH, HIDDEN),
+            _ => (WIDTH, HIDDEN),
         };
         WeightShape {
             name: WeightName::new(layer, projection),

@@ -7,8 +7,10 @@ pub(super) const FACTS: Facts = Facts {
     class: "MistralForCausalLM",
     model_type: "mistral",
     gguf: "llama",
+    gated: true,
     biases: false,
     head_norms: false,
     turned: true,
     window: Window::Given,
+    ..super::LLAMA
 };

@@ -3,6 +3,9 @@
 //! All are decoders of the same shape: normalized residual blocks of causal attention with grouped heads and rotary
 //! positions, and a gated feed-forward network. A file says what its family is called, and where it differs.
 
+mod bert;
+mod gemma3;
+mod gpt2;
 mod llama;
 mod mistral;
 mod qwen2;
@@ -21,6 +24,12 @@ pub enum Architecture {
     Qwen2,
     /// Qwen3.
     Qwen3,
+    /// BERT: an encoder, which classifies and writes nothing.
+    Bert,
+    /// GPT-2.
+    Gpt2,
+    /// Gemma 3, the models of text alone.
+    Gemma3,
 }
 
 /// What a family has of its own.
@@ -30,8 +39,10 @@ pub(crate) struct Facts {
     pub(crate) class: &'static str,
     /// `model_type` of the same.
     pub(crate) model_type: &'static str,
-    /// `general.architecture` of GGUF files.
+    /// `general.architecture` of GGUF files; empty where there are none that are read.
     pub(crate) gguf: &'static str,
+    /// Whether the feed-forward network has a gate.
+    pub(crate) gated: bool,
     /// Whether queries, keys and values have biases.
     pub(crate) biases: bool,
     /// Whether each head of the queries and keys is normalized before it is rotated.
@@ -40,6 +51,43 @@ pub(crate) struct Facts {
     pub(crate) turned: bool,
     /// When a configuration's `sliding_window` holds.
     pub(crate) window: Window,
+    /// How a residual block's input is normalized.
+    pub(crate) norm: Norms,
+    /// Whether what attention and feed-forward network give is normalized as well.
+    pub(crate) post_norms: bool,
+    /// The curve of the feed-forward network.
+    pub(crate) curve: Curve,
+    /// Whether all linear layers have biases.
+    pub(crate) all_biases: bool,
+    /// Whether positions are a table that is added to the embedding; where they are, nothing is rotated.
+    pub(crate) learned_positions: bool,
+    /// Whether the embedding is multiplied by the root of its width.
+    pub(crate) scaled_embedding: bool,
+    /// Whether the output layer is the embedding where `config.json` does not say.
+    pub(crate) tied: bool,
+}
+
+/// What is not said of a family: it is as Llama has it.
+const LLAMA: Facts = llama::FACTS;
+
+/// Normalizations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Norms {
+    /// By the root of the mean square, times a weight.
+    Rms,
+    /// The same, where Hugging Face's folders hold the weight less one (GGUF files hold all of it).
+    RmsLessOne,
+    /// To mean and variance, times a weight, plus a bias.
+    Layer,
+}
+
+/// Curves of feed-forward networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Curve {
+    /// `x · sigmoid(x)`
+    Silu,
+    /// GELU by a hyperbolic tangent.
+    GeluTanh,
 }
 
 /// When a token sees only so many before it.
@@ -51,11 +99,21 @@ pub(crate) enum Window {
     Given,
     /// Where it says that it is used.
     Used,
+    /// In all layers but every so many, whatever their length.
+    Layers,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 7] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Bert,
+        Self::Gpt2,
+        Self::Gemma3,
+    ];
 
     pub(crate) const fn facts(self) -> Facts {
         match self {
@@ -63,6 +121,9 @@ impl Architecture {
             Self::Mistral => mistral::FACTS,
             Self::Qwen2 => qwen2::FACTS,
             Self::Qwen3 => qwen3::FACTS,
+            Self::Bert => bert::FACTS,
+            Self::Gpt2 => gpt2::FACTS,
+            Self::Gemma3 => gemma3::FACTS,
         }
     }
 
@@ -70,20 +131,23 @@ impl Architecture {
     pub(crate) fn of_hugging_face(found: &str) -> Option<Self> {
         let is = |own: &Self| {
             let facts = own.facts();
-            found == facts.class || found == facts.model_type
+            let without_head = *own == Self::Bert && found == bert::WITHOUT_HEAD;
+            found == facts.class || found == facts.model_type || without_head
         };
         Self::ALL.into_iter().find(is)
     }
 
     /// Several families may have one name, of which the first is meant: GGUF makes no difference between them.
     pub(crate) fn of_gguf(found: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|own| own.facts().gguf == found)
+        let is = |own: &Self| !found.is_empty() && own.facts().gguf == found;
+        Self::ALL.into_iter().find(is)
     }
 
     /// What is supported, for people.
     pub(crate) fn supported() -> String {
         let mut gguf = Self::ALL.map(|own| own.facts().gguf).to_vec();
         gguf.dedup();
+        gguf.retain(|name| !name.is_empty());
         let classes = Self::ALL.map(|own| own.facts().class);
         format!(
             "{} (gguf), {} (hugging face)",
@@ -103,14 +167,18 @@ mod tests {
             let facts = own.facts();
             assert_eq!(Architecture::of_hugging_face(facts.class), Some(own));
             assert_eq!(Architecture::of_hugging_face(facts.model_type), Some(own));
-            assert!(Architecture::of_gguf(facts.gguf).is_some());
+            let in_gguf = Architecture::of_gguf(facts.gguf).is_some();
+            assert_eq!(in_gguf, own != Architecture::Bert);
         }
         assert_eq!(Architecture::of_gguf("llama"), Some(Architecture::Llama));
         assert_eq!(Architecture::of_hugging_face("Qwen2MoeForCausalLM"), None);
+        let encoder = Architecture::of_hugging_face("BertModel");
+        assert_eq!(encoder, Some(Architecture::Bert));
         assert_eq!(
             Architecture::supported(),
-            "llama, qwen2, qwen3 (gguf), LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, \
-             Qwen3ForCausalLM (hugging face)"
+            "llama, qwen2, qwen3, gpt2, gemma3 (gguf), LlamaForCausalLM, MistralForCausalLM, \
+             Qwen2ForCausalLM, Qwen3ForCausalLM, BertForSequenceClassification, GPT2LMHeadModel, \
+             Gemma3ForCausalLM (hugging face)"
         );
     }
 }

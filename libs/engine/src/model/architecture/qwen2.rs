@@ -6,8 +6,10 @@ pub(super) const FACTS: Facts = Facts {
     class: "Qwen2ForCausalLM",
     model_type: "qwen2",
     gguf: "qwen2",
+    gated: true,
     biases: true,
     head_norms: false,
     turned: false,
     window: Window::Used,
+    ..super::LLAMA
 };

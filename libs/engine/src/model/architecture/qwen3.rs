@@ -6,8 +6,10 @@ pub(super) const FACTS: Facts = Facts {
     class: "Qwen3ForCausalLM",
     model_type: "qwen3",
     gguf: "qwen3",
+    gated: true,
     biases: false,
     head_norms: true,
     turned: false,
     window: Window::Used,
+    ..super::LLAMA
 };

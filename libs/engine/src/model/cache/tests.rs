@@ -78,8 +78,8 @@ fn what_is_read_back_is_what_was_made_bit_for_bit() {
         let norms = |model: &Model| -> Vec<Vec<f32>> {
             let norms = |block: &crate::model::Block| {
                 [
-                    block.attention_norm.clone(),
-                    block.feed_forward_norm.clone(),
+                    block.attention_norm.weight.clone(),
+                    block.feed_forward_norm.weight.clone(),
                 ]
             };
             model.blocks().iter().flat_map(norms).collect()

@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 
 use super::{gradient, product};
+use crate::ops::activation::Curve;
 use crate::ops::simd::{ROWS, wide};
 
 /// `gate_up` `[rows, 2·width]` → `y` `[rows, width]`, and in `kept` `[rows, width]` both rounded, two to a
@@ -18,7 +19,7 @@ use crate::ops::simd::{ROWS, wide};
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn forward(y: &mut [f32], kept: &mut [f32], gate_up: &[f32], width: usize) {
+pub fn forward<C: Curve>(y: &mut [f32], kept: &mut [f32], gate_up: &[f32], width: usize) {
     assert!(
         gate_up.len() == 2 * y.len() && kept.len() == y.len() && y.len().is_multiple_of(width),
         "rows must be whole"
@@ -38,7 +39,7 @@ pub fn forward(y: &mut [f32], kept: &mut [f32], gate_up: &[f32], width: usize) {
                 for i in 0..width {
                     kept[i] = pack(gate[i], up[i]);
                     let (gate, up) = unpack(kept[i]);
-                    y[i] = product(gate, up);
+                    y[i] = product::<C>(gate, up);
                 }
             }
         });
@@ -49,14 +50,14 @@ pub fn forward(y: &mut [f32], kept: &mut [f32], gate_up: &[f32], width: usize) {
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn again(y: &mut [f32], kept: &[f32]) {
+pub fn again<C: Curve>(y: &mut [f32], kept: &[f32]) {
     assert!(kept.len() == y.len(), "shapes must match");
     let tasks = y.par_chunks_mut(CHUNK).zip(kept.par_chunks(CHUNK));
     tasks.for_each(|(y, kept)| {
         wide(|| {
             for (y, kept) in y.iter_mut().zip(kept) {
                 let (gate, up) = unpack(*kept);
-                *y = product(gate, up);
+                *y = product::<C>(gate, up);
             }
         });
     });
@@ -66,7 +67,7 @@ pub fn again(y: &mut [f32], kept: &[f32]) {
 ///
 /// # Panics
 /// The slices' lengths do not match.
-pub fn backward(d_gate_up: &mut [f32], kept: &[f32], dy: &[f32], width: usize) {
+pub fn backward<C: Curve>(d_gate_up: &mut [f32], kept: &[f32], dy: &[f32], width: usize) {
     assert!(
         d_gate_up.len() == 2 * dy.len() && kept.len() == dy.len() && dy.len().is_multiple_of(width),
         "rows must be whole"
@@ -85,7 +86,7 @@ pub fn backward(d_gate_up: &mut [f32], kept: &[f32], dy: &[f32], width: usize) {
                 let (d_gate, d_up) = d_gate_up.split_at_mut(width);
                 for i in 0..width {
                     let (gate, up) = unpack(kept[i]);
-                    (d_gate[i], d_up[i]) = gradient(gate, up, dy[i]);
+                    (d_gate[i], d_up[i]) = gradient::<C>(gate, up, dy[i]);
                 }
             }
         });
@@ -128,6 +129,7 @@ mod tests {
     use half::bf16;
 
     use super::*;
+    use crate::ops::activation::GeluTanh;
     use crate::ops::check::random;
     use crate::ops::swiglu;
 
@@ -143,15 +145,15 @@ mod tests {
             let mut want_gradient: Vec<f32> = exact.iter().map(nearest).collect();
             let (mut y, mut kept) = (vec![9.0; rows * width], vec![9.0; rows * width]);
             let mut want = y.clone();
-            swiglu::forward(&mut want, &want_gradient, width);
-            forward(&mut y, &mut kept, &exact, width);
+            swiglu::forward::<GeluTanh>(&mut want, &want_gradient, width);
+            forward::<GeluTanh>(&mut y, &mut kept, &exact, width);
             assert_eq!(y, want);
             y.fill(9.0);
-            again(&mut y, &kept);
+            again::<GeluTanh>(&mut y, &kept);
             assert_eq!(y, want);
             let mut got = vec![9.0; exact.len()];
-            backward(&mut got, &kept, &dy, width);
-            swiglu::backward(&mut want_gradient, &dy, width);
+            backward::<GeluTanh>(&mut got, &kept, &dy, width);
+            swiglu::backward::<GeluTanh>(&mut want_gradient, &dy, width);
             assert_eq!(got, want_gradient);
         }
     }

@@ -1,0 +1,108 @@
+//! What Gemma 3 says in `config.json` beside what every decoder says.
+
+use serde::Deserialize;
+
+use crate::model::{Error, Sliding};
+
+/// As transformers has them where they are not said.
+const PATTERN: usize = 6;
+const NEAR_THETA: f32 = 10_000.0;
+
+/// The part of `config.json`.
+#[derive(Deserialize)]
+pub(super) struct Said {
+    query_pre_attn_scalar: Option<f32>,
+    layer_types: Option<Vec<String>>,
+    sliding_window_pattern: Option<usize>,
+    rope_local_base_freq: Option<f32>,
+    final_logit_softcapping: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    #[serde(default)]
+    use_bidirectional_attention: bool,
+}
+
+impl Said {
+    /// What scores are multiplied by.
+    pub(super) fn score_scale(&self) -> f32 {
+        1.0 / self.query_pre_attn_scalar.unwrap_or(256.0).sqrt()
+    }
+
+    /// # Errors
+    /// Something of it is not computed.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
+        let capped = self.final_logit_softcapping.is_some() || self.attn_logit_softcapping.is_some();
+        let what = if capped {
+            "scores that are capped"
+        } else if self.use_bidirectional_attention {
+            "Gemma 3 that sees what comes after"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Feature {
+            what: what.to_owned(),
+        })
+    }
+
+    /// The layers with a window of `window` tokens and a base of rotary angles of their own.
+    pub(super) fn sliding(
+        &self,
+        (window, theta): (usize, Option<f32>),
+        layers: usize,
+    ) -> Result<Option<Sliding>, Error> {
+        let every = match &self.layer_types {
+            Some(types) => period(types, layers)?,
+            None => self.sliding_window_pattern.unwrap_or(PATTERN),
+        };
+        let theta = theta.or(self.rope_local_base_freq);
+        // Where every layer sees everything there is no window.
+        Ok((every != 1).then_some(Sliding {
+            window,
+            theta: theta.unwrap_or(NEAR_THETA),
+            every,
+        }))
+    }
+}
+
+/// After how many layers the list repeats, the last of them seeing everything.
+fn period(types: &[String], layers: usize) -> Result<usize, Error> {
+    let sees_all = |kind: &String| kind == "full_attention";
+    let first = types.iter().position(sees_all).unwrap_or(layers);
+    let every = first.saturating_add(1);
+    let fits = (1..).zip(types).all(|(layer, kind): (usize, _)| {
+        let full = layer.is_multiple_of(every);
+        kind == if full { "full_attention" } else { "sliding_attention" }
+    });
+    if fits && types.len() == layers {
+        return Ok(every);
+    }
+    Err(Error::Feature {
+        what: "layer_types other than sliding_attention with full_attention every so many layers"
+            .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_layers_is_a_period_or_refused() {
+        let list = |text: &str| {
+            let kind = |c| match c {
+                'f' => "full_attention".to_owned(),
+                's' => "sliding_attention".to_owned(),
+                _ => "chunked_attention".to_owned(),
+            };
+            let types: Vec<String> = text.chars().map(kind).collect();
+            period(&types, types.len()).ok()
+        };
+        assert_eq!(list("sssssfss"), Some(6));
+        assert_eq!(list("sfsf"), Some(2));
+        assert_eq!(list("ff"), Some(1));
+        assert_eq!(list("ss"), Some(3));
+        for wrong in ["fs", "sfs s", "sffs", "sc"] {
+            assert_eq!(list(wrong), None, "{wrong}");
+        }
+        assert!(period(&[], 2).is_err());
+    }
+}
