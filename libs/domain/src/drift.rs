@@ -79,7 +79,7 @@ pub struct Drift {
 #[must_use]
 pub fn expected_seconds(plan: &WorkerPlan, mean_tokens: f64, metrics: &UpdateMetrics) -> f64 {
     let mean = mean_tokens.min(f64::from(plan.sequence_length));
-    let planned = f64::from(plan.batch) * mean;
+    let planned = f64::from(plan.batch) * f64::from(plan.accumulate) * mean;
     let steps = if planned > 0.0 {
         metrics.tokens as f64 / planned
     } else {
@@ -182,9 +182,11 @@ pub(crate) mod tests {
             kernel: "k".to_owned(),
             threads: 1,
             batch: 4,
+            accumulate: 1,
             local_steps: 10,
             sequence_length: 100,
             checkpoint: false,
+            abreast: 1,
             optimizer: Optimizer::Adamw,
             predicted: Prediction {
                 step_seconds: 1.0,
@@ -215,6 +217,7 @@ pub(crate) mod tests {
             loss: 1.0,
             steps: 10,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: seconds,
             tokens_per_second: 1.0,
             peak_memory_bytes: peak * MIB,

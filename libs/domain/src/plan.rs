@@ -35,14 +35,20 @@ pub struct WorkerPlan {
     pub kernel: String,
     /// Compute threads.
     pub threads: u16,
-    /// Records per step.
+    /// Records of a batch; where the job fills batches by tokens, about so many.
     pub batch: u16,
+    /// Batches of a step, whose gradients are added up.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: u16,
     /// Optimizer steps per round.
     pub local_steps: u32,
     /// Tokens of a record at most.
     pub sequence_length: u32,
     /// Whether activations are recomputed block by block.
     pub checkpoint: bool,
+    /// Passes of a zeroth-order step that are computed as one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub abreast: u16,
     /// First- or zeroth-order; never `auto`.
     pub optimizer: Optimizer,
     /// What the cost model says of this choice.
@@ -51,7 +57,25 @@ pub struct WorkerPlan {
     pub why: Explanation,
 }
 
+const fn one() -> u16 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_one(value: &u16) -> bool {
+    *value == 1
+}
+
 impl WorkerPlan {
+    /// Batches of a round.
+    #[must_use]
+    pub fn batches(&self) -> u64 {
+        u64::from(self.local_steps) * u64::from(self.accumulate)
+    }
+
     /// How its steps are computed.
     #[must_use]
     pub fn mode(&self) -> Mode {

@@ -1,10 +1,12 @@
 //! One round: what comes in, when it closes, and what it amounted to.
 
+pub mod answers;
 mod judge;
 mod score;
 
 use serde::{Deserialize, Serialize};
 
+pub use answers::Answers;
 pub use judge::{Close, Standing, Verdict, judge};
 pub use score::Score;
 
@@ -13,6 +15,7 @@ use crate::artifact::ArtifactRef;
 use crate::cause::SiteTrouble;
 use crate::energy::EnergyTable;
 use crate::id::{Epoch, WorkerName};
+use crate::job::spec::Training;
 use crate::plan::{PlanVersion, WorkerPlan};
 use crate::time::UnixMillis;
 use crate::zeroth::Scalars;
@@ -44,6 +47,10 @@ pub struct UpdateMetrics {
     /// Those of them whose loss was not finite, and which moved nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_steps: u32,
+    /// Times that a record was drawn and could not be learned, so that another took its place: above all an answer that
+    /// is longer than the job's sequence, which is never cut.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub refused_records: u64,
     /// Seconds of training, the speed limit of an emulated site included.
     pub compute_seconds: f64,
     /// Tokens a second while training.
@@ -69,6 +76,14 @@ const fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 impl UpdateMetrics {
     /// The name of the first figure that is not finite or negative, if any.
     #[must_use]
@@ -88,8 +103,10 @@ impl UpdateMetrics {
     /// trained on decides what its update weighs. Steps are exactly the plan's: fewer would be stretched
     /// where uneven steps are normalized.
     #[must_use]
-    pub fn beyond(&self, plan: &WorkerPlan) -> Option<&'static str> {
-        let records = u64::from(plan.batch) * u64::from(plan.local_steps);
+    pub fn beyond(&self, plan: &WorkerPlan, training: &Training) -> Option<&'static str> {
+        let batches = plan.batches();
+        let records = batches * training.batch_records_at_most(plan.batch);
+        let tokens = batches * training.batch_tokens_at_most(plan.batch);
         if self.steps != plan.local_steps {
             return Some("steps");
         }
@@ -100,11 +117,7 @@ impl UpdateMetrics {
                 u64::from(self.steps),
             ),
             ("records", self.records, records),
-            (
-                "tokens",
-                self.tokens,
-                records * u64::from(plan.sequence_length),
-            ),
+            ("tokens", self.tokens, tokens),
         ];
         let beyond = counts.into_iter().find(|(_, told, most)| told > most);
         beyond.map(|(name, ..)| name)
@@ -323,6 +336,7 @@ pub(crate) mod tests {
             loss: 1.0,
             steps: 1,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,
@@ -336,15 +350,17 @@ pub(crate) mod tests {
 
     #[test]
     fn a_site_cannot_claim_more_than_its_plan_has_it_train() {
-        let plan = WorkerPlan {
+        let mut plan = WorkerPlan {
             ranks: RankTable::default(),
             base: Base::F32,
             kernel: "k".to_owned(),
             threads: 1,
             batch: 4,
+            accumulate: 1,
             local_steps: 2,
             sequence_length: 10,
             checkpoint: false,
+            abreast: 1,
             optimizer: Optimizer::Adamw,
             predicted: Prediction {
                 step_seconds: 1.0,
@@ -359,14 +375,18 @@ pub(crate) mod tests {
                 ranks: Vec::new(),
             },
         };
-        let check = |steps, records, tokens, expected| {
+        let training: Training = serde_json::from_str(r#"{"sequence_length":10}"#).expect("settings");
+        let of = |plan: &WorkerPlan, training: &Training, (steps, records, tokens), expected| {
             let metrics = UpdateMetrics {
                 steps,
                 records,
                 tokens,
                 ..update().metrics
             };
-            assert_eq!(metrics.beyond(&plan), expected, "{metrics:?}");
+            assert_eq!(metrics.beyond(plan, training), expected, "{metrics:?}");
+        };
+        let check = |steps, records, tokens, expected| {
+            of(&plan, &training, (steps, records, tokens), expected);
         };
         check(2, 8, 80, None);
         check(2, 0, 0, None);
@@ -375,5 +395,15 @@ pub(crate) mod tests {
         check(2, 9, 80, Some("records"));
         check(2, 8, 81, Some("tokens"));
         check(2, u64::MAX, 1, Some("records"));
+        let filled = Training {
+            batch_tokens: Some(20),
+            ..training.clone()
+        };
+        of(&plan, &filled, (2, 20, 40), None);
+        of(&plan, &filled, (2, 21, 40), Some("records"));
+        of(&plan, &filled, (2, 8, 41), Some("tokens"));
+        plan.accumulate = 3;
+        of(&plan, &training, (2, 24, 240), None);
+        of(&plan, &training, (2, 25, 240), Some("records"));
     }
 }

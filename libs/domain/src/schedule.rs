@@ -18,12 +18,13 @@ pub enum Shape {
 }
 
 /// A schedule over a number of steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// After warming up.
     pub shape: Shape,
-    /// Steps in which the rate rises to its full height in a straight line; the last of them has it.
-    pub warmup: u64,
+    /// Steps in which the rate rises to its full height in a straight line; the last of them has it. A share of all
+    /// steps need not be a whole number of them.
+    pub warmup: f64,
     /// Steps of all rounds together.
     pub steps: u64,
 }
@@ -37,11 +38,12 @@ impl Schedule {
             warmup,
             steps,
         } = *self;
+        let (step, steps) = (step as f64, steps as f64);
         if step < warmup {
-            return (step + 1) as f64 / warmup as f64;
+            return ((step + 1.0) / warmup).min(1.0);
         }
-        let left = steps.saturating_sub(warmup).max(1);
-        let progress = ((step - warmup) as f64 / left as f64).min(1.0);
+        let left = (steps - warmup).max(1.0);
+        let progress = ((step - warmup) / left).min(1.0);
         match shape {
             Shape::Constant => 1.0,
             Shape::Linear => 1.0 - progress,
@@ -54,10 +56,10 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn check(shape: Shape, warmup: u64, steps: u64, want: &[f64]) {
+    fn check(shape: Shape, warmup: u32, steps: u64, want: &[f64]) {
         let schedule = Schedule {
             shape,
-            warmup,
+            warmup: warmup.into(),
             steps,
         };
         for (step, want) in (0..).zip(want) {

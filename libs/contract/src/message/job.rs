@@ -5,6 +5,7 @@ use domain::artifact::ArtifactRef;
 use domain::cause::{Cause, SiteTrouble};
 use domain::drift::Parted;
 use domain::id::{Epoch, JobId, WorkerName};
+use domain::job::course::Figure;
 use domain::job::{Job, Kept, Phase};
 use domain::plan::PlanVersion;
 use domain::round::{Closed, Contribution};
@@ -84,6 +85,9 @@ pub enum Event {
         loss: Option<f64>,
         /// Balanced accuracy among the job's choices.
         balanced_accuracy: Option<f64>,
+        /// What the job's scores are compared by; absent where that is none of the others, or was not told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        figure: Option<Figure>,
     },
     /// Training stopped before the last round asked for.
     Stopped {
@@ -201,7 +205,8 @@ impl Message for JobEvent {
     const KIND: &'static str = "job-event";
     // 2: asked, credited, stopped, kept; reused, and by how much a site drifted.
     // 3: importance-moved.
-    const VERSION: u16 = 3;
+    // 4: what scores are compared by, and measures beside loss and balanced accuracy.
+    const VERSION: u16 = 4;
     const OLDEST: u16 = 1;
 
     fn subject(&self) -> String {

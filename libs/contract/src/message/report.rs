@@ -109,9 +109,10 @@ macro_rules! report_message {
 // 2: longest_tokens of samples, scoring, noise; memory is all that counts against the limit, not heap alone.
 // 3: figures by mode; what an earlier version measured has none, because it did not say in which.
 report_message!(Probed, "probed", 1..=3);
-// 2: energies of the trained weights.
-report_message!(Updated, "updated", 1..=2);
-report_message!(Walked, "walked", 1..=1);
-// 2: bytes_down of the score.
-report_message!(Evaluated, "evaluated", 1..=2);
+// 2: energies of the trained weights. 3: refused_records.
+report_message!(Updated, "updated", 1..=3);
+// 2: refused_records.
+report_message!(Walked, "walked", 1..=2);
+// 2: bytes_down of the score. 3: its answers.
+report_message!(Evaluated, "evaluated", 1..=3);
 report_message!(Failed, "failed", 1..=1);

@@ -9,13 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contract::message::job::{Event, JobEvent};
-use contract::message::report::{Evaluated, Probed, Updated};
+use contract::message::report::{Evaluated, Probed, Updated, Walked};
 use contract::message::task::{Evaluate, Probe, Train};
 use contract::{DecodeError, Message};
 use domain::adapter::RankTable;
 use domain::energy::EnergyTable;
 use domain::job::Strategy;
-use domain::job::spec::{Compute, Importance};
+use domain::job::spec::{Compute, Importance, Training};
 
 use crate::samples;
 
@@ -71,6 +71,9 @@ fn tasks_are_as_released() {
     check(&full, "");
     check(&automatic, "automatic");
     check(&samples::train(), "");
+    let mut beyond = samples::train();
+    beyond.walk = Some(samples::walk_beyond());
+    check(&beyond, "beyond");
     check(&samples::evaluate(), "");
 }
 
@@ -132,29 +135,48 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     probed.measurement.noise = None;
     assert_eq!(read_old::<Probed>(1), probed);
     let mut evaluated = samples::evaluated();
+    evaluated.score.answers = None;
+    assert_eq!(read_old::<Evaluated>(2), evaluated);
     evaluated.score.bytes_down = 0;
     assert_eq!(read_old::<Evaluated>(1), evaluated);
     let [mut probe, _] = samples::probes();
+    probe.training = plain(probe.training);
+    assert_eq!(read_old::<Probe>(3), probe);
     probe.importance = Importance::Uniform;
     assert_eq!(read_old::<Probe>(2), probe);
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
     let mut train = samples::train();
+    (train.training, train.rounds) = (plain(train.training), 0);
+    train.plan.accumulate = 1;
+    assert_eq!(read_old::<Train>(3), train);
     train.walk = None;
     assert_eq!(read_old::<Train>(2), train);
     train.strategy = Strategy::Product;
     train.live = RankTable::default();
     assert_eq!(read_old::<Train>(1), train);
+    let mut walked = samples::walked();
+    walked.metrics.refused_records = 0;
+    assert_eq!(read_old::<Walked>(1), walked);
     let mut updated = samples::updated();
+    updated.update.metrics.refused_records = 0;
+    assert_eq!(read_old::<Updated>(2), updated);
     updated.update.metrics.energies = EnergyTable::default();
     assert_eq!(read_old::<Updated>(1), updated);
-    for event in samples::events() {
+    for mut event in samples::events() {
+        if let Event::Evaluated { figure, .. } = &mut event.event {
+            *figure = None;
+        }
+        let variant = format!(".{}", event.event.name());
+        assert_eq!(read_variant::<JobEvent>(3, &variant), event);
         if !matches!(event.event, Event::ImportanceMoved { .. }) {
-            let variant = format!(".{}", event.event.name());
             assert_eq!(read_variant::<JobEvent>(2, &variant), event);
         }
     }
     let mut evaluate = samples::evaluate();
+    evaluate.answers = None;
+    evaluate.plan.accumulate = 1;
+    assert_eq!(read_old::<Evaluate>(2), evaluate);
     evaluate.walk = None;
     assert_eq!(read_old::<Evaluate>(1), evaluate);
     for mut event in samples::events() {
@@ -163,6 +185,7 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
             Event::Closed { credited, .. } => credited.clear(),
             Event::Finished { kept, .. } => *kept = None,
             Event::Drifted { by, .. } => *by = None,
+            Event::Evaluated { figure, .. } => *figure = None,
             Event::Stopped { .. } | Event::Reused { .. } | Event::ImportanceMoved { .. } => {
                 continue;
             }
@@ -170,6 +193,34 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
         }
         let variant = format!(".{}", event.event.name());
         assert_eq!(read_variant::<JobEvent>(1, &variant), event);
+    }
+}
+
+/// The settings that tasks had before schedules.
+fn plain(training: Training) -> Training {
+    let Training {
+        optimizer,
+        local_steps,
+        batch,
+        sequence_length,
+        learning_rate,
+        weight_decay,
+        clip_norm,
+        order,
+        seed,
+        ..
+    } = training;
+    Training {
+        optimizer,
+        local_steps,
+        batch,
+        sequence_length,
+        learning_rate,
+        weight_decay,
+        clip_norm,
+        order,
+        seed,
+        ..Training::default()
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::rounds::{Keep, Rounds};
 use crate::artifact::ArtifactRef;
 use crate::id::WorkerName;
-use crate::round::Score;
+use crate::round::{Answers, Score};
 
 /// What scores are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +16,62 @@ use crate::round::Score;
 pub enum Measure {
     /// More is better; for jobs with choices.
     BalancedAccuracy,
+    /// More is better; for jobs with choices.
+    Accuracy,
     /// Less is better; for jobs without.
     Loss,
+    /// Less is better: `e` to the loss.
+    Perplexity,
+    /// More is better, as with those below: the share of generated answers that are the wanted ones.
+    ExactMatch,
+    /// Words that generated answers share with the wanted ones.
+    F1,
+    /// The same of their longest common subsequence.
+    RougeL,
+    /// Sequences of words that they share, from 0 to 100.
+    Bleu,
+}
+
+impl Measure {
+    /// As a job file says it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::Accuracy => "accuracy",
+            Self::Loss => "loss",
+            Self::Perplexity => "perplexity",
+            Self::ExactMatch => "exact_match",
+            Self::F1 => "f1",
+            Self::RougeL => "rouge_l",
+            Self::Bleu => "bleu",
+        }
+    }
+
+    /// Whether it is of answers among choices.
+    #[must_use]
+    pub const fn needs_choices(self) -> bool {
+        matches!(self, Self::BalancedAccuracy | Self::Accuracy)
+    }
+
+    /// Whether it is of generated answers.
+    #[must_use]
+    pub const fn needs_answers(self) -> bool {
+        matches!(
+            self,
+            Self::ExactMatch | Self::F1 | Self::RougeL | Self::Bleu
+        )
+    }
+
+    /// Whether every event of a score tells it by itself.
+    #[must_use]
+    pub const fn is_told_apart(self) -> bool {
+        matches!(self, Self::Loss | Self::BalancedAccuracy)
+    }
+
+    const fn less_is_better(self) -> bool {
+        matches!(self, Self::Loss | Self::Perplexity)
+    }
 }
 
 /// A score in one number, which is finite.
@@ -33,9 +87,16 @@ impl Figure {
     /// The number that a score is compared by, if it has one: a score of no records has none.
     #[must_use]
     pub fn of(score: &Score, measure: Measure) -> Option<Self> {
+        let answers = score.answers.as_ref();
         let value = match measure {
             Measure::BalancedAccuracy => score.balanced_accuracy(),
+            Measure::Accuracy => score.accuracy(),
             Measure::Loss => score.loss(),
+            Measure::Perplexity => score.perplexity(),
+            Measure::ExactMatch => answers.and_then(Answers::exact_match),
+            Measure::F1 => answers.and_then(Answers::f1),
+            Measure::RougeL => answers.and_then(Answers::rouge_l),
+            Measure::Bleu => answers.and_then(Answers::bleu),
         };
         let value = value.filter(|value| value.is_finite())?;
         Some(Self { measure, value })
@@ -44,18 +105,21 @@ impl Figure {
     /// How much better than `other` it is; below 0 if it is worse.
     #[must_use]
     pub fn gain_over(&self, other: &Self) -> f64 {
-        match self.measure {
-            Measure::BalancedAccuracy => self.value - other.value,
-            Measure::Loss => other.value - self.value,
+        if self.measure.less_is_better() {
+            other.value - self.value
+        } else {
+            self.value - other.value
         }
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, value) = (self.measure.name().replace('_', " "), self.value);
         match self.measure {
-            Measure::BalancedAccuracy => write!(f, "balanced accuracy {:.3}", self.value),
-            Measure::Loss => write!(f, "loss {:.4}", self.value),
+            Measure::Loss => write!(f, "{name} {value:.4}"),
+            Measure::Perplexity | Measure::Bleu => write!(f, "{name} {value:.2}"),
+            _ => write!(f, "{name} {value:.3}"),
         }
     }
 }
@@ -307,6 +371,44 @@ mod tests {
         assert_eq!(course.best.as_ref().map(|best| best.round), Some(4));
         course = course.after(scored(5, Measure::Loss, 1.7), &rounds);
         assert_eq!((course.scores, course.without_improvement), (2, 0));
+    }
+
+    #[test]
+    fn every_measure_points_its_own_way() {
+        let mut score = Score {
+            records: 4,
+            loss_sum: 2.0,
+            labelled_tokens: 4,
+            confusion: vec![vec![3, 0], vec![1, 0]],
+            ..Score::default()
+        };
+        score.answers = Some(Answers {
+            records: 4,
+            exact: 1,
+            f1_sum: 2.0,
+            rouge_l_sum: 3.0,
+            ..Answers::default()
+        });
+        let check = |measure: Measure, value: f64, words: &str, better: f64| {
+            let figure = Figure::of(&score, measure).expect("a figure");
+            assert!((figure.value - value).abs() < 1e-12, "{figure:?}");
+            assert_eq!(figure.to_string(), words);
+            let other = Figure {
+                measure,
+                value: better,
+            };
+            assert!(other.gain_over(&figure) > 0.0, "{measure:?}");
+            let name = serde_json::to_value(measure).expect("a name");
+            assert_eq!(name, measure.name());
+        };
+        check(Measure::BalancedAccuracy, 0.5, "balanced accuracy 0.500", 0.6);
+        check(Measure::Accuracy, 0.75, "accuracy 0.750", 0.8);
+        check(Measure::Loss, 0.5, "loss 0.5000", 0.4);
+        check(Measure::Perplexity, 0.5f64.exp(), "perplexity 1.65", 1.5);
+        check(Measure::ExactMatch, 0.25, "exact match 0.250", 0.5);
+        check(Measure::F1, 0.5, "f1 0.500", 0.6);
+        check(Measure::RougeL, 0.75, "rouge l 0.750", 0.8);
+        check(Measure::Bleu, 0.0, "bleu 0.00", 1.0);
     }
 
     #[test]

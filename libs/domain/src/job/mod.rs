@@ -3,7 +3,9 @@
 pub mod aggregation;
 pub mod choice;
 pub mod course;
+pub mod evaluation;
 pub mod importance;
+pub mod labels;
 pub mod legality;
 pub mod mezo;
 pub mod phase;
@@ -13,6 +15,7 @@ pub mod record;
 pub mod rounds;
 pub mod sample;
 pub mod spec;
+pub mod training;
 
 pub use aggregation::{Aggregation, Strategy, Weighting};
 pub use choice::Choice;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Answers;
+
 /// Counts of an evaluation; sums of sites' counts are the fleet's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
@@ -11,8 +13,11 @@ pub struct Score {
     pub loss_sum: f64,
     /// Labelled tokens.
     pub labelled_tokens: u64,
-    /// `confusion[truth][answer]`, indexed as the job's choices; empty without choices.
+    /// `confusion[truth][answer]`, indexed as the job's choices or labels; empty without either.
     pub confusion: Vec<Vec<u64>>,
+    /// Counts over the answers that were generated; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     /// Seconds of scoring.
     pub seconds: f64,
     /// Bytes fetched for it: the merged adapter, unless it was there already.
@@ -28,6 +33,9 @@ impl Score {
         self.labelled_tokens += other.labelled_tokens;
         self.seconds = self.seconds.max(other.seconds);
         self.bytes_down += other.bytes_down;
+        if let Some(answers) = &other.answers {
+            self.answers.get_or_insert_default().merge(answers);
+        }
         if self.confusion.len() < other.confusion.len() {
             self.confusion.resize(other.confusion.len(), Vec::new());
         }
@@ -45,6 +53,31 @@ impl Score {
     #[must_use]
     pub fn loss(&self) -> Option<f64> {
         (self.labelled_tokens > 0).then(|| self.loss_sum / self.labelled_tokens as f64)
+    }
+
+    /// `e` to the mean loss.
+    #[must_use]
+    pub fn perplexity(&self) -> Option<f64> {
+        self.loss().map(f64::exp)
+    }
+
+    /// The share of records answered right, among those with an answer of a class.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let all: u64 = self.confusion.iter().flatten().sum();
+        let rows = self.confusion.iter().enumerate();
+        let right: u64 = rows.filter_map(|(truth, row)| row.get(truth)).sum();
+        (all > 0).then(|| right as f64 / all as f64)
+    }
+
+    /// The name of the first figure that no site can have counted, if any.
+    #[must_use]
+    pub fn illegal(&self) -> Option<&'static str> {
+        if !self.loss_sum.is_finite() {
+            return Some("loss");
+        }
+        let sound = self.answers.as_ref().is_none_or(Answers::is_legal);
+        (!sound).then_some("answers")
     }
 
     /// Mean over the classes of the share answered right; classes without records do not count.
@@ -75,6 +108,8 @@ mod tests {
             ..Score::default()
         };
         assert_eq!(score.balanced_accuracy(), Some(0.5));
+        assert_eq!(score.accuracy(), Some(0.75));
+        assert_eq!(Score::default().accuracy(), None);
     }
 
     #[test]
@@ -83,6 +118,11 @@ mod tests {
         sum.add(&Score {
             records: 2,
             bytes_down: 10,
+            answers: Some(Answers {
+                records: 2,
+                exact: 1,
+                ..Answers::default()
+            }),
             confusion: vec![vec![1, 0], vec![0, 1]],
             ..Score::default()
         });
@@ -96,5 +136,6 @@ mod tests {
             (sum.records, sum.bytes_down, sum.confusion),
             (3, 15, vec![vec![1, 1], vec![0, 1]])
         );
+        assert_eq!(sum.answers.and_then(|all| all.exact_match()), Some(0.5));
     }
 }

@@ -1,9 +1,9 @@
 //! What travels of zeroth-order rounds.
 
 use contract::message::report::Walked;
-use domain::job::mezo::Distribution;
+use domain::job::mezo::{Distribution, Scaling};
 use domain::round::UpdateMetrics;
-use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
+use domain::zeroth::{Committed, GENERATOR, Masked, Scalars, Steps, Walk};
 
 use super::{digest, report_head, updated};
 
@@ -25,12 +25,40 @@ pub fn walk() -> Walk {
             perturbation: 0.01,
             clip: 50.0,
             rate: 0.0001,
+            variance: 0.0,
         },
         rate: Some(0.00015),
         log: vec![
             committed(1, [0.5, -1.25, 3.0, 0.0]),
             committed(2, [skipped, skipped, -0.0, 1e-9]),
         ],
+        mask: None,
+        scaling: None,
+    }
+}
+
+/// With all that a job may ask for beyond the paper.
+pub fn walk_beyond() -> Walk {
+    let plain = walk();
+    Walk {
+        steps: Steps {
+            variance: 0.5,
+            ..plain.steps
+        },
+        mask: Some(Masked {
+            share: 0.25,
+            after: 1,
+            adapter: domain::artifact::ArtifactRef {
+                key: "jobs/job_1/global/abcd".to_owned(),
+                sha256: digest(9),
+                bytes: 4096,
+            },
+        }),
+        scaling: Some(Scaling {
+            weight: 0.1,
+            rounds: 4,
+        }),
+        ..plain
     }
 }
 

@@ -1,0 +1,401 @@
+//! The `training` section of a job file: how every site trains between two merges.
+
+use serde::{Deserialize, Serialize};
+
+use super::choice::Choice;
+use super::mezo::{Mezo, Seeds, Wire};
+use crate::schedule::{Schedule, Shape};
+
+/// How a site trains.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// The planner chooses per site.
+    #[default]
+    Auto,
+    /// Backpropagation with AdamW.
+    Adamw,
+    /// Backpropagation, straight down the gradient or with momentum.
+    Sgd,
+    /// Zeroth-order, forward passes only.
+    Mezo,
+}
+
+/// The order in which a site's records are visited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Shuffled anew each pass, from the job's seed.
+    #[default]
+    Shuffle,
+    /// As `shuffle`, each batch with equal shares of the distinct completions.
+    Balanced,
+    /// As they stand in the file.
+    File,
+}
+
+/// Local training between two merges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Training {
+    /// First- or zeroth-order.
+    pub optimizer: Optimizer,
+    /// Optimizer steps per round.
+    pub local_steps: u32,
+    /// Records of a batch, or the planner's choice per site.
+    pub batch: Choice<u16>,
+    /// A batch takes records until their tokens would be more than this; absent: as many as `batch` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<u32>,
+    /// Batches of a step, whose gradients are added up.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulate: u16,
+    /// Tokens of a record at most.
+    pub sequence_length: u32,
+    /// Learning rate, at its full height.
+    pub learning_rate: f64,
+    /// How it changes after warming up, over all rounds of the job.
+    #[serde(skip_serializing_if = "is_constant")]
+    pub schedule: Shape,
+    /// The share of the job's steps in which it rises to its full height.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warmup_ratio: f64,
+    /// How much of the last step's direction SGD keeps.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub momentum: f64,
+    /// Weight decay: AdamW's apart from the gradient, SGD's as part of it.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; 0 turns clipping off.
+    pub clip_norm: f64,
+    /// Share of the adapter's inputs that a step leaves out (LoRA dropout); 0 turns it off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropout: f64,
+    /// `FedProx`'s μ: what pulls a site back to the merged adapter that it started from; 0 turns it off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub proximal: f64,
+    /// Order of the records.
+    pub order: Order,
+    /// Seed of every random stream of the job.
+    pub seed: u64,
+    /// The classes of a head that is trained beside the adapter (sequence classification); empty: words are learned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// How zeroth-order sites train.
+    #[serde(skip_serializing_if = "Mezo::is_default")]
+    pub mezo: Mezo,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            optimizer: Optimizer::Auto,
+            local_steps: 8,
+            batch: Choice::Auto,
+            batch_tokens: None,
+            accumulate: 1,
+            sequence_length: 128,
+            learning_rate: 1e-3,
+            schedule: Shape::Constant,
+            warmup_ratio: 0.0,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+            dropout: 0.0,
+            proximal: 0.0,
+            order: Order::Shuffle,
+            seed: 0,
+            labels: Vec::new(),
+            mezo: Mezo::default(),
+        }
+    }
+}
+
+impl Training {
+    /// Whether every site trains zeroth-order.
+    #[must_use]
+    pub fn is_zeroth_order(&self) -> bool {
+        self.optimizer == Optimizer::Mezo
+    }
+
+    /// Whether the update of a site that trains so is its scalars, inside its report.
+    #[must_use]
+    pub fn sends_scalars(&self, own: Optimizer) -> bool {
+        own == Optimizer::Mezo && self.mezo.wire == Wire::Scalars
+    }
+
+    /// η of zeroth-order steps. Beside first-order sites it is a tenth of theirs, unless the job gives it.
+    #[must_use]
+    pub fn zeroth_order_rate(&self) -> f64 {
+        let usual = if self.is_zeroth_order() {
+            self.learning_rate
+        } else {
+            0.1 * self.learning_rate
+        };
+        self.mezo.learning_rate.unwrap_or(usual)
+    }
+
+    /// Whether all sites walk along the same directions, and may replay rounds.
+    #[must_use]
+    pub fn shares_directions(&self) -> bool {
+        let scalars = self.mezo.wire == Wire::Scalars && self.mezo.seeds == Seeds::Shared;
+        self.is_zeroth_order() && scalars
+    }
+
+    /// The learning rate of a first-order step, counted from 0 within its round, for a site that makes
+    /// `local_steps` in each of the job's `rounds`. It follows from these alone: a site that joins late or does a
+    /// round again has the rate that it would have had, and sites of different step counts are equally far in a
+    /// round after the same share of it. `rounds` of 0 are not known, and the rate stays at its full height.
+    #[must_use]
+    pub fn rate(&self, (round, step): (u32, u32), local_steps: u32, rounds: u32) -> f64 {
+        let each = u64::from(local_steps);
+        let steps = u64::from(rounds) * each;
+        let schedule = Schedule {
+            shape: if steps == 0 {
+                Shape::Constant
+            } else {
+                self.schedule
+            },
+            warmup: self.warmup_ratio * steps as f64,
+            steps,
+        };
+        let step = u64::from(round.saturating_sub(1)) * each + u64::from(step);
+        self.learning_rate * schedule.factor(step)
+    }
+
+    /// Tokens of a batch of so many records at most.
+    #[must_use]
+    pub fn batch_tokens_at_most(&self, batch: u16) -> u64 {
+        let records = || u64::from(batch) * u64::from(self.sequence_length);
+        self.batch_tokens.map_or_else(records, u64::from)
+    }
+
+    /// Records of a batch at most, where a plan says `batch`: of those that fill tokens each has two at least.
+    #[must_use]
+    pub fn batch_records_at_most(&self, batch: u16) -> u64 {
+        let filled = self.batch_tokens.map(|tokens| u64::from(tokens / 2).max(1));
+        filled.unwrap_or_else(|| u64::from(batch))
+    }
+
+    /// Numbers that a first-order site holds for each of its adapter's beside what its optimizer does: the start that
+    /// `FedProx` pulls back to, and the sum of several batches' gradients.
+    #[must_use]
+    pub fn copies(&self) -> u64 {
+        u64::from(self.proximal > 0.0) + u64::from(self.accumulate > 1)
+    }
+
+    /// The first of those settings that only steps by gradients have, and without which they would be others.
+    #[must_use]
+    pub fn of_gradients_alone(&self) -> Option<&'static str> {
+        let settings = [
+            ("schedule", self.schedule != Shape::Constant),
+            ("warmup_ratio", self.warmup_ratio != 0.0),
+            ("accumulate", self.accumulate != 1),
+            ("batch_tokens", self.batch_tokens.is_some()),
+            ("dropout", self.dropout != 0.0),
+            ("momentum", self.momentum != 0.0),
+        ];
+        let set = settings.into_iter().find(|(_, set)| *set);
+        set.map(|(name, _)| name)
+    }
+
+    /// Refuses what cannot be meant.
+    pub(super) fn check(&self, refuse: &mut impl FnMut(&str, String)) {
+        if !(1..=100_000).contains(&self.local_steps) {
+            refuse("training.local_steps", "use 1 to 100000".to_owned());
+        }
+        if !(2..=131_072).contains(&self.sequence_length) {
+            let problem = "use 2 to 131072 tokens".to_owned();
+            refuse("training.sequence_length", problem);
+        }
+        let rate = self.learning_rate;
+        if !(rate.is_finite() && (0.0..=10.0).contains(&rate)) {
+            refuse("training.learning_rate", "use 0 to 10".to_owned());
+        }
+        self.check_batch(refuse);
+        let from_0 = |value: f64| value.is_finite() && value >= 0.0;
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let numbers = [
+            ("weight_decay", from_0(self.weight_decay), "use a number from 0"),
+            (
+                "clip_norm",
+                from_0(self.clip_norm),
+                "use a number from 0; 0 turns clipping off",
+            ),
+            (
+                "proximal",
+                from_0(self.proximal),
+                "use a number from 0; 0 turns FedProx off",
+            ),
+            (
+                "warmup_ratio",
+                share(self.warmup_ratio),
+                "use a share of the job's steps, from 0 to below 1",
+            ),
+            (
+                "dropout",
+                share(self.dropout),
+                "use a share from 0 to below 1; 0 turns it off",
+            ),
+            (
+                "momentum",
+                share(self.momentum),
+                "use a number from 0 to below 1",
+            ),
+        ];
+        for (field, sound, problem) in numbers {
+            if !sound {
+                refuse(&format!("training.{field}"), problem.to_owned());
+            }
+        }
+        if self.momentum != 0.0 && self.optimizer != Optimizer::Sgd {
+            let problem = "it is sgd's: adamw has moments of its own, mezo has none".to_owned();
+            refuse("training.momentum", problem);
+        }
+        if self.is_zeroth_order()
+            && let Some(field) = self.of_gradients_alone().filter(|one| *one != "momentum")
+        {
+            let problem = "zeroth-order steps have one rate and one batch of whole records: leave it out";
+            refuse(&format!("training.{field}"), problem.to_owned());
+        }
+    }
+
+    fn check_batch(&self, refuse: &mut impl FnMut(&str, String)) {
+        if let Choice::Fixed(batch) = self.batch
+            && !(1..=1024).contains(&batch)
+        {
+            refuse("training.batch", "use 1 to 1024, or auto".to_owned());
+        }
+        if !(1..=1024).contains(&self.accumulate) {
+            refuse("training.accumulate", "use 1 to 1024 batches".to_owned());
+        }
+        let Some(tokens) = self.batch_tokens else {
+            return;
+        };
+        if !(self.sequence_length..=BATCH_TOKENS_LIMIT).contains(&tokens) {
+            let least = self.sequence_length;
+            let problem =
+                format!("use {least} (a record may have so many) to {BATCH_TOKENS_LIMIT} tokens");
+            refuse("training.batch_tokens", problem);
+        }
+        if self.batch.fixed().is_some() {
+            let problem = "a batch is filled by tokens or has a number of records: leave batch out";
+            refuse("training.batch_tokens", problem.to_owned());
+        }
+    }
+}
+
+/// Tokens of a batch at most.
+const BATCH_TOKENS_LIMIT: u32 = 1 << 20;
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_one(value: &u16) -> bool {
+    *value == 1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_constant(shape: &Shape) -> bool {
+    *shape == Shape::Constant
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn training(json: &str) -> Training {
+        serde_json::from_str(json).expect(json)
+    }
+
+    fn check(json: &str, expected: &[&str]) {
+        let mut fields = Vec::new();
+        training(json).check(&mut |field, problem| {
+            assert!(!problem.is_empty());
+            fields.push(field.trim_start_matches("training.").to_owned());
+        });
+        assert_eq!(fields, expected, "{json}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_and_named() {
+        check(
+            r#"{"schedule":"cosine","warmup_ratio":0.1,"accumulate":4,"dropout":0.05}"#,
+            &[],
+        );
+        check(r#"{"optimizer":"sgd","momentum":0.9}"#, &[]);
+        check(r#"{"momentum":0.9}"#, &["momentum"]);
+        check(r#"{"optimizer":"sgd","momentum":1}"#, &["momentum"]);
+        check(r#"{"warmup_ratio":1}"#, &["warmup_ratio"]);
+        check(r#"{"dropout":-0.1}"#, &["dropout"]);
+        check(r#"{"accumulate":0}"#, &["accumulate"]);
+        check(r#"{"batch_tokens":512}"#, &[]);
+        check(r#"{"batch_tokens":100}"#, &["batch_tokens"]);
+        check(r#"{"batch_tokens":512,"batch":4}"#, &["batch_tokens"]);
+        for (field, value) in [
+            ("schedule", "\"linear\""),
+            ("warmup_ratio", "0.5"),
+            ("accumulate", "2"),
+            ("batch_tokens", "512"),
+            ("dropout", "0.1"),
+        ] {
+            check(
+                &format!(r#"{{"optimizer":"mezo","{field}":{value}}}"#),
+                &[field],
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_not_said_is_not_written() {
+        let text = serde_json::to_string(&Training::default()).expect("JSON");
+        for field in ["schedule", "warmup", "accumulate", "batch_tokens", "dropout", "momentum"] {
+            assert!(!text.contains(field), "{field} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_spans_rounds_and_does_not_ask_who_trains_which() {
+        let cosine = training(r#"{"schedule":"cosine","warmup_ratio":0.25,"learning_rate":2}"#);
+        let rates = |local_steps: u32| -> Vec<f64> {
+            let steps = (1..=4).flat_map(|round| (0..local_steps).map(move |step| (round, step)));
+            steps.map(|at| cosine.rate(at, local_steps, 4)).collect()
+        };
+        let four = rates(4);
+        let whole = Schedule {
+            shape: Shape::Cosine,
+            warmup: 4.0,
+            steps: 16,
+        };
+        for (step, rate) in (0..).zip(&four) {
+            assert_eq!(*rate, 2.0 * whole.factor(step), "step {step}");
+        }
+        // Half as many steps a round: at the same share of a round the same rate.
+        let two = rates(2);
+        for (at, rate) in two.iter().enumerate().skip(2) {
+            assert!((rate - four[2 * at]).abs() < 1e-12, "{two:?} {four:?}");
+        }
+        assert_eq!(four[3], 2.0, "at its full height with the last of the warm-up");
+    }
+
+    #[test]
+    fn where_rounds_are_not_known_the_rate_stays() {
+        let linear = training(r#"{"schedule":"linear","learning_rate":0.5}"#);
+        assert_eq!(linear.rate((7, 3), 8, 0), 0.5);
+        assert_eq!(linear.rate((1, 0), 4, 1), 0.5);
+        assert_eq!(linear.rate((1, 2), 4, 1), 0.25);
+    }
+}
