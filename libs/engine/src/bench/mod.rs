@@ -4,6 +4,7 @@
 
 mod agreement;
 mod flops;
+mod packing;
 mod roofline;
 
 use std::fs;
@@ -23,6 +24,7 @@ use crate::train::{self, Options, Trainer, ZerothTrainer};
 
 pub use agreement::{agreement, slopes};
 use flops::{Flops, Passes};
+pub use packing::{Batched, Batching, mixed_rows, packing};
 pub use roofline::roofline;
 
 /// What to measure: `batch` rows of `sequence` pseudo-random tokens, every one labelled or only
@@ -205,6 +207,7 @@ impl Workload<'_> {
             Row {
                 tokens,
                 labelled,
+                class: None,
                 record,
             }
         };

@@ -140,14 +140,14 @@ fn spans(
 }
 
 /// Where a conversation may begin anew: at a user's turn after the first that an answer follows.
-fn starts(messages: &[Message]) -> Vec<usize> {
+pub(super) fn starts(messages: &[Message]) -> Vec<usize> {
     let users = messages.iter().enumerate();
     let users = users.filter(|(_, message)| message.role == "user");
     users.map(|(place, _)| place).skip(1).collect()
 }
 
 /// The system's words and everything from a turn on.
-fn later(messages: &[Message], from: usize) -> Vec<Message> {
+pub(super) fn later(messages: &[Message], from: usize) -> Vec<Message> {
     let system = messages
         .iter()
         .take_while(|message| message.role == "system");

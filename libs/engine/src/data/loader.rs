@@ -4,7 +4,7 @@
 //! every time; only when that fails again and again, or when the options suit no record at all, is
 //! it an error.
 
-use super::{Batch, Dataset, Encoder, Error, Refusal, Row, Sampler};
+use super::{Batch, Dataset, Draw, Encoder, Error, Refusal, Row, Sampler};
 
 /// How many other records are tried in a refused one's place.
 const ATTEMPTS: u64 = 32;
@@ -55,32 +55,38 @@ impl<'a> Loader<'a> {
         let mut refused = Vec::new();
         let mut rows = Vec::new();
         for (slot, first) in self.sampler.draws(step).into_iter().enumerate() {
-            let spares = (0..ATTEMPTS).map(|attempt| self.sampler.spare(step, slot, attempt));
-            let mut row: Option<Row> = None;
-            for draw in std::iter::once(first).chain(spares) {
-                let record = self.dataset.record(draw.record)?;
-                match self.encoder.row_of_pass(draw.record, &record, draw.pass) {
-                    Ok(encoded) => {
-                        row = Some(encoded);
-                        break;
-                    }
-                    Err(refusal) if refusal.is_of_this_record() => refused.push(Refused {
-                        record: draw.record,
-                        refusal,
-                    }),
-                    Err(refusal) => return Err(refusal.into()),
-                }
-            }
-            match (row, refused.pop()) {
-                (Some(row), last) => {
-                    rows.push(row);
-                    refused.extend(last);
-                }
-                (None, Some(last)) => return Err(last.refusal.into()),
-                (None, None) => return Err(Refusal::NothingToLearn.into()),
-            }
+            rows.push(self.row(step, (slot, first), &mut refused)?);
         }
         let batch = Batch { rows };
         Ok(Loaded { batch, refused })
+    }
+
+    /// The row of the sampler's draw of this number, whichever batch that belongs to.
+    pub(super) fn nth(&self, draw: u64, refused: &mut Vec<Refused>) -> Result<Row, Error> {
+        let (step, slot, first) = self.sampler.nth(draw);
+        self.row(step, (slot, first), refused)
+    }
+
+    /// A draw's row, or one that takes its place; what was refused on the way is told.
+    fn row(
+        &self,
+        step: u64,
+        (slot, first): (usize, Draw),
+        refused: &mut Vec<Refused>,
+    ) -> Result<Row, Error> {
+        let spares = (0..ATTEMPTS).map(|attempt| self.sampler.spare(step, slot, attempt));
+        for draw in std::iter::once(first).chain(spares) {
+            let record = self.dataset.record(draw.record)?;
+            match self.encoder.row_of_pass(draw.record, &record, draw.pass) {
+                Ok(row) => return Ok(row),
+                Err(refusal) if refusal.is_of_this_record() => refused.push(Refused {
+                    record: draw.record,
+                    refusal,
+                }),
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        let last = refused.pop().map(|last| last.refusal);
+        Err(last.unwrap_or(Refusal::NothingToLearn).into())
     }
 }

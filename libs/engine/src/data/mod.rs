@@ -18,13 +18,18 @@ mod sampler;
 mod encode;
 mod refusal;
 
+mod classify;
 mod conversation;
 mod truncate;
 
 mod choices;
 mod preview;
 
+mod question;
+
+mod filler;
 mod loader;
+mod refusals;
 
 #[cfg(test)]
 mod tests;
@@ -35,10 +40,13 @@ use std::path::PathBuf;
 pub use choices::Choices;
 pub use dataset::{Dataset, OpenOptions};
 pub use encode::{EncodeOptions, Encoder, LossOn, Verbalizer};
+pub use filler::Filler;
 pub use loader::{Loaded, Loader, Refused};
 pub use preview::{Piece, Preview};
+pub use question::Question;
 pub use record::{Format, Record, Shape};
 pub use refusal::Refusal;
+pub use refusals::Refusals;
 pub use sampler::{Balance, Draw, Order, Sampler, SamplerOptions, Seed};
 pub use skipped::{Reason, Skipped};
 pub use split::{Split, is_held_out};
@@ -58,6 +66,8 @@ pub struct Row {
     pub tokens: Vec<u32>,
     /// `[tokens]`: whether this token is to be predicted from its predecessors. The first never is.
     pub labelled: Vec<bool>,
+    /// The class of the whole row, where it is classified; no token carries loss then.
+    pub class: Option<u32>,
     /// Which record of the data set this is.
     pub record: usize,
 }

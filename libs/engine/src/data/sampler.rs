@@ -148,6 +148,15 @@ impl Sampler {
             .collect()
     }
 
+    /// The draw of this number, counted through all batches: its batch, its place there, and the record.
+    pub(super) fn nth(&self, draw: u64) -> (u64, usize, Draw) {
+        let batch = u64::try_from(self.options.batch).unwrap_or(u64::MAX).max(1);
+        // Invariant: what is left of a division by a `usize` is one.
+        let (step, slot) = (draw / batch, usize::try_from(draw % batch).unwrap_or_default());
+        let (group, number) = self.place(step, slot);
+        (step, slot, self.draw(group, number))
+    }
+
     /// A record to take a refused one's place: of the same class, and again a pure function of its
     /// arguments.
     pub(super) fn spare(&self, step: u64, slot: usize, attempt: u64) -> Draw {
@@ -228,6 +237,16 @@ impl Sampler {
 }
 
 impl Seed {
+    /// A number for another stream of random numbers, such as `dropout`.
+    #[must_use]
+    pub fn number(&self, purpose: &str) -> u64 {
+        let mut hash = Sha256::new();
+        hash.update(self.key());
+        hash.update(purpose.as_bytes());
+        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// SHA-256 over the parts, each of fixed length or with its length before it.
     fn key(&self) -> [u8; 32] {
         let mut hash = Sha256::new();

@@ -188,6 +188,13 @@ impl Tokenizer {
         id == self.eos() || self.parts.specials.other_ends.contains(&id)
     }
 
+    /// The ids at which generation stops.
+    #[must_use]
+    pub fn ends(&self) -> Vec<u32> {
+        let vocabulary = u32::try_from(self.vocabulary_size()).unwrap_or(u32::MAX);
+        (0..vocabulary).filter(|id| self.is_end(*id)).collect()
+    }
+
     /// How many ids there are, special tokens included; a model's embedding may have more rows.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {

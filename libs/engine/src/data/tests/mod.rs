@@ -3,6 +3,8 @@
 mod conversation;
 mod dataset;
 mod encode;
+mod filler;
+mod question;
 mod sampler;
 
 use std::path::PathBuf;
