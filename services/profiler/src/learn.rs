@@ -40,7 +40,7 @@ pub async fn rounds(
 /// which may have had another.
 pub fn of<'a>(
     plan: &'a Plan,
-    training: &Training,
+    training: &'a Training,
     worker: &WorkerName,
     round: &'a Summary,
 ) -> Option<Observed<'a>> {
@@ -50,7 +50,7 @@ pub fn of<'a>(
         plan: plan.workers.get(worker)?,
         metrics: &own.metrics,
         side: &round.side,
-        copy: training.proximal > 0.0,
+        training,
     })
 }
 

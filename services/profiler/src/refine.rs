@@ -11,6 +11,7 @@
 
 use domain::adapter::RankTable;
 use domain::drift::pace;
+use domain::job::spec::Training;
 use domain::plan::WorkerPlan;
 use domain::profile::{CostModel, ModeProfile, Profile};
 use domain::round::UpdateMetrics;
@@ -34,8 +35,8 @@ pub struct Observed<'a> {
     /// Slices of each weight that it held beside what its mode's model counts: the side term, as large as it
     /// was after the round.
     pub side: &'a RankTable,
-    /// Whether it held a copy of its start, to be pulled back to (`FedProx`).
-    pub copy: bool,
+    /// The job's settings: what it held beside what its mode's model counts, and how large its batches were at most.
+    pub training: &'a Training,
 }
 
 /// Bytes of a number of an adapter.
@@ -95,7 +96,8 @@ fn off(profile: &Profile, observed: Observed<'_>) -> Option<f64> {
     let Observed { plan, metrics, .. } = observed;
     let measured = &profile.measurement;
     let cost = &profile.mode(&plan.mode())?.cost;
-    let steps = f64::from(metrics.steps);
+    // The model is one of batches.
+    let steps = f64::from(metrics.steps) * f64::from(plan.accumulate);
     let tokens = metrics.tokens as f64;
     // Squares of rows grow with their tokens as they do in the mean record.
     let squares = tokens * measured.mean_squares() / measured.mean_tokens.max(1.0);
@@ -111,10 +113,10 @@ fn needed(profile: &Profile, observed: Observed<'_>) -> f64 {
     let Some(fitted) = profile.mode(&plan.mode()) else {
         return 0.0;
     };
-    let tokens = f64::from(plan.batch) * f64::from(plan.sequence_length);
+    let tokens = observed.training.batch_tokens_at_most(plan.batch) as f64;
     let parameters = plan.ranks.parameters(&profile.measurement.weights);
     // What is no mode's is counted beside it, here as by the planner.
-    let copied = if observed.copy { parameters } else { 0 };
+    let copied = observed.training.copies() * parameters;
     let beside = observed.side.parameters(&profile.measurement.weights) + copied;
     let predicted =
         fitted.cost.peak_memory_bytes(tokens, parameters) + (PARAMETER_BYTES * beside) as f64;

@@ -53,8 +53,8 @@ impl<'a> Source<'a> {
             } else {
                 &mut first
             };
-            let (own, records) = (fitted.mode.optimizer, self.profile.measurement.records);
-            let batches = batches(self.spec, own, records);
+            let (own, measured) = (fitted.mode.optimizer, &self.profile.measurement);
+            let batches = batches(self.spec, own, (measured.records, measured.mean_tokens));
             for batch in batches
                 .into_iter()
                 .filter(|batch| self.is_near(fitted, *batch))
@@ -88,13 +88,20 @@ impl<'a> Source<'a> {
     /// Whether a batch lies near enough to what was measured in a mode: a few small steps tell nothing of
     /// large ones. One record, and what the job fixes, is planned as it is.
     fn is_near(&self, fitted: &ModeProfile, batch: u16) -> bool {
+        let training = &self.spec.training;
+        let tokens = training.batch_tokens_at_most(batch) as f64;
+        let fixed = training.batch.fixed().is_some() || training.batch_tokens.is_some();
+        batch == 1 || fixed || self.reaches(fitted, tokens)
+    }
+
+    /// Whether a step of so many tokens lies near enough to what was measured in a mode.
+    pub(super) fn reaches(&self, fitted: &ModeProfile, tokens: f64) -> bool {
         let measured = self.profile.measurement.mode(&fitted.mode);
         let samples = measured.into_iter().flat_map(|mode| &mode.samples);
         let largest = samples
             .map(|sample| sample.peak_tokens())
             .fold(0.0, f64::max);
-        let tokens = f64::from(batch) * f64::from(self.spec.training.sequence_length);
-        batch == 1 || self.spec.training.batch.fixed().is_some() || tokens <= REACH * largest
+        tokens <= REACH * largest
     }
 
     /// Whether the job leaves a mode open and everything that a plan needs was measured in it.
@@ -108,6 +115,7 @@ impl<'a> Source<'a> {
 
     fn lane(&self, fitted: &'a ModeProfile, batch: u16) -> (Lane<'a>, Choice) {
         let margin = memory_margin(fitted);
+        let records = batch.saturating_mul(self.spec.training.accumulate);
         let scoring = self.conditions.scoring_bytes(fitted, batch).ceil() * (1.0 + margin);
         let mut memory = self.conditions.training_bytes(fitted, batch);
         if scoring > self.profile.measurement.memory_limit_bytes as f64 {
@@ -115,7 +123,7 @@ impl<'a> Source<'a> {
             memory.fixed = f64::INFINITY;
         }
         let choice = Choice {
-            factor: self.worth.factor(&fitted.mode, batch),
+            factor: self.worth.factor(&fitted.mode, records),
             constant: self.worth.constant(self.profile, &fitted.mode),
             memory,
             seconds: self.conditions.seconds(fitted, batch, self.space.weights()),

@@ -101,7 +101,7 @@ fn problems(
         return problems;
     };
     let conditions = Conditions::new(measured, spec, &plan.global, sites);
-    let predicted = conditions.predict(fitted, &worker.ranks, worker.batch);
+    let predicted = conditions.predict(fitted, &worker.ranks, (worker.batch, worker.abreast));
     let needed = needed_bytes(&predicted, memory_margin(fitted));
     let mut refuse = |wrong: bool, problem: String| {
         if wrong {
@@ -188,8 +188,16 @@ fn choice_problems(
             "its batch is not the job's",
         ),
         (
-            worker.local_steps != spec.training.local_steps,
+            worker.local_steps != spec.training.local_steps
+                || worker.accumulate != spec.training.accumulate,
             "its steps are not the job's",
+        ),
+        (
+            worker.abreast == 0
+                || (worker.abreast > 1
+                    && (worker.optimizer != Optimizer::Mezo
+                        || worker.abreast > spec.training.mezo.abreast)),
+            "it computes more passes at once than the job allows",
         ),
         (
             worker.sequence_length != spec.training.sequence_length,

@@ -11,6 +11,7 @@
 //! (`space`, `importance`, `worth`, `noise`), what it costs (`mode`, `lane`, `predict`), the fleet's time
 //! (`finish`), each worker's program (`program`, `solve`), and why (`explain`).
 
+mod abreast;
 mod explain;
 mod finish;
 mod importance;
@@ -199,7 +200,9 @@ fn checked(request: &Request<'_>, plan: Plan) -> Result<Plan, Cause> {
 fn worker_plan(site: &Site<'_>, decision: &Decision<'_>, fleet_seconds: f64) -> WorkerPlan {
     let (source, lane) = (&site.source, &decision.lane);
     let ranks = source.space.table(&decision.solution.levels);
-    let predicted = source.conditions.predict(lane.mode, &ranks, lane.batch);
+    let abreast = abreast::passes(site, lane, &ranks);
+    let size = (lane.batch, abreast);
+    let predicted = source.conditions.predict(lane.mode, &ranks, size);
     let chosen = Chosen {
         site,
         decision,
@@ -215,9 +218,11 @@ fn worker_plan(site: &Site<'_>, decision: &Decision<'_>, fleet_seconds: f64) -> 
         kernel: mode.kernel,
         threads: site.profile.measurement.threads,
         batch: lane.batch,
+        accumulate: source.spec.training.accumulate,
         local_steps: source.spec.training.local_steps,
         sequence_length: source.spec.training.sequence_length,
         checkpoint: mode.checkpoint,
+        abreast,
         optimizer: mode.optimizer,
         predicted,
         why,

@@ -1,6 +1,6 @@
 //! What a choice costs at one worker, by the cost model of its mode.
 
-use domain::adapter::{RankTable, WeightShape};
+use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::job::spec::{Optimizer, Spec};
 use domain::plan::{Prediction, scoring_rows};
 use domain::profile::{Measurement, ModeProfile};
@@ -106,16 +106,22 @@ impl Conditions<'_> {
     /// The cost of training `ranks` with `batch` records a step, and of scoring if the job asks for it. Time
     /// goes by the mean record; memory goes by the longest batch possible, whose records all have the
     /// job's sequence length, and by the larger of training and scoring. A transfer whose rate was not
-    /// measured counts as no time.
-    pub(super) fn predict(&self, mode: &ModeProfile, ranks: &RankTable, batch: u16) -> Prediction {
+    /// measured counts as no time. Passes that are computed as one need the buffers of so many batches; that it is
+    /// faster was not measured and is not counted.
+    pub(super) fn predict(
+        &self,
+        mode: &ModeProfile,
+        ranks: &RankTable,
+        (batch, abreast): (u16, u16),
+    ) -> Prediction {
         let parameters = ranks.parameters(&self.measured.weights);
         let own = mode.mode.optimizer;
         let upload_bytes = upload_bytes(self.spec, own, ranks, &self.measured.weights);
         let step_seconds = self.step_seconds(mode, batch, parameters);
-        let tokens = f64::from(batch) * self.longest();
+        let tokens = f64::from(abreast) * self.most_tokens(batch);
         let training = mode.cost.peak_memory_bytes(tokens, parameters)
             + self.side_bytes as f64
-            + self.start_bytes() * parameters as f64;
+            + self.copies_bytes() * parameters as f64;
         let peak = training.max(self.scoring_bytes(mode, batch));
         Prediction {
             step_seconds,
@@ -130,7 +136,9 @@ impl Conditions<'_> {
     /// Seconds of a round with `batch` records a step, as they grow with the adapter. The header counts
     /// for `weights` trained weights, the most there can be.
     pub(super) fn seconds(&self, mode: &ModeProfile, batch: u16, weights: usize) -> Affine {
-        let steps = f64::from(self.spec.training.local_steps);
+        let training = &self.spec.training;
+        let steps = f64::from(training.local_steps);
+        let batches = steps * f64::from(training.accumulate);
         // Scalars do not grow with the adapter.
         let (fixed, each) = if self.spec.training.sends_scalars(mode.mode.optimizer) {
             (scalar_bytes(self.spec), 0)
@@ -142,7 +150,7 @@ impl Conditions<'_> {
             fixed: steps * self.step_seconds(mode, batch, 0)
                 + self.upload_seconds(fixed as f64)
                 + self.other_seconds(),
-            per_parameter: steps * tokens * mode.cost.seconds_per_token_parameter
+            per_parameter: batches * tokens * mode.cost.seconds_per_token_parameter
                 + self.upload_seconds(each as f64),
         }
     }
@@ -150,40 +158,61 @@ impl Conditions<'_> {
     /// Bytes that training needs with `batch` records a step, the margin included.
     pub(super) fn training_bytes(&self, mode: &ModeProfile, batch: u16) -> Affine {
         let free = 1.0 + memory_margin(mode);
-        let tokens = f64::from(batch) * self.longest();
+        let tokens = self.most_tokens(batch);
         // One byte more, because a prediction is rounded up to whole bytes.
         let fixed = 1.0 + mode.cost.peak_memory_bytes(tokens, 0) + self.side_bytes as f64;
         Affine {
             fixed: fixed * free,
-            per_parameter: (mode.cost.memory_per_parameter + self.start_bytes()) * free,
+            per_parameter: (mode.cost.memory_per_parameter + self.copies_bytes()) * free,
         }
     }
 
-    /// Bytes per parameter of the copy that `FedProx` pulls back to; no probe holds one.
-    fn start_bytes(&self) -> f64 {
-        if self.spec.training.proximal > 0.0 {
-            PARAMETER_BYTES as f64
-        } else {
-            0.0
-        }
+    /// Bytes per parameter of the copies that no probe holds: what `FedProx` pulls back to, and the sum of several
+    /// batches' gradients.
+    fn copies_bytes(&self) -> f64 {
+        (PARAMETER_BYTES * self.spec.training.copies()) as f64
     }
 
-    /// Bytes of scoring, without the margin; 0 if the job does not score.
+    /// Tokens of the largest batch possible.
+    fn most_tokens(&self, batch: u16) -> f64 {
+        self.spec.training.batch_tokens_at_most(batch) as f64
+    }
+
+    /// Bytes of scoring, without the margin; 0 if the job does not score. Answers are generated one at a time, after the
+    /// passes with the loss: a prompt's pass, and the keys and values of what was seen so far.
     pub(super) fn scoring_bytes(&self, mode: &ModeProfile, batch: u16) -> f64 {
         self.spec.evaluation.as_ref().map_or(0.0, |evaluation| {
             let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
-            mode.cost.scoring_memory_bytes(rows * self.longest()) + self.side_bytes as f64
+            let passes = mode.cost.scoring_memory_bytes(rows * self.longest());
+            let generating = evaluation.answers.map_or(0.0, |_| {
+                mode.cost.scoring_memory_bytes(self.longest()) + self.cache_bytes()
+            });
+            passes.max(generating) + self.side_bytes as f64
         })
     }
 
+    /// Bytes of the keys and values of a sequence, of every block.
+    fn cache_bytes(&self) -> f64 {
+        let weights = self.measured.weights.iter();
+        let kept = weights.filter(|weight| {
+            matches!(weight.name.projection(), Projection::K | Projection::V)
+        });
+        let widths: f64 = kept.map(|weight| weight.out as f64).sum();
+        4.0 * widths * self.longest()
+    }
+
+    /// Of all batches of a step.
     fn step_seconds(&self, mode: &ModeProfile, batch: u16, parameters: u64) -> f64 {
+        let batches = f64::from(self.spec.training.accumulate);
         let batch = f64::from(batch);
         let squares = self
             .measured
             .mean_squares()
             .min(self.longest() * self.longest());
-        mode.cost
-            .step_seconds(batch * self.mean_tokens(), batch * squares, parameters)
+        batches
+            * mode
+                .cost
+                .step_seconds(batch * self.mean_tokens(), batch * squares, parameters)
     }
 
     fn longest(&self) -> f64 {

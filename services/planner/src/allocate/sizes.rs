@@ -27,15 +27,26 @@ pub(super) fn ranks(least: u16, rank_max: u16) -> Vec<u16> {
 const LEAST_RECORDS: u64 = 8;
 
 /// The batches that are legal for the job at a site with so many records that trains so, ascending: the fixed one,
-/// or those of `BATCHES` that do not repeat a record within a step and average enough records.
-pub(super) fn batches(spec: &Spec, optimizer: Optimizer, records: u64) -> Vec<u16> {
+/// as many as fill the job's tokens with the mean record, or those of `BATCHES` that do not repeat a record within a
+/// batch and average enough records.
+pub(super) fn batches(
+    spec: &Spec,
+    optimizer: Optimizer,
+    (records, mean_tokens): (u64, f64),
+) -> Vec<u16> {
+    if let Some(tokens) = spec.training.batch_tokens {
+        // Saturates, and is at least 1.
+        return vec![(f64::from(tokens) / mean_tokens.max(1.0)).max(1.0) as u16];
+    }
     match spec.training.batch {
         Choice::Fixed(batch) => vec![batch],
         Choice::Auto => {
             let legal = |batch: &u16| *batch == 1 || u64::from(*batch) <= records;
             let steps = match optimizer {
                 Optimizer::Mezo => 1,
-                Optimizer::Adamw | Optimizer::Auto => u64::from(spec.training.local_steps),
+                Optimizer::Adamw | Optimizer::Sgd | Optimizer::Auto => {
+                    u64::from(spec.training.local_steps) * u64::from(spec.training.accumulate)
+                }
             };
             let enough = |batch: &u16| u64::from(*batch) * steps >= LEAST_RECORDS;
             let legal: Vec<u16> = BATCHES.into_iter().filter(legal).collect();

@@ -20,6 +20,7 @@ mod modes;
 mod noise;
 mod replan;
 mod scoring;
+mod settings;
 mod sides;
 mod zeroth;
 

@@ -66,13 +66,14 @@ impl Worth {
         }
     }
 
-    /// What a unit of φ is worth.
-    pub(super) fn factor(&self, mode: &Mode, batch: u16) -> f64 {
+    /// What a unit of φ is worth, with so many records a step.
+    pub(super) fn factor(&self, mode: &Mode, records: u16) -> f64 {
         let progress = match mode.optimizer {
             Optimizer::Mezo => ZEROTH_ORDER_PROGRESS,
-            Optimizer::Adamw | Optimizer::Auto => 1.0,
+            // The planner does not compare gradients' optimizers: a job says which.
+            Optimizer::Adamw | Optimizer::Sgd | Optimizer::Auto => 1.0,
         };
-        self.loss.unwrap_or(1.0) / self.rounds * progress * self.noise.worth(batch)
+        self.loss.unwrap_or(1.0) / self.rounds * progress * self.noise.worth(records)
     }
 
     /// `ε_k`, in loss.

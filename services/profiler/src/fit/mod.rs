@@ -187,11 +187,13 @@ fn positive(figure: &'static str, value: f64) -> Result<(), Error> {
 }
 
 /// Bytes that a trainable parameter takes at least, in 32 bits: with gradients it, its gradient and two
-/// moments; without, itself.
+/// moments (SGD has none, or one); without, itself.
 #[must_use]
 pub fn parameter_bytes(mode: &Mode) -> f64 {
     match mode.optimizer {
         Optimizer::Mezo => 4.0,
+        // Without momentum its one buffer of the adapter's size stays empty.
+        Optimizer::Sgd => 8.0,
         Optimizer::Adamw | Optimizer::Auto => 16.0,
     }
 }

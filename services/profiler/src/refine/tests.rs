@@ -79,9 +79,11 @@ fn plan() -> WorkerPlan {
         kernel: "k".to_owned(),
         threads: 1,
         batch: 4,
+        accumulate: 1,
         local_steps: 10,
         sequence_length: 100,
         checkpoint: false,
+        abreast: 1,
         optimizer: Optimizer::Adamw,
         predicted: Prediction {
             step_seconds: 1.0,
@@ -94,6 +96,15 @@ fn plan() -> WorkerPlan {
     }
 }
 
+/// The settings of its job.
+fn training(proximal: f64) -> Training {
+    Training {
+        sequence_length: 100,
+        proximal,
+        ..Training::default()
+    }
+}
+
 /// A round of 10 steps of 200 tokens.
 fn metrics(seconds: f64, peak_mib: f64) -> UpdateMetrics {
     UpdateMetrics {
@@ -102,6 +113,7 @@ fn metrics(seconds: f64, peak_mib: f64) -> UpdateMetrics {
         loss: 1.0,
         steps: 10,
         skipped_steps: 0,
+        refused_records: 0,
         compute_seconds: seconds,
         tokens_per_second: 1.0,
         peak_memory_bytes: (peak_mib * MIB) as u64,
@@ -136,7 +148,7 @@ fn tell(
             plan: &plan,
             metrics,
             side: &RankTable::default(),
-            copy: false,
+            training: &training(0.0),
         },
     );
 }
@@ -211,7 +223,7 @@ fn what_a_rule_holds_beside_is_not_taken_for_the_modes_own() {
             plan: &plan,
             metrics: &metrics,
             side: &side,
-            copy: true,
+            training: &training(0.5),
         };
         refine(&mut profile, observed);
         memory(&profile)

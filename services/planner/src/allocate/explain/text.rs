@@ -1,6 +1,6 @@
 //! The explanation as one paragraph.
 
-use domain::job::spec::{Compute, Optimizer};
+use domain::job::spec::{Compute, Optimizer, Spec};
 use domain::plan::{Binding, Change, RankBasis, RankSummary, Rejected};
 
 use crate::allocate::mode;
@@ -54,10 +54,10 @@ fn choice(chosen: &Chosen<'_>, ranks: &[RankSummary]) -> String {
     let (site, predicted) = (chosen.site, chosen.predicted);
     let margin = memory_margin(chosen.decision.lane.mode);
     format!(
-        "Trains {} with {} a step: {} a step, {} a round of {} steps, and at most {} of the {} of \
+        "Trains {} with {}: {} a step, {} a round of {} steps, and at most {} of the {} of \
          memory it may use ({} with {:.1} % for the error that its measurements showed).",
         trained(chosen, ranks),
-        records(chosen.decision.lane.batch),
+        a_step(site.source.spec, chosen.decision.lane.batch),
         seconds(predicted.step_seconds),
         seconds(predicted.round_seconds),
         site.source.spec.training.local_steps,
@@ -163,6 +163,20 @@ fn rejection(chosen: &Chosen<'_>, other: &Rejected) -> String {
         (None, _) => capital(&size),
     };
     format!("{what} was rejected: {}.", other.because)
+}
+
+/// How many records a step has.
+fn a_step(spec: &Spec, batch: u16) -> String {
+    let training = &spec.training;
+    let batch = match training.batch_tokens {
+        Some(tokens) => format!("batches of at most {tokens} tokens, about {}", records(batch)),
+        None => records(batch),
+    };
+    match training.accumulate {
+        1 if training.batch_tokens.is_none() => format!("{batch} a step"),
+        1 => format!("{batch}, one a step"),
+        batches => format!("{batch} a batch and {batches} batches a step"),
+    }
 }
 
 fn records(batch: u16) -> String {

@@ -19,6 +19,8 @@ fn scoring_counts_where_the_job_asks_for_it() {
         every: 1,
         sample: None,
         choices: Vec::new(),
+        answers: None,
+        measure: None,
     });
     assert_eq!(peak(&spec), 2 * GIB + 2 * 128 * 50_000);
 

@@ -126,6 +126,40 @@ fn a_job_of_zeroth_order_training_is_planned_where_nothing_else_fits() {
 }
 
 #[test]
+fn passes_are_computed_as_one_where_memory_has_room_for_them() {
+    let mut spec = walking("shared", "scalars");
+    spec.training.mezo.perturbations = 4;
+    let abreast = |spec: &Spec, memory: u64| {
+        let sites = [tiny(memory)];
+        let made = plan(spec, &sites, 1).expect("possible");
+        let worker = of(&made, "a").clone();
+        assert!(worker.predicted.peak_memory_bytes < memory);
+        let mut spoiled = made;
+        for worker in spoiled.workers.values_mut() {
+            worker.abreast = 8;
+        }
+        let profiles: BTreeMap<_, _> = sites.into_iter().collect();
+        let legal = lint(&spoiled, &profiles, spec).is_ok();
+        assert_eq!(legal, worker.abreast == 8, "{}", worker.abreast);
+        worker
+    };
+    assert_eq!(abreast(&spec, 8 * GIB).abreast, 1, "the job asks for none");
+    spec.training.mezo.abreast = 8;
+    assert_eq!(spec.check(), Ok(()));
+    let (roomy, tight) = (abreast(&spec, 8 * GIB), abreast(&spec, GIB / 4));
+    assert_eq!(roomy.abreast, 8);
+    assert!(tight.abreast < 8, "{}", tight.abreast);
+    let alone = |memory| {
+        let mut spec = spec.clone();
+        spec.training.mezo.abreast = 1;
+        of(&plan(&spec, &[tiny(memory)], 1).expect("possible"), "a").clone()
+    };
+    let (one, eight) = (alone(8 * GIB).predicted, roomy.predicted);
+    assert!(eight.peak_memory_bytes > one.peak_memory_bytes);
+    assert_eq!(alone(GIB / 4).batch, tight.batch, "a batch comes first");
+}
+
+#[test]
 fn what_travels_is_what_the_round_is_planned_with() {
     let bytes = |seeds, wire| {
         let plan = plan(&walking(seeds, wire), &[tiny(8 * GIB)], 1).expect("possible");
@@ -189,7 +223,7 @@ fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was
 fn a_batch_that_is_left_open_averages_enough_records_in_each_step() {
     let mut spec = walking("shared", "scalars");
     spec.training.local_steps = 30;
-    let of = |optimizer, records| sizes::batches(&spec, optimizer, records);
+    let of = |optimizer, records| sizes::batches(&spec, optimizer, (records, 64.0));
     assert_eq!(of(Optimizer::Mezo, 500).first(), Some(&8));
     assert_eq!(
         of(Optimizer::Adamw, 500).first(),
