@@ -200,6 +200,7 @@ class EverySet(unittest.TestCase):
         notes = helmchart.render(SETS["default"])["NOTES.txt"]
         self.assertIn("get secret fedpipe-nats fedpipe-storage fedpipe-api", notes)
         self.assertIn("helm -n fedpipe test fedpipe", notes)
+        self.assertIn("http://127.0.0.1:8080/", notes)
         self.assertIn("No site is let in yet", notes)
         self.assertNotIn("No site is let in yet", helmchart.render(SETS["external-workers"])["NOTES.txt"])
         self.assertIn("get pods -l", helmchart.render(SETS["everything-off"])["NOTES.txt"])
