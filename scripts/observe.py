@@ -187,7 +187,7 @@ def observe(fedpipe: str, tools: pathlib.Path, out: pathlib.Path, rounds: int, s
     with contextlib.ExitStack() as stack:
         collected = stack.enter_context(containers(prometheus, out))
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR} if collected else {}
-        command = [fedpipe, "up", "--fleet", str(fleet(out)), "--state", str(state), "--listen", f"127.0.0.1:{api_port}"]
+        command = [fedpipe, "up", "--fleet", str(fleet(out)), "--state", str(state), "--listen", f"127.0.0.1:{api_port}", "--nats-server", str(tools / "bin/nats-server")]
         up = stack.enter_context(child("up", command, out, **variables))
         wait_for("up", f"{api}/readyz", up, out)
         write_targets(state, out)
