@@ -7,13 +7,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod beyond;
+mod classes;
 mod commands;
 mod disk;
 mod e2e;
 mod emulation;
+mod families;
 mod faults;
 mod forged;
 mod grants;
+mod hub;
 mod inputs;
 mod kills;
 mod memory;
@@ -29,13 +33,17 @@ mod privacy;
 mod ranks;
 mod rates;
 mod replan;
+mod report;
 mod resume;
 mod retention;
 mod rounds;
 mod rules;
 mod secured;
+mod settings;
 mod simulate;
 mod storage;
+mod streaming;
+mod terminate;
 mod tokens;
 mod traces;
 mod wedge;

@@ -66,12 +66,21 @@ impl Ended {
 
 /// Runs `fedpipe` with these arguments until it ends.
 pub async fn fedpipe<S: AsRef<OsStr>>(arguments: &[S]) -> Ended {
+    fedpipe_with(arguments, &[]).await
+}
+
+/// The same with these variables.
+pub async fn fedpipe_with<S: AsRef<OsStr>>(
+    arguments: &[S],
+    environment: &[(&str, &str)],
+) -> Ended {
     let mut command = Command::new(binary());
     command
         .args(arguments)
         .env("FEDPIPE_NATS_SERVER", testkit::tool::path("nats-server"))
         .env_remove("FEDPIPE_API")
         .env_remove("FEDPIPE_TOKEN")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = wait::in_time("the command ends", END, command.output()).await;

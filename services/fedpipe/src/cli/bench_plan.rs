@@ -3,7 +3,6 @@
 //! The fleets are not measured ones: their profiles follow from a seed (`planner::allocate::synthetic`), so
 //! that sizes can be planned which no machine here could play.
 
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use chassis::clock::Stopwatch;
@@ -18,6 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::bench_validate::Validation;
+use super::source::Source;
 use crate::output;
 
 /// The largest fleet that is tried.
@@ -35,8 +35,9 @@ worker. Seconds are of one plan, linted and explained. Peak memory is heap: the 
 before, and what planning adds. The last line plans one worker exactly as well, and compares.
 
 With --validate nothing is planned: 17 configurations (bases, recomputed activations, zeroth-order, ranks 4 to 32, 1
-to 8 rows) are predicted from a probe, measured, and compared; it fails where a step's time is off by more than
-15 % or a peak by more than 10 %. Leave the machine alone meanwhile.")]
+to 8 rows) are predicted from a probe, measured, and compared. Beside each, the largest probed step is made again:
+its seconds now over those of the probe are the machine's pace. It fails where a step's time is off by more than 15 %
+at that pace, or a peak by more than 10 %. Leave the machine alone meanwhile.")]
 pub struct Args {
     /// Sizes of the fleets
     #[arg(
@@ -60,7 +61,7 @@ pub struct Args {
     validate: bool,
     /// GGUF file or Hugging Face folder, for --validate
     #[arg(long, value_name = "DIR|FILE", requires = "validate")]
-    model: Option<PathBuf>,
+    model: Option<Source>,
     /// Tokens of the longest rows that are validated; the others have a half and a quarter of them
     #[arg(long, value_name = "L", default_value_t = 512, requires = "validate")]
     longest: u32,

@@ -10,6 +10,7 @@ use contract::permission::Role;
 use domain::id::WorkerName;
 use serde::Serialize;
 
+use super::source::Source;
 use crate::output::{self, Said};
 use crate::{cli, units};
 
@@ -30,9 +31,9 @@ pub struct Args {
     /// The site's site.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A model that this site is to train
-    #[arg(long, value_name = "DIR|FILE")]
-    model: Option<PathBuf>,
+    /// A model that this site is to train; of the Hub, hf://…, as this machine reaches it
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    model: Option<Source>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -223,8 +224,8 @@ fn data(config: &worker::Config) -> Vec<Finding> {
     findings
 }
 
-fn load(path: &std::path::Path) -> anyhow::Result<String> {
-    let model = engine::model::Model::load(path, &engine::model::LoadOptions::default())?;
+fn load(model: &Source) -> anyhow::Result<String> {
+    let model = engine::model::Model::load(model.path()?, &engine::model::LoadOptions::default())?;
     let config = model.config();
     Ok(format!(
         "{} blocks of width {}, {} in memory",

@@ -11,8 +11,10 @@ mod job;
 mod model;
 mod offline;
 mod plan;
+mod report;
 mod service;
 mod simulate;
+mod source;
 mod storage;
 mod up;
 
@@ -48,6 +50,8 @@ enum Command {
     /// Submit, show and stop jobs
     #[command(subcommand)]
     Job(job::Command),
+    /// Draw loss and accuracy of jobs, simulations and trainings as SVG or HTML
+    Report(report::Args),
     /// Show the workers: memory, speed, data sets, last beat, policy
     Fleet(fleet::Args),
     /// Show the plan a job would get, and why, without training
@@ -111,6 +115,7 @@ impl Cli {
             Command::Up(args) => args.run(),
             Command::Model(command) => command.run(),
             Command::Job(command) => command.run(),
+            Command::Report(args) => args.run(),
             Command::Fleet(args) => args.run(),
             Command::Plan(args) => args.run(),
             Command::Simulate(args) => args.run(),

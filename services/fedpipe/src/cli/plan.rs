@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::job::show;
+use super::source::Source;
 use crate::client::Client;
 use crate::client::events::{Heard, follow};
 use crate::client::{job_file, view};
@@ -34,9 +35,9 @@ use crate::{cli, output};
 Each worker of the fleet file measures itself on this machine, one after the other, under its own limits.
 Nothing is trained and nothing is kept. It needs nats-server, as `fedpipe up` does.")]
 pub struct Args {
-    /// GGUF file or Hugging Face folder; it takes the place of the job's model
-    #[arg(long, value_name = "DIR|FILE")]
-    model: PathBuf,
+    /// GGUF file, Hugging Face folder, or hf://…; it takes the place of the job's model
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    model: Source,
     /// The workers, as for `fedpipe up`
     #[arg(long, value_name = "FILE")]
     fleet: PathBuf,
@@ -70,9 +71,8 @@ impl Args {
     }
 
     fn spec(&self) -> anyhow::Result<Spec> {
-        let shown = self.model.display();
-        let path = self.model.canonicalize();
-        let path = path.with_context(|| format!("there is no model at {shown}"))?;
+        let path = self.model.path()?.canonicalize();
+        let path = path.with_context(|| format!("there is no model at {}", self.model))?;
         let source = Some(format!("file://{}", path.display()));
         let model = Model {
             digest: None,

@@ -2,7 +2,7 @@
 
 mod download;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use clap::{Args as Arguments, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use super::source::Source;
 use super::storage;
 use crate::units::bytes;
 use crate::{cli, output};
@@ -23,7 +24,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// A command on models.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Store a model: a GGUF file, a Hugging Face folder, or an http(s) address of a file
+    /// Store a model: a GGUF file, a Hugging Face folder, one of the Hub (hf://…), or an http(s) address of a file
     Push(Push),
     /// List the models in storage
     List(List),
@@ -35,10 +36,11 @@ pub enum Command {
   fedpipe model push SmolLM2-135M-Instruct.Q4_1.gguf
   fedpipe model push models/llama --storage s3.toml
   fedpipe model push https://example.org/model.gguf
+  fedpipe model push hf://org/name@revision           for sites that do not reach the Hub themselves
 
 Pushing again sends only what is missing. A job names the digest that is printed: model: { digest: \"sha256:…\" }.")]
 pub struct Push {
-    /// File, folder, or http(s) address of a file
+    /// File, folder, hf://org/name[@revision][/file.gguf], or http(s) address of a file
     #[arg(value_name = "DIR|FILE|URL")]
     source: String,
     /// Where to
@@ -78,9 +80,10 @@ impl Push {
         // Asked first: nobody downloads a model for a storage that refuses it.
         store.ready().await?;
         let fetched = download::fetch(&self.source).await?;
+        let model: Source = self.source.parse()?;
         let path = match &fetched {
             Some(path) => path.clone(),
-            None => PathBuf::from(&self.source),
+            None => model.path()?.to_owned(),
         };
         let total = size(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let counter = Arc::new(AtomicU64::new(0));
@@ -130,7 +133,7 @@ impl List {
 }
 
 /// A bar of bytes; nothing without a terminal.
-fn progress(what: &str, total: u64) -> ProgressBar {
+pub fn progress(what: &str, total: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
     let bar = ProgressBar::new(total).with_message(what.to_owned());

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::made::Made;
+use crate::cli::source::Source;
 use crate::output;
 
 /// Flags of `fedpipe bench aggregate`.
@@ -32,9 +33,9 @@ worker loaded plus a part that all share and a part of its own. error is ‖ΔW_
 weights of --blocks blocks, bytes_per_second those of the updates read, peak_mib the resident memory of
 the process that merged.")]
 pub struct Args {
-    /// GGUF file or Hugging Face folder whose weights are merged; its own values are not read
-    #[arg(long, value_name = "DIR|FILE")]
-    model: PathBuf,
+    /// GGUF file, Hugging Face folder, or hf://… whose weights are merged; its own values are not read
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    model: Source,
     /// Updates
     #[arg(long, value_name = "N", default_value_t = 8)]
     workers: usize,
@@ -150,9 +151,9 @@ impl Args {
     }
 
     fn weights(&self) -> anyhow::Result<Vec<WeightShape>> {
-        let inspected = Model::inspect(&self.model);
+        let inspected = Model::inspect(self.model.path()?);
         let inspected =
-            inspected.with_context(|| format!("cannot use the model {}", self.model.display()))?;
+            inspected.with_context(|| format!("cannot use the model {}", self.model))?;
         Ok(inspected.config.weights())
     }
 
@@ -278,7 +279,7 @@ impl Args {
             .args(["bench", "aggregate", "--child", rule.name(), "--folder"])
             .arg(folder)
             .arg("--model")
-            .arg(&self.model)
+            .arg(self.model.path()?)
             .args(["--workers", &self.workers.to_string()])
             .args(["--threads", &self.threads.to_string()])
             .args(["--distinct", &self.distinct.to_string()])

@@ -9,6 +9,7 @@ use engine::control::Control;
 use engine::export::{Format, Precision, Request, export};
 use serde_json::json;
 
+use crate::cli::source::Source;
 use crate::output;
 
 /// Flags of `fedpipe export`.
@@ -24,9 +25,9 @@ pub struct Args {
     /// Folder of the trained adapter
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// The model it was trained on: GGUF file or Hugging Face folder
-    #[arg(long, value_name = "DIR|FILE")]
-    model: PathBuf,
+    /// The model it was trained on: GGUF file, Hugging Face folder, or hf://…
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    model: Source,
     /// The format
     #[arg(long, value_enum)]
     to: To,
@@ -102,7 +103,7 @@ impl Args {
         let name = self.name.clone().unwrap_or_else(|| self.called());
         let request = Request {
             adapter: &self.adapter,
-            model: &self.model,
+            model: self.model.path()?,
             format,
             precision,
             output: &self.output,
@@ -139,13 +140,9 @@ impl Args {
 
     /// PEFT finds its base model by the path or name that an adapter says; the others show a short name.
     fn called(&self) -> String {
-        let path = &self.model;
-        let short = path.file_stem().or(path.file_name());
-        match (self.to, short) {
-            (To::Merged | To::Gguf | To::GgufLora, Some(name)) => {
-                name.to_string_lossy().into_owned()
-            }
-            _ => path.display().to_string(),
+        match self.to {
+            To::Merged | To::Gguf | To::GgufLora => self.model.short(),
+            To::Peft => self.model.base_model(),
         }
     }
 }

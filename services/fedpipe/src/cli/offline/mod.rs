@@ -6,11 +6,14 @@ pub mod bench;
 pub mod eval;
 pub mod export;
 pub mod generate;
+mod labels;
 mod made;
+mod packing;
 mod prompt;
 pub mod quantized;
 pub mod train;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -23,14 +26,15 @@ use engine::kernel::{Compute, Kernel};
 use engine::memory::{Demand, Estimate, Optimizer};
 use engine::model::{Base, Config, Inspected, LoadOptions, Model};
 
+use crate::cli::source::Source;
 use crate::output;
 
 /// The model, and how it is held.
 #[derive(Debug, Arguments)]
 pub struct ModelArgs {
-    /// GGUF file or Hugging Face folder
-    #[arg(long, value_name = "DIR|FILE")]
-    pub model: PathBuf,
+    /// GGUF file, Hugging Face folder, or hf://org/name[@revision][/file.gguf] of the Hub
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    pub model: Source,
     /// Precision of the frozen base
     #[arg(long, value_name = "BASE", default_value = "source")]
     pub base: BaseName,
@@ -125,14 +129,14 @@ impl ModelArgs {
             cache: quantized::cache(self.quantized_cache.as_deref(), |name| env::var_os(name)),
             threads,
         };
-        let loaded = Model::load(&self.model, &options);
-        loaded.with_context(|| format!("cannot use the model {}", self.model.display()))
+        let loaded = Model::load(self.model.path()?, &options);
+        loaded.with_context(|| format!("cannot use the model {}", self.model))
     }
 
     /// The sizes of the model, before it is loaded.
     pub fn inspect(&self) -> anyhow::Result<Inspected> {
-        let found = Model::inspect(&self.model);
-        found.with_context(|| format!("cannot use the model {}", self.model.display()))
+        let found = Model::inspect(self.model.path()?);
+        found.with_context(|| format!("cannot use the model {}", self.model))
     }
 
     /// Predicts the memory of some work; refuses what would not fit, before it is begun.
@@ -193,6 +197,10 @@ pub struct DataArgs {
     /// Tokens of a record at most
     #[arg(long, value_name = "L", default_value_t = 128)]
     pub sequence_length: usize,
+    /// A class of an encoder's classification head, as the records' labels say it; give two or more, always in the same
+    /// order [default: those beside the adapter, or of the records in the order of their text, where the model is an encoder]
+    #[arg(long = "label", value_name = "TEXT")]
+    pub labels: Vec<String>,
 }
 
 impl DataArgs {
@@ -201,7 +209,7 @@ impl DataArgs {
         let dataset = Dataset::open(&self.data, self.format)?;
         if dataset.skipped().total() > 0 {
             output::note(format!(
-                "{}: skipped {}",
+                "{}: {}",
                 self.data.display(),
                 dataset.skipped()
             ));
@@ -209,12 +217,13 @@ impl DataArgs {
         Ok(dataset)
     }
 
-    /// An encoder for this model.
-    pub fn encoder(&self, model: &Model) -> anyhow::Result<Encoder> {
-        Ok(Encoder::new(
-            model.tokenizer().clone(),
-            EncodeOptions::new(self.sequence_length),
-        )?)
+    /// What makes rows of records for this model, for classes if there are labels.
+    pub fn encoder(&self, model: &Model, labels: &[String]) -> anyhow::Result<Encoder> {
+        let options = EncodeOptions {
+            labels: labels.to_vec(),
+            ..EncodeOptions::new(self.sequence_length)
+        };
+        Ok(Encoder::new(model.tokenizer().clone(), options)?)
     }
 }
 
@@ -222,28 +231,38 @@ fn format(text: &str) -> Result<Format, String> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
 }
 
+/// What `attention` names.
+const ATTENTION: [Projection; 4] = [
+    Projection::Q,
+    Projection::K,
+    Projection::V,
+    Projection::O,
+];
+
 /// Reads `q,k,v,o`, `attention` or `all-linear`.
 pub fn targets(text: &str) -> Result<Targets, String> {
     match text {
         "all-linear" | "all" => return Ok(Targets(Projection::ALL.to_vec())),
         "attention" => {
-            return Ok(Targets(vec![
-                Projection::Q,
-                Projection::K,
-                Projection::V,
-                Projection::O,
-            ]));
+            return Ok(Targets(ATTENTION.to_vec()));
         }
         _ => {}
     }
-    let one = |name: &str| {
-        serde_json::from_value(serde_json::Value::from(name.trim())).map_err(|_| {
+    let mut list = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        // PEFT's name of both.
+        if name == "c_proj" {
+            list.extend([Projection::AttnCProj, Projection::MlpCProj]);
+            continue;
+        }
+        let own = serde_json::from_value::<Projection>(serde_json::Value::from(name));
+        list.push(own.map_err(|_| {
             format!(
-                "{name:?} is no projection: use q, k, v, o, gate, up, down, attention or all-linear"
+                "{name:?} is no projection: use q, k, v, o, gate, up, down (of GPT-2: c_attn, attn.c_proj, c_fc, \
+                 mlp.c_proj), attention or all-linear"
             )
-        })
-    };
-    let mut list: Vec<Projection> = text.split(',').map(one).collect::<Result<_, _>>()?;
+        })?);
+    }
     list.sort_unstable();
     list.dedup();
     Ok(Targets(list))
@@ -252,6 +271,21 @@ pub fn targets(text: &str) -> Result<Targets, String> {
 /// Which projections carry an adapter.
 #[derive(Debug, Clone)]
 pub struct Targets(pub Vec<Projection>);
+
+impl Targets {
+    /// Those that are meant of a model: all of them are those that it has, and attention is its own.
+    pub fn of(&self, weights: &[WeightShape]) -> Vec<Projection> {
+        let projections = weights.iter().map(|weight| weight.name.projection());
+        let own: BTreeSet<Projection> = projections.collect();
+        if self.0 == Projection::ALL && !own.is_empty() {
+            return own.into_iter().collect();
+        }
+        if self.0 == ATTENTION && own.contains(&Projection::CAttn) {
+            return vec![Projection::CAttn, Projection::AttnCProj];
+        }
+        self.0.clone()
+    }
+}
 
 /// Loads an adapter if one is named.
 pub fn adapter(
@@ -285,6 +319,29 @@ mod tests {
         assert_eq!(targets("attention").unwrap().0.len(), 4);
         assert_eq!(targets("all-linear").unwrap().0.len(), 7);
         assert!(targets("q,x").unwrap_err().contains("\"x\""));
+        let both = [Projection::AttnCProj, Projection::MlpCProj];
+        assert_eq!(targets("c_proj").unwrap().0, both);
+    }
+
+    #[test]
+    fn groups_of_targets_are_those_of_the_model() {
+        let of_model = |all: &[Projection]| -> Vec<WeightShape> {
+            let shape = |own: &Projection| WeightShape {
+                name: domain::adapter::WeightName::new(0, *own),
+                out: 1,
+                inp: 1,
+            };
+            all.iter().map(shape).collect()
+        };
+        let (llama, gpt2) = (of_model(&Projection::ALL), of_model(&Projection::GPT2));
+        let meant = |text: &str, weights: &[WeightShape]| targets(text).unwrap().of(weights);
+        assert_eq!(meant("all-linear", &llama), Projection::ALL);
+        assert_eq!(meant("all-linear", &gpt2), Projection::GPT2);
+        assert_eq!(meant("attention", &llama), ATTENTION);
+        let own = [Projection::CAttn, Projection::AttnCProj];
+        assert_eq!(meant("attention", &gpt2), own);
+        // A name that the model does not have is left to whoever looks for its weight.
+        assert_eq!(meant("q", &gpt2), [Projection::Q]);
     }
 
     #[test]

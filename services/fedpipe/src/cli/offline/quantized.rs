@@ -22,8 +22,8 @@ pub fn cache(asked: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) 
     })
 }
 
-/// As the XDG base directory specification says: a relative path is as good as none.
-fn of_user(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// The user's folder for what can be made again. As the XDG base directory specification says: a relative path is as good as none.
+pub fn of_user(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name| {
         variable(name)
             .map(PathBuf::from)

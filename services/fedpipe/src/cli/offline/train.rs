@@ -1,15 +1,18 @@
 //! `fedpipe train`: trains an adapter on this machine.
 
+mod batches;
+mod held_out;
+mod preview;
 mod resume;
 mod settings;
+mod told;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use chassis::clock::Stopwatch;
+use clap::builder::ArgPredicate;
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::RankTable;
 use engine::adapter::{Adapter, Export, Factors};
@@ -21,17 +24,24 @@ use engine::plain::{self, Place};
 use engine::train::{Options, Trainer, ZerothTrainer};
 use serde_json::json;
 
-use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work};
+use super::{labels, DataArgs, MemoryArgs, ModelArgs, Targets, Work};
 use crate::output;
+use batches::Batches;
+use held_out::Course;
 use resume::Resume;
+use told::Told;
 
 /// Flags of `fedpipe train`.
 #[derive(Debug, Arguments)]
 #[command(after_help = "Examples:
+  fedpipe train --model model.gguf --data train.jsonl --preview         what is read and what is learned
+  fedpipe train --model hf://org/name@revision --data train.jsonl --out adapter --steps 100
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 100 --rank 8
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 400 --optimizer mezo --clip 50
+  fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch-tokens 1024 \\
+    --held-out-share 0.05 --evaluate-every 100 --keep best --patience 3
   fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch 4 --accumulate 4 \\
     --schedule cosine --warmup 100 --dropout 0.05 --save-every 50 --resume
 
@@ -44,14 +54,17 @@ pub struct Args {
     memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
+    /// Show the first N records as the model reads them, tokens with loss within [ and ], and train nothing
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
+    preview: Option<usize>,
     /// Folder for the trained adapter
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", required = false, required_unless_present = "preview", default_value_if("preview", ArgPredicate::IsPresent, "."))]
     out: PathBuf,
     /// Adapter to start from; its shape wins over --rank, --targets and --alpha
     #[arg(long, value_name = "DIR")]
     init_adapter: Option<PathBuf>,
     /// Optimizer steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", required = false, required_unless_present = "preview", default_value_if("preview", ArgPredicate::IsPresent, "1"))]
     steps: u64,
     /// By gradients, or in the memory of inference by forward passes alone
     #[arg(long, value_enum, default_value = "adamw")]
@@ -64,6 +77,9 @@ pub struct Args {
     /// Records that are computed together
     #[arg(long, value_name = "B", default_value_t = 4)]
     batch: usize,
+    /// In place of --batch: a batch takes records until it would have more tokens than this (packing)
+    #[arg(long, value_name = "T", conflicts_with = "batch")]
+    batch_tokens: Option<usize>,
     /// Batches of a step, whose gradients are added up: a step of N times as many records in the memory of one batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65536))]
     accumulate: u64,
@@ -88,7 +104,7 @@ pub struct Args {
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 8)]
     rank: u16,
-    /// Projections that carry it: q,k,v,o,gate,up,down, attention or all-linear
+    /// Projections that carry it: q,k,v,o,gate,up,down (GPT-2: c_attn,c_proj,c_fc), attention or all-linear
     #[arg(long, value_name = "LIST", default_value = "attention", value_parser = super::targets)]
     targets: Targets,
     /// LoRA's alpha: the scale is alpha / rank
@@ -112,6 +128,8 @@ pub struct Args {
     /// Go on from OUT.checkpoint, if it is there: the adapter is that of a run that was never interrupted
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    held_out: held_out::Args,
     /// Where to compute; only cpu is fast, and tested
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -272,8 +290,15 @@ impl Args {
         let start = self.start(&inspected)?;
         self.check_memory(&inspected, &start)?;
         let model = self.model.load()?;
-        let encoder = self.data.encoder(&model)?;
-        let sampler = self.sampler(&dataset)?;
+        let from = self.init_adapter.as_deref();
+        let labels = labels::of(&self.data.labels, model.config(), &dataset, from)?;
+        let start = labels::begun(start, &model, &labels, self.seed)?;
+        let encoder = self.data.encoder(&model, &labels)?;
+        if let Some(count) = self.preview {
+            return self.show(count, &dataset, &encoder);
+        }
+        let selection = self.held_out.training(&dataset)?;
+        let sampler = self.sampler(&dataset, selection.as_deref())?;
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let mut trainer = match self.optimizer {
             Optimizer::Adamw | Optimizer::Sgd => {
@@ -286,33 +311,62 @@ impl Args {
         };
         drop(start);
         let resume = Resume::new(&self.out, self.save_every, self.asked(&dataset, &model));
+        let records = self.held_out.records(&dataset, self.data.format)?;
+        let mut course = Course::new(&self.held_out, records, &self.out);
         let made = match &mut trainer {
-            Trains::Ours(trainer) if self.resume => resume.begin(trainer, &model.weights())?,
+            Trains::Ours(trainer) if self.resume => {
+                resume.begin(trainer, &model.weights(), &mut course)?
+            }
             _ => 0,
         };
-        let metrics = self.metrics.as_deref();
-        let mut metrics = metrics
-            .map(|path| resume::metrics(path, made))
-            .transpose()?;
+        let mut batches = Batches::new(loader, self.batch_tokens, self.accumulate, made)?;
+        let mut told = Told::new(self.metrics.as_deref(), (made, self.steps), self.json)?;
         let (whole, mut tokens, mut last, mut skipped) = (Stopwatch::start(), 0, None, 0u64);
+        let (with, mut ended) = ((&dataset, &encoder), made);
         for number in made..self.steps {
+            if course.is_due(number, self.steps) {
+                told.score(course.score(number, (&model, trainer.adapter()?), with)?)?;
+            }
             let watch = Stopwatch::start();
-            let step = trainer.step(&self.batches(&loader, number)?, self.rate(number))?;
+            let drawn = batches.step().with_context(|| self.unlearnable())?;
+            let step = trainer.step(&drawn, self.rate(number))?;
+            ended = number + 1;
             tokens += step.tokens;
-            self.tell(number, &step, watch.seconds(), metrics.as_mut())?;
+            told.step(number, &step, watch.seconds())?;
             skipped += u64::from(step.loss.is_none());
             last = step.loss.or(last);
+            if course.is_due(ended, self.steps) {
+                told.score(course.score(ended, (&model, trainer.adapter()?), with)?)?;
+            }
             if let Trains::Ours(trainer) = &trainer {
-                resume.step(trainer)?;
+                resume.step(trainer, course.scores())?;
+            }
+            if course.is_out_of_patience() {
+                told.note(&format!(
+                    "stopped after step {ended}: the held-out loss does not improve any more"
+                ));
+                break;
             }
         }
-        let base_model = self.model.model.display().to_string();
+        told.done();
+        let refused = batches.refused();
+        if refused.total() > 0 {
+            output::note(format!("not learned, others took their place: {refused}"));
+        }
+        let base_model = self.model.model.base_model();
         let export = Export {
             base_model: &base_model,
             layers: model.config().layers,
         };
-        trainer.adapter()?.save(&self.out, &export)?;
+        let best = course.best(&model.weights())?;
+        let adapter = match &best {
+            Some((_, adapter)) => adapter.clone(),
+            None => trainer.adapter()?,
+        };
+        adapter.save(&self.out, &export)?;
+        labels::keep(&self.out, &labels)?;
         resume.done();
+        course.done();
         let (seconds, sha256) = (
             whole.seconds(),
             crate::client::archive::digest(&self.out.join("adapter_model.safetensors"))?,
@@ -320,24 +374,16 @@ impl Args {
         if self.json {
             return output::json(&json!({
                 "adapter": self.out, "sha256": sha256, "steps": self.steps, "skipped_steps": skipped, "loss": last,
-                "tokens_per_second": tokens as f64 / seconds, "seconds": seconds,
+                "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "ended_after": ended,
+                "held_out": course.scores(), "kept": best.as_ref().map(|(scored, _)| scored),
+                "refused": refused.counts().collect::<std::collections::BTreeMap<_, _>>(),
                 "peak_memory_bytes": chassis::memory::peak_bytes(),
             }));
         }
-        output::line(format!("{}: adapter {sha256}", self.out.display()))
-    }
-
-    /// The batches of a step; what was refused while making them is said.
-    fn batches(&self, loader: &Loader<'_>, step: u64) -> anyhow::Result<Vec<Batch>> {
-        let mut batches = Vec::new();
-        for part in 0..self.accumulate {
-            let loaded = loader.batch(step * self.accumulate + part)?;
-            for refused in &loaded.refused {
-                output::note(format!("record {}: {}", refused.record, refused.refusal));
-            }
-            batches.push(loaded.batch);
-        }
-        Ok(batches)
+        let of = best.map_or_else(String::new, |(scored, _)| {
+            format!(" of step {}, held-out loss {:.4}", scored.steps, scored.loss)
+        });
+        output::line(format!("{}: adapter {sha256}{of}", self.out.display()))
     }
 
     fn check_memory(&self, model: &Inspected, start: &Adapter) -> anyhow::Result<()> {
@@ -358,7 +404,7 @@ impl Args {
                 Optimizer::Mezo => memory::Optimizer::Mezo,
             },
             checkpoint: self.checkpoint,
-            batch: self.batch,
+            batch: self.rows(),
             sequence: self.data.sequence_length,
             labelled: self.data.sequence_length,
             beside: self.beside(model, start),
@@ -373,13 +419,13 @@ impl Args {
             return Ok(adapter);
         }
         let layers = super::layers(&model.config)?;
-        let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
+        let ranks = RankTable::uniform(&self.targets.of(&weights), layers, self.rank);
         let rank = f32::from(self.rank.max(1));
         let scale = self.alpha / if self.rslora { rank.sqrt() } else { rank };
         Ok(Adapter::initialize(&weights, &ranks, scale, self.seed)?)
     }
 
-    fn sampler(&self, dataset: &Dataset) -> anyhow::Result<Sampler> {
+    fn sampler(&self, dataset: &Dataset, selection: Option<&[usize]>) -> anyhow::Result<Sampler> {
         let (order, balance) = match self.order {
             Order::File => (data::Order::File, Balance::None),
             Order::Shuffle => (data::Order::Shuffled, Balance::None),
@@ -395,35 +441,6 @@ impl Args {
             round: 0,
             worker: "train".to_owned(),
         };
-        Ok(Sampler::new(dataset, None, options, &seed)?)
-    }
-
-    fn tell(
-        &self,
-        number: u64,
-        step: &Step,
-        seconds: f64,
-        metrics: Option<&mut File>,
-    ) -> anyhow::Result<()> {
-        let speed = step.tokens as f64 / seconds;
-        if let Some(file) = metrics {
-            let line = json!({
-                "step": number, "loss": step.loss, "tokens": step.tokens, "labelled_tokens": step.labelled_tokens,
-                "gradient_norm": step.gradient_norm, "seconds": seconds, "tokens_per_second": speed,
-            });
-            writeln!(file, "{line}").context("the metrics cannot be written")?;
-        }
-        if !self.json {
-            output::line(format!(
-                "step {}/{}  {}  {speed:.0} tokens/s",
-                number + 1,
-                self.steps,
-                step.loss.map_or_else(
-                    || "skipped, its loss is not finite".to_owned(),
-                    |loss| format!("loss {loss:.4}")
-                )
-            ))?;
-        }
-        Ok(())
+        Ok(Sampler::new(dataset, selection, options, &seed)?)
     }
 }

@@ -16,6 +16,7 @@ mod profiles;
 mod ranks;
 mod report;
 mod sites;
+mod walked;
 
 use std::env;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use domain::id::WorkerName;
 use domain::job::Spec;
 
 use crate::cli::offline::quantized;
+use crate::cli::source::Source;
 use crate::client::job_file;
 use crate::up::Fleet;
 use crate::{output, units};
@@ -58,9 +60,9 @@ pub struct Args {
     /// The job file
     #[arg(long, value_name = "FILE")]
     job: PathBuf,
-    /// GGUF file or Hugging Face folder; it takes the place of the job's model
-    #[arg(long, value_name = "DIR|FILE")]
-    model: Option<PathBuf>,
+    /// GGUF file, Hugging Face folder, or hf://…; it takes the place of the job's model
+    #[arg(long, value_name = "DIR|FILE|hf://…")]
+    model: Option<Source>,
     /// Where measurements are kept: a site that was measured like this before is not measured again
     #[arg(long, value_name = "FILE")]
     profiles: Option<PathBuf>,
@@ -107,7 +109,7 @@ impl Args {
         let fleet = Fleet::read(&self.fleet)?;
         let folder = tempfile::tempdir().context("no temporary folder can be made")?;
         let cache = quantized::cache(self.quantized_cache.as_deref(), |name| env::var_os(name));
-        let model = sites::model(self.model.as_deref(), &spec)?;
+        let model = sites::model(self.model.as_ref(), &spec)?;
         let mut sites = Sites::open(&fleet, &spec, &model, folder.path(), cache)?;
         sites.round_trip = self.round_trip;
         if let Some(site) = &self.measure {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use worker::{Local, Workbench};
 
 use super::clock::Link;
+use crate::cli::source::Source;
 use crate::up::Fleet;
 
 /// The sites that take part, ordered by name, and what they compute on, one after the other.
@@ -41,14 +42,14 @@ pub struct About {
 }
 
 /// The model's file or folder: the one given, or the job's.
-pub fn model(given: Option<&Path>, spec: &Spec) -> anyhow::Result<PathBuf> {
+pub fn model(given: Option<&Source>, spec: &Spec) -> anyhow::Result<PathBuf> {
     let source = spec.model.source.as_deref();
-    let of_job = source.map(|source| PathBuf::from(source.trim_start_matches("file://")));
-    let Some(path) = given.map(Path::to_owned).or(of_job) else {
+    let of_job = source.map(|source| source.trim_start_matches("file://").parse());
+    let Some(model) = given.cloned().map(Ok).or(of_job).transpose()? else {
         bail!("the job names its model by digest; give its file or folder with --model");
     };
-    path.canonicalize()
-        .with_context(|| format!("there is no model at {}", path.display()))
+    let path = model.path()?.canonicalize();
+    path.with_context(|| format!("there is no model at {model}"))
 }
 
 /// A site's link.

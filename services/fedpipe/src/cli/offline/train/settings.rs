@@ -24,6 +24,12 @@ impl Args {
             self.momentum == 0.0 || self.optimizer == Optimizer::Sgd,
             "--momentum is sgd's: adamw has moments of its own"
         );
+        self.held_out.check()?;
+        let fits = |tokens: usize| tokens >= self.data.sequence_length;
+        ensure!(
+            self.batch_tokens.is_none_or(fits),
+            "use --batch-tokens from --sequence-length, which a record may have"
+        );
         let plain = self.accumulate == 1
             && self.optimizer == Optimizer::Adamw
             && self.dropout == 0.0
@@ -124,14 +130,14 @@ impl Args {
         // Numbers as text too, so that none is another when it is read.
         let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
         json!({
-            "model": self.model.model, "base": name(&self.model.base), "kernel": model.kernel().to_string(),
+            "model": self.model.model.to_string(), "base": name(&self.model.base), "kernel": model.kernel().to_string(),
             "data": self.data.data, "records": dataset.len(), "sequence_length": self.data.sequence_length,
             "init_adapter": self.init_adapter, "steps": self.steps, "learning_rate": name(&self.learning_rate()),
-            "batch": self.batch, "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
+            "batch": self.batch, "batch_tokens": self.batch_tokens, "held_out": self.held_out.asked(), "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
             "momentum": name(&self.momentum), "order": name(&self.order), "schedule": name(&self.schedule),
             "warmup": self.warmup, "clip_norm": name(&self.clip_norm), "weight_decay": name(&self.weight_decay),
             "rank": self.rank, "targets": name(&self.targets.0), "alpha": name(&self.alpha), "rslora": self.rslora,
-            "dropout": name(&self.dropout), "seed": self.seed,
+            "dropout": name(&self.dropout), "seed": self.seed, "labels": self.data.labels,
         })
     }
 
@@ -143,10 +149,16 @@ impl Args {
                 Schedule::Linear => schedule::Shape::Linear,
                 Schedule::Cosine => schedule::Shape::Cosine,
             },
-            warmup: self.warmup,
+            warmup: self.warmup as f64,
             steps: self.steps,
         };
         self.learning_rate() * schedule.factor(step) as f32
+    }
+
+    /// Rows of the sequence's length that a batch holds at most.
+    pub(super) fn rows(&self) -> usize {
+        let filled = |tokens: usize| tokens.div_ceil(self.data.sequence_length.max(1));
+        self.batch_tokens.map_or(self.batch, filled)
     }
 
     /// Bytes of what not every training has: another gradient, and inputs of which parts are left out.
@@ -157,7 +169,7 @@ impl Args {
             0
         };
         let widest = model.config.hidden.max(model.config.intermediate);
-        let tokens = self.batch.saturating_mul(self.data.sequence_length);
+        let tokens = self.rows().saturating_mul(self.data.sequence_length);
         let dropped = if self.dropout > 0.0 {
             tokens.saturating_mul(2 * 4 * widest)
         } else {
