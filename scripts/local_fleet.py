@@ -59,25 +59,36 @@ def heading(words: str) -> None:
 def running(fedpipe: str, fleet: str, out: pathlib.Path) -> Iterator[Api]:
     """All services of `fedpipe up` with this fleet file, ready; stopped at the end by signal, and by force if that is not
     enough. State and log lie in `out`."""
-    log_path = out / "up.log"
-    with log_path.open("wb") as log:
-        command = [fedpipe, "up", "--fleet", fleet, "--state", str(out / "state"), "--listen", ADDRESS]
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    command = [fedpipe, "up", "--fleet", fleet, "--state", str(out / "state"), "--listen", ADDRESS]
+    with started("up", command, out) as process:
+        api = Api(ADDRESS)
+        wait_for("up", api.ready, process, out)
+        yield api
+
+
+@contextlib.contextmanager
+def started(name: str, command: list[str], out: pathlib.Path, **variables: str) -> Iterator[subprocess.Popen]:
+    """A process with a log in `out`, told to end at the end, and ended by force if that is not enough."""
+    with (out / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **variables}, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
         try:
-            api = Api(ADDRESS)
-            deadline = time.monotonic() + READY_SECONDS
-            while not api.ready():
-                if child.poll() is not None or time.monotonic() > deadline:
-                    raise Failed(f"`{' '.join(command)}` is not ready. Next: read {log_path}\n{last_lines(log_path)}")
-                time.sleep(0.2)
-            yield api
-        finally:
-            child.send_signal(signal.SIGINT)
-            try:
-                child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(name: str, ready: Callable[[], bool], process: subprocess.Popen, out: pathlib.Path) -> None:
+    """Until a process that was started is ready."""
+    log, end = out / f"{name}.log", time.monotonic() + READY_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            raise Failed(f"{name} is not ready. Next: read {log}\n{last_lines(log)}")
+        time.sleep(0.1)
 
 
 def last_lines(path: pathlib.Path) -> str:

@@ -12,27 +12,21 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from local_fleet import ROOT, Failed, started, wait_for
+
 sys.path.insert(0, str(ROOT / "scripts/chart/tests"))
 import tiny_model  # noqa: E402
 
 SITES = {"north": 900, "south": 600, "west": 400}  # tokens a second
-READY_SECONDS, STOP_SECONDS = 60, 30
 COMPOSE = ROOT / "k8s/observe/compose.yaml"
 COLLECTOR = "http://127.0.0.1:4317"
-
-
-class ObserveError(Exception):
-    """What went wrong and what to do next, in words for the terminal."""
 
 
 def free_port() -> int:
@@ -49,31 +43,6 @@ def answers(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def child(name: str, command: list[str], out: pathlib.Path, **variables: str) -> Iterator[subprocess.Popen]:
-    """A process with a log, told to end at the end, and ended by force if that is not enough."""
-    with (out / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **variables}, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(name: str, url: str, process: subprocess.Popen, out: pathlib.Path) -> None:
-    """Until a page answers."""
-    end = time.monotonic() + READY_SECONDS
-    while not answers(url):
-        if process.poll() is not None or time.monotonic() > end:
-            raise ObserveError(f"{name} is not ready. Next: read {out / name}.log")
-        time.sleep(0.1)
 
 
 def fleet(out: pathlib.Path) -> pathlib.Path:
@@ -173,7 +142,7 @@ def call(fedpipe: str, *arguments: str) -> str:
     """What a command of the binary prints."""
     done = subprocess.run([fedpipe, *arguments], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
-        raise ObserveError(f"`fedpipe {' '.join(arguments)}`: {done.stdout}{done.stderr}")
+        raise Failed(f"`fedpipe {' '.join(arguments)}`: {done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -188,11 +157,11 @@ def observe(fedpipe: str, tools: pathlib.Path, out: pathlib.Path, rounds: int, s
         collected = stack.enter_context(containers(prometheus, out))
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": COLLECTOR} if collected else {}
         command = [fedpipe, "up", "--fleet", str(fleet(out)), "--state", str(state), "--listen", f"127.0.0.1:{api_port}", "--nats-server", str(tools / "bin/nats-server")]
-        up = stack.enter_context(child("up", command, out, **variables))
-        wait_for("up", f"{api}/readyz", up, out)
+        up = stack.enter_context(started("up", command, out, **variables))
+        wait_for("up", lambda: answers(f"{api}/readyz"), up, out)
         write_targets(state, out)
-        server = stack.enter_context(child("prometheus", prometheus_command(tools, out, prometheus_port), out))
-        wait_for("prometheus", f"{prometheus}/-/ready", server, out)
+        server = stack.enter_context(started("prometheus", prometheus_command(tools, out, prometheus_port), out))
+        wait_for("prometheus", lambda: answers(f"{prometheus}/-/ready"), server, out)
         job = submit(fedpipe, api, out, rounds)
         print(f"observe: {job} runs; Prometheus at {prometheus}, alerts at {prometheus}/alerts, api at {api}", flush=True)
         while True:
@@ -213,7 +182,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         observe(options.fedpipe, options.tools.absolute(), ROOT / "out/observe", options.rounds, not options.until_done)
-    except ObserveError as error:
+    except Failed as error:
         print(f"observe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
