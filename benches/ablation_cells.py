@@ -35,7 +35,7 @@ class Task:
 
 
 TASKS = {
-    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 5e-4, "shuffle", (), "loss", 16, 8),
+    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 5e-4, "shuffle", (), "loss", 32, 16),
     "mail": Task("mail", "mail, balanced accuracy", 80, 5e-4, "balanced", (" yes", " no"), "balanced_accuracy", 32, 16),
 }
 

@@ -41,6 +41,8 @@ FLEET = (
     Played("site-3", 0.25, 1024, 0.2, bandwidth="4MiB"),
     Played("site-4", 0.125, 512, 0.1),
 )
+# The largest batches are planned only where a probe came near them: in this time it does, on two cores or one.
+PROBE_SECONDS = 180
 # Three that are alike: for what depends on ranks alone.
 EVEN = tuple(Played(f"site-{number}", 1.0, 8192, 1 / 3) for number in (1, 2, 3))
 
@@ -54,6 +56,7 @@ def fleet_toml(sites: tuple[Played, ...], dataset: str, folder: pathlib.Path, me
     parts = []
     for site in sites:
         lines = [f'name = "{site.name}"', f'memory_limit = "{round(site.memory_mib * memory_share)}MiB"', f"speed = {site.speed}"]
+        lines += [f"probe_seconds = {PROBE_SECONDS}"]
         if site.bandwidth:
             lines.append(f'bandwidth_limit = "{site.bandwidth}"')
         lines += [f"[workers.datasets.{dataset}]"]
