@@ -316,7 +316,11 @@ def without_gradients(lab: Lab, table: Table) -> dict:
         report = lab.simulate(table, job, "--plan-only", kind="alike")
         if report is None:
             raise AblationError(f"{table.name}: there is no plan for {job['name']}")
-        kinds[zeroth.MIXED] = f"alike-{zeroth.between(report, 'site-3')}"
+        try:
+            kinds[zeroth.MIXED] = f"alike-{zeroth.between(report, 'site-3')}"
+        except ValueError as error:
+            say(f"{table.name}: no mixed fleet: {error}")
+            found["cells"].pop(zeroth.MIXED)
     for seed in seeds:
         for cell, runs in found["cells"].items():
             job = zeroth.job(table.task, cell, seed, budget)

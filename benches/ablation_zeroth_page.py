@@ -57,7 +57,9 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
         if cell in runs_of and cell != "tuned" and "tuned" in runs_of:
             said.append(f"`{cell}` against `tuned`, by loss: {cells.effect(ends(cell, 'loss'), ends('tuned', 'loss'), 'loss')}.")
     if "mixed" in runs_of and "without" in runs_of:
-        said.append(f"The mixed fleet against its first-order sites alone, by loss: {cells.effect(ends('mixed', 'loss'), ends('without', 'loss'), 'loss')}.")
+        # Each is scored by its own sites: what is compared is by how much the loss of these fell.
+        change = lambda cell: [run["curve"][-1]["loss"] - run["curve"][0]["loss"] for run in runs_of[cell]]
+        said.append(f"The mixed fleet against its first-order sites alone, by how far the loss of its own sites fell: {cells.effect(change('mixed'), change('without'), 'loss')}.")
     return said
 
 

@@ -34,13 +34,15 @@ def figures(report: dict[str, Any], adapter_bytes: int, adapter_sha256: str, ste
 
 def round_figures(entry: dict[str, Any], score: dict[str, Any] | None) -> dict[str, Any]:
     """One round, worker by worker."""
+    # A report leaves out a count that is 0.
+    zero = {"skipped_steps": 0, "control_bytes_up": 0}
     taken = ("bytes_up", "control_bytes_up", "bytes_down", "loss", "steps", "skipped_steps", "tokens_per_second", "peak_memory_bytes")
     return {
         "round": entry["round"],
         "seconds": entry["seconds"],
         "loss": score and score["loss"],
         "evaluation_bytes_down": fetched(score),
-        "workers": [{"worker": one["worker"], **{name: one["metrics"][name] for name in taken}} for one in entry["workers"]],
+        "workers": [{"worker": one["worker"], **{name: (zero | one["metrics"])[name] for name in taken}} for one in entry["workers"]],
     }
 
 

@@ -36,6 +36,14 @@ class Figures(unittest.TestCase):
         for words in ("610 bytes a round of 30 steps", "17.8 MiB", "4.5000 before, 4.2500 after 2 rounds"):
             self.assertIn(words, shown)
 
+    def test_counts_of_0_are_left_out_of_a_report_and_shown(self):
+        told = report(950)
+        for entry in told["rounds"]:
+            for one in entry["workers"]:
+                del one["metrics"]["skipped_steps"]
+        found = mezo_report.figures(told, 1, "ab", 30)
+        self.assertEqual([one["skipped_steps"] for entry in found["rounds"] for one in entry["workers"]], [0] * 4)
+
     def test_what_goes_beyond_its_limit_is_named(self):
         found = mezo_report.figures(report(9000), 1, "ab", 30)
         self.assertEqual(len(mezo_report.beyond(found)), 1)
