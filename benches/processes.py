@@ -27,9 +27,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from local_fleet import ADDRESS, Api, Failed, running  # noqa: E402
 
 CONTROL = ("api", "profiler", "planner", "aggregator")
-SITES = ("north", "south")
+SITES = ("north",)
 STEPS, RECORDS = 400, 96
 PATIENCE_SECONDS = 120
+MEASURED_SECONDS = 900  # until the site has measured itself
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -107,13 +108,13 @@ def children(parent: int) -> list[int]:
 
 
 def fleet_file(out: pathlib.Path) -> str:
-    """Two sites with made-up records."""
+    """A site with made-up records."""
     tables = []
     for site in SITES:
         path = out / f"{site}.jsonl"
         lines = [json.dumps({"prompt": f"{site} asks: is {number} even? Answer:", "completion": " no" if number % 2 else " yes"}) for number in range(RECORDS)]
         path.write_text("\n".join(lines) + "\n")
-        tables.append(f'[[workers]]\nname = "{site}"\nthreads = 1\nmemory_limit = "1GiB"\nprobe_seconds = 5\n[workers.datasets.sums]\ntrain = "{path}"\n')
+        tables.append(f'[[workers]]\nname = "{site}"\nthreads = 1\nmemory_limit = "1GiB"\nprobe_seconds = 2\n[workers.datasets.sums]\ntrain = "{path}"\n')
     (out / "fleet.toml").write_text("\n".join(tables))
     return str(out / "fleet.toml")
 
@@ -165,7 +166,7 @@ def measure(fedpipe: str, tools: pathlib.Path, out: pathlib.Path, times: int) ->
         for _ in range(times):
             # Further than before: what was trained is not trained again.
             goal = reached + 3
-            until("the site trains", lambda goal=goal: steps(api, job, SITES[0]) >= goal)
+            until("the site trains", lambda goal=goal: steps(api, job, SITES[0]) >= goal, MEASURED_SECONDS)
             reached = steps(api, job, SITES[0])
             found.setdefault("worker, training", []).append(fleet.replace(worker))
         for name in CONTROL:

@@ -37,6 +37,8 @@ pub struct Site {
     pub lines: String,
     /// Its training records, if not made up.
     pub train: Option<PathBuf>,
+    /// Its held-out records, if not made up.
+    pub held_out: Option<PathBuf>,
 }
 
 impl Site {
@@ -47,6 +49,7 @@ impl Site {
             name: name.to_owned(),
             lines: String::new(),
             train: None,
+            held_out: None,
         }
     }
 
@@ -289,6 +292,13 @@ impl Fleet {
         pid
     }
 
+    /// SIGTERM, as whoever runs a service tells it to end; `up` starts it again.
+    pub fn terminate(&self, name: &str) -> u32 {
+        let pid = self.pid(name);
+        procs::signal(pid, Signal::TERM);
+        pid
+    }
+
     /// SIGSTOP: it is there and does nothing.
     pub fn halt(&self, name: &str) {
         procs::signal(self.pid(name), Signal::STOP);
@@ -337,6 +347,15 @@ impl Fleet {
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let died = |notice: &&Value| notice["event"] == "died" && notice["name"] == name;
         notices.iter().filter(died).count()
+    }
+
+    /// How a process ended each time, such as `exit code 0`.
+    #[must_use]
+    pub fn statuses(&self, name: &str) -> Vec<String> {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let died = |notice: &&Value| notice["event"] == "died" && notice["name"] == name;
+        let status = |notice: &Value| notice["status"].as_str().map(str::to_owned);
+        notices.iter().filter(died).filter_map(status).collect()
     }
 
     /// The password of a role's NATS user, such as `worker-a`.
@@ -458,7 +477,7 @@ fn fleet_file(folder: &Path, setup: &Setup) -> String {
     for site in &setup.sites {
         let mails = data::mails(folder, &site.name, TRAIN, 1).expect("data");
         let train = site.train.as_ref().unwrap_or(&mails.train);
-        let held_out = &mails.held_out;
+        let held_out = site.held_out.as_ref().unwrap_or(&mails.held_out);
         let (name, lines) = (&site.name, &site.lines);
         let (train, held_out) = (train.display(), held_out.display());
         // Writing to a string does not fail.

@@ -66,6 +66,8 @@ pub struct Trained {
     pub sent_bytes: u64,
     /// Its figures; nothing was transferred.
     pub metrics: UpdateMetrics,
+    /// How often its batches went through the model, those of steps by gradients once.
+    pub passes: u64,
 }
 
 /// A site in this process.
@@ -160,7 +162,7 @@ impl Local {
         })
     }
 
-    /// Trains one round from the merged adapter in this file. A zeroth-order round along directions of the site's own
+    /// Trains one round from the merged adapter in this file, with a mask by the one in the other. A zeroth-order round along directions of the site's own
     /// leaves tensors, which its scalars would lead to.
     ///
     /// # Errors
@@ -169,7 +171,7 @@ impl Local {
         &self,
         bench: &mut Workbench,
         task: &Train,
-        global: &Path,
+        (global, mask): (&Path, Option<&Path>),
     ) -> Result<Trained, Failure> {
         let key = honour(&self.machine, &task.head.model, &task.plan)?;
         let data = self.machine.data.get(&task.head.dataset)?;
@@ -179,12 +181,18 @@ impl Local {
             key,
             files: self.model.clone(),
             global: global.to_owned(),
+            mask: mask.map(Path::to_owned),
             data,
+            kept: None,
         };
         if !task.training.shares_directions() {
             lesson.task.training.mezo.wire = Wire::Tensors;
         }
-        let Taught { update, metrics } = lesson.train(&mut bench.bench, &self.running())?;
+        let Taught {
+            update,
+            metrics,
+            passes,
+        } = lesson.train(&mut bench.bench, &self.running())?;
         let update = match update {
             Outcome::Tensors(file) => file,
             Outcome::Scalars(scalars, _) => scalars.to_bytes(),
@@ -195,6 +203,7 @@ impl Local {
             update.len() as u64
         };
         Ok(Trained {
+            passes,
             update,
             sent_bytes,
             metrics,

@@ -141,6 +141,12 @@ impl<'m> Trainer<'m> {
         Ok(())
     }
 
+    /// Gives back the buffers that steps share; the next step makes them anew.
+    pub fn release(&mut self) {
+        self.workspace = Workspace::default();
+        self.gathered = None;
+    }
+
     /// The adapter as trained so far.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::log;
 use super::state::State;
 
 /// How long a child may take to stop in order; then it is killed.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(25);
 
 /// Between two looks at the size of a running child's log.
 const TIDY: Duration = Duration::from_secs(60);

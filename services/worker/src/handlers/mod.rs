@@ -38,6 +38,9 @@ use crate::stop::Stop;
 
 pub use settle::{bury, say};
 
+/// How long a worker that was told to end waits for its computation: a block, and a checkpoint on the disk.
+const PUT_AWAY: Duration = Duration::from_secs(20);
+
 /// Handles one delivery.
 pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
     let kind = kind(&delivery.address.kind);
@@ -51,7 +54,7 @@ pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
         ("fedpipe.worker", site.name.to_string()),
         ("fedpipe.task", kind.to_owned()),
     ];
-    let task = telemetry::within(delivery.trace, SpanName::Task, &labels);
+    let mut task = telemetry::within(delivery.trace, SpanName::Task, &labels);
     let (job, trace) = (delivery.address.job.clone(), task.trace());
     let span = match trace {
         Some(trace) => {
@@ -60,13 +63,16 @@ pub async fn handle(site: &Arc<Site>, delivery: Delivery) -> Outcome {
         None => tracing::info_span!("task", %job),
     };
     let outcome = dispatch(site, delivery, trace).instrument(span).await;
-    drop(task);
-    telemetry::observe(Metric::TaskSeconds, watch.seconds(), &[("kind", kind)]);
     let said = match outcome {
         Outcome::Done => "done",
         Outcome::Later => "later",
         Outcome::HandBack => "hand_back",
     };
+    if !matches!(outcome, Outcome::Done) {
+        task.fail(said.to_owned());
+    }
+    drop(task);
+    telemetry::observe(Metric::TaskSeconds, watch.seconds(), &[("kind", kind)]);
     telemetry::count(
         Metric::MessagesHandled,
         1,
@@ -151,7 +157,10 @@ async fn run(running: &Errand, task: Task) -> Outcome {
     };
     let outcome = match result {
         Ok(report) => settle::succeed(running, &task, &report).await,
-        Err(Failure::Stopped) if site.token.is_cancelled() => Outcome::HandBack,
+        Err(Failure::Stopped) if site.token.is_cancelled() => {
+            put_away(site).await;
+            Outcome::HandBack
+        }
         Err(Failure::Stopped) => Outcome::Done,
         Err(failure) => settle::fail(site, address, failure).await,
     };
@@ -165,6 +174,14 @@ async fn run(running: &Errand, task: Task) -> Outcome {
         tracing::warn!(%error, "the journal cannot be removed");
     }
     outcome
+}
+
+/// Waits until the compute thread has put away what it did, for a time that every grace period has.
+async fn put_away(site: &Site) {
+    let idle = site.compute.run(|_| ());
+    if tokio::time::timeout(PUT_AWAY, idle).await.is_err() {
+        tracing::warn!("the computation does not end, the task is handed back as it is");
+    }
 }
 
 async fn work(running: &Errand, task: &Task) -> Result<Report, Failure> {
@@ -246,8 +263,12 @@ pub fn honour(site: &Machine, model: &ModelRef, plan: &WorkerPlan) -> Result<Key
     if plan.optimizer == Optimizer::Auto {
         return refuse("the plan leaves the optimizer open".to_owned());
     }
-    if plan.base == Base::Auto || plan.batch == 0 || plan.local_steps == 0 {
+    let open = plan.batch == 0 || plan.accumulate == 0 || plan.local_steps == 0;
+    if plan.base == Base::Auto || open {
         return refuse("the plan leaves base, batch or steps open".to_owned());
+    }
+    if plan.optimizer == Optimizer::Mezo && plan.accumulate > 1 {
+        return refuse("zeroth-order steps have one batch".to_owned());
     }
     Ok(Key {
         model: model.clone(),

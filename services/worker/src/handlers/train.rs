@@ -16,11 +16,12 @@ use domain::round::{Update, UpdateMetrics};
 use domain::zeroth::{GENERATOR, Scalars};
 
 use super::honour;
+use crate::emphasis;
 use crate::errand::Errand;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::report::Report;
-use crate::train::{self as lessons, Figures, Lesson, Outcome, Pending, Taught};
+use crate::train::{self as lessons, Figures, Kept, Lesson, Outcome, Pending, Taught};
 
 /// Trains, or takes up an update that was trained before the process died, and stores it.
 pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Failure> {
@@ -98,17 +99,26 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
     if task.plan.optimizer == Optimizer::Mezo {
         lessons::supported(walk)?;
     }
-    let walk = walk.map(|walk| (walk, task.round.saturating_sub(1)));
-    let (global, bytes_down) = fetch::adapter(running, &task.global, walk).await?;
+    let before = walk.map(|walk| (walk, task.round.saturating_sub(1)));
+    let (global, mut bytes_down) = fetch::adapter(running, &task.global, before).await?;
+    let masked = walk.filter(|walk| emphasis::is_masked(walk, task.round));
+    let mask = match masked {
+        Some(walk) => fetch::mask(running, walk).await?,
+        None => None,
+    };
+    bytes_down += mask.as_ref().map_or(0, |(_, moved)| *moved);
     failpoint::hit(Failpoint::WorkerTrainAfterGlobal);
     let planned_bytes = task.plan.predicted.peak_memory_bytes;
     let task = task.clone();
+    let kept = Kept::of(&site.work_dir(), &running.address, &site.token);
     let lesson = Lesson {
         task,
         key,
         files,
         global,
+        mask: mask.map(|(path, _)| path),
         data,
+        kept: Some(kept),
     };
     let trained = running
         .compute(move |bench, running| lesson.train(bench, running))
@@ -116,6 +126,7 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
     let Taught {
         update,
         mut metrics,
+        passes: _,
     } = trained;
     metrics.bytes_down = bytes_down;
     observe_memory(&metrics, planned_bytes);

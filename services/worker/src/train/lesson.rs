@@ -12,18 +12,22 @@ use domain::artifact::Digest;
 use domain::cause::Trouble;
 use domain::energy::EnergyTable;
 use domain::fleet::Stage;
+use domain::id::WorkerName;
 use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Order, Training};
 use domain::plan::WorkerPlan;
 use domain::round::UpdateMetrics;
 use domain::zeroth::{GENERATOR, Scalars, Steps, Walk};
 use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
-use engine::train::Options;
+use engine::train::{Emphasis, Options, Rule};
 
-use super::{How, Learned, Learner, SharedLoss};
+use super::kept::{Done, Stood};
+use super::source::Source;
+use super::{How, Kept, Learned, Learner, Passes, SharedLoss};
 use crate::adapter_file;
 use crate::compute::{Bench, Key, Loaded, ModelFiles, Pace};
 use crate::data::Opened;
+use crate::emphasis;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::running::Running;
@@ -39,8 +43,12 @@ pub struct Lesson {
     pub files: ModelFiles,
     /// The merged adapter's file.
     pub global: PathBuf,
+    /// That of the adapter which a mask goes by, where the round has one.
+    pub mask: Option<PathBuf>,
     /// The data.
     pub data: Arc<Opened>,
+    /// Where the round is kept when the worker is told to end.
+    pub kept: Option<Kept>,
 }
 
 /// A trained round.
@@ -50,6 +58,8 @@ pub struct Taught {
     pub update: Outcome,
     /// Its figures; transfers are not counted yet.
     pub metrics: UpdateMetrics,
+    /// How often its batches went through the model, those of steps by gradients once.
+    pub passes: u64,
 }
 
 /// What a round's training leaves.
@@ -89,46 +99,79 @@ impl Lesson {
         let loaded = bench.model(key, &self.files)?;
         self.apply_side(loaded)?;
         let model = loaded.model();
+        let shapes = model.weights();
         running.stage(Stage::Training, u64::from(plan.local_steps));
         memory::reset_peak();
         let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
         let how = self.how(first)?;
         let learner = Learner::begin(model, &self.global, &plan.ranks, task.scale, how)?;
         let mut learner = learner.with_failpoint();
-        let encoder = self.data.encoder(model.tokenizer(), plan.sequence_length)?;
+        let mut stood = Stood::new(self.data.summary().records);
+        let earlier = self.kept.as_ref();
+        let earlier = earlier.and_then(|kept| kept.take_up(&mut learner, &shapes, &stood));
+        let earlier = earlier.unwrap_or_else(|| stood.clone());
+        let encoder = self.data.encoder(
+            model.tokenizer(),
+            plan.sequence_length,
+            &task.training.labels,
+        )?;
         let sampler = self.sampler(running)?;
         let loader = Loader::new(&self.data.train, &encoder, &sampler);
-        let (pace, times) = pace(&running.site, plan.optimizer, &task.training);
+        let mut source = Source::new(&task.training, plan, task.round, loader);
+        let planned = source.records(running, &self.data)?;
+        let (pace, _) = pace(&running.site, plan.optimizer, &task.training);
 
-        let mut sums = Sums::default();
-        let planned = u64::from(plan.batch) * u64::from(plan.local_steps);
-        let consent = running.site.config.policy.share_small_counts;
+        let (mut sums, mut passes) = (Sums::default(), 0);
+        let policy = &running.site.config.policy;
+        let admitted = policy.admit_count("the loss", planned);
+        admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))?;
+        let consent = policy.share_small_counts;
         let mut shared = SharedLoss::new(planned, consent);
         for number in 0..plan.local_steps {
-            running.stop.check()?;
             let watch = Stopwatch::start();
-            let loaded = loader.batch(first + u64::from(number));
-            let loaded = loaded.map_err(|error| self.data.trouble(&error))?;
-            let step = learner.step(&loaded.batch, running.stop.control())?;
+            let batches = source.step(number);
+            let batches = batches.map_err(|error| self.data.trouble(&error))?;
+            if let Some(done) = earlier.steps.get(number as usize) {
+                let step = done.learned();
+                passes += step.passes as u64;
+                sums.add(done.records, &step, done.seconds());
+                let loss = step.loss.and_then(|loss| shared.add(done.records, loss));
+                show(running, loss, sums.speed());
+                stood.steps.push(*done);
+                continue;
+            }
+            let rate = self.rate(number);
+            let stopped = running.stop.check();
+            let control = running.stop.control();
+            let step =
+                stopped.and_then(|()| Ok(learner.step(&batches, rate, control)?));
+            let step =
+                step.inspect_err(|failure| self.keep(failure, &mut learner, &mut stood, running))?;
             let seconds = watch.seconds();
-            let tokens = times * step.tokens;
+            let tokens = step.passes * step.tokens;
+            passes += step.passes as u64;
+            let paced = pace.seconds(tokens, seconds);
+            let records = batches.iter().map(|batch| batch.rows.len() as u64).sum();
+            stood.steps.push(Done::new(records, &step, paced));
             pace.wait(&runtime, &running.stop, tokens, seconds, || {
                 running.advance()
-            })?;
-            let paced = pace.seconds(tokens, seconds);
-            sums.add(loaded.batch.rows.len(), &step, paced);
-            let records = loaded.batch.rows.len() as u64;
+            })
+            .inspect_err(|failure| self.keep(failure, &mut learner, &mut stood, running))?;
+            sums.add(records, &step, paced);
             let loss = step.loss.and_then(|loss| shared.add(records, loss));
-            tell(
-                running,
-                &step,
-                &watch,
-                loss,
-                sums.tokens as f64 / sums.seconds,
-            );
+            tell(running, &step, &watch, loss);
+            show(running, loss, sums.speed());
             if number == 0 {
                 failpoint::hit(Failpoint::WorkerTrainAfterFirstStep);
             }
+        }
+        let refused = source.refused();
+        if refused.total() > 0 {
+            tracing::warn!(
+                dataset = %task.head.dataset,
+                round = task.round,
+                "records could not be learned, others took their place: {refused}"
+            );
         }
         let energies = learner.energies();
         if sums.skipped == sums.steps {
@@ -142,8 +185,38 @@ impl Lesson {
         } else {
             Outcome::Tensors(learner.tensors(task.strategy.trains())?)
         };
-        let metrics = sums.metrics(energies);
-        Ok(Taught { update, metrics })
+        let mut metrics = sums.metrics(energies, refused.total());
+        metrics.peak_memory_bytes = metrics.peak_memory_bytes.max(earlier.peak_bytes);
+        Ok(Taught {
+            update,
+            metrics,
+            passes,
+        })
+    }
+
+    /// Keeps the round if it ends because the worker was told to, and if there is room for it: a worker that dies of
+    /// being tidy would be told to have too little memory.
+    fn keep(
+        &self,
+        failure: &Failure,
+        learner: &mut Learner<'_>,
+        stood: &mut Stood,
+        running: &Running,
+    ) {
+        let stopped = matches!(failure, Failure::Stopped) && !stood.steps.is_empty();
+        let Some(kept) = self.kept.as_ref().filter(|kept| stopped && kept.is_wanted()) else {
+            return;
+        };
+        stood.peak_bytes = memory::peak_data_bytes();
+        learner.release();
+        // The merged adapter has every rank of the site's own, or more.
+        let adapter = std::fs::metadata(&self.global).map_or(0, |about| about.len());
+        let needed = memory::data_bytes() + learner.keeping_bytes(adapter);
+        if needed <= running.site.memory_limit_bytes {
+            kept.keep(learner, stood);
+        } else {
+            tracing::warn!(needed, "no room to keep the round, it begins anew");
+        }
     }
 
     /// How the plan trains; `first` is the number of the round's first step.
@@ -157,13 +230,37 @@ impl Lesson {
         } = &self.task;
         if plan.optimizer == Optimizer::Mezo {
             let steps = supported(walk.as_ref())?;
-            return Ok(How::ZerothOrder(steps, first));
+            let source = walk.as_ref().map(|walk| emphasis::Source::new(walk, self.mask.as_deref()));
+            let emphasis = match source.transpose()? {
+                Some(source) => source.of(self.task.round)?,
+                None => Emphasis::default(),
+            };
+            return Ok(How::ZerothOrder(Passes {
+                steps,
+                first,
+                abreast: plan.abreast,
+                emphasis,
+            }));
         }
         let options = Options {
             b_alone: strategy.trains() == Trains::B,
-            ..options(training, plan.checkpoint)
+            // Masks of its own for every site and round.
+            dropout_seed: seed(training, self.task.round, &self.task.head.worker).number("dropout"),
+            ..options(training, (plan.optimizer, plan.checkpoint))
         };
-        Ok(How::FirstOrder(options, training.learning_rate as f32))
+        Ok(How::FirstOrder(options))
+    }
+
+    /// The learning rate of a step of the round.
+    fn rate(&self, number: u32) -> f32 {
+        let Train {
+            plan,
+            training,
+            round,
+            rounds,
+            ..
+        } = &self.task;
+        training.rate((*round, number), plan.local_steps, *rounds) as f32
     }
 
     /// A rule with a side term has every site apply what stands behind the live slices.
@@ -212,7 +309,7 @@ pub fn supported(walk: Option<&Walk>) -> Result<Steps, Failure> {
 /// If either would be averaged over too few records.
 pub fn admit(site: &Machine, plan: &WorkerPlan, data: &Opened) -> Result<(), Failure> {
     let records = data.summary().records;
-    let drawn = u64::from(plan.batch) * u64::from(plan.local_steps);
+    let drawn = u64::from(plan.batch) * plan.batches();
     let step = u64::from(plan.batch).min(records);
     let policy = &site.config.policy;
     let loss = policy.admit_count("the loss", drawn.min(records));
@@ -233,7 +330,7 @@ pub fn pace(site: &Machine, optimizer: Optimizer, training: &Training) -> (Pace,
             let directions = usize::from(training.mezo.perturbations);
             (site.forward_pace(), 2 * directions)
         }
-        Optimizer::Adamw | Optimizer::Auto => (site.pace(), 1),
+        Optimizer::Adamw | Optimizer::Sgd | Optimizer::Auto => (site.pace(), 1),
     }
 }
 
@@ -257,18 +354,31 @@ pub fn sampler(
         order,
         balance,
     };
-    let seed = Seed {
-        seed: training.seed,
-        round: 0,
-        worker: running.site.name.to_string(),
-    };
+    let seed = seed(training, 0, &running.site.name);
     Sampler::new(&data.train, None, options, &seed).map_err(|error| data.trouble(&error))
 }
 
-/// How the engine trains under a job's settings.
+/// What a site's random numbers derive from: of a round, or with 0 of all rounds.
+fn seed(training: &Training, round: u32, worker: &WorkerName) -> Seed {
+    Seed {
+        seed: training.seed,
+        round,
+        worker: worker.to_string(),
+    }
+}
+
+/// How the engine trains under a job's settings, with this optimizer and with or without recomputing.
 #[must_use]
-pub fn options(training: &Training, checkpoint: bool) -> Options {
+pub fn options(training: &Training, (optimizer, checkpoint): (Optimizer, bool)) -> Options {
     Options {
+        rule: match optimizer {
+            Optimizer::Sgd => Rule::Sgd {
+                momentum: training.momentum as f32,
+            },
+            Optimizer::Adamw | Optimizer::Mezo | Optimizer::Auto => Rule::AdamW,
+        },
+        dropout: training.dropout as f32,
+        dropout_seed: training.seed,
         weight_decay: training.weight_decay as f32,
         clip_norm: training.clip_norm as f32,
         checkpoint,
@@ -277,7 +387,7 @@ pub fn options(training: &Training, checkpoint: bool) -> Options {
     }
 }
 
-fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>, speed: f64) {
+fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>) {
     running.advance();
     telemetry::count(Metric::TrainingTokens, step.tokens as u64, &[]);
     telemetry::observe(Metric::TrainingStepSeconds, watch.seconds(), &[]);
@@ -285,6 +395,10 @@ fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>,
     if let Some(loss) = loss {
         telemetry::set(Metric::TrainingLoss, loss, &[]);
     }
+}
+
+/// One more step in the worker's beats.
+fn show(running: &Running, loss: Option<f64>, speed: f64) {
     running.site.status.update(|progress| {
         progress.done += 1;
         progress.loss = loss;
@@ -293,8 +407,8 @@ fn tell(running: &Running, step: &Learned, watch: &Stopwatch, loss: Option<f64>,
 }
 
 impl Sums {
-    fn add(&mut self, records: usize, step: &Learned, seconds: f64) {
-        self.records += records as u64;
+    fn add(&mut self, records: u64, step: &Learned, seconds: f64) {
+        self.records += records;
         self.tokens += step.tokens as u64;
         self.loss += step.loss.unwrap_or(0.0);
         self.skipped += u32::from(step.loss.is_none());
@@ -302,13 +416,19 @@ impl Sums {
         self.seconds += seconds;
     }
 
-    fn metrics(&self, energies: EnergyTable) -> UpdateMetrics {
+    /// Tokens a second.
+    fn speed(&self) -> f64 {
+        self.tokens as f64 / self.seconds
+    }
+
+    fn metrics(&self, energies: EnergyTable, refused_records: u64) -> UpdateMetrics {
         UpdateMetrics {
             records: self.records,
             tokens: self.tokens,
             loss: self.loss / f64::from((self.steps - self.skipped).max(1)),
             steps: self.steps,
             skipped_steps: self.skipped,
+            refused_records,
             compute_seconds: self.seconds,
             tokens_per_second: self.tokens as f64 / self.seconds.max(1e-9),
             peak_memory_bytes: memory::peak_data_bytes(),

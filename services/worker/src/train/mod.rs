@@ -4,11 +4,15 @@
 //! goes into it. It does not choose anything: the plan does.
 
 mod course;
+mod kept;
 mod lesson;
 mod loss;
 mod pending;
+mod source;
+mod stand;
 
-pub use course::{How, Learned, Learner};
+pub use course::{How, Passes, Learned, Learner};
+pub use kept::Kept;
 pub use lesson::{
     Lengths, Lesson, Outcome, Taught, admit, lengths, options, pace, sampler, supported,
 };
