@@ -1,4 +1,4 @@
-//! The few operations a Llama is made of, each a file with forward and explicit backward.
+//! The few operations that models are made of, each a file with forward and explicit backward.
 //!
 //! All work on row-major `f32` slices in the flat layout `[tokens, width]`; only attention knows
 //! where one row of a batch ends and the next begins, so that rows of different lengths need no

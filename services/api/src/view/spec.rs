@@ -18,7 +18,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ),
     (
         "adapter",
-        "`targets` (auto, or a list of q, k, v, o, gate, up, down), `rank` (auto, or 1 to `rank_max`), `rank_max` (1 to 256), `alpha`, `rslora`; the scale is alpha / rank_max, or with rslora alpha / √rank_max, for the whole job",
+        "`targets` (auto: all that the model has; or a list of q, k, v, o, gate, up, down, of GPT-2 of c_attn, attn.c_proj, c_fc, mlp.c_proj), `rank` (auto, or 1 to `rank_max`), `rank_max` (1 to 256), `alpha`, `rslora`; the scale is alpha / rank_max, or with rslora alpha / √rank_max, for the whole job",
     ),
     (
         "training",

@@ -1,7 +1,7 @@
 //! The families of models, one file each: what each has of its own over the shared blocks.
 //!
-//! All are decoders of the same shape: normalized residual blocks of causal attention with grouped heads and rotary
-//! positions, and a gated feed-forward network. A file says what its family is called, and where it differs.
+//! All but BERT are decoders of the same shape: normalized residual blocks of causal attention and a feed-forward network.
+//! A file says what its family is called, and where it differs.
 
 mod bert;
 mod gemma3;
