@@ -25,6 +25,10 @@ pub(super) fn kind(
     asked: Precision,
 ) -> Result<GgmlDType, Error> {
     let own = merged.source_kind(name)?;
+    // As llama.cpp's own tools leave it.
+    if matches!(name, Name::Positions) {
+        return Ok(GgmlDType::F32);
+    }
     let [_, cols] = shape else {
         // Vectors are few, and llama.cpp wants them in f32.
         return Ok(GgmlDType::F32);

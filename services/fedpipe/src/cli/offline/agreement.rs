@@ -50,7 +50,7 @@ pub struct Args {
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 16)]
     rank: u16,
-    /// Projections that carry it: q,k,v,o,gate,up,down, attention or all-linear
+    /// Projections that carry it: q,k,v,o,gate,up,down (GPT-2: c_attn,c_proj,c_fc), attention or all-linear
     #[arg(long, value_name = "LIST", default_value = "all-linear", value_parser = super::targets)]
     targets: Targets,
     #[command(flatten)]
@@ -73,8 +73,9 @@ impl Args {
             "use a --batch from 1 and a --seq from 2"
         );
         let inspected = self.model.inspect()?;
+        let targets = self.targets.of(&inspected.config.weights());
         let ranks = RankTable::uniform(
-            &self.targets.0,
+            &targets,
             super::layers(&inspected.config)?,
             self.rank,
         );
@@ -109,7 +110,8 @@ impl Args {
                 "signs": signs, "least_signs": Gate::SIGNS,
                 "difference": difference.is_finite().then_some(difference), "most_difference": Gate::DIFFERENCE,
                 "perturbation": self.perturbation, "kernel": kernel, "exact_kernel": exact,
-                "base_bytes": fast.base_bytes(), "rank": self.rank, "targets": self.targets.0,
+                "base_bytes": fast.base_bytes(), "rank": self.rank,
+                "targets": self.targets.of(&fast.weights()),
                 "batch": self.batch, "sequence_length": self.seq, "data": self.data,
             }));
         }

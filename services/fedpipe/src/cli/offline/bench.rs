@@ -10,7 +10,7 @@ use engine::memory::{self, Estimate};
 use engine::model::Model;
 use serde_json::{Value, json};
 
-use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate, agreement};
+use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate, agreement, packing};
 use crate::cli::bench_plan;
 use crate::output;
 
@@ -23,6 +23,8 @@ pub enum Command {
     Forward(ForwardArgs),
     /// Whether zeroth-order slopes in a faster arithmetic mean what they mean in f32
     ZoAgreement(agreement::Args),
+    /// What filling batches by tokens gains over other ways of batching the same records
+    Packing(packing::Args),
     /// Merges of many updates by every rule: error, speed, memory
     Aggregate(aggregate::Args),
     /// The planner, for fleets of any size
@@ -46,7 +48,7 @@ pub struct TrainArgs {
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 16)]
     rank: u16,
-    /// Projections that carry it: q,k,v,o,gate,up,down, attention or all-linear
+    /// Projections that carry it: q,k,v,o,gate,up,down (GPT-2: c_attn,c_proj,c_fc), attention or all-linear
     #[arg(long, value_name = "LIST", default_value = "all-linear", value_parser = super::targets)]
     targets: Targets,
     /// How to train
@@ -108,6 +110,7 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Forward(args) => args.run(),
             Self::ZoAgreement(args) => args.run(),
+            Self::Packing(args) => args.run(),
             Self::Aggregate(args) => args.run(),
             Self::Plan(args) => args.run(),
         }
@@ -118,7 +121,8 @@ impl TrainArgs {
     fn run(self) -> anyhow::Result<()> {
         let inspected = self.model.inspect()?;
         let layers = super::layers(&inspected.config)?;
-        let ranks = RankTable::uniform(&self.targets.0, layers, self.rank);
+        let targets = self.targets.of(&inspected.config.weights());
+        let ranks = RankTable::uniform(&targets, layers, self.rank);
         let work = Work {
             optimizer: match self.optimizer {
                 Optimizer::Adamw => memory::Optimizer::AdamW,
@@ -130,7 +134,7 @@ impl TrainArgs {
         let predicted = self.model.check(&inspected, work, self.work.memory)?;
         let model = self.model.load()?;
         let workload = Workload {
-            targets: &self.targets.0,
+            targets: &targets,
             rank: self.rank,
             checkpoint: self.checkpoint,
             ..self.work.workload()
@@ -149,7 +153,7 @@ impl TrainArgs {
             "what": "train",
             "optimizer": name(self.optimizer),
             "rank": self.rank,
-            "targets": self.targets.0,
+            "targets": targets,
             "checkpoint": self.checkpoint,
         });
         tell(about, &self.model, &self.work, &found)
