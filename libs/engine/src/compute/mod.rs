@@ -9,6 +9,7 @@ mod backward;
 mod change;
 mod encoder;
 mod forward;
+mod gate;
 mod head;
 mod learn;
 mod norm;

@@ -20,9 +20,14 @@ fn tiny() -> Model {
 }
 
 fn named(name: &str) -> Model {
+    load(name, Kernel::best(Compute::F32))
+}
+
+fn load(name: &str, kernel: Kernel) -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name);
     let options = LoadOptions {
         base: Base::F32,
+        kernel,
         threads: NonZeroUsize::new(2).unwrap(),
         ..LoadOptions::default()
     };
@@ -106,6 +111,44 @@ fn the_predicted_workspace_is_what_a_real_one_holds() {
                     "{demand:?}: {got}, held {want}"
                 );
             }
+        }
+    }
+}
+
+/// A network without a gate, normalizations behind each half: other buffers, in other places.
+#[test]
+fn the_predicted_workspace_and_base_of_every_family_are_what_it_holds() {
+    for name in ["qwen3", "gpt2", "gemma3"] {
+        for compute in [Compute::F32, Compute::Bf16] {
+            let kernel = Kernel::best(compute);
+            let model = load(&format!("architectures/{name}"), kernel);
+            let targets: Vec<Projection> = model.config().projections().collect();
+            let layers = model.config().layers as u16;
+            let all = RankTable::uniform(&targets, layers, 4);
+            let some = RankTable::uniform(&targets[..1], layers, 3);
+            for (ranks, optimizer, checkpoint) in [
+                (&all, Optimizer::AdamW, false),
+                (&all, Optimizer::AdamW, true),
+                (&some, Optimizer::AdamW, false),
+                (&all, Optimizer::Mezo, false),
+            ] {
+                let demand = Demand {
+                    kernel,
+                    optimizer,
+                    checkpoint,
+                    sequence: 90,
+                    labelled: 90,
+                    ..demand(ranks)
+                };
+                let got = pass::workspace(model.config(), &demand).capacity() as f64;
+                let want = held(&model, &demand) as f64;
+                assert!(
+                    (got - want).abs() < 0.15 * want,
+                    "{name} {demand:?}: {got}, held {want}"
+                );
+            }
+            let estimate = estimate(model.config(), 0, &demand(&all));
+            assert_eq!(estimate.base, model.base_bytes(), "{name}");
         }
     }
 }
