@@ -27,11 +27,22 @@ def members(archive: pathlib.Path) -> Iterator[tuple[str, object]]:
                 if not info.is_dir():
                     with bundle.open(info) as stream:
                         yield info.filename, stream
+                    if info.filename.endswith(".zip"):
+                        yield from zipped(info.filename, bundle.read(info))
     else:
         with tarfile.open(archive) as bundle:
             for entry in bundle:
                 if entry.isfile():
                     yield entry.name, bundle.extractfile(entry)
+
+
+def zipped(name: str, content: bytes) -> Iterator[tuple[str, object]]:
+    """The files of an archive within the archive, each as `NAME!/FILE`."""
+    with zipfile.ZipFile(io.BytesIO(content)) as bundle:
+        for info in bundle.infolist():
+            if not info.is_dir():
+                with bundle.open(info) as stream:
+                    yield f"{name}!/{info.filename}", stream
 
 
 def debian_data(archive: pathlib.Path) -> bytes:

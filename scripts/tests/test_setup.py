@@ -76,6 +76,13 @@ class Installing(unittest.TestCase):
         self.assertTrue(setup.install(tool, self.tools))
         self.assertEqual((self.tools / "bin/server").read_bytes(), b"#!deb")
 
+    def test_a_file_is_taken_from_an_archive_within_the_archive(self):
+        inner = wheel({"config.json": b"{}", "other": b"no"})
+        tool = self.lay("model-1.whl", wheel({"x/model.zip": inner}), {"x/model.zip!/config.json": "models/x/config.json"})
+        self.assertTrue(setup.install(tool, self.tools))
+        self.assertEqual((self.tools / "models/x/config.json").read_bytes(), b"{}")
+        self.assertFalse((self.tools / "models/x/other").exists())
+
     def test_what_is_no_debian_package_is_refused(self):
         tool = self.lay("server_2.deb", b"!<arch>\nshort", {"usr/bin/server": "bin/server"})
         with self.assertRaisesRegex(setup.SetupError, "no Debian package"):

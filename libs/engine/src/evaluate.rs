@@ -64,6 +64,9 @@ impl<'m> Evaluator<'m> {
     /// # Errors
     /// The control was cancelled, or the batch does not fit the model.
     pub fn loss(&mut self, batch: &Batch, control: &Control) -> Result<Loss, Error> {
+        if self.model.encoder().is_some() {
+            return Ok(self.classes(batch, control)?.1);
+        }
         let packed = Packed::new(batch, self.model.config())?;
         let scores = self.target_scores(&packed, control)?;
         let sum = scores.iter().map(|score| -f64::from(*score)).sum();
@@ -72,6 +75,46 @@ impl<'m> Evaluator<'m> {
             labelled_tokens: packed.targets.len(),
             tokens: packed.tokens.len(),
         })
+    }
+
+    /// An encoder's logarithm of the probability of each class of its head, for each row; and the loss of the rows' own
+    /// classes, each of which counts as one label.
+    ///
+    /// # Errors
+    /// The model is a decoder or has no head; as [`Evaluator::loss`].
+    pub fn classes(
+        &mut self,
+        batch: &Batch,
+        control: &Control,
+    ) -> Result<(Vec<Vec<f64>>, Loss), Error> {
+        let Self {
+            model,
+            changes,
+            workspace,
+        } = self;
+        let packed = Packed::new(batch, model.config())?;
+        let logits = model.threads().run(|| {
+            compute::class_scores(model, changes.as_ref(), &packed, control, workspace)
+        })?;
+        let classes = logits.len() / batch.rows.len().max(1);
+        let rows = logits.chunks_exact(classes.max(1));
+        let logs: Vec<Vec<f64>> = rows.map(compute::log_softmax).collect();
+        let mut loss = Loss {
+            sum: 0.0,
+            labelled_tokens: packed.targets.len(),
+            tokens: packed.tokens.len(),
+        };
+        for target in &packed.targets {
+            let row = logs.get(target.row);
+            let own = row.and_then(|row| row.get(target.token as usize));
+            let own = own.ok_or(Error::Class {
+                row: target.row,
+                class: target.token,
+                classes,
+            })?;
+            loss.sum -= own;
+        }
+        Ok((logs, loss))
     }
 
     /// For each choice, the logarithm of each candidate's probability after the prompt.
@@ -177,6 +220,7 @@ impl<'m> Evaluator<'m> {
                 batch.rows.push(Row {
                     tokens,
                     labelled,
+                    class: None,
                     record,
                 });
             }

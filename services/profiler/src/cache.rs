@@ -52,12 +52,18 @@ struct Question {
     /// Passes of a zeroth-order step, and whether its round makes a file.
     #[serde(default)]
     zeroth_order: (u16, bool),
+    /// LoRA dropout, and a buffer of momentum: a step computes and holds more.
+    #[serde(default)]
+    beside: (bool, bool),
     /// Its rounds compute more than the probe's, and teach that.
     side_term: bool,
     order: Order,
     base: Base,
     compute: Compute,
     choices: usize,
+    /// Classes of a head.
+    #[serde(default)]
+    labels: usize,
 }
 
 impl Question {
@@ -82,11 +88,16 @@ impl Question {
                 spec.training.mezo.perturbations,
                 spec.training.shares_directions(),
             ),
+            beside: (
+                spec.training.dropout > 0.0,
+                spec.training.momentum > 0.0,
+            ),
             side_term: spec.aggregation.strategy.has_side_term(),
             order: spec.training.order,
             base: spec.precision.base,
             compute: spec.precision.compute,
             choices: evaluation.map_or(0, |evaluation| evaluation.choices.len()),
+            labels: spec.training.labels.len(),
         })
     }
 }

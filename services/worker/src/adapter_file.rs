@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use artifacts::tensors::{self, TensorFile};
-use domain::adapter::{RankTable, WeightName, WeightShape};
-use engine::adapter::{self, Adapter, Factors};
+use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape, RankTable, WeightName, WeightShape};
+use engine::adapter::{self, Adapter, Factors, Head};
 
 /// Why a file is not the adapter that was expected.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,9 @@ pub fn whole(path: &Path, shapes: &[WeightShape], scale: f64) -> Result<Adapter,
     let file = TensorFile::open(path)?;
     let mut names = BTreeSet::new();
     for key in file.names() {
+        if [HEAD_WEIGHT, HEAD_BIAS].contains(&key) {
+            continue;
+        }
         let known = WeightName::from_peft(key);
         let (name, _) = known.ok_or_else(|| Error::Unexpected(key.chars().take(120).collect()))?;
         names.insert(name);
@@ -147,7 +150,29 @@ fn read(
         factors.push(Factors::new(shape, *rank, a.values, b)?);
     }
     // The engine computes in f32 throughout.
-    Ok(Adapter::new(scale as f32, factors)?)
+    Ok(Adapter::new(scale as f32, factors)?.with_head(head(file)?))
+}
+
+/// The file's classification head; none where it has none.
+fn head(file: &TensorFile) -> Result<Option<Head>, Error> {
+    if file.shape(HEAD_WEIGHT).is_none() && file.shape(HEAD_BIAS).is_none() {
+        return Ok(None);
+    }
+    let weight = tensor(file, HEAD_WEIGHT, |classes, width| classes > 0 && width > 0)?;
+    let (classes, width) = (weight.values.len() / weight.cols, weight.cols);
+    let bias = file.shape(HEAD_BIAS);
+    let bias = bias.ok_or_else(|| Error::Missing(HEAD_BIAS.to_owned()))?;
+    if bias != [classes] {
+        return Err(Error::Shape {
+            key: HEAD_BIAS.to_owned(),
+            found: bias.to_vec(),
+            expected: format!("{classes} classes"),
+        });
+    }
+    let values = file.read_f32(HEAD_BIAS)?;
+    tensors::check_finite(HEAD_BIAS, &values)?;
+    let shape = HeadShape { classes, width };
+    Ok(Some(Head::new(shape, weight.values, values)?))
 }
 
 struct Tensor {
@@ -223,6 +248,25 @@ mod tests {
             assert_eq!(read, global().leading(&ranks).unwrap());
             assert_eq!(whole(path, &shapes(), 0.5).unwrap(), global());
         });
+    }
+
+    #[test]
+    fn a_head_is_read_with_the_factors_and_not_half_of_one() {
+        let shape = HeadShape {
+            classes: 2,
+            width: 2,
+        };
+        let head = Head::new(shape, vec![1., 2., 3., 4.], vec![5., 6.]).unwrap();
+        let own = global().with_head(Some(head));
+        with_file(&own.to_safetensors().unwrap(), |path| {
+            let ranks = RankTable::uniform(&[Projection::Q], 1, 1);
+            let read = leading(path, &shapes(), &ranks, 0.5).unwrap();
+            assert_eq!(read, own.leading(&ranks).unwrap());
+            assert_eq!(whole(path, &shapes(), 0.5).unwrap(), own);
+        });
+        let half = global().to_safetensors().unwrap();
+        let text = String::from_utf8_lossy(&half).into_owned();
+        assert!(!text.contains(HEAD_BIAS));
     }
 
     #[test]

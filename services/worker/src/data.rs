@@ -118,11 +118,16 @@ impl Opened {
         }
     }
 
-    /// An encoder of this data set for a model.
+    /// An encoder of this data set for a model; for classes, if there are labels.
     ///
     /// # Errors
     /// If the sequence is too short to learn from.
-    pub fn encoder(&self, tokenizer: &Tokenizer, sequence_length: u32) -> Result<Encoder, Failure> {
+    pub fn encoder(
+        &self,
+        tokenizer: &Tokenizer,
+        sequence_length: u32,
+        labels: &[String],
+    ) -> Result<Encoder, Failure> {
         let files = &self.files;
         let verbalizer = (!files.labels.is_empty()).then(|| Verbalizer {
             suffix: files.question.clone(),
@@ -132,6 +137,7 @@ impl Opened {
             loss_on: files.loss_on,
             truncate: files.truncate,
             verbalizer,
+            labels: labels.to_vec(),
             ..EncodeOptions::new(sequence_length as usize)
         };
         Encoder::new(tokenizer.clone(), options)

@@ -1,5 +1,7 @@
 //! Scoring an adapter on the site's held-out records, on the compute thread.
 
+mod answers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,18 +74,28 @@ impl Scoring {
         let runtime = bench.runtime().clone();
         let model = bench.model(&self.key, &self.files)?.model();
         let chosen = chosen(held_out.len(), self.task.sample);
-        running.stage(Stage::Evaluating, chosen.len() as u64);
+        let answered = self.task.answers.map_or(0, |asked| asked.records as usize);
+        let steps = chosen.len() + answered.min(held_out.len());
+        running.stage(Stage::Evaluating, steps as u64);
         let adapter = adapter_file::whole(&self.global, &model.weights(), self.task.scale)?;
         let encoder = self
             .data
-            .encoder(model.tokenizer(), self.task.plan.sequence_length)?;
+            .encoder(
+                model.tokenizer(),
+                self.task.plan.sequence_length,
+                &self.task.labels,
+            )?;
         let mut evaluator = Evaluator::new(model, Some(&adapter))?;
         drop(adapter);
-        let mut tally = Tally::new(self.task.choices.len());
+        let classes = self.task.labels.len().max(self.task.choices.len());
+        let mut tally = Tally::new(classes);
         let (pace, mut seconds) = (running.site.forward_pace(), 0.0);
         for numbers in chosen.chunks(self.chunk()) {
             let watch = Stopwatch::start();
-            let tokens = if self.task.choices.is_empty() {
+            let tokens = if !self.task.labels.is_empty() {
+                let rows = self.rows(held_out, &encoder, numbers)?;
+                tally.labels(&mut evaluator, rows, running)?
+            } else if self.task.choices.is_empty() {
                 let rows = self.rows(held_out, &encoder, numbers)?;
                 tally.loss(&mut evaluator, rows, running)?
             } else {
@@ -101,7 +113,17 @@ impl Scoring {
                 .status
                 .update(|progress| progress.done += numbers.len() as u64);
         }
-        Ok(tally.score(seconds))
+        drop(evaluator);
+        let mut score = tally.score(seconds);
+        if let Some(asked) = self.task.answers {
+            let numbers = self::chosen(held_out.len(), Some(asked.records));
+            let records = (held_out, numbers.as_slice());
+            let with = (model, &encoder);
+            let (counts, more) = answers::compare(self, with, records, asked, (&runtime, running))?;
+            score.answers = Some(counts);
+            score.seconds += more;
+        }
+        Ok(score)
     }
 
     /// Records that are computed together: as many as the planner counted memory for.
@@ -242,6 +264,35 @@ impl Tally {
         Ok(tokens)
     }
 
+    /// Counts the classes that a head gives rows; returns the tokens computed.
+    fn labels(
+        &mut self,
+        evaluator: &mut Evaluator<'_>,
+        rows: Vec<Row>,
+        running: &Running,
+    ) -> Result<usize, Failure> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let batch = Batch { rows };
+        let (scores, loss) = evaluator.classes(&batch, running.stop.control())?;
+        if !loss.sum.is_finite() {
+            return Err(not_finite(self.records, batch.rows.len() as u64));
+        }
+        for (row, scores) in batch.rows.iter().zip(&scores) {
+            let answer = row.class.and_then(|class| usize::try_from(class).ok());
+            if let (Some(confusion), Some((answer, guess))) =
+                (&mut self.confusion, answer.zip(best(scores)))
+            {
+                confusion.add(answer, guess);
+            }
+        }
+        self.records += batch.rows.len() as u64;
+        self.loss_sum += loss.sum;
+        self.labelled_tokens += loss.labelled_tokens as u64;
+        Ok(loss.tokens)
+    }
+
     fn score(self, seconds: f64) -> Score {
         let confusion = self.confusion.map(|confusion| confusion.counts().to_vec());
         Score {
@@ -249,6 +300,7 @@ impl Tally {
             loss_sum: self.loss_sum,
             labelled_tokens: self.labelled_tokens,
             confusion: confusion.unwrap_or_default(),
+            answers: None,
             seconds,
             bytes_down: 0,
         }
@@ -320,6 +372,7 @@ mod tests {
         let row = |answer: &[u32]| Row {
             tokens: [&[7, 8], answer].concat(),
             labelled: [vec![false; 2], vec![true; answer.len()]].concat(),
+            class: None,
             record: 0,
         };
         let choice = choice(&[row(&[1]), row(&[2, 3])]).unwrap();

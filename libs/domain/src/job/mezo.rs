@@ -1,6 +1,10 @@
 //! How zeroth-order sites train, and how their steps travel: the job file's `training.mezo`.
 
+mod beyond;
+
 use serde::{Deserialize, Serialize};
+
+pub use beyond::{Mask, Scaling};
 
 use super::choice::Choice;
 use super::rounds::Late;
@@ -96,6 +100,19 @@ pub struct Mezo {
     pub rates: Rates,
     /// By how much at most, as a share of the job's rate.
     pub rate_spread: f64,
+    /// A step takes directions until the variance of its estimate, of one number, is at most this, and P at most
+    /// (`FwdLLM`, arXiv 2308.13894); 0: always P.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub variance: f64,
+    /// Passes of a step that are computed as one, at most: a site takes as many as its memory has room for.
+    #[serde(skip_serializing_if = "is_one")]
+    pub abreast: u16,
+    /// Which numbers of the adapter move; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Mask>,
+    /// By what directions are scaled; absent: by nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
 }
 
 impl Default for Mezo {
@@ -112,8 +129,28 @@ impl Default for Mezo {
             learning_rate: None,
             rates: Rates::Fixed,
             rate_spread: RATE_SPREAD,
+            variance: 0.0,
+            abreast: 1,
+            mask: None,
+            scaling: None,
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+const fn is_one(count: &u16) -> bool {
+    *count == 1
 }
 
 /// The share of the job's rate by which sites' rates differ at most, unless a job says otherwise.
@@ -146,11 +183,11 @@ impl Mezo {
                 self.check_fields(spec, refuse);
                 self.check_beside(refuse);
             }
-            Optimizer::Adamw if !self.is_default() => {
+            Optimizer::Adamw | Optimizer::Sgd if !self.is_default() => {
                 let problem = "it says something only with training.optimizer: mezo or auto";
                 refuse("training.mezo", problem.to_owned());
             }
-            Optimizer::Auto | Optimizer::Adamw => {}
+            Optimizer::Auto | Optimizer::Adamw | Optimizer::Sgd => {}
         }
     }
 
@@ -165,6 +202,7 @@ impl Mezo {
                 "sites have rates of their own only where all train zeroth-order".to_owned();
             refuse("training.mezo.rates", problem);
         }
+        self.check_beyond_beside(refuse);
         let sound = |rate: f64| rate.is_finite() && (0.0..=10.0).contains(&rate);
         if !self.learning_rate.is_none_or(sound) {
             refuse("training.mezo.learning_rate", "use 0 to 10".to_owned());
@@ -201,6 +239,7 @@ impl Mezo {
                 "with one rate for all it says nothing; give training.mezo.rates".to_owned();
             refuse("training.mezo.rate_spread", problem);
         }
+        self.check_beyond(spec.training.local_steps, refuse);
         let scalars = self.scalars(spec.training.local_steps);
         if self.wire == Wire::Scalars && scalars > SCALARS_LIMIT as u64 {
             refuse(

@@ -8,6 +8,7 @@
 //! the same adapter.
 
 mod error;
+mod head;
 mod initialize;
 mod peft;
 mod tensors;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use domain::adapter::{RankTable, WeightName, WeightShape};
 
 pub use error::Error;
+pub use head::Head;
 pub use peft::Export;
 
 /// The two factors of one weight's change.
@@ -99,6 +101,7 @@ impl Factors {
 pub struct Adapter {
     scale: f32,
     factors: BTreeMap<WeightName, Factors>,
+    head: Option<Head>,
 }
 
 impl Adapter {
@@ -116,7 +119,20 @@ impl Adapter {
                 .into_iter()
                 .map(|factors| (factors.shape.name, factors))
                 .collect(),
+            head: None,
         })
+    }
+
+    /// With a classification head, or without one.
+    #[must_use]
+    pub fn with_head(self, head: Option<Head>) -> Self {
+        Self { head, ..self }
+    }
+
+    /// The classification head, if it has one: only those of encoders do.
+    #[must_use]
+    pub const fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
     }
 
     /// The factor of `B · A`.
@@ -139,16 +155,17 @@ impl Adapter {
     /// Trainable parameters.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        self.factors
-            .values()
-            .map(|factors| factors.a.len() + factors.b.len())
-            .sum()
+        let factors = self.factors.values();
+        let factors: usize = factors.map(|own| own.a.len() + own.b.len()).sum();
+        let head = self.head.as_ref();
+        factors + head.map_or(0, |head| head.weight.len() + head.bias.len())
     }
 
     /// Whether every value is a finite number.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.factors.values().all(|factors| {
+        let head = self.head.as_ref().is_none_or(Head::is_finite);
+        head && self.factors.values().all(|factors| {
             factors
                 .a
                 .iter()
@@ -180,6 +197,7 @@ impl Adapter {
         Ok(Self {
             scale: self.scale,
             factors,
+            head: self.head.clone(),
         })
     }
 }

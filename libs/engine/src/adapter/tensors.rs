@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use domain::adapter::{RankTable, WeightName, WeightShape};
+use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, RankTable, WeightName, WeightShape};
 use domain::artifact::Digest;
 use domain::job::aggregation::Trains;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest as _, Sha256};
 
-use super::{Adapter, Error, Factors};
+use super::{Adapter, Error, Factors, Head};
 
 impl Adapter {
     /// The adapter's tensors as a safetensors file. The same adapter gives the same bytes.
@@ -17,7 +17,19 @@ impl Adapter {
     /// # Errors
     /// The file's header cannot be made.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, Error> {
-        self.trained_to_safetensors(Trains::Both)
+        self.written(Trains::Both, WeightName::to_string)
+    }
+
+    /// The same under the names of the model's own checkpoint, as PEFT finds them: an adapter with a head is one of
+    /// BERT.
+    pub(super) fn to_peft(&self) -> Result<Vec<u8>, Error> {
+        self.written(Trains::Both, |name| self.module(*name))
+    }
+
+    /// What the model's own checkpoint calls a weight.
+    pub(super) fn module(&self, name: WeightName) -> String {
+        let bert = self.head.as_ref().and_then(|_| name.in_bert());
+        bert.unwrap_or_else(|| name.to_string())
     }
 
     /// The tensors of the factors that were trained alone: what a site sends.
@@ -25,14 +37,31 @@ impl Adapter {
     /// # Errors
     /// The file's header cannot be made.
     pub fn trained_to_safetensors(&self, trained: Trains) -> Result<Vec<u8>, Error> {
+        self.written(trained, WeightName::to_string)
+    }
+
+    fn written(
+        &self,
+        trained: Trains,
+        called: impl Fn(&WeightName) -> String,
+    ) -> Result<Vec<u8>, Error> {
         let mut tensors = Vec::new();
         for factors in self.factors.values() {
             let Factors { shape, rank, a, b } = factors;
             let rank = usize::from(*rank);
+            let module = called(&shape.name);
+            let key_a = format!("base_model.model.{module}.lora_A.weight");
+            let key_b = format!("base_model.model.{module}.lora_B.weight");
             if trained == Trains::Both {
-                tensors.push((shape.name.peft_a(), vec![rank, shape.inp], bytes(a)));
+                tensors.push((key_a, vec![rank, shape.inp], bytes(a)));
             }
-            tensors.push((shape.name.peft_b(), vec![shape.out, rank], bytes(b)));
+            tensors.push((key_b, vec![shape.out, rank], bytes(b)));
+        }
+        if let Some(head) = &self.head {
+            let (weight, bias) = (bytes(&head.weight), bytes(&head.bias));
+            let (classes, width) = (head.shape().classes, head.shape().width);
+            tensors.push((HEAD_WEIGHT.to_owned(), vec![classes, width], weight));
+            tensors.push((HEAD_BIAS.to_owned(), vec![classes], bias));
         }
         let mut views = Vec::new();
         for (key, shape, data) in &tensors {
@@ -85,8 +114,17 @@ pub(super) fn read(
     scale: f32,
 ) -> Result<Adapter, Error> {
     let file = SafeTensors::deserialize(data).map_err(Error::Tensors)?;
+    let head = Head::read(&file)?;
+    // Every family's names are read; inside this program all have the same.
+    let mut called = HashMap::new();
     for key in file.names() {
-        let name = WeightName::from_peft(key).map(|(name, _)| name);
+        let factor = WeightName::from_peft(key);
+        if let Some(factor) = factor {
+            called.insert(factor, key.to_owned());
+        } else if [HEAD_WEIGHT, HEAD_BIAS].contains(&key) {
+            continue;
+        }
+        let name = factor.map(|(name, _)| name);
         if !expected.iter().any(|(shape, _)| Some(shape.name) == name) {
             return Err(Error::Extra {
                 key: key.to_owned(),
@@ -95,20 +133,34 @@ pub(super) fn read(
     }
     let factors = expected.iter().map(|(shape, rank)| {
         let width = usize::from(*rank);
-        let a = tensor(&file, shape.name.peft_a(), [width, shape.inp])?;
-        let b = tensor(&file, shape.name.peft_b(), [shape.out, width])?;
+        let key = |is_a: bool, usual: String| {
+            let key = called.get(&(shape.name, is_a)).cloned();
+            key.unwrap_or(usual)
+        };
+        let a = key(true, shape.name.peft_a());
+        let b = key(false, shape.name.peft_b());
+        let a = values(&file, &a, &[width, shape.inp])?;
+        let b = values(&file, &b, &[shape.out, width])?;
         Factors::new(*shape, *rank, a, b)
     });
-    Adapter::new(scale, factors.collect::<Result<Vec<_>, _>>()?)
+    let factors = factors.collect::<Result<Vec<_>, _>>()?;
+    Ok(Adapter::new(scale, factors)?.with_head(head))
 }
 
-fn tensor(file: &SafeTensors<'_>, key: String, expected: [usize; 2]) -> Result<Vec<f32>, Error> {
-    let Ok(view) = file.tensor(&key) else {
-        return Err(Error::Missing { key });
+/// The values of a tensor, which must be of this shape.
+pub(super) fn values(
+    file: &SafeTensors<'_>,
+    key: &str,
+    expected: &[usize],
+) -> Result<Vec<f32>, Error> {
+    let Ok(view) = file.tensor(key) else {
+        return Err(Error::Missing {
+            key: key.to_owned(),
+        });
     };
     if view.shape() != expected {
         return Err(Error::Shape {
-            key,
+            key: key.to_owned(),
             expected: expected.to_vec(),
             found: view.shape().to_vec(),
         });

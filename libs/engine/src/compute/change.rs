@@ -3,7 +3,7 @@
 use domain::adapter::WeightName;
 
 use super::Error;
-use crate::adapter::{self, Adapter, Factors};
+use crate::adapter::{self, Adapter, Factors, Head};
 use crate::model::{Model, Stack};
 use crate::ops::lora_linear::{self, Change, Part};
 
@@ -12,6 +12,8 @@ use crate::ops::lora_linear::{self, Change, Part};
 pub(crate) struct Changes {
     pub(crate) scale: f32,
     pub(crate) blocks: Vec<[lora_linear::Factors; 4]>,
+    /// A classification head, trained in full.
+    pub(crate) head: Option<Head>,
 }
 
 impl Changes {
@@ -25,6 +27,12 @@ impl Changes {
                 });
             }
         }
+        if let Some(head) = adapter.head() {
+            let width = head.shape().width;
+            if model.encoder().is_none() || width != model.config().hidden {
+                return Err(Error::Head { width });
+            }
+        }
         let layers = (0u16..).zip(model.blocks());
         let blocks = layers.map(|(layer, block)| {
             block
@@ -35,6 +43,7 @@ impl Changes {
         Ok(Self {
             scale: adapter.scale(),
             blocks: blocks.collect(),
+            head: adapter.head().cloned(),
         })
     }
 
@@ -46,6 +55,7 @@ impl Changes {
         Self {
             scale: self.scale,
             blocks: self.blocks.iter().map(zeros).collect(),
+            head: self.head.as_ref().map(Head::zeros_like),
         }
     }
 
@@ -77,18 +87,22 @@ impl Changes {
     /// All values, in a fixed order.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[f32]> {
         let stacks = self.blocks.iter().flatten();
-        stacks.flat_map(|f| {
+        let factors = stacks.flat_map(|f| {
             std::iter::once(f.a.as_slice()).chain(f.parts.iter().map(|part| part.b.as_slice()))
-        })
+        });
+        let head = self.head.iter();
+        factors.chain(head.flat_map(|head| [head.weight.as_slice(), head.bias.as_slice()]))
     }
 
     /// All values, in the same order.
     pub(crate) fn slices_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         let stacks = self.blocks.iter_mut().flatten();
-        stacks.flat_map(|f| {
+        let factors = stacks.flat_map(|f| {
             std::iter::once(f.a.as_mut_slice())
                 .chain(f.parts.iter_mut().map(|part| part.b.as_mut_slice()))
-        })
+        });
+        let head = self.head.iter_mut();
+        factors.chain(head.flat_map(|head| [head.weight.as_mut_slice(), head.bias.as_mut_slice()]))
     }
 
     /// The factors A, those of a stack in one.
@@ -103,7 +117,8 @@ impl Changes {
         let of = |f: &lora_linear::Factors| {
             std::iter::once(true).chain(std::iter::repeat_n(false, f.parts.len()))
         };
-        stacks.flat_map(of).collect()
+        let head = self.head.iter().flat_map(|_| [false; 2]);
+        stacks.flat_map(of).chain(head).collect()
     }
 
     /// Back to an adapter.
@@ -135,7 +150,7 @@ impl Changes {
                 factors.push(Factors::new(shape, part.rank as u16, a, part.b.clone())?);
             }
         }
-        Adapter::new(self.scale, factors)
+        Ok(Adapter::new(self.scale, factors)?.with_head(self.head.clone()))
     }
 }
 

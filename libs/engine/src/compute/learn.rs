@@ -1,6 +1,8 @@
 //! One batch there and back.
 
-use super::{Changes, Error, Keep, Learn, Packed, Workspace, backward, forward, loss_and_gradient};
+use super::{
+    Changes, Error, Keep, Learn, Packed, Workspace, backward, encoder, forward, loss_and_gradient,
+};
 use crate::control::Control;
 use crate::model::Model;
 
@@ -15,6 +17,10 @@ pub(crate) fn learn(
     workspace: &mut Workspace,
 ) -> Result<f64, Error> {
     model.threads().run(|| {
+        if let Some(encoder) = model.encoder() {
+            let both = (keep, learn);
+            return encoder::learn((model, encoder), changes, packed, both, control, workspace);
+        }
         let trace = forward(model, changes, packed, keep, control, workspace)?;
         let (loss, d_hidden) = loss_and_gradient(model, &trace.hidden, packed, workspace)?;
         if loss.is_finite() {

@@ -19,7 +19,7 @@ pub(crate) struct Packed {
     pub(crate) dropout: Option<Dropout>,
 }
 
-/// A labelled token.
+/// A labelled token, or the class of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Index of the row in the batch.
@@ -39,7 +39,10 @@ impl Packed {
         for (
             row,
             Row {
-                tokens, labelled, ..
+                tokens,
+                labelled,
+                class,
+                ..
             },
         ) in batch.rows.iter().enumerate()
         {
@@ -51,6 +54,12 @@ impl Packed {
                 });
             }
             let start = packed.push(row, tokens, config)?;
+            // A class is read off the row's first token.
+            packed.targets.extend(class.map(|class| Target {
+                row,
+                position: start,
+                token: class,
+            }));
             let wanted = tokens
                 .iter()
                 .zip(labelled)
@@ -110,6 +119,28 @@ impl Packed {
         self.positions.extend(0..tokens.len());
         self.bounds.push(self.tokens.len());
         Ok(start)
+    }
+
+    /// The same rows so many times, one copy after the other.
+    pub(crate) fn repeated(&self, copies: usize) -> Self {
+        let (tokens, rows) = (self.tokens.len(), self.bounds.len().saturating_sub(1));
+        let mut bounds: Vec<usize> = vec![0];
+        let mut targets = Vec::with_capacity(copies * self.targets.len());
+        for copy in 0..copies {
+            bounds.extend(self.bounds.iter().skip(1).map(|end| copy * tokens + end));
+            targets.extend(self.targets.iter().map(|target| Target {
+                row: copy * rows + target.row,
+                position: copy * tokens + target.position,
+                token: target.token,
+            }));
+        }
+        Self {
+            tokens: self.tokens.repeat(copies),
+            positions: self.positions.repeat(copies),
+            bounds,
+            targets,
+            dropout: self.dropout,
+        }
     }
 
     /// Length of the longest row.

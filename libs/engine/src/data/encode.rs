@@ -45,6 +45,9 @@ pub struct EncodeOptions {
     pub truncate: Truncate,
     /// Needed for records with labels.
     pub verbalizer: Option<Verbalizer>,
+    /// The classes of an encoder's head, in its order: rows are classified, and no token carries loss. Empty: words
+    /// are learned.
+    pub labels: Vec<String>,
     /// Whether a row begins with the model's bos token, where it has one. A conversation begins as
     /// the chat template says.
     pub bos: bool,
@@ -87,6 +90,7 @@ impl EncodeOptions {
             loss_on: LossOn::default(),
             truncate: Truncate::default(),
             verbalizer: None,
+            labels: Vec::new(),
             bos: false,
         }
     }
@@ -123,6 +127,9 @@ impl Encoder {
     /// # Errors
     /// Why the record has no row.
     pub fn row_of_pass(&self, number: usize, record: &Record, pass: u64) -> Result<Row, Refusal> {
+        if self.classifies() {
+            return self.classified(number, record);
+        }
         let (tokens, labelled) = match record {
             Record::Text { text } => {
                 let tokens = self.begun(self.tokenizer.encode(text)?);
@@ -254,6 +261,7 @@ pub(super) fn finished(
     Ok(Row {
         tokens,
         labelled,
+        class: None,
         record,
     })
 }

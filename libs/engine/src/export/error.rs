@@ -37,6 +37,9 @@ pub enum Error {
     /// The adapter cannot be read.
     #[error("cannot use the adapter")]
     Adapter(#[from] adapter::Error),
+    /// An encoder in a format that has none here.
+    #[error("an encoder's adapter is exported as peft alone; PEFT's merge_and_unload makes one model of both")]
+    Encoder,
     /// The tokenizer cannot be said in the format.
     #[error("cannot export the tokenizer")]
     Tokenizer(#[from] text::Error),

@@ -29,6 +29,7 @@ pub use precision::Precision;
 use crate::adapter::Adapter;
 use crate::control::Control;
 use crate::kernel::{Compute, Kernel};
+use crate::model::Architecture;
 use crate::source::{Name, Source};
 use crate::threads::Threads;
 use output::Output;
@@ -89,6 +90,9 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
     let output = Output::begin(request.output, request.replace)?;
     let mut source = Source::open(request.model)?;
     let config = source.config()?;
+    if config.architecture == Architecture::Bert && request.format != Format::Peft {
+        return Err(Error::Encoder);
+    }
     let tokenizer = source.tokenizer().map_err(Error::Model)?;
     let adapter = Adapter::load(request.adapter, &config.weights())?;
     // The kind of thread matters: sums must be taken in the same order on both sides.

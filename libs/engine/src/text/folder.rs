@@ -39,8 +39,13 @@ pub(super) fn read(folder: &Path) -> Result<Parts, Error> {
     };
     let ends = numbered("eos_token_id");
     let specials = Specials {
-        bos: spelled("bos_token").or_else(|| numbered("bos_token_id").first().copied()),
-        eos: spelled("eos_token").or_else(|| ends.first().copied()),
+        // An encoder's texts stand between two tokens of other names.
+        bos: spelled("bos_token")
+            .or_else(|| numbered("bos_token_id").first().copied())
+            .or_else(|| spelled("cls_token")),
+        eos: spelled("eos_token")
+            .or_else(|| ends.first().copied())
+            .or_else(|| spelled("sep_token")),
         pad: spelled("pad_token").or_else(|| numbered("pad_token_id").first().copied()),
         other_ends: ends,
         before: None,

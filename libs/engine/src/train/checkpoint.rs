@@ -189,7 +189,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use domain::adapter::{Projection, WeightName};
+    use domain::adapter::{HeadShape, Projection, WeightName};
 
     use super::*;
 
@@ -203,7 +203,15 @@ mod tests {
         let ranks = [(shapes[0].name, 2), (shapes[1].name, 1)]
             .into_iter()
             .collect();
-        let make = |seed| Adapter::initialize(&shapes, &ranks, 0.1, seed).unwrap();
+        let head = HeadShape {
+            classes: 2,
+            width: 4,
+        };
+        let make = |seed| {
+            let head = adapter::Head::fresh(head, seed).unwrap();
+            let made = Adapter::initialize(&shapes, &ranks, 0.1, seed).unwrap();
+            made.with_head(Some(head))
+        };
         let checkpoint = Checkpoint {
             steps: 7,
             adapter: make(1),

@@ -4,11 +4,13 @@ use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::{round_key, score_key};
 use domain::artifact::ArtifactRef;
-use domain::job::{Kept, Phase};
+use domain::job::{Job, Kept, Phase};
 use domain::round::{Evaluated, Summary};
 
 use crate::Error;
 use crate::app::Aggregator;
+use crate::handlers::starting;
+use crate::rounds::published;
 use crate::rounds::report::{Report, Scored, peft_config};
 
 pub async fn handle(
@@ -42,6 +44,10 @@ pub async fn handle(
     }
     let side = rounds.iter().rfind(|summary| summary.global == adapter);
     let side = side.map(|summary| summary.side.clone()).unwrap_or_default();
+    let adapter = match job.job().spec.training.classifies() {
+        true => named_as_bert(aggregator, job.job(), adapter).await?,
+        false => adapter,
+    };
     let config = peft_config(job.job(), &plan, &side);
     let config = encode("adapter configuration", &config)?;
     let prefix = format!("jobs/{id}/adapter");
@@ -81,6 +87,24 @@ pub async fn handle(
     job.announce().await?;
     hit(Failpoint::AggregatorFinalizeAfterPublish);
     Ok(Next::Again)
+}
+
+/// The adapter under the names of the model's own checkpoint; the same bytes every time.
+async fn named_as_bert(
+    aggregator: &Aggregator,
+    job: &Job,
+    adapter: ArtifactRef,
+) -> Result<ArtifactRef, Error> {
+    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
+    let fetched = aggregator.spool.ensure(store, &adapter, transfer);
+    let from = aggregator.reach.guard(fetched).await??;
+    let folder = starting::folder(aggregator, job).await?;
+    let to = folder.join("adapter.safetensors");
+    let made = to.clone();
+    tokio::task::spawn_blocking(move || published::of_bert(&from, &made)).await??;
+    let prefix = format!("jobs/{}/adapter", job.id);
+    let sent = aggregator.artifacts.put_file(&prefix, &to, transfer);
+    Ok(aggregator.reach.guard(sent).await??)
 }
 
 fn encode(what: &'static str, value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {

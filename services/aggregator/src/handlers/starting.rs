@@ -3,7 +3,7 @@
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::profile_key;
-use domain::adapter::WeightShape;
+use domain::adapter::{HeadShape, WeightShape};
 use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
 use domain::round::Summary;
@@ -18,15 +18,19 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let weights = weights(aggregator, job.job(), &plan).await?;
     let folder = folder(aggregator, job.job()).await?;
     let path = merged_path(&folder, 0);
+    let head = head(job.job(), &weights);
     let (ranks, seed, file) = (
         plan.global.clone(),
         job.job().spec.training.seed,
         path.clone(),
     );
     let written = tokio::task::spawn_blocking(move || {
-        let mut out = strategy::files::create(&file, &ranks, &weights)?;
-        strategy::fresh(&ranks, &weights, seed, &mut out)
-            .map_err(|source| Error::Merge { round: 0, source })?;
+        let mut out = strategy::files::create_with_head(&file, &ranks, &weights, head)?;
+        let refused = |source| Error::Merge { round: 0, source };
+        if let Some(head) = head {
+            strategy::head::fresh(head, seed, &mut out).map_err(refused)?;
+        }
+        strategy::fresh(&ranks, &weights, seed, &mut out).map_err(refused)?;
         out.finish().map_err(Error::from)
     });
     written.await??;
@@ -107,6 +111,12 @@ pub async fn weights(
         }
     }
     Err(Error::Missing { what: "profile" })
+}
+
+/// The classification head of a job that has labels.
+#[must_use]
+pub fn head(job: &Job, weights: &[WeightShape]) -> Option<HeadShape> {
+    HeadShape::over(weights, job.spec.training.labels.len())
 }
 
 /// The job's working folder.

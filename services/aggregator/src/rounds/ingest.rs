@@ -11,10 +11,11 @@ use contract::message::dead::DeadLetter;
 use contract::message::job::Event;
 use contract::message::report::Walked;
 use contract::subject;
-use domain::adapter::WeightShape;
+use domain::adapter::{HeadShape, WeightShape};
 use domain::artifact::ArtifactRef;
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::{Epoch, WorkerName};
+use domain::job::spec::Training;
 use domain::object;
 use domain::plan::WorkerPlan;
 use domain::round::{Standing, Update, UpdateMetrics};
@@ -22,6 +23,7 @@ use domain::zeroth::GENERATOR;
 
 use crate::Error;
 use crate::app::Aggregator;
+use crate::handlers::starting;
 use crate::rounds::walk::{self, Walker};
 use crate::strategy::{self, norm::Moved};
 
@@ -100,7 +102,7 @@ async fn retrace(
         weights,
         start,
     } = *expected;
-    if let Err(detail) = figures(&walked.metrics, plan) {
+    if let Err(detail) = figures(&walked.metrics, plan, &job.job().spec.training) {
         return Ok(Err(detail));
     }
     let generator = walked.generator;
@@ -207,7 +209,7 @@ async fn accept(
         weights,
         ..
     } = expected;
-    if let Err(detail) = figures(&update.metrics, plan) {
+    if let Err(detail) = figures(&update.metrics, plan, &job.job().spec.training) {
         return Ok(Err(detail));
     }
     let own = object::update_prefix(&job.job().id, worker, *round);
@@ -217,7 +219,8 @@ async fn accept(
             "it lies outside the worker's own keys of this round".to_owned()
         ));
     }
-    let allowed = 4 * plan.ranks.parameters(weights) + HEADER_BYTES;
+    let head = starting::head(job.job(), weights).map_or(0, HeadShape::parameters);
+    let allowed = 4 * (plan.ranks.parameters(weights) + head) + HEADER_BYTES;
     if update.adapter.bytes > allowed {
         let bytes = update.adapter.bytes;
         return Ok(Err(format!(
@@ -240,11 +243,15 @@ async fn accept(
 }
 
 /// Whether the figures can be those of a round of this plan.
-fn figures(metrics: &UpdateMetrics, plan: &WorkerPlan) -> Result<(), String> {
+fn figures(
+    metrics: &UpdateMetrics,
+    plan: &WorkerPlan,
+    training: &Training,
+) -> Result<(), String> {
     if let Some(figure) = metrics.illegal() {
         return Err(format!("its {figure} is not a number from 0"));
     }
-    if let Some(count) = metrics.beyond(plan) {
+    if let Some(count) = metrics.beyond(plan, training) {
         return Err(format!("it claims other {count} than its plan allows"));
     }
     Ok(())
@@ -260,6 +267,7 @@ async fn examine(
     let bound = bound(aggregator, job, expected.start).await?;
     let (ranks, weights) = (expected.plan.ranks.clone(), expected.weights.to_vec());
     let spec = &job.job().spec;
+    let head = starting::head(job.job(), expected.weights);
     let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {
         let update = match TensorFile::open(&path) {
@@ -267,7 +275,7 @@ async fn examine(
             Err(error @ tensors::Error::Io { .. }) => return Err(Error::Tensors(error)),
             Err(error) => return Ok(Err(error_chain(&error))),
         };
-        if let Err(refused) = strategy::check(&update, &ranks, &weights, trained) {
+        if let Err(refused) = strategy::check_with_head(&update, (&ranks, head), &weights, trained) {
             return judged(refused);
         }
         let Some((bound, global)) = bound else {

@@ -4,9 +4,11 @@
 pub mod ask;
 pub mod clean;
 pub mod commit;
+pub mod emphasis;
 pub mod follow;
 pub mod ingest;
 pub mod late;
+pub mod published;
 pub mod rates;
 pub mod reach;
 pub mod replan;

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use domain::adapter::{RankTable, WeightName, WeightShape};
+use domain::adapter::{HeadShape, RankTable, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::aggregation::Trains;
 
+use super::head;
 use super::source::{Below, Source, is_disk};
 
 /// Keys that an error names at most.
@@ -118,6 +119,19 @@ pub fn check(
     weights: &[WeightShape],
     trained: Trains,
 ) -> Result<(), Refused> {
+    check_with_head(update, (ranks, None), weights, trained)
+}
+
+/// Like [`check`], of an update that holds exactly this head as well, if there is one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with_head(
+    update: &dyn Source,
+    (ranks, head): (&RankTable, Option<HeadShape>),
+    weights: &[WeightShape],
+    trained: Trains,
+) -> Result<(), Refused> {
     let shapes: BTreeMap<_, _> = weights.iter().map(|weight| (weight.name, weight)).collect();
     let mut demanded = BTreeMap::new();
     for (weight, rank) in ranks.trained() {
@@ -129,7 +143,12 @@ pub fn check(
         }
         demanded.insert(weight.peft_b(), [shape.out, usize::from(rank)]);
     }
-    same_keys(update, demanded.keys())?;
+    let head = head.map(head::tensors).into_iter().flatten();
+    let head: BTreeMap<String, Vec<usize>> = head.collect();
+    same_keys(update, demanded.keys().chain(head.keys()))?;
+    for (key, expected) in &head {
+        head::values(update, key, expected)?;
+    }
     for (key, expected) in &demanded {
         has_shape(update, key, *expected)?;
     }
@@ -149,6 +168,7 @@ pub fn shapes(adapter: &dyn Source) -> Result<Vec<WeightShape>, Refused> {
     for key in adapter.keys() {
         match WeightName::from_peft(&key) {
             Some((name, _)) => drop(names.insert(name)),
+            None if head::is_head(&key) => {}
             None => keys.extra.push(cut(&key)),
         }
     }

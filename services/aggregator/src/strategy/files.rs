@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artifacts::tensors::{Error, Layout, TensorFile, TensorWriter};
-use domain::adapter::{RankTable, WeightShape};
+use domain::adapter::{HeadShape, RankTable, WeightShape};
 use domain::job::Strategy;
 use domain::job::aggregation::{ServerKind, Trains};
 
-use super::server;
+use super::{head, server};
 use super::source::{Below, Sink, Source};
 
 impl Source for TensorFile {
@@ -84,6 +84,21 @@ pub fn create(
     weights: &[WeightShape],
 ) -> Result<TensorWriter, Error> {
     create_trained(path, ranks, weights, Trains::Both)
+}
+
+/// Like [`create`], with a classification head if there is one.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_with_head(
+    path: &Path,
+    ranks: &RankTable,
+    weights: &[WeightShape],
+    head: Option<HeadShape>,
+) -> Result<TensorWriter, Error> {
+    let head = head.into_iter().flat_map(head::tensors);
+    let factors = tensors(ranks, weights, Trains::Both);
+    TensorWriter::create(path, head.chain(factors), marks())
 }
 
 /// Like [`create`], of the factors alone that are trained.

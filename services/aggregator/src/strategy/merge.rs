@@ -18,7 +18,7 @@ use super::change::{Factors, Space};
 use super::check::shapes;
 use super::source::{Sink, Source};
 use super::weight::Weight;
-use super::{Error, fedit, ffa, ordered, product, residual, slice, stack, sum};
+use super::{Error, fedit, ffa, head, ordered, product, residual, slice, stack, sum};
 
 /// How far from 1 the sum of the shares may be.
 const SHARES_TOLERANCE: f64 = 1e-9;
@@ -135,6 +135,7 @@ impl Merge<'_> {
                 space.reserve(shape.out, shape.inp);
             }
         }
+        head::merge(self, out)?;
         for wave in weights.chunks(WAVE) {
             let merged = in_parallel(wave, &mut spaces, |(weight, keep), space| {
                 let weight = *weight;

@@ -14,6 +14,7 @@ pub mod check;
 pub mod compare;
 pub mod files;
 pub mod fresh;
+pub mod head;
 pub mod merge;
 pub mod norm;
 pub mod round;
@@ -41,7 +42,7 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Refused, check, shapes};
+pub use check::{Refused, check, check_with_head, shapes};
 pub use fresh::fresh;
 pub use merge::{Folded, Input, Merge, Server};
 pub use round::{Member, Round};

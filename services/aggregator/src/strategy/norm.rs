@@ -5,6 +5,7 @@ use domain::adapter::{RankTable, WeightShape};
 use domain::job::aggregation::Trains;
 
 use super::check::{Refused, read};
+use super::head;
 use super::source::Source;
 
 /// An update, checked before, and what it is compared with.
@@ -36,6 +37,8 @@ impl Moved<'_> {
                 square += self.square(shape, rank)?;
             }
         }
+        // A head is no product and has no scale.
+        square += head::square(self.update, self.global)? / (self.scale * self.scale);
         // Rounding may leave a little less than nothing where nothing moved.
         Ok(self.scale * square.max(0.0).sqrt())
     }

@@ -9,6 +9,7 @@ use domain::id::WorkerName;
 use domain::job::Aggregation;
 
 use super::files::{self, Closed, Later};
+use super::head;
 use super::merge::{Folded, Input, Merge, Server};
 use super::share::Share;
 use super::source::{Below, Sink};
@@ -143,7 +144,8 @@ impl Round {
             out.finish().map_err(|e| self.unwritten(e))?;
             folded
         } else {
-            let mut out = files::create(&self.out, &self.ranks, &self.weights)?;
+            let head = head::shape(merge.global);
+            let mut out = files::create_with_head(&self.out, &self.ranks, &self.weights, head)?;
             let folded = merge.fold(&mut out, moments).map_err(refused)?;
             out.finish()?;
             folded

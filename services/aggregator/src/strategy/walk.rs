@@ -14,7 +14,7 @@ use domain::job::Strategy;
 use domain::zeroth::{Scalars, Steps};
 use engine::kernel::Unit;
 use engine::threads::Threads;
-use engine::train::Replay;
+use engine::train::{Emphasis, Replay};
 
 use super::apart;
 use super::files;
@@ -35,7 +35,7 @@ pub struct Together {
 }
 
 /// The steps of one round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Stretch {
     /// Which round.
     pub round: u32,
@@ -43,6 +43,8 @@ pub struct Stretch {
     pub steps: Steps,
     /// The number of the first, counted through the job from 0.
     pub first_step: u64,
+    /// What the numbers of directions are multiplied by.
+    pub emphasis: Emphasis,
 }
 
 /// What a site starts from: the leading slices of a merged adapter.
@@ -67,7 +69,7 @@ impl Stretch {
         scalars: &Scalars,
         out: &Path,
     ) -> Result<Digest, Error> {
-        let replay = Replay::new().then(&self.steps, self.first_step, scalars);
+        let replay = self.steps_again(scalars);
         let file = TensorFile::open(own.start)?;
         let mut writer = files::create(out, own.ranks, own.weights)?;
         let threads = threads()?;
@@ -101,7 +103,7 @@ impl Stretch {
     /// # Errors
     /// If a file cannot be read or written, or a number passes 32-bit floats: [`super::Error::Diverged`].
     pub fn replay(&self, start: &Path, scalars: &Scalars, out: &Path) -> Result<Digest, Error> {
-        let replay = Replay::new().then(&self.steps, self.first_step, scalars);
+        let replay = self.steps_again(scalars);
         let threads = threads()?;
         let mut diverged: Option<String> = None;
         let digest = threads.run(|| {
@@ -130,7 +132,8 @@ impl Stretch {
                 let rule = Strategy::Sum;
                 return Err(self.refused(super::Error::Uneven { rule }));
             }
-            members.push((member.share, read(&member.update)?));
+            let own = read(&member.update)?.evened(self.steps.perturbations);
+            members.push((member.share, own));
         }
         let mean = mean(&members, trim);
         self.replay(&round.start, &mean, &round.out)?;
@@ -139,6 +142,11 @@ impl Stretch {
             apart: apart::scalars(&members),
             mean,
         })
+    }
+
+    fn steps_again(&self, scalars: &Scalars) -> Replay {
+        let (steps, emphasis) = (&self.steps, self.emphasis.clone());
+        Replay::new().then_by(steps, self.first_step, scalars, emphasis)
     }
 
     fn refused(&self, source: super::Error) -> Error {

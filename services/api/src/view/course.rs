@@ -19,7 +19,7 @@ pub struct LateView {
 pub struct BestView {
     /// Of which round; 0 is the untrained adapter.
     pub round: u32,
-    /// `balanced_accuracy` for a job with choices, else `loss`.
+    /// The job's `evaluation.measure`: if that is absent `balanced_accuracy` for a job with choices, else `loss`.
     #[schema(value_type = String)]
     pub measure: domain::job::course::Measure,
     /// The figure.

@@ -4,7 +4,7 @@
 //! stored stands there as `null`, and must not hide the round.
 
 use domain::artifact::ArtifactRef;
-use domain::round::Score;
+use domain::round::{Answers, Score};
 use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -43,6 +43,8 @@ struct StoredCounts {
     loss_sum: Option<f64>,
     labelled_tokens: u64,
     confusion: Vec<Vec<u64>>,
+    #[serde(default)]
+    answers: Option<Answers>,
     #[serde(default)]
     bytes_down: u64,
 }
@@ -116,6 +118,10 @@ pub struct MetricsView {
     /// Those of them whose loss was not finite, and which moved nothing.
     #[serde(default)]
     pub skipped_steps: u32,
+    /// Times that a record was drawn and could not be learned, so that another took its place: above all an answer that
+    /// is longer than the job's sequence, which is never cut.
+    #[serde(default)]
+    pub refused_records: u64,
     /// Seconds of training.
     pub compute_seconds: Option<f64>,
     /// Tokens a second while training.
@@ -137,9 +143,15 @@ pub struct EvaluationView {
     pub records: u64,
     /// Mean loss per labelled token.
     pub loss: Option<f64>,
+    /// `e` to the loss.
+    pub perplexity: Option<f64>,
     /// Mean over the classes of the share answered right.
     pub balanced_accuracy: Option<f64>,
-    /// `confusion[truth][answer]`, indexed as the job's choices.
+    /// The share of records answered right among the choices, or the labels of a classification head.
+    pub accuracy: Option<f64>,
+    /// How near generated answers came to the wanted ones; absent if the job generates none.
+    pub answers: Option<AnswersView>,
+    /// `confusion[truth][answer]`, indexed as the job's choices, or its labels.
     pub confusion: Vec<Vec<u64>>,
     /// Whether all held-out records were scored, or the job's sample.
     pub complete: bool,
@@ -149,6 +161,33 @@ pub struct EvaluationView {
     pub bytes_down: u64,
     /// Sites that did not answer, and why.
     pub missing: Vec<TroubleView>,
+}
+
+/// Figures of the answers that the sites generated.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AnswersView {
+    /// Held-out records answered.
+    pub records: u64,
+    /// The share of answers that are what was wanted, but for blanks around them.
+    pub exact_match: Option<f64>,
+    /// Mean F1 of words, without case, punctuation and articles.
+    pub f1: Option<f64>,
+    /// Mean ROUGE-L.
+    pub rouge_l: Option<f64>,
+    /// BLEU of all answers together, from 0 to 100.
+    pub bleu: Option<f64>,
+}
+
+impl From<&Answers> for AnswersView {
+    fn from(answers: &Answers) -> Self {
+        Self {
+            records: answers.records,
+            exact_match: answers.exact_match(),
+            f1: answers.f1().and_then(finite),
+            rouge_l: answers.rouge_l().and_then(finite),
+            bleu: answers.bleu().and_then(finite),
+        }
+    }
 }
 
 impl RoundView {
@@ -180,13 +219,17 @@ impl From<StoredScore> for EvaluationView {
             loss_sum: stored.score.loss_sum.unwrap_or(f64::NAN),
             labelled_tokens: stored.score.labelled_tokens,
             confusion: stored.score.confusion,
+            answers: stored.score.answers,
             seconds: 0.0,
             bytes_down: stored.score.bytes_down,
         };
         Self {
             records: score.records,
             loss: score.loss().and_then(finite),
+            perplexity: score.perplexity().and_then(finite),
             balanced_accuracy: score.balanced_accuracy().and_then(finite),
+            accuracy: score.accuracy(),
+            answers: score.answers.as_ref().map(AnswersView::from),
             confusion: score.confusion,
             complete: stored.complete,
             seconds: stored.seconds,
@@ -210,6 +253,7 @@ mod tests {
             loss: f64::NAN,
             steps: 2,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: 1.5,
             tokens_per_second: f64::INFINITY,
             peak_memory_bytes: 1,
@@ -258,6 +302,12 @@ mod tests {
                 loss_sum: f64::NAN,
                 labelled_tokens: 4,
                 confusion: vec![vec![2, 0], vec![1, 1]],
+                answers: Some(Answers {
+                    records: 2,
+                    exact: 1,
+                    f1_sum: 1.5,
+                    ..Answers::default()
+                }),
                 seconds: 0.1,
                 bytes_down: 9,
             },
@@ -276,7 +326,11 @@ mod tests {
         assert_eq!(view["workers"][0]["rate"], 2e-4);
         assert_eq!(view["workers"][0]["metrics"]["compute_seconds"], 1.5);
         assert_eq!(view["evaluation"]["balanced_accuracy"], 0.75);
+        assert_eq!(view["evaluation"]["accuracy"], 0.75);
+        assert_eq!(view["evaluation"]["answers"]["exact_match"], 0.5);
+        assert_eq!(view["evaluation"]["answers"]["f1"], 0.75);
         assert_eq!(view["evaluation"]["loss"], Value::Null);
+        assert_eq!(view["evaluation"]["perplexity"], Value::Null);
         assert_eq!(view["evaluation"]["bytes_down"], 9);
     }
 }

@@ -204,11 +204,14 @@ fn check(profile: &Profile, model: &[WeightShape], spec: &Spec) -> Result<Vec<Pr
     targets(measured.layers, &measured.weights, spec)
 }
 
-/// The projections that the job fixes, or all; each must be there in every block.
+/// The projections that the job fixes, or all that the model has; each must be there in every block.
 fn targets(layers: u16, weights: &[WeightShape], spec: &Spec) -> Result<Vec<Projection>, Lack> {
     let known: BTreeSet<WeightName> = weights.iter().map(|weight| weight.name).collect();
     let wanted = match &spec.adapter.targets {
-        Choice::Auto => Projection::ALL.to_vec(),
+        Choice::Auto => {
+            let own: BTreeSet<Projection> = known.iter().map(|name| name.projection()).collect();
+            own.into_iter().collect()
+        }
         Choice::Fixed(targets) => targets.clone(),
     };
     let table = RankTable::uniform(&wanted, layers, 1);

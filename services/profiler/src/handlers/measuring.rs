@@ -187,7 +187,7 @@ pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
             .targets
             .fixed()
             .cloned()
-            .unwrap_or_else(|| Projection::ALL.to_vec()),
+            .unwrap_or_else(|| Projection::of_every_family().collect()),
         rank_max: spec.adapter.rank_max,
         training: spec.training.clone(),
         base: spec.precision.base,

@@ -9,7 +9,7 @@ use chassis::memory;
 use contract::message::task::ModelRef;
 use domain::cause::Trouble;
 use domain::job::spec::Base;
-use engine::adapter::Adapter;
+use engine::adapter::{Adapter, Head};
 use engine::kernel::Kernel;
 use engine::model::{Cache, Inspected, LoadOptions, Model};
 
@@ -86,6 +86,14 @@ impl Loaded {
     /// If the term does not fit the model.
     pub fn set_side(&mut self, side: &Adapter) -> Result<(), Failure> {
         Ok(self.model.set_side(Some(side))?)
+    }
+
+    /// Has an encoder classify by this head where an adapter brings none.
+    ///
+    /// # Errors
+    /// If the head does not fit the model.
+    pub fn set_head(&mut self, head: Head) -> Result<(), Failure> {
+        Ok(self.model.set_head(head)?)
     }
 
     /// Bytes that counted against the limit when it was loaded and nothing computed yet.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use contract::message::task::Probe;
-use domain::adapter::WeightShape;
+use domain::adapter::{Projection, WeightShape};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::{Base, Optimizer};
@@ -20,6 +20,7 @@ use engine::model::Model;
 use super::bases;
 use super::budget::Spent;
 use super::configurations::Configuration;
+use super::head;
 use super::kernels;
 use super::noise::Norms;
 use super::room::{Measured, Room};
@@ -90,7 +91,10 @@ impl Examination {
     pub fn examine(&self, bench: &mut Bench, running: &Running) -> Result<Examined, Failure> {
         let limit = running.site.memory_limit_bytes;
         let bytes = self.bytes();
-        let ways = Way::open(self.task.training.optimizer);
+        let mut ways = Way::open(self.task.training.optimizer);
+        // An encoder trains by gradients alone.
+        let classifies = self.task.training.classifies();
+        ways.retain(|way| !classifies || way.optimizer != Optimizer::Mezo);
         let mut spent = Spent::nothing_of(self.seconds);
         let (key, mut visit) = self.first(&ways, &bytes, &mut spent, bench, running)?;
         for base in bases::further(self.task.base, key.base, visit.tight, limit, &bytes) {
@@ -107,7 +111,7 @@ impl Examination {
             if !spent.allows(0.0) {
                 break;
             }
-            let more = self.visit(&other, ways, &mut spent, visit.loss_records, bench, running);
+            let more = self.visit(&other, ways, &mut spent, visit.loss_records, (&mut *bench, running));
             match more {
                 Ok(more) => visit.modes.extend(more.modes),
                 Err(failure) if is_of_the_base(&failure) => {
@@ -180,7 +184,7 @@ impl Examination {
         let mut lacking = None;
         for base in bases::first(self.task.base, bytes) {
             let measured = self.fastest(base, ways, bench, running).and_then(|key| {
-                let visit = self.visit(&key, ways, spent, None, bench, running)?;
+                let visit = self.visit(&key, ways, spent, None, (&mut *bench, running))?;
                 Ok((key, visit))
             });
             match measured {
@@ -204,8 +208,7 @@ impl Examination {
         ways: &[Way],
         spent: &mut Spent,
         loss_records: Option<u64>,
-        bench: &mut Bench,
-        running: &Running,
+        (bench, running): (&mut Bench, &Running),
     ) -> Result<Visit, Failure> {
         let is_apart = |way: &&Way| {
             way.optimizer == Optimizer::Mezo && key.kernel.compute() != kernel::Compute::F32
@@ -280,16 +283,26 @@ impl Examination {
         }
         let loaded = bench.model(key, &self.files)?;
         running.stage(Stage::Probing, 0);
+        let training = &self.task.training;
+        let head = head::fresh(loaded.model(), training)?;
+        if let Some(head) = &head {
+            loaded.set_head(head.clone())?;
+        }
         let model = loaded.model();
         let weights = model.weights();
-        let training = &self.task.training;
         let encoder = self
             .data
-            .encoder(model.tokenizer(), training.sequence_length)?;
+            .encoder(model.tokenizer(), training.sequence_length, &training.labels)?;
         let lengths = train::lengths(&self.data, &encoder, running)?;
         let global = running.site.work_dir().join("probe.safetensors");
-        let (targets, rank_max) = (&self.task.targets, self.task.rank_max);
-        start::write(&global, &weights, targets, rank_max, training.seed)?;
+        // A job that leaves them open names those of every family.
+        let has = |target: &Projection| {
+            let mut names = weights.iter().map(|weight| weight.name.projection());
+            names.any(|own| own == *target)
+        };
+        let targets: Vec<Projection> = self.task.targets.iter().copied().filter(has).collect();
+        let rank_max = self.task.rank_max;
+        start::write(&global, &weights, (&targets, rank_max), head.as_ref(), training.seed)?;
         Ok(Room {
             running,
             task: &self.task,
@@ -297,6 +310,7 @@ impl Examination {
             model,
             global,
             weights,
+            targets,
             layers: u16::try_from(model.config().layers).unwrap_or(u16::MAX),
             encoder,
             lengths,
@@ -416,6 +430,7 @@ fn beside(room: &Room<'_>, trained: &[(Way, Vec<Measured>)]) -> Option<f64> {
 
 /// The largest round with gradients, activations kept.
 fn largest_of(trained: &[(Way, Vec<Measured>)]) -> Option<&Measured> {
-    let plain = trained.iter().find(|(way, _)| *way == Way::PLAIN);
+    let is_plain = |way: &Way| way.optimizer != Optimizer::Mezo && !way.checkpoint;
+    let plain = trained.iter().find(|(way, _)| is_plain(way));
     plain.and_then(|(_, rounds)| rounds.last())
 }

@@ -44,7 +44,7 @@ impl Room<'_> {
         };
         let limit = FILL * self.running.site.memory_limit_bytes as f64;
         let free = limit - self.base_memory_bytes as f64 - beside * rows as f64;
-        let targets = self.task.targets.clone();
+        let targets = self.targets.clone();
         let rank_max = self.task.rank_max.min(DIRECTIONS);
         let needed = match method {
             ImportanceMethod::Sketch => {

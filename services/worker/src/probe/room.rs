@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chassis::clock::Stopwatch;
 use chassis::memory;
 use contract::message::task::Probe;
-use domain::adapter::{RankTable, WeightShape};
+use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::cause::Trouble;
 use domain::profile::Sample;
 use engine::data::{Batch, Encoder, Loader};
@@ -58,6 +58,8 @@ pub(super) struct Room<'a> {
     /// An untrained adapter of the highest rank.
     pub(super) global: PathBuf,
     pub(super) weights: Vec<WeightShape>,
+    /// Those of the job's projections that the model has.
+    pub(super) targets: Vec<Projection>,
     pub(super) layers: u16,
     pub(super) encoder: Encoder,
     pub(super) lengths: Lengths,
@@ -231,7 +233,9 @@ impl Room<'_> {
         let mut step = |room: &mut Self, length| -> Result<(f64, usize), Failure> {
             let batch = room.batch(usize::from(batch), length)?;
             let watch = Stopwatch::start();
-            let step = learner.step(&batch, room.running.stop.control())?;
+            // At rate 0: what is measured must stay the job's start.
+            let one = std::slice::from_ref(&batch);
+            let step = learner.step(one, 0.0, room.running.stop.control())?;
             let seconds = watch.seconds();
             if let Some(norm) = step.gradient_norm {
                 let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
@@ -271,7 +275,7 @@ impl Room<'_> {
     }
 
     pub(super) fn ranks(&self, rank: u16) -> RankTable {
-        RankTable::uniform(&self.task.targets, self.layers, rank)
+        RankTable::uniform(&self.targets, self.layers, rank)
     }
 
     /// Tokens of the longest row that the job and the model allow, or a part of it.

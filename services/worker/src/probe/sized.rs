@@ -42,6 +42,7 @@ mod tests {
         let row = Row {
             tokens: (1..).take(labelled.len()).collect(),
             labelled: labelled.to_vec(),
+            class: None,
             record: 0,
         };
         let sized = sized(Batch { rows: vec![row] }, length);

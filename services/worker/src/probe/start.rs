@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use artifacts::tensors::{self, TensorWriter};
-use domain::adapter::{Projection, RankTable, WeightShape};
+use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable, WeightShape};
 use domain::cause::Trouble;
-use engine::adapter::Adapter;
+use engine::adapter::{Adapter, Head};
 
 use crate::failure::Failure;
 
-/// Writes it: every weight of `targets` at `rank`, A random, B zero.
+/// Writes it: every weight of `targets` at `rank`, A random, B zero; and the head, if there is one.
 ///
 /// # Errors
 /// If the model lacks a target, or the file cannot be written.
 pub fn write(
     path: &Path,
     shapes: &[WeightShape],
-    targets: &[Projection],
-    rank: u16,
+    (targets, rank): (&[Projection], u16),
+    head: Option<&Head>,
     seed: u64,
 ) -> Result<(), Failure> {
     let wanted: Vec<WeightShape> = shapes
@@ -32,6 +32,12 @@ pub fn write(
         let a = (shape.name.peft_a(), vec![width, shape.inp]);
         [a, (shape.name.peft_b(), vec![shape.out, width])]
     });
+    let of_head = head.into_iter().flat_map(|head| {
+        let HeadShape { classes, width } = head.shape();
+        let weight = (HEAD_WEIGHT.to_owned(), vec![classes, width]);
+        [(HEAD_BIAS.to_owned(), vec![classes]), weight]
+    });
+    let declared = of_head.chain(declared);
     let format = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let disk = |error: tensors::Error| Failure::of(Trouble::DiskFull, &error);
     if let Some(folder) = path.parent() {
@@ -39,7 +45,11 @@ pub fn write(
         made.map_err(|error| Failure::of(Trouble::DiskFull, &error))?;
     }
     let mut file = TensorWriter::create(path, declared, format).map_err(disk)?;
-    // The writer takes tensors in the order of their names.
+    // The writer takes tensors in the order of their names: a head comes first.
+    if let Some(head) = head {
+        file.write(HEAD_BIAS, head.bias()).map_err(disk)?;
+        file.write(HEAD_WEIGHT, head.weight()).map_err(disk)?;
+    }
     let mut keys: Vec<(String, WeightShape, bool)> = wanted
         .into_iter()
         .flat_map(|shape| {

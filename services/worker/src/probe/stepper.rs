@@ -5,12 +5,12 @@ use std::path::Path;
 use domain::adapter::RankTable;
 use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Training};
-use domain::zeroth::Steps;
+use domain::zeroth::{Scalars, Steps};
 use engine::model::Model;
-use engine::train::Options;
+use engine::train::{Emphasis, Options};
 
 use crate::failure::Failure;
-use crate::train::{self, How, Learner};
+use crate::train::{self, How, Passes, Learner};
 
 /// How a measured round computes, beside the base and the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,12 @@ impl Way {
         match asked {
             Optimizer::Auto => vec![Self::PLAIN, Self::CHECKPOINT, Self::ZEROTH],
             Optimizer::Adamw => vec![Self::PLAIN, Self::CHECKPOINT],
+            Optimizer::Sgd => [Self::PLAIN, Self::CHECKPOINT]
+                .map(|way| Self {
+                    optimizer: Optimizer::Sgd,
+                    ..way
+                })
+                .into(),
             Optimizer::Mezo => vec![Self::ZEROTH],
         }
     }
@@ -62,20 +68,42 @@ pub fn begin<'m>(
     let how = if way.optimizer == Optimizer::Mezo {
         let steps = Steps {
             rate: 0.0,
+            // All directions: what a step takes at most.
+            variance: 0.0,
             ..Steps::of(training, training.seed)
         };
-        How::ZerothOrder(steps, 0)
+        How::ZerothOrder(Passes {
+            steps,
+            first: 0,
+            abreast: 1,
+            emphasis: emphasis(training, &steps),
+        })
     } else {
         let options = Options {
             // The copy that it pulls back to is the planner's to count, so that a measurement holds for
             // every job that asks the same otherwise.
             proximal: 0.0,
-            ..train::options(training, way.checkpoint)
+            ..train::options(training, (way.optimizer, way.checkpoint))
         };
-        How::FirstOrder(options, 0.0)
+        How::FirstOrder(options)
     };
     // The scale changes no cost; the fresh adapter's change is zero.
     Learner::begin(model, global, ranks, 1.0, how)
+}
+
+/// One that costs what that of a round does: what is multiplied by has the size of the adapter, whatever it is.
+fn emphasis(training: &Training, steps: &Steps) -> Emphasis {
+    let mezo = &training.mezo;
+    let mut emphasis = Emphasis::default();
+    if mezo.scaling.is_some() || mezo.mask.is_some() {
+        let past = Scalars::new(vec![1.0; usize::from(steps.perturbations)]);
+        let steps = Steps {
+            rate: 1.0,
+            ..*steps
+        };
+        emphasis = emphasis.scaled(0.5, [(&steps, 0, &past)]);
+    }
+    emphasis
 }
 
 /// Makes what a round would send, at its largest: both factors, whichever the job's rule trains.
@@ -98,5 +126,8 @@ mod tests {
         assert_eq!(Way::open(Optimizer::Auto).len(), 3);
         let first = Way::open(Optimizer::Adamw);
         assert_eq!(first, [Way::PLAIN, Way::CHECKPOINT]);
+        let straight = Way::open(Optimizer::Sgd);
+        assert_eq!(straight.len(), 2);
+        assert!(straight.iter().all(|way| way.optimizer == Optimizer::Sgd));
     }
 }

@@ -263,7 +263,7 @@ proptest! {
         let tokenizer = fixture::tokenizer();
         let truncate = if front { Truncate::Front } else { Truncate::Middle { keep_end } };
         let loss_on = if all { LossOn::All } else { LossOn::Completion };
-        let options = EncodeOptions { sequence_length, truncate, loss_on, bos, verbalizer: None };
+        let options = EncodeOptions { sequence_length, truncate, loss_on, bos, verbalizer: None, labels: Vec::new() };
         let expected = [tokenizer.encode(&answer).unwrap(), vec![tokenizer.eos()]].concat();
         match with_options(options).row(0, &completion(&prompt, &answer)) {
             Ok(row) => {

@@ -77,6 +77,7 @@ fn row(site: u32, number: u32) -> Row {
     Row {
         tokens: (0..16).map(token).collect(),
         labelled: vec![true; 16],
+        class: None,
         record: number as usize,
     }
 }
@@ -146,6 +147,7 @@ impl Fleet<'_> {
             round,
             steps,
             first_step: STEPS * u64::from(round - 1),
+            emphasis: Default::default(),
         };
         let weights = self.bench.model.weights();
         let own = Leading {
@@ -229,6 +231,7 @@ fn a_site_of_lower_rank_is_retraced_from_the_leading_slices() {
         round: 1,
         steps,
         first_step: 0,
+        emphasis: Default::default(),
     };
     let leading = Leading {
         start: &moved,

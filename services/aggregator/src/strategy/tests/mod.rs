@@ -1,10 +1,12 @@
 //! Behaviour of the rules, compared with the dense formula written out plainly.
 
 mod beside;
+mod beyond;
 mod check;
 mod conformance;
 mod exact;
 mod files;
+mod head;
 mod late;
 mod norms;
 mod optimizers;

@@ -11,7 +11,7 @@ use engine::adapter::Adapter;
 use engine::control::Control;
 use engine::data::{Batch, Row};
 use engine::model::{LoadOptions, Model};
-use engine::train::ZerothTrainer;
+use engine::train::{Emphasis, ZerothTrainer};
 use tempfile::TempDir;
 
 use super::super::apart;
@@ -26,7 +26,7 @@ const WEIGHTS: [f64; 3] = [0.1, 0.3, 0.6];
 
 /// A tiny model and a folder.
 pub(super) struct Bench {
-    folder: TempDir,
+    pub(super) folder: TempDir,
     pub model: Model,
     pub ranks: RankTable,
 }
@@ -61,17 +61,30 @@ impl Bench {
 
     /// One round of one site, by the trainer itself: its scalars, and its adapter's file.
     pub fn train(&self, start: &Path, steps: Steps, round: u64, site: u32) -> (Scalars, Vec<u8>) {
+        self.train_by(&Emphasis::default(), start, steps, (round, site))
+    }
+
+    /// As [`Bench::train`], the numbers of directions multiplied by these.
+    pub fn train_by(
+        &self,
+        emphasis: &Emphasis,
+        start: &Path,
+        steps: Steps,
+        (round, site): (u64, u32),
+    ) -> (Scalars, Vec<u8>) {
         let bytes = std::fs::read(start).expect("reads");
         let weights = self.model.weights();
         let start = Adapter::from_safetensors(&bytes, &weights, &self.ranks, SCALE as f32);
         let first = STEPS * (round - 1);
         let start = start.expect("an adapter");
-        let mut trainer = ZerothTrainer::new(&self.model, &start, steps, first).expect("fits");
+        let trainer = ZerothTrainer::new(&self.model, &start, steps, first).expect("fits");
+        let mut trainer = trainer.with_emphasis(emphasis);
         for step in first..first + STEPS {
             let token = |i: u32| (i * 7 + site * 31 + step as u32 * 3) % 250;
             let row = Row {
                 tokens: (0..12).map(token).collect(),
                 labelled: vec![true; 12],
+                class: None,
                 record: 0,
             };
             let batch = Batch { rows: vec![row] };
@@ -154,6 +167,7 @@ fn twenty_rounds_of_scalars_are_twenty_rounds_of_tensors_byte_for_byte() {
                 round,
                 steps,
                 first_step: STEPS * u64::from(round - 1),
+                emphasis: Default::default(),
             };
             // As they travel.
             let scalars = Scalars::from_bytes(&scalars.to_bytes()).expect("legal");
@@ -202,6 +216,7 @@ fn whoever_comes_late_replays_all_rounds_at_once_and_has_the_same_bytes() {
             round,
             steps,
             first_step: STEPS * u64::from(round - 1),
+            emphasis: Default::default(),
         };
         let out = format!("round-{round}");
         let merge = bench.round(round, &start, found.try_into().expect("three"), &out);
@@ -323,6 +338,7 @@ fn a_site_of_another_rank_and_a_walk_beyond_32_bits_are_refused() {
         round: 4,
         steps: steps(Seeds::Shared, 0),
         first_step: 9,
+        emphasis: Default::default(),
     };
     let scalars = Scalars::new(vec![1.0; 6]);
     let file = bench.stored("scalars", &scalars.to_bytes());

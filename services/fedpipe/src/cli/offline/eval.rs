@@ -1,4 +1,4 @@
-//! `fedpipe eval`: loss and perplexity; balanced accuracy among choices; generated answers beside the wanted ones.
+//! `fedpipe eval`: loss and perplexity; an encoder's classes; balanced accuracy among choices; generated answers beside the wanted ones.
 
 mod answers;
 
@@ -10,7 +10,7 @@ use engine::data::{Batch, Dataset, Encoder};
 use engine::evaluate::{Choice, Confusion, Evaluator, Loss, best};
 use serde_json::{Value, json};
 
-use super::{DataArgs, ModelArgs};
+use super::{DataArgs, ModelArgs, labels};
 use crate::output;
 
 /// Records computed together.
@@ -20,6 +20,7 @@ const CHUNK: usize = 8;
 #[derive(Debug, Arguments)]
 #[command(after_help = "Examples:
   fedpipe eval --model model.gguf --data heldout.jsonl
+  fedpipe eval --model minilm --adapter adapter --data heldout.jsonl      the classes of an encoder's head
   fedpipe eval --model model.gguf --adapter adapter --data heldout.jsonl --choice ' yes' --choice ' no' --json
   fedpipe eval --model model.gguf --adapter adapter --data questions.jsonl --answers --tokens 32")]
 pub struct Args {
@@ -58,6 +59,23 @@ struct Found {
     confusion: Vec<Vec<u64>>,
 }
 
+impl Found {
+    /// What a table of answers comes to.
+    fn count(&mut self, confusion: &Confusion) {
+        let counts = confusion.counts().iter().enumerate();
+        let right: u64 = counts.filter_map(|(truth, row)| row.get(truth)).sum();
+        let accuracy = (self.records > 0).then(|| right as f64 / self.records as f64);
+        let figures = [
+            ("balanced_accuracy", json!(confusion.balanced_accuracy())),
+            ("accuracy", json!(accuracy)),
+            ("confusion", json!(confusion.counts())),
+        ];
+        let figures = figures.map(|(name, value)| (name.to_owned(), value));
+        self.figures.extend(figures);
+        self.confusion = confusion.counts().to_vec();
+    }
+}
+
 impl Args {
     /// Evaluates.
     pub fn run(self) -> anyhow::Result<()> {
@@ -67,12 +85,22 @@ impl Args {
         );
         let dataset = self.data.open()?;
         let model = self.model.load()?;
-        let encoder = self.data.encoder(&model)?;
-        let adapter = super::adapter(self.adapter.as_deref(), &model.weights())?;
+        let from = self.adapter.as_deref();
+        let labels = labels::of(&self.data.labels, model.config(), &dataset, from)?;
+        anyhow::ensure!(
+            labels.is_empty() || (self.choices.is_empty() && !self.answers),
+            "an encoder with a classification head tells its labels apart and writes nothing: leave out --choice and --answers"
+        );
+        let encoder = self.data.encoder(&model, &labels)?;
+        let adapter = super::adapter(from, &model.weights())?;
+        let head = adapter.as_ref().and_then(|own| own.head());
+        labels::fits(head.or(model.head()), &labels)?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
         let found = if self.answers {
             let records = (self.count(&dataset), self.tokens);
             answers::compare((&model, adapter.as_ref()), &dataset, records)?
+        } else if !labels.is_empty() {
+            self.classes(&mut evaluator, &dataset, &encoder, labels.len())?
         } else if self.choices.is_empty() {
             self.loss(&mut evaluator, &dataset, &encoder)?
         } else {
@@ -92,7 +120,12 @@ impl Args {
             .filter(|(name, _)| *name != "confusion");
         let lines: Vec<String> = lines.map(figure).collect();
         if !found.confusion.is_empty() {
-            output::line(self.table(&found.confusion))?;
+            let names = if labels.is_empty() {
+                &self.choices
+            } else {
+                &labels
+            };
+            output::line(table(names, &found.confusion))?;
         }
         output::line(format!(
             "{}\nrecords: {} ({} refused)",
@@ -100,22 +133,6 @@ impl Args {
             found.records,
             found.refused
         ))
-    }
-
-    /// How often each choice, where it was right, was taken for each.
-    fn table(&self, confusion: &[Vec<u64>]) -> String {
-        let heading = |choice: &String| format!("taken for {choice:?}");
-        let first = std::iter::once("right".to_owned()).chain(self.choices.iter().map(heading));
-        let mut rows = vec![first.collect::<Vec<_>>()];
-        for (choice, counts) in self.choices.iter().zip(confusion) {
-            let counts = counts.iter().map(u64::to_string);
-            rows.push(
-                std::iter::once(format!("{choice:?}"))
-                    .chain(counts)
-                    .collect(),
-            );
-        }
-        output::table(&rows)
     }
 
     fn count(&self, dataset: &Dataset) -> usize {
@@ -167,6 +184,44 @@ impl Args {
         Ok(found)
     }
 
+    /// An encoder's classes of the records.
+    fn classes(
+        &self,
+        evaluator: &mut Evaluator<'_>,
+        dataset: &Dataset,
+        encoder: &Encoder,
+        classes: usize,
+    ) -> anyhow::Result<Found> {
+        let mut found = Found::default();
+        let (mut confusion, mut total) = (Confusion::new(classes), Loss::default());
+        let mut batch = Batch::default();
+        let count = self.count(dataset);
+        for number in 0..count {
+            match encoder.row(number, &dataset.record(number)?) {
+                Ok(row) => batch.rows.push(row),
+                Err(refusal) if refusal.is_of_this_record() => found.refused += 1,
+                Err(refusal) => return Err(refusal.into()),
+            }
+            let whole = batch.rows.len() >= CHUNK || number + 1 == count;
+            if !whole || batch.rows.is_empty() {
+                continue;
+            }
+            let (scores, loss) = evaluator.classes(&batch, &Control::new())?;
+            for (row, scores) in batch.rows.iter().zip(&scores) {
+                let truth = row.class.and_then(|class| usize::try_from(class).ok());
+                if let Some((truth, guess)) = truth.zip(best(scores)) {
+                    confusion.add(truth, guess);
+                }
+            }
+            found.records += batch.rows.len() as u64;
+            total = total.merge(loss);
+            batch.rows.clear();
+        }
+        found.figures.insert("loss".to_owned(), json!(total.mean()));
+        found.count(&confusion);
+        Ok(found)
+    }
+
     fn accuracy(
         &self,
         evaluator: &mut Evaluator<'_>,
@@ -193,24 +248,21 @@ impl Args {
                 }
             }
         }
-        let right: u64 = confusion
-            .counts()
-            .iter()
-            .enumerate()
-            .filter_map(|(truth, row)| row.get(truth))
-            .sum();
-        let accuracy = (found.records > 0).then(|| right as f64 / found.records as f64);
-        found.figures.insert(
-            "balanced_accuracy".to_owned(),
-            json!(confusion.balanced_accuracy()),
-        );
-        found.figures.insert("accuracy".to_owned(), json!(accuracy));
-        found
-            .figures
-            .insert("confusion".to_owned(), json!(confusion.counts()));
-        found.confusion = confusion.counts().to_vec();
+        found.count(&confusion);
         Ok(found)
     }
+}
+
+/// How often each class, where it was right, was taken for each.
+fn table(names: &[String], confusion: &[Vec<u64>]) -> String {
+    let heading = |name: &String| format!("taken for {name:?}");
+    let first = std::iter::once("right".to_owned()).chain(names.iter().map(heading));
+    let mut rows = vec![first.collect::<Vec<_>>()];
+    for (name, counts) in names.iter().zip(confusion) {
+        let counts = counts.iter().map(u64::to_string);
+        rows.push(std::iter::once(format!("{name:?}")).chain(counts).collect());
+    }
+    output::table(&rows)
 }
 
 /// A record's prompt, the choices' tokens, and the right one; `None` if the record answers none of them.

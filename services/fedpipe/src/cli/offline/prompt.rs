@@ -102,6 +102,5 @@ pub fn of_record(tokenizer: &Tokenizer, record: &Record) -> anyhow::Result<Optio
 
 /// The ids at which an answer ends.
 pub fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
-    let vocabulary = u32::try_from(tokenizer.vocabulary_size()).unwrap_or(u32::MAX);
-    (0..vocabulary).filter(|&id| tokenizer.is_end(id)).collect()
+    tokenizer.ends()
 }

@@ -129,7 +129,7 @@ pub struct Args {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    held_out: held_out::Args,
+    held_out: held_out::HeldOutArgs,
     /// Where to compute; only cpu is fast, and tested
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,

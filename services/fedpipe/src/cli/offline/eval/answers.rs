@@ -1,11 +1,12 @@
 //! Generated answers beside the records' own.
 
 use anyhow::ensure;
+use domain::round::Answers;
 use engine::adapter::Adapter;
 use engine::control::Control;
 use engine::data::Dataset;
 use engine::generate::{Generator, Request, Sampling};
-use engine::metrics::Answers;
+use engine::metrics;
 use engine::model::Model;
 
 use super::Found;
@@ -34,11 +35,11 @@ pub fn compare(
             stop: &stop,
         };
         let made = generator.generate(request, Sampling::default(), &Control::new(), |_| ())?;
-        answers.add(&tokenizer.decode_plain(&made)?, &wanted);
+        answers.merge(&metrics::compare(&tokenizer.decode_plain(&made)?, &wanted));
         found.records += 1;
     }
     ensure!(
-        answers.records() > 0,
+        answers.records > 0,
         "no record has an answer to compare with: use records of prompt and completion, or conversations that end with the assistant"
     );
     for (name, figure) in [

@@ -9,8 +9,9 @@ use anyhow::{Context, bail};
 use domain::adapter::WeightShape;
 use engine::train::Trainer;
 use engine::train::checkpoint::Checkpoint;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::held_out::{Course, Scored};
 use crate::output;
 
 /// A run's checkpoint.
@@ -35,7 +36,12 @@ impl Resume {
     }
 
     /// Has the trainer go on from the checkpoint, if there is one; gives the steps that were made.
-    pub fn begin(&self, trainer: &mut Trainer<'_>, shapes: &[WeightShape]) -> anyhow::Result<u64> {
+    pub fn begin(
+        &self,
+        trainer: &mut Trainer<'_>,
+        shapes: &[WeightShape],
+        course: &mut Course<'_>,
+    ) -> anyhow::Result<u64> {
         let path = self.path.display();
         if !self.path.exists() {
             output::note(format!(
@@ -44,21 +50,24 @@ impl Resume {
             return Ok(0);
         }
         let checkpoint = Checkpoint::read(&self.path, shapes)?;
-        if let Some(other) = difference(&checkpoint.asked, &self.asked) {
+        let (asked, scores) = parts(&checkpoint.asked);
+        if let Some(other) = difference(asked, &self.asked) {
             bail!(
                 "{path} is of a run with other settings ({other}). Next: the same settings, or leave out --resume"
             );
         }
         trainer.resume(&checkpoint)?;
+        course.resume(scores);
         output::note(format!("{path}: going on after step {}", checkpoint.steps));
         Ok(checkpoint.steps)
     }
 
     /// Writes a checkpoint, if it is time for one.
-    pub fn step(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
+    pub fn step(&self, trainer: &Trainer<'_>, scores: &[Scored]) -> anyhow::Result<()> {
         let made = trainer.steps();
         if self.every > 0 && made.is_multiple_of(self.every) {
-            trainer.checkpoint(self.asked.clone())?.write(&self.path)?;
+            let asked = json!({ ASKED: self.asked, SCORES: scores });
+            trainer.checkpoint(asked)?.write(&self.path)?;
         }
         Ok(())
     }
@@ -68,6 +77,17 @@ impl Resume {
         // What cannot be deleted is no failure of a run that has succeeded.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Names in a checkpoint's header: what was asked for, and the held-out scores so far.
+const ASKED: &str = "asked";
+const SCORES: &str = "scores";
+
+/// What a checkpoint's run was asked for, and its scores.
+fn parts(header: &Value) -> (&Value, Vec<Scored>) {
+    let scores = header.get(SCORES).cloned().unwrap_or_default();
+    let scores = serde_json::from_value(scores).unwrap_or_default();
+    (header.get(ASKED).unwrap_or(header), scores)
 }
 
 /// The first setting that differs.

@@ -1,0 +1,106 @@
+//! The classes of an encoder's head: whose they are, in which order, and where a training leaves them for whoever uses its
+//! adapter next.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use domain::adapter::HeadShape;
+use engine::adapter::{Adapter, Head};
+use engine::data::Dataset;
+use engine::model::{Architecture, Config, Model};
+
+/// Beside PEFT's files, which name no classes.
+const FILE: &str = "labels.json";
+
+/// The classes that a command works with; none where the model is a decoder. Those that were asked for, those beside the
+/// adapter, or those of the records in the order of their text.
+pub fn of(
+    asked: &[String],
+    model: &Config,
+    dataset: &Dataset,
+    adapter: Option<&Path>,
+) -> anyhow::Result<Vec<String>> {
+    if model.architecture != Architecture::Bert {
+        ensure!(
+            asked.is_empty(),
+            "--label asks for a classification head, which encoders such as BERT have: give one, or leave --label out and \
+             compare the model's words with --choice"
+        );
+        return Ok(Vec::new());
+    }
+    let labels = match (asked, kept(adapter)?) {
+        ([], Some(kept)) => kept,
+        ([], None) => match dataset.classes() {
+            Some(classes) => classes.to_vec(),
+            None => bail!("the records have no small set of labels: give --label for each class"),
+        },
+        (asked, _) => asked.to_vec(),
+    };
+    let distinct: BTreeSet<&String> = labels.iter().collect();
+    ensure!(
+        labels.len() > 1 && distinct.len() == labels.len(),
+        "a classification head tells two or more different labels apart: give --label for each class"
+    );
+    Ok(labels)
+}
+
+/// Leaves the classes beside an adapter.
+pub fn keep(folder: &Path, labels: &[String]) -> anyhow::Result<()> {
+    let path = folder.join(FILE);
+    if labels.is_empty() {
+        return Ok(());
+    }
+    std::fs::write(&path, serde_json::to_vec(labels)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn kept(folder: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
+    let Some(path) = folder.map(|folder| folder.join(FILE)) else {
+        return Ok(None);
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("{} is no list of labels", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// An adapter as training begins with it: with the head that it has, that its model has for as many classes, or an untrained
+/// one.
+pub fn begun(
+    start: Adapter,
+    model: &Model,
+    labels: &[String],
+    seed: u64,
+) -> anyhow::Result<Adapter> {
+    let Some(shape) = HeadShape::over(&model.weights(), labels.len()) else {
+        return Ok(start);
+    };
+    if start.head().is_some() {
+        fits(start.head(), labels)?;
+        return Ok(start);
+    }
+    let own = model.head().filter(|head| head.shape() == shape).cloned();
+    let head = match own {
+        Some(head) => head,
+        None => Head::fresh(shape, seed)?,
+    };
+    Ok(start.with_head(Some(head)))
+}
+
+/// Whether a head tells as many classes apart as there are labels.
+pub fn fits(head: Option<&Head>, labels: &[String]) -> anyhow::Result<()> {
+    if let Some(head) = head {
+        let classes = head.shape().classes;
+        ensure!(
+            classes == labels.len(),
+            "the classification head has {classes} classes and there are {} labels: give --label for each of its classes, in \
+             its order",
+            labels.len()
+        );
+    }
+    Ok(())
+}

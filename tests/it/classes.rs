@@ -1,0 +1,200 @@
+//! Sequence classification through the real services: an encoder, labels from the job, a head that every site trains in full,
+//! that the aggregator averages, that scores are counted by, and that is published beside the adapter as PEFT has it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use artifacts::Transfer;
+use domain::artifact::ArtifactRef;
+use reqwest::Method;
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tests::command::fedpipe;
+use tests::job::{job, with};
+use tests::{Fleet, Setup, Wire, archive};
+
+const END: Duration = Duration::from_secs(120);
+/// Largest adapter file here.
+const LIMIT: u64 = 16 << 20;
+const LABELS: [&str; 3] = ["ham", "sport", "spam"];
+/// What each label's records are made of.
+const WORDS: [&str; 3] = ["meeting", "goal", "money"];
+const HEAD: [&str; 2] = [
+    "base_model.model.classifier.bias",
+    "base_model.model.classifier.weight",
+];
+
+/// A tiny random BERT with its words, as transformers saves it.
+fn model() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let engine = tests.join("../libs/engine/tests/reference/encoder");
+    engine.canonicalize().unwrap()
+}
+
+/// Records of all labels, each a few of its words among letters, and one of a label that no job asks for.
+fn records(path: &Path, count: usize, shift: usize) {
+    let mut lines = String::new();
+    for number in 0..count {
+        let (class, letter) = (number % 3, char::from(b'a' + ((number + shift) % 26) as u8));
+        let word = WORDS[class];
+        let record = json!({"text": format!("{letter} {word} {word} {letter}!"), "label": LABELS[class]});
+        writeln!(lines, "{record}").unwrap();
+    }
+    writeln!(lines, "{}", json!({"text": "a b", "label": "other"})).unwrap();
+    std::fs::write(path, lines).unwrap();
+}
+
+/// Two sites of unequal size.
+fn setup(folder: &Path) -> Setup {
+    let mut setup = Setup::sites(2);
+    for (site, (count, shift)) in setup.sites.iter_mut().zip([(36, 0), (18, 7)]) {
+        let [train, held_out] =
+            ["train", "held"].map(|part| folder.join(format!("{}.{part}.jsonl", site.name)));
+        records(&train, count, shift);
+        records(&held_out, 24, shift + 3);
+        (site.train, site.held_out) = (Some(train), Some(held_out));
+    }
+    setup
+}
+
+fn asked() -> Value {
+    let training = json!({
+        "labels": LABELS, "optimizer": "auto", "local_steps": 12, "batch": 6, "sequence_length": 24, "learning_rate": 2e-2, "seed": 7,
+    });
+    let adapter = json!({"targets": "auto", "rank": "auto", "rank_max": 4, "alpha": 8.0});
+    let asked = with(job(&model()), "training", training);
+    let asked = with(asked, "adapter", adapter);
+    let asked = with(asked, "evaluation", json!({}));
+    with(asked, "retention", json!({"keep_updates": true}))
+}
+
+type Tensors = BTreeMap<String, Vec<f32>>;
+
+fn tensors(bytes: &[u8]) -> Tensors {
+    let file = SafeTensors::deserialize(bytes).unwrap();
+    let read = |four: &[u8]| f32::from_le_bytes(four.try_into().unwrap());
+    let all = file.tensors().into_iter();
+    all.map(|(name, tensor)| (name, tensor.data().chunks_exact(4).map(read).collect()))
+        .collect()
+}
+
+async fn stored(fleet: &Fleet, reference: &Value) -> Tensors {
+    let reference: ArtifactRef = serde_json::from_value(reference.clone()).unwrap();
+    let (store, transfer) = (fleet.objects(), Transfer::default());
+    let bytes = store.get_bytes(&reference, LIMIT, &transfer).await;
+    tensors(&bytes.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_trained_averaged_scored_and_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::start(&setup(folder.path())).await;
+    let wire = Wire::tap(&fleet).await;
+    let id = fleet.api().submit(&asked()).await;
+    fleet.api().succeeded(&id, END).await;
+
+    // Every update carries the head; the merged one is their mean by records.
+    for round in 1..=2 {
+        let key = format!("{id}.round.{round}");
+        let summary = wire.value("fedpipe_jobs", &key).await;
+        let merged = stored(&fleet, &summary["global"]).await;
+        let mut mean: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let workers = summary["workers"].as_array().unwrap();
+        assert_eq!(workers.len(), 2);
+        for worker in workers {
+            let sent = stored(&fleet, &worker["update"]).await;
+            let share = worker["weight"].as_f64().unwrap();
+            for key in HEAD {
+                let sum = mean.entry(key).or_insert_with(|| vec![0.0; sent[key].len()]);
+                let both = sum.iter_mut().zip(&sent[key]);
+                both.for_each(|(sum, value)| *sum += share * f64::from(*value));
+            }
+        }
+        for key in HEAD {
+            let largest = mean[key].iter().fold(0f64, |most, v| most.max(v.abs()));
+            assert!(largest > 1e-4, "{key} was not trained");
+            for (merged, mean) in merged[key].iter().zip(&mean[key]) {
+                assert!((f64::from(*merged) - mean).abs() < 1e-6, "{key}");
+            }
+        }
+    }
+
+    // Scores: every held-out record of a known label once, by the labels in the job's order.
+    let report = fleet.api().report(&id).await;
+    let scores = report["evaluations"].as_array().unwrap();
+    let (first, last) = (&scores[0], scores.last().unwrap());
+    assert_eq!(last["records"], 48);
+    let confusion = &last["detail"]["score"]["confusion"];
+    let rows = confusion.as_array().unwrap().iter();
+    let sums = rows.map(|row| row.as_array().unwrap().iter().filter_map(Value::as_u64).sum());
+    assert_eq!(sums.collect::<Vec<u64>>(), [16, 16, 16]);
+    let of = |score: &Value| score["balanced_accuracy"].as_f64().unwrap();
+    assert!(of(last) > 0.9 && of(last) > of(first), "{scores:?}");
+
+    // The published adapter has the names of BERT and PEFT's settings for a head.
+    let path = format!("/v1/jobs/{id}/adapter");
+    let (status, bytes) = fleet.api().bytes(Method::GET, &path, None).await.unwrap();
+    assert_eq!(status, 200);
+    let files = archive::files(&bytes);
+    let own = tensors(&files["adapter_model.safetensors"]);
+    let mut others = own.keys().filter(|key| !HEAD.contains(&key.as_str()));
+    let layers = "base_model.model.bert.encoder.layer.";
+    assert!(others.all(|key| key.starts_with(layers)), "{:?}", own.keys());
+    assert_eq!(own.len(), 2 + 2 * 6 * 2);
+    let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
+    assert_eq!(config["task_type"], "SEQ_CLS");
+    assert_eq!(config["modules_to_save"], json!(["classifier"]));
+
+    // One machine alone comes to the same answers with it.
+    let place = folder.path().join("adapter");
+    std::fs::create_dir_all(&place).unwrap();
+    for (name, content) in &files {
+        std::fs::write(place.join(name), content).unwrap();
+    }
+    let held_out = folder.path().join("both.jsonl");
+    let both = ["a", "b"].map(|site| folder.path().join(format!("{site}.held.jsonl")));
+    let both = both.map(|path| std::fs::read_to_string(path).unwrap());
+    std::fs::write(&held_out, both.concat()).unwrap();
+    let paths = [model(), place, held_out].map(|path| path.display().to_string());
+    let [model, adapter, data] = &paths;
+    let words = format!(
+        "eval --model {model} --adapter {adapter} --data {data} --label=ham --label=sport --label=spam \
+         --sequence-length=24 --json"
+    );
+    let words: Vec<&str> = words.split(' ').collect();
+    let found = fedpipe(&words).await.json();
+    assert_eq!(&found["confusion"], confusion);
+    assert_eq!((&found["records"], &found["refused"]), (&json!(48), &json!(2)));
+    let (alone, fleets) = (found["loss"].as_f64(), last["loss"].as_f64());
+    assert!((alone.unwrap() - fleets.unwrap()).abs() < 1e-4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_go_with_a_head_is_refused_with_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::start(&setup(folder.path())).await;
+    let mut mezo = asked();
+    mezo["training"]["optimizer"] = json!("mezo");
+    mezo["aggregation"] = json!({"strategy": "sum"});
+    let refused = fleet.api().try_submit(&mezo, "mezo").await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    let said = refused.body.to_string();
+    assert!(said.contains("training.optimizer") && said.contains("use adamw or auto"), "{said}");
+
+    // The job does not say what the encoder is to tell apart; no site can make words of it.
+    let mut words = asked();
+    let training = words["training"].as_object_mut().unwrap();
+    training.remove("labels");
+    let id = fleet.api().submit(&words).await;
+    let ended = fleet.api().ended(&id, END).await.to_string();
+    assert!(ended.contains("failed") && ended.contains("give training.labels"), "{ended}");
+
+    // The other way round: labels of a decoder.
+    let mut decoder = asked();
+    decoder["model"] = json!({"source": format!("file://{}", fleet.model().display())});
+    let id = fleet.api().submit(&decoder).await;
+    let ended = fleet.api().ended(&id, END).await.to_string();
+    assert!(ended.contains("failed") && ended.contains("evaluation.choices"), "{ended}");
+}

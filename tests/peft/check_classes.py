@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Opens a classification adapter that fedpipe trained with the package that people load it with, PEFT, and compares what both say.
+
+    FEDPIPE_BIN=target/debug/fedpipe python3 tests/peft/check_classes.py
+
+Needs torch, transformers, peft and safetensors (benches/requirements.txt has versions); where one is missing every test is reported
+as skipped, with its name. The model is the engine's tiny random BERT; with FEDPIPE_MINILM naming all-MiniLM-L6-v2's folder that one
+is trained as well.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ENCODER = ROOT / "libs/engine/tests/reference/encoder"
+FEDPIPE = os.environ.get("FEDPIPE_BIN", str(ROOT / "target/debug/fedpipe"))
+MINILM = os.environ.get("FEDPIPE_MINILM")
+LABELS = ["ham", "sport", "spam"]
+WORDS = {"ham": "meeting", "sport": "goal", "spam": "money"}
+
+try:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    MISSING = None
+except ImportError as error:
+    MISSING = f"{error.name} is not installed"
+
+
+def fedpipe(*words: object) -> dict:
+    """What a command says as JSON."""
+    done = subprocess.run([FEDPIPE, *map(str, words), "--json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+@unittest.skipIf(MISSING, MISSING or "")
+class Classes(unittest.TestCase):
+    def setUp(self):
+        place = tempfile.TemporaryDirectory()
+        self.addCleanup(place.cleanup)
+        self.place = pathlib.Path(place.name)
+        self.data = self.place / "records.jsonl"
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        self.records = [
+            {"text": f"{letters[number % 26]} {WORDS[label]} {letters[number * 7 % 26]}!", "label": label}
+            for number in range(30)
+            for label in [LABELS[number % 3]]
+        ]
+        self.data.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+
+    def compare(self, model: pathlib.Path, rate: float, steps: int) -> None:
+        adapter = self.place / "adapter"
+        labels = [f"--label={label}" for label in LABELS]
+        common = ["--model", model, "--data", self.data, "--sequence-length", 32, *labels]
+        fedpipe("train", *common, "--out", adapter, "--steps", steps, "--targets", "all-linear", "--learning-rate", rate, "--rank", 4)
+        found = fedpipe("eval", *common, "--adapter", adapter)
+
+        words = AutoTokenizer.from_pretrained(model)
+        base = BertForSequenceClassification.from_pretrained(model, num_labels=len(LABELS), dtype=torch.float32)
+        tuned = PeftModel.from_pretrained(base, adapter).eval()
+        told, confusion = 0.0, [[0] * len(LABELS) for _ in LABELS]
+        with torch.no_grad():
+            for record in self.records:
+                ids = torch.tensor([words(record["text"], truncation=True, max_length=32)["input_ids"]])
+                logits, wanted = tuned(ids).logits, LABELS.index(record["label"])
+                told += torch.nn.functional.cross_entropy(logits, torch.tensor([wanted])).item()
+                confusion[wanted][int(logits.argmax())] += 1
+        self.assertAlmostEqual(found["loss"], told / len(self.records), delta=1e-5)
+        self.assertEqual(found["confusion"], confusion)
+        # It learned something, in the head and below it.
+        self.assertGreater(found["balanced_accuracy"], 0.9)
+
+    def test_an_adapter_with_its_head_says_in_peft_what_it_says_here(self):
+        self.compare(ENCODER, 2e-2, 40)
+
+    @unittest.skipUnless(MINILM, "FEDPIPE_MINILM does not name the model")
+    def test_minilm_says_in_peft_what_it_says_here(self):
+        self.compare(pathlib.Path(MINILM), 2e-3, 20)
+
+    def test_an_export_for_peft_is_the_same_adapter(self):
+        out = self.place / "out"
+        fedpipe("export", "--adapter", ENCODER / "adapter", "--model", ENCODER, "--to", "peft", "-o", out)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            self.assertTrue((out / name).is_file())
+        base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
+        ids = torch.tensor([[2, 57, 61, 30, 3]])
+        with torch.no_grad():
+            theirs = PeftModel.from_pretrained(base, ENCODER / "adapter").eval()(ids).logits
+            base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
+            ours = PeftModel.from_pretrained(base, out).eval()(ids).logits
+        self.assertTrue(torch.equal(theirs, ours))
+
+
+if __name__ == "__main__":
+    unittest.main()
