@@ -126,6 +126,7 @@ impl<'m> Triplets<'m> {
                 .iter()
                 .map(|block| block.each_ref().map(middle))
                 .collect(),
+            head: None,
         };
         let own = Values { factors, middles };
         Ok(Self {

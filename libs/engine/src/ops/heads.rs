@@ -61,6 +61,17 @@ impl Rope {
         Self { cos, sin, half }
     }
 
+    /// Angles of nothing: positions that are told in another way.
+    #[must_use]
+    pub fn still(positions: usize, size: usize) -> Self {
+        let (half, len) = (size / 2, positions * (size / 2));
+        Self {
+            cos: vec![1.0; len],
+            sin: vec![0.0; len],
+            half,
+        }
+    }
+
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let range = position * self.half..(position + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])

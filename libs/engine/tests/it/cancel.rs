@@ -75,6 +75,7 @@ fn batches_that_do_not_fit_the_model_are_refused() {
         rows: vec![Row {
             tokens,
             labelled,
+            class: None,
             record: 0,
         }],
     };

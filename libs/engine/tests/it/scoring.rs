@@ -25,6 +25,7 @@ fn the_loss_is_the_mean_of_the_labelled_tokens_alone() {
     let row = |labelled: [bool; 5]| Row {
         tokens: tokens.clone(),
         labelled: labelled.to_vec(),
+        class: None,
         record: 0,
     };
     let batch = Batch {
@@ -103,6 +104,7 @@ fn the_packed_loss_equals_that_of_each_row_alone() {
         labelled: (0..len)
             .map(|i| i > 0 && (i + record).is_multiple_of(2))
             .collect(),
+        class: None,
         record,
     };
     let lengths = [1, 2, 9, 64, 65, 100, 3];

@@ -68,6 +68,7 @@ pub fn batch(rows: &[ReferenceRow]) -> Batch {
     let row = |(record, row): (usize, &ReferenceRow)| Row {
         tokens: row.tokens.clone(),
         labelled: row.labelled.clone(),
+        class: None,
         record,
     };
     Batch {

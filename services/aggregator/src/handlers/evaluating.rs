@@ -41,6 +41,12 @@ pub async fn handle(
         records: evaluated.score.records,
         loss: evaluated.score.loss(),
         balanced_accuracy: evaluated.score.balanced_accuracy(),
+        figure: job
+            .job()
+            .spec
+            .measure()
+            .and_then(|measure| Figure::of(&evaluated.score, measure))
+            .filter(|figure| !figure.measure.is_told_apart()),
     })
     .await?;
     hit(Failpoint::AggregatorEvaluateAfterEvent);
@@ -94,7 +100,7 @@ fn course(job: &Job, merged: &Merged, evaluated: &Evaluated) -> Course {
         return job.course.clone();
     }
     let score = &evaluated.score;
-    let measure = job.spec.evaluation.as_ref().map(|one| one.measure());
+    let measure = job.spec.measure();
     let figure = measure.and_then(|measure| Figure::of(score, measure));
     let Some(figure) = figure else {
         return job.course.clone();
@@ -145,14 +151,12 @@ async fn collect(
             other => other?,
         };
         if let Some(evaluated) = answered {
-            if evaluated.score.loss_sum.is_finite() {
-                score.add(&evaluated.score);
-            } else {
-                missing.push(trouble(
-                    worker,
-                    Trouble::NotFinite,
-                    "its loss is not a finite number",
-                ));
+            match evaluated.score.illegal() {
+                None => score.add(&evaluated.score),
+                Some(figure) => {
+                    let detail = format!("no site can have counted its {figure}");
+                    missing.push(trouble(worker, Trouble::NotFinite, &detail));
+                }
             }
         } else if let Some(failed) = job.bus().report::<Failed>(worker, id, epoch).await? {
             missing.push(trouble(worker, failed.trouble, &failed.detail));

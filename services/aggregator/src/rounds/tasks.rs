@@ -62,6 +62,7 @@ pub fn train(
     Train {
         head: head(job, worker, deadline),
         round,
+        rounds: job.spec.rounds.count,
         global: global.clone(),
         scale: job.spec.adapter.scale(),
         plan: plan.clone(),
@@ -94,6 +95,8 @@ pub fn evaluate(
         choices: evaluation
             .map(|evaluation| evaluation.choices.clone())
             .unwrap_or_default(),
+        answers: evaluation.and_then(|evaluation| evaluation.answers),
+        labels: job.spec.training.labels.clone(),
         plan: plan.clone(),
         walk,
     }

@@ -35,6 +35,7 @@ fn batches() -> Vec<Batch> {
     let row = |seed: u32, len: usize| Row {
         tokens: (0..len as u32).map(|i| (i * 7 + seed) % 63).collect(),
         labelled: (0..len).map(|i| i % 3 == 1).collect(),
+        class: None,
         record: seed as usize,
     };
     let batch = |rows: &[(u32, usize)]| Batch {
@@ -245,6 +246,7 @@ fn memory_is_as_predicted() {
     let row = |record| Row {
         tokens: (0..100).map(|i| i % 63).collect(),
         labelled: vec![true; 100],
+        class: None,
         record,
     };
     let batches = [Batch {

@@ -29,6 +29,7 @@ fn batch() -> Batch {
     let row = |seed: u32, len: usize| Row {
         tokens: (0..len as u32).map(|i| (i * 7 + seed) % 63).collect(),
         labelled: (0..len).map(|i| i % 3 == 1).collect(),
+        class: None,
         record: 0,
     };
     Batch {

@@ -15,12 +15,9 @@ use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::course::{Figure, Scored as Compared};
-use domain::job::mezo::Rates;
-use domain::job::spec::Optimizer;
 use domain::plan::WorkerPlan;
 use domain::round::{Score, Summary, WorkerRound};
 use domain::time::UnixMillis;
-use domain::zeroth::Walk;
 use worker::Trained;
 
 use super::again::{self, Look, Looked};
@@ -29,6 +26,7 @@ use super::job::{NEVER, Simulated};
 use super::merge::{self, Delivered, Files, Merged};
 use super::report::{Adapter, Round, Run, Scored, SiteRound};
 use super::sites::{self, Sites};
+use super::walked::{self, Past};
 use crate::client::archive;
 use crate::output;
 
@@ -64,6 +62,8 @@ pub struct Course<'a> {
     moments: Option<PathBuf>,
     /// The last rounds, as the services keep them: as many as a look at the plan knows.
     recent: VecDeque<Summary>,
+    /// What zeroth-order rounds leave for the next.
+    past: Past,
 }
 
 /// A merged adapter.
@@ -100,6 +100,7 @@ impl<'a> Course<'a> {
             best: None,
             moments: None,
             recent: VecDeque::new(),
+            past: Past::default(),
         }
     }
 
@@ -116,9 +117,12 @@ impl<'a> Course<'a> {
         );
         let (mut rounds, mut looks): (Vec<Round>, Vec<Look>) = (Vec::new(), Vec::new());
         let start = self.score(&global)?;
+        let mask = self.file("mask");
+        self.past.mask(&self.job, global.named(), mask.clone())?;
         for number in 1..=self.job.spec.rounds.count {
             let (next, round) = self.round(number, &global)?;
             self.replace(&mut global, next)?;
+            self.past.mask(&self.job, global.named(), mask.clone())?;
             let looked = self.look(number);
             // What the next plan predicts, or where there is none what was seen.
             let other = looked.as_ref().and_then(|looked| looked.look.plan.as_ref());
@@ -223,7 +227,8 @@ impl<'a> Course<'a> {
             let past = self.recent.make_contiguous();
             let training = &self.job.spec.training;
             let factor = aggregator::rate_factor(training, number, site.name(), past);
-            let walk = walk(&self.job, (site.name(), plan.optimizer), factor);
+            let walk = walked::walk(&self.job, (site.name(), plan.optimizer), factor);
+            let walk = walk.map(|walk| self.past.told(&self.job, walk));
             let task = tasks::train(
                 &self.job,
                 site.name(),
@@ -232,7 +237,8 @@ impl<'a> Course<'a> {
                 walk,
                 NEVER,
             );
-            let trained = site.train(bench, &task, &global.path);
+            let mask = self.past.masked();
+            let trained = site.train(bench, &task, (&global.path, mask));
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
             let update = keep(trained, update, site.name(), factor)?;
@@ -262,7 +268,10 @@ impl<'a> Course<'a> {
             state: self.moments.take(),
             state_out: state_out.clone(),
         };
-        let merged = merge::merge(self.simulated, number, &delivered, files)?;
+        let emphasis = self.past.emphasis(&self.job)?;
+        let mut merged = merge::merge((self.simulated, emphasis), number, &delivered, files)?;
+        let started = (number, global.reference());
+        self.past.keep(&self.job, started, merged.scalars.take());
         self.moments = merged.has_moments.then_some(state_out);
         let merge_seconds = merging.seconds();
         self.clock += together.slowest_seconds + merge_seconds;
@@ -294,7 +303,7 @@ impl<'a> Course<'a> {
         for (at, (update, weight)) in delivered.iter().zip(&merged.weights).enumerate() {
             let plan = self.simulated.worker(&update.worker)?;
             workers.push(WorkerRound {
-                rate: own_rate(&self.job, update.rate_factor),
+                rate: walked::own_rate(&self.job, update.rate_factor),
                 difference: merged.apart.get(at).copied().flatten(),
                 ..worker_round(update, *weight, plan)
             });
@@ -358,13 +367,16 @@ impl<'a> Course<'a> {
             records: sum.records,
             loss: sum.loss(),
             balanced_accuracy: sum.balanced_accuracy(),
+            figure: (self.job.spec.measure())
+                .and_then(|measure| Figure::of(&sum, measure))
+                .filter(|figure| !figure.measure.is_told_apart()),
             seconds: slowest,
         }))
     }
 
     /// Notes a score in the job's course, as the aggregator does, and keeps the best adapter.
     fn compare(&mut self, score: &Score, global: &Global) {
-        let measure = self.job.spec.evaluation.as_ref().map(|one| one.measure());
+        let measure = self.job.spec.measure();
         let Some(figure) = measure.and_then(|measure| Figure::of(score, measure)) else {
             return;
         };
@@ -417,6 +429,11 @@ impl Global {
         })
     }
 
+    /// With its round and its file.
+    fn named(&self) -> (u32, ArtifactRef, &Path) {
+        (self.round, self.reference(), &self.path)
+    }
+
     /// As tasks name it; nobody fetches it.
     fn reference(&self) -> ArtifactRef {
         ArtifactRef {
@@ -449,24 +466,6 @@ fn at(seconds: f64) -> UnixMillis {
     UnixMillis((1000.0 * seconds) as u64)
 }
 
-/// How a zeroth-order site makes its steps.
-fn walk(job: &Job, (worker, own): (&WorkerName, Optimizer), rate_factor: f64) -> Option<Walk> {
-    let steps = aggregator::steps(job, worker);
-    Some(Walk {
-        steps,
-        rate: own_rate(job, rate_factor),
-        log: Vec::new(),
-    })
-    .filter(|_| own == Optimizer::Mezo)
-}
-
-/// A site's rate, where sites have rates of their own.
-fn own_rate(job: &Job, rate_factor: f64) -> Option<f64> {
-    let training = &job.spec.training;
-    let rate = rate_factor * training.zeroth_order_rate();
-    (training.mezo.rates != Rates::Fixed).then_some(rate)
-}
-
 /// An update as a file, as the aggregator would have it.
 fn keep(
     trained: Trained,
@@ -480,6 +479,7 @@ fn keep(
         sha256: archive::digest(&path)?,
         bytes: trained.sent_bytes,
         metrics: trained.metrics,
+        passes: trained.passes,
         path,
         rate_factor,
     })
