@@ -307,7 +307,8 @@ def without_gradients(lab: Lab, table: Table) -> dict:
     """The zeroth-order cells of a table."""
     small = table.model == "small"
     budget = zeroth.Budget(1 if lab.options.quick else zeroth.ROUNDS[table.model])
-    asked = lab.options.cells or (tuple(zeroth.CELLS) if small or lab.options.quick else zeroth.HEADLINE)
+    # A smoke run of the long model is one cell.
+    asked = lab.options.cells or (tuple(zeroth.CELLS) if small else ("tuned",) if lab.options.quick else zeroth.HEADLINE)
     seeds = ZEROTH_SEEDS[table.model][: 1 if lab.options.quick else lab.options.seeds]
     found: dict = {"seeds": list(seeds), "rounds": budget.rounds, "cells": {cell: [] for cell in zeroth.CELLS if cell in asked}}
     kinds = dict.fromkeys(found["cells"], "alike")

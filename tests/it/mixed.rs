@@ -45,7 +45,7 @@ fn between(worker: &Value) -> u64 {
         let other = rejected.iter().find(|one| one["change"] == change);
         other.and_then(|one| one["memory_bytes"].as_u64())
     };
-    let zeroth_order = needed("optimizer").expect("it was measured");
+    let zeroth_order = needed("optimizer").unwrap();
     let kept = worker["predicted"]["peak_memory_bytes"].as_u64().unwrap();
     let gradients = needed("checkpoint").map_or(kept, |other| other.min(kept));
     assert!(

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::artifact::Digest;
-use crate::job::mezo::Distribution;
+use crate::artifact::{ArtifactRef, Digest};
+use crate::job::mezo::{Distribution, Scaling};
 use crate::job::spec::Training;
 
 /// The version of the generator that makes directions: `engine::normal`, which holds it to golden vectors.
@@ -34,6 +34,17 @@ pub struct Steps {
     pub clip: f64,
     /// η.
     pub rate: f64,
+    /// Variance of the estimate, of one number, from which on a step takes no further direction; 0: it takes all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub variance: f64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde calls it with"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Steps {
@@ -49,11 +60,24 @@ impl Steps {
             perturbation: mezo.perturbation,
             clip: mezo.clip,
             rate: training.zeroth_order_rate(),
+            variance: mezo.variance,
         }
+    }
+
+    /// Whether a step that found these scalars needs no further direction: with n of them the mean of `g·z` has
+    /// in each number the variance `Σ g² / n²`.
+    #[must_use]
+    pub fn suffices(&self, found: &[f32]) -> bool {
+        /// One scalar tells nothing of how they vary.
+        const LEAST: usize = 2;
+        let squares: f64 = found.iter().map(|scalar| f64::from(*scalar).powi(2)).sum();
+        let count = found.len() as f64;
+        self.variance > 0.0 && found.len() >= LEAST && squares <= self.variance * count * count
     }
 }
 
-/// The scalars of consecutive steps, P of each. A step that was skipped has [`Scalars::SKIPPED`] for each.
+/// The scalars of consecutive steps, P of each. A step that was skipped has [`Scalars::SKIPPED`] for each, one that
+/// needed fewer directions [`Scalars::UNUSED`] for each of the others.
 ///
 /// In MessagePack they are 4 bytes each, little-endian; in JSON the same in hexadecimal digits.
 #[derive(Clone, Default)]
@@ -86,6 +110,12 @@ pub enum Illegal {
         /// Counted from the round's first.
         step: usize,
     },
+    /// A step without directions that it should have, or with such as it should not have.
+    #[error("step {step} has directions that the job's training.mezo.variance does not ask for, or lacks some")]
+    Unused {
+        /// Counted from the round's first.
+        step: usize,
+    },
     /// A number beyond the job's limit.
     #[error("the scalar of step {step} is beyond the job's training.mezo.clip")]
     Clip {
@@ -97,6 +127,43 @@ pub enum Illegal {
 impl Scalars {
     /// Stands for each scalar of a step whose loss was not finite: such a step moves nothing.
     pub const SKIPPED: f32 = f32::from_bits(0x7fc0_0000);
+
+    /// Stands for each direction that a step did not take.
+    pub const UNUSED: f32 = f32::from_bits(0x7fc0_0001);
+
+    /// The scalars of each step's directions, without those that it did not take.
+    pub fn taken(&self, perturbations: u16) -> impl Iterator<Item = &[f32]> {
+        let steps = self.0.chunks(usize::from(perturbations).max(1));
+        steps.map(|values| {
+            let taken = |value: &f32| value.to_bits() != Self::UNUSED.to_bits();
+            let count = values.iter().rposition(taken).map_or(0, |last| last + 1);
+            values.get(..count).unwrap_or(values)
+        })
+    }
+
+    /// The same as if each step had taken all of its P directions: those that it did not take count 0, the others
+    /// P/n, so that P divides them all.
+    #[must_use]
+    pub fn evened(&self, perturbations: u16) -> Self {
+        let count = usize::from(perturbations).max(1);
+        let mut all = Vec::with_capacity(self.0.len());
+        for taken in self.taken(perturbations) {
+            let factor = f64::from(perturbations) / taken.len().max(1) as f64;
+            all.extend(taken.iter().map(|value| match taken.len() == count {
+                true => *value,
+                false => (factor * f64::from(*value)) as f32,
+            }));
+            all.extend(std::iter::repeat_n(0.0, count.saturating_sub(taken.len())));
+        }
+        Self(all)
+    }
+
+    /// Directions of all steps that were taken, those of skipped ones included.
+    #[must_use]
+    pub fn directions(&self, perturbations: u16) -> u64 {
+        let counts = self.taken(perturbations).map(|values| values.len() as u64);
+        counts.sum()
+    }
 
     /// Of these numbers.
     #[must_use]
@@ -133,9 +200,12 @@ impl Scalars {
     pub fn reach(&self, how: &Steps) -> f64 {
         /// No number of a direction is larger.
         const LARGEST: f64 = 6.0;
-        let finite = self.0.iter().filter(|value| value.is_finite());
-        let sum: f64 = finite.map(|value| f64::from(value.abs())).sum();
-        LARGEST * how.rate * sum / f64::from(how.perturbations.max(1))
+        let mean = |values: &[f32]| {
+            let finite = values.iter().filter(|value| value.is_finite());
+            let sum: f64 = finite.map(|value| f64::from(value.abs())).sum();
+            sum / values.len().max(1) as f64
+        };
+        LARGEST * how.rate * self.taken(how.perturbations).map(mean).sum::<f64>()
     }
 
     /// How many steps were skipped.
@@ -152,9 +222,13 @@ impl Scalars {
         let is_mark = |value: &f32| value.to_bits() == Self::SKIPPED.to_bits();
         let mut skipped = 0;
         let chunks = self.0.chunks_exact(usize::from(how.perturbations).max(1));
-        for (step, values) in chunks.enumerate() {
-            if values.iter().all(is_mark) {
+        for ((step, all), values) in chunks.enumerate().zip(self.taken(how.perturbations)) {
+            if all.iter().all(is_mark) {
                 skipped += 1;
+            } else if (values.len() < all.len() && !how.suffices(values))
+                || values.split_last().is_some_and(|(_, before)| how.suffices(before))
+            {
+                return Err(Illegal::Unused { step });
             } else if values.iter().any(|value| !value.is_finite()) {
                 return Err(Illegal::NotFinite { step });
             } else if clip > 0.0 && values.iter().any(|value| value.abs() > clip) {
@@ -250,9 +324,39 @@ pub struct Walk {
     /// task's adapter; empty where sites cannot replay rounds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<Committed>,
+    /// Which numbers of the adapter move, and from which round on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Masked>,
+    /// By what directions are scaled. The log then reaches back as many rounds before those that may have been
+    /// missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+}
+
+/// Which numbers of the adapter move: of each tensor the share that is largest in this merged adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Masked {
+    /// The share.
+    pub share: f64,
+    /// Rounds after this one are masked.
+    pub after: u32,
+    /// The merged adapter of that round; its digest is what everybody agrees on.
+    pub adapter: ArtifactRef,
 }
 
 impl Walk {
+    /// Of steps made so, by a site that trains at the job's rate and has nothing to replay.
+    #[must_use]
+    pub const fn new(steps: Steps) -> Self {
+        Self {
+            steps,
+            rate: None,
+            log: Vec::new(),
+            mask: None,
+            scaling: None,
+        }
+    }
+
     /// How this worker makes its own steps.
     #[must_use]
     pub fn own(&self) -> Steps {
@@ -276,7 +380,39 @@ mod tests {
             perturbation: 1e-2,
             clip,
             rate: 1e-4,
+            variance: 0.0,
         }
+    }
+
+    #[test]
+    fn a_step_takes_directions_until_its_estimate_varies_little_enough_and_says_how_many() {
+        let bound = Steps {
+            variance: 1.0,
+            ..steps(4, 0.0)
+        };
+        assert!(!bound.suffices(&[0.1]), "one tells nothing");
+        assert!(bound.suffices(&[1.0, 1.5]));
+        assert!(!bound.suffices(&[2.0, 2.0]));
+        assert!(!steps(4, 0.0).suffices(&[0.0; 3]), "no bound");
+        let (unused, mark) = (Scalars::UNUSED, Scalars::SKIPPED);
+        let check = |values: &[f32], how: &Steps| Scalars::new(values.to_vec()).skipped(1, how);
+        assert_eq!(check(&[1.0, 1.5, unused, unused], &bound), Ok(0));
+        assert_eq!(check(&[2.0, 2.0, 0.5, unused], &bound), Ok(0));
+        assert_eq!(check(&[9.0, 9.0, 9.0, 9.0], &bound), Ok(0), "as many as there are");
+        assert_eq!(check(&[mark; 4], &bound), Ok(1));
+        let illegal = Err(Illegal::Unused { step: 0 });
+        assert_eq!(check(&[2.0, 2.0, unused, unused], &bound), illegal);
+        assert_eq!(check(&[1.0, 1.5, 3.0, unused], &bound), illegal);
+        assert_eq!(check(&[1.0, unused, unused, unused], &bound), illegal);
+        assert_eq!(check(&[unused; 4], &bound), illegal);
+        assert_eq!(check(&[1.0, 1.5, unused, unused], &steps(4, 0.0)), illegal);
+        assert!(check(&[1.0, 1.5, unused, 1.0], &bound).is_err(), "a gap");
+        let two = Scalars::new(vec![1.0, 1.5, unused, unused, 9.0, 9.0, 9.0, 9.0]);
+        assert_eq!(two.directions(4), 6);
+        let even = [2.0, 3.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0];
+        assert_eq!(two.evened(4), Scalars::new(even.to_vec()));
+        let reach = two.reach(&bound);
+        assert!((reach - 6.0 * 1e-4 * (1.25 + 9.0)).abs() < 1e-12, "{reach}");
     }
 
     #[test]

@@ -86,6 +86,28 @@ impl Normals {
         });
     }
 
+    /// As [`Normals::add_all`], each number of a direction multiplied by that of `scale` in its place first.
+    pub(crate) fn add_scaled(
+        streams: &[(Self, f32)],
+        tensor: u32,
+        values: &mut [f32],
+        scale: &[f32],
+    ) {
+        let both = values.par_chunks_mut(CHUNK).zip(scale.par_chunks(CHUNK));
+        both.enumerate().for_each(|(chunk, (values, scale))| {
+            let mut numbers = [0.0; CHUNK];
+            let z = &mut numbers[..values.len()];
+            for (stream, factor) in streams {
+                z.fill(0.0);
+                stream.add_chunk(tensor, chunk, z, 1.0);
+                let numbers = scale.iter().zip(z.iter());
+                for (value, (scale, z)) in values.iter_mut().zip(numbers) {
+                    *value += factor * (scale * z);
+                }
+            }
+        });
+    }
+
     fn add_chunk(&self, tensor: u32, chunk: usize, values: &mut [f32], factor: f32) {
         let mut generator = ChaCha12Rng::from_seed(self.key);
         generator.set_stream(self.first + u64::from(tensor));
@@ -329,6 +351,29 @@ mod tests {
             stream.add(9, &mut single, factor);
         }
         assert_eq!(all, single);
+    }
+
+    #[test]
+    fn scaled_streams_are_the_numbers_times_the_scale() {
+        let streams = [
+            (Normals::direction(1, 2, 0), 0.5),
+            (Normals::signs(1, 3, 0), -0.25),
+        ];
+        let len = 2 * CHUNK + 77;
+        let scale: Vec<f32> = (0..len).map(|i| (i % 3) as f32 * 0.7).collect();
+        let mut got: Vec<f32> = (0..len).map(|i| (i as f32).sin()).collect();
+        let mut want = got.clone();
+        Normals::add_scaled(&streams, 9, &mut got, &scale);
+        for (stream, factor) in streams {
+            let mut z = vec![0.0; len];
+            stream.add(9, &mut z, 1.0);
+            for ((want, z), scale) in want.iter_mut().zip(&z).zip(&scale) {
+                *want += factor * (scale * z);
+            }
+        }
+        assert_eq!(got, want);
+        let still = (0..len).step_by(3).map(|i| (i as f32).sin());
+        assert!(got.iter().step_by(3).zip(still).all(|(got, still)| *got == still));
     }
 
     #[test]

@@ -16,5 +16,6 @@ pub use config::Config;
 pub use error::Error;
 pub use rounds::rates::factor as rate_factor;
 pub use rounds::report::peft_config;
+pub use rounds::emphasis::{mask, scaled};
 pub use rounds::walk::{steps, together};
 pub use rounds::{ask, follow, tasks};

@@ -16,6 +16,7 @@ use engine::kernel::Unit;
 use engine::threads::Threads;
 use engine::train::Replay;
 
+use crate::emphasis;
 use crate::failure::Failure;
 use crate::running::Running;
 
@@ -53,8 +54,11 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Way {
     base: PathBuf,
-    steps: Steps,
-    rounds: Vec<Committed>,
+    walk: Walk,
+    /// Where in the walk's log it begins; what is before says by what directions are scaled.
+    from: usize,
+    /// The adapter that a mask goes by.
+    mask: Option<PathBuf>,
 }
 
 /// Where an adapter of this digest lies once it was verified.
@@ -73,16 +77,20 @@ pub fn way(folder: &Path, walk: &Walk, last: u32) -> Result<Option<Way>, Broken>
     if walk.steps.generator != GENERATOR {
         return Ok(None);
     }
-    let held = |one: &Committed| file(folder, &one.start).is_file();
+    let known = |one: &Committed| match walk.scaling {
+        None => true,
+        Some(scaling) => emphasis::before(&walk.log, one.round, scaling.rounds).is_some(),
+    };
+    let held = |one: &Committed| known(one) && file(folder, &one.start).is_file();
     let Some(from) = walk.log.iter().rposition(held) else {
         return Ok(None);
     };
-    let rounds: Vec<Committed> = walk.log.iter().skip(from).cloned().collect();
-    let base = rounds.first().map(|first| file(folder, &first.start));
+    let base = walk.log.get(from).map(|first| file(folder, &first.start));
     Ok(base.map(|base| Way {
         base,
-        steps: walk.steps,
-        rounds,
+        walk: walk.clone(),
+        from,
+        mask: None,
     }))
 }
 
@@ -111,6 +119,34 @@ fn whole(walk: &Walk, last: u32) -> Result<(), Broken> {
 }
 
 impl Way {
+    /// Whether some of its rounds are masked.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        let mut rounds = self.rounds();
+        rounds.any(|one| emphasis::is_masked(&self.walk, one.round))
+    }
+
+    /// By the adapter in this file.
+    #[must_use]
+    pub fn masked(self, adapter: PathBuf) -> Self {
+        let mask = Some(adapter);
+        Self { mask, ..self }
+    }
+
+    fn rounds(&self) -> impl Iterator<Item = &Committed> {
+        self.walk.log.iter().skip(self.from)
+    }
+
+    fn replay(&self) -> Result<Replay, Failure> {
+        let source = emphasis::Source::new(&self.walk, self.mask.as_deref())?;
+        let steps = &self.walk.steps;
+        let mut rounds = self.rounds();
+        rounds.try_fold(Replay::new(), |replay, one| {
+            let emphasis = source.of(one.round)?;
+            Ok(replay.then_by(steps, one.first_step, &one.scalars, emphasis))
+        })
+    }
+
     /// Makes the adapter, if that is cheaper than fetching `bytes` at `rate` bytes a second. Returns whether it
     /// now lies where [`file`] says.
     ///
@@ -123,9 +159,9 @@ impl Way {
         rate: Option<f64>,
     ) -> Result<bool, Failure> {
         let threads = threads(running.site.threads)?;
-        let replay = replay(&self.steps, &self.rounds);
+        let replay = self.replay()?;
         let numbers = replay.numbers() as f64 * asked.bytes as f64 / 4.0;
-        let speed = threads.run(|| numbers_per_second(&self.steps));
+        let speed = threads.run(|| numbers_per_second(&self.walk.steps));
         if !is_cheaper(numbers / speed, asked.bytes, rate) {
             return Ok(false);
         }
@@ -138,7 +174,7 @@ impl Way {
             })
         });
         running.stop.check()?;
-        let (from, rounds) = (self.rounds.first().map(|one| one.round), self.rounds.len());
+        let (from, rounds) = (self.rounds().next().map(|one| one.round), self.rounds().count());
         let digest = match digest {
             Ok(digest) => digest,
             // A file that was cut, or a full disk: whoever fetches finds out which.
@@ -156,12 +192,6 @@ impl Way {
         tracing::info!(?from, rounds, "adapter replayed");
         Ok(true)
     }
-}
-
-fn replay(steps: &Steps, rounds: &[Committed]) -> Replay {
-    rounds.iter().fold(Replay::new(), |replay, one| {
-        replay.then(steps, one.first_step, &one.scalars)
-    })
 }
 
 /// How fast this machine replays.
@@ -196,6 +226,7 @@ fn threads(count: u16) -> Result<Threads, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use domain::job::mezo::Scaling;
     use domain::job::spec::Training;
 
     use super::*;
@@ -213,9 +244,8 @@ mod tests {
             scalars: Scalars::new(vec![0.5, -0.5]),
         };
         Walk {
-            steps: Steps::of(&Training::default(), 7),
-            rate: None,
             log: rounds.iter().map(committed).collect(),
+            ..Walk::new(Steps::of(&Training::default(), 7))
         }
     }
 
@@ -229,9 +259,18 @@ mod tests {
         }
         let found = way(&walk(&[3, 4, 5, 6])).unwrap();
         assert_eq!(found.base, file(folder.path(), &digest(5)));
-        let rounds: Vec<u32> = found.rounds.iter().map(|one| one.round).collect();
+        let rounds: Vec<u32> = found.rounds().map(|one| one.round).collect();
         assert_eq!(rounds, [5, 6]);
         assert!(way(&walk(&[6])).is_none(), "round 5's is too old for it");
+        let mut scaled = walk(&[3, 4, 5, 6]);
+        scaled.scaling = Some(Scaling {
+            weight: 0.1,
+            rounds: 2,
+        });
+        let found = way(&scaled).unwrap();
+        assert_eq!(found.base, file(folder.path(), &digest(5)));
+        scaled.log.remove(0);
+        assert!(way(&scaled).is_none(), "round 3 scales the directions of round 5");
         let mut other = walk(&[5, 6]);
         other.steps.generator = GENERATOR + 1;
         assert!(way(&other).is_none(), "another generator's directions");

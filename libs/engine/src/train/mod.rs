@@ -15,6 +15,7 @@ mod trainer;
 
 pub mod checkpoint;
 
+mod emphasis;
 mod gate;
 mod replay;
 mod zeroth;
@@ -22,6 +23,7 @@ mod zeroth;
 use crate::{adapter, compute};
 
 pub(crate) use adamw::AdamW;
+pub use emphasis::{Emphasis, Mask};
 pub use gate::Gate;
 pub use replay::Replay;
 pub use trainer::{Step, Trainer};

@@ -7,6 +7,7 @@ use domain::adapter::WeightName;
 use domain::job::mezo::Distribution;
 use domain::zeroth::{Scalars, Steps};
 
+use super::emphasis::{self, Emphasis};
 use crate::normal::Normals;
 
 /// One of the two factors of a weight's change.
@@ -22,11 +23,26 @@ pub(super) const fn tensor(name: WeightName, factor: Factor) -> u32 {
     2 * weight + factor as u32
 }
 
-/// What a direction is multiplied by: `−η/P·g`. The one place where P divides.
-pub(super) fn factor(how: &Steps, scalar: f32) -> f32 {
+/// What a direction is multiplied by: `−η/P·g`, where P is how many the step took. The one place where P divides.
+pub(super) fn factor(how: &Steps, taken: usize, scalar: f32) -> f32 {
     // The rate has 32 bits everywhere, as a first-order step's.
-    let rate = f64::from(how.rate as f32) / f64::from(how.perturbations);
+    let rate = f64::from(how.rate as f32) / taken.max(1) as f64;
     (-rate * f64::from(scalar)) as f32
+}
+
+/// The directions of consecutive steps and what each is multiplied by; a skipped step has none.
+pub(super) fn streams(how: &Steps, first_step: u64, scalars: &Scalars) -> Vec<(Normals, f32)> {
+    let directions = Directions::of(how);
+    let steps = (first_step..).zip(scalars.taken(how.perturbations));
+    let each = steps.flat_map(|(step, taken)| {
+        let numbered = (0..).zip(taken);
+        let finite = numbered.filter(|(_, scalar)| scalar.is_finite());
+        finite.map(move |(number, scalar)| {
+            let factor = factor(how, taken.len(), *scalar);
+            (directions.stream(step, number), factor)
+        })
+    });
+    each.collect()
 }
 
 /// The directions that steps are made along.
@@ -56,7 +72,14 @@ impl Directions {
 /// Steps that can be done again: a round's, or those of several rounds one after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
+    legs: Vec<Leg>,
+}
+
+/// Steps whose directions are multiplied by the same.
+#[derive(Debug, Clone)]
+struct Leg {
     streams: Vec<(Normals, f32)>,
+    emphasis: Emphasis,
 }
 
 impl Replay {
@@ -69,35 +92,42 @@ impl Replay {
     /// Followed by steps made as `how` says, the first of which has the number `first_step`; a skipped one
     /// moves nothing.
     #[must_use]
-    pub fn then(mut self, how: &Steps, first_step: u64, scalars: &Scalars) -> Self {
-        let directions = Directions::of(how);
-        let steps = scalars
-            .values()
-            .chunks(usize::from(how.perturbations).max(1));
-        for (step, scalars) in (first_step..).zip(steps) {
-            let finite = (0..).zip(scalars).filter(|(_, scalar)| scalar.is_finite());
-            self.streams.extend(
-                finite.map(|(number, scalar)| {
-                    (directions.stream(step, number), factor(how, *scalar))
-                }),
-            );
-        }
+    pub fn then(self, how: &Steps, first_step: u64, scalars: &Scalars) -> Self {
+        self.then_by(how, first_step, scalars, Emphasis::default())
+    }
+
+    /// As [`Replay::then`], the numbers of the directions multiplied by these.
+    #[must_use]
+    pub fn then_by(
+        mut self,
+        how: &Steps,
+        first_step: u64,
+        scalars: &Scalars,
+        emphasis: Emphasis,
+    ) -> Self {
+        let streams = streams(how, first_step, scalars);
+        self.legs.push(Leg { streams, emphasis });
         self
     }
 
     /// Random numbers that each value of an adapter takes.
     #[must_use]
     pub fn numbers(&self) -> usize {
-        self.streams.len()
+        let each = |leg: &Leg| leg.streams.len() + leg.emphasis.numbers();
+        self.legs.iter().map(each).sum()
     }
 
     /// Does the steps to one tensor of an adapter, named by PEFT's key. Says whether there is such a tensor.
     pub fn apply(&self, key: &str, values: &mut [f32]) -> bool {
-        let Some((name, is_a)) = WeightName::from_peft(key) else {
+        let Some(tensor) = emphasis::tensor(key) else {
             return false;
         };
-        let factor = if is_a { Factor::A } else { Factor::B };
-        Normals::add_all(&self.streams, tensor(name, factor), values);
+        for Leg { streams, emphasis } in &self.legs {
+            match emphasis.of(tensor, values.len()) {
+                None => Normals::add_all(streams, tensor, values),
+                Some(scale) => Normals::add_scaled(streams, tensor, values, &scale),
+            }
+        }
         true
     }
 }

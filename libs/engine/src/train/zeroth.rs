@@ -11,18 +11,20 @@
 //!
 //! Does not: adapt the rate, or choose μ.
 
-use domain::adapter::WeightName;
+use std::ops::Range;
+
 use domain::zeroth::{Scalars, Steps};
 
 use super::Error;
-use super::replay::{Directions, Factor, factor, tensor};
+use super::emphasis::Emphasis;
+use super::replay::{Directions, factor};
+use moved::{Scales, add, copy, scales};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Packed, Workspace};
 use crate::control::Control;
 use crate::data::Batch;
 use crate::model::Model;
 use crate::normal::Normals;
-use crate::ops::lora_linear::Factors;
 
 /// What two passes tell of the loss along a direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +50,8 @@ pub struct Walked {
     pub labelled_tokens: usize,
     /// Root of the mean square of its scalars; 0 if it moved nothing.
     pub slope: f64,
+    /// Directions that were looked along: two passes each.
+    pub directions: usize,
 }
 
 /// Trains one adapter on a model by differences of its loss.
@@ -56,8 +60,12 @@ pub struct ZerothTrainer<'m> {
     model: &'m Model,
     how: Steps,
     changes: Changes,
-    /// One block's moved factors.
+    /// One block's moved factors, of each pass that is computed at once.
     moved: Changes,
+    /// What the numbers of directions are multiplied by.
+    scales: Scales,
+    /// Passes that are computed at once, at most.
+    abreast: usize,
     workspace: Workspace,
     /// The number of the next step.
     next: u64,
@@ -76,6 +84,10 @@ impl<'m> ZerothTrainer<'m> {
         how: Steps,
         first_step: u64,
     ) -> Result<Self, Error> {
+        if model.encoder().is_some() {
+            let what = "train without gradients";
+            return Err(compute::Error::Encoder { what }.into());
+        }
         let changes = Changes::new(model, adapter)?;
         if changes.lowest().is_none() {
             return Err(Error::NothingToTrain);
@@ -83,17 +95,37 @@ impl<'m> ZerothTrainer<'m> {
         let moved = Changes {
             scale: changes.scale,
             blocks: vec![Default::default()],
+            head: None,
         };
         Ok(Self {
             model,
             how,
             changes,
             moved,
+            scales: Scales::new(),
+            abreast: 1,
             workspace: Workspace::default(),
             next: first_step,
             scalars: Vec::new(),
             between: || {},
         })
+    }
+
+    /// Multiplies the numbers of all directions by these, which are kept: as many as the adapter has, at most.
+    #[must_use]
+    pub fn with_emphasis(mut self, emphasis: &Emphasis) -> Self {
+        let Self { model, changes, .. } = &mut self;
+        let made = model.threads().run(|| scales(model, changes, emphasis));
+        let scales = made;
+        Self { scales, ..self }
+    }
+
+    /// Computes up to so many passes of a step as one: the products with frozen weights take the rows of all of
+    /// them, and buffers are as many times as large.
+    #[must_use]
+    pub fn with_abreast(self, passes: u16) -> Self {
+        let abreast = usize::from(passes);
+        Self { abreast, ..self }
     }
 
     /// Calls `between` after the first of the two passes along each direction, for tests that end the process
@@ -109,6 +141,27 @@ impl<'m> ZerothTrainer<'m> {
         Scalars::new(self.scalars.clone())
     }
 
+    /// Goes on from where a trainer stood that had made `steps` steps from the same adapter, and found these scalars. If they
+    /// are not of so many steps nothing is done, and the answer is `false`.
+    pub fn resume(&mut self, scalars: &Scalars, steps: usize) -> bool {
+        let each = usize::from(self.how.perturbations).max(1);
+        let found = scalars.values();
+        if !self.scalars.is_empty() || found.len() != each * steps {
+            return false;
+        }
+        for step in scalars.taken(self.how.perturbations) {
+            for (number, scalar) in (0..).zip(step) {
+                if scalar.is_finite() {
+                    let factor = factor(&self.how, step.len(), *scalar);
+                    self.update(self.direction(number), factor);
+                }
+            }
+            self.next += 1;
+        }
+        self.scalars.extend(found);
+        true
+    }
+
     /// One step on the mean loss of the batch's labelled tokens. One whose loss is not finite along some
     /// direction moves nothing, and its scalars are marked so.
     ///
@@ -117,40 +170,39 @@ impl<'m> ZerothTrainer<'m> {
     /// then as before, and the step was not done.
     pub fn step(&mut self, batch: &Batch, control: &Control) -> Result<Walked, Error> {
         let packed = self.packed(batch)?;
-        let (mut found, mut losses) = (Vec::new(), 0.0);
-        for number in 0..self.how.perturbations {
-            let slope = self.along(&packed, number, control)?;
-            let along = self.clipped(slope.along);
-            losses += slope.loss;
-            if !(slope.loss.is_finite() && along.is_finite()) {
-                break;
+        let count = usize::from(self.how.perturbations);
+        let at_once = (self.abreast / 2).max(1);
+        let (mut found, mut losses, mut moves) = (Vec::new(), 0.0, true);
+        while moves && found.len() < count && !self.how.suffices(&found) {
+            let next = found.len()..count.min(found.len() + at_once);
+            for slope in self.along(&packed, next, control)? {
+                let along = self.clipped(slope.along);
+                losses += slope.loss;
+                moves &= slope.loss.is_finite() && along.is_finite();
+                found.push(along);
             }
-            found.push(along);
         }
-        let perturbations = usize::from(self.how.perturbations);
-        let moves = found.len() == perturbations;
+        let directions = found.len();
+        let squares = found.iter().map(|scalar| f64::from(*scalar).powi(2));
+        let slope = (squares.sum::<f64>() / directions.max(1) as f64).sqrt();
         if moves {
             for (number, scalar) in (0..).zip(&found) {
-                self.update(self.direction(number), factor(&self.how, *scalar));
+                let factor = factor(&self.how, directions, *scalar);
+                self.update(self.direction(number), factor);
             }
+            found.resize(count, Scalars::UNUSED);
         } else {
-            found = vec![Scalars::SKIPPED; perturbations];
+            found = vec![Scalars::SKIPPED; count];
         }
         self.next += 1;
-        let mean = |sum: f64| sum / perturbations.max(1) as f64;
-        let squares = found.iter().map(|scalar| f64::from(*scalar).powi(2));
-        let walked = Walked {
-            loss: moves.then(|| mean(losses)),
+        self.scalars.extend(found);
+        Ok(Walked {
+            loss: moves.then(|| losses / directions.max(1) as f64),
             tokens: packed.tokens.len(),
             labelled_tokens: packed.targets.len(),
-            slope: if moves {
-                mean(squares.sum()).sqrt()
-            } else {
-                0.0
-            },
-        };
-        self.scalars.extend(found);
-        Ok(walked)
+            slope: if moves { slope } else { 0.0 },
+            directions,
+        })
     }
 
     /// What a step would find now: the slope of the batch's mean loss along the step's first `z`. Moves
@@ -160,8 +212,8 @@ impl<'m> ZerothTrainer<'m> {
     /// As [`ZerothTrainer::step`], and if a loss is not finite.
     pub fn slope(&mut self, batch: &Batch, control: &Control) -> Result<Slope, Error> {
         let packed = self.packed(batch)?;
-        let slope = self.along(&packed, 0, control)?;
-        if slope.loss.is_finite() {
+        let slope = self.along(&packed, 0..1, control)?.pop();
+        if let Some(slope) = slope.filter(|slope| slope.loss.is_finite()) {
             return Ok(slope);
         }
         Err(Error::NotFinite {
@@ -208,107 +260,106 @@ impl<'m> ZerothTrainer<'m> {
         }
     }
 
-    /// The slope along `z` number `number`, finite or not.
-    fn along(&mut self, packed: &Packed, number: u16, control: &Control) -> Result<Slope, Error> {
-        let (direction, shift) = (self.direction(number.into()), self.how.perturbation as f32);
-        let plus = self.loss(packed, direction, shift, control)?;
-        (self.between)();
-        let minus = self.loss(packed, direction, -shift, control)?;
-        Ok(Slope {
-            along: (plus - minus) / (2.0 * f64::from(shift)),
-            loss: f64::midpoint(plus, minus),
-            tokens: packed.tokens.len(),
-            labelled_tokens: packed.targets.len(),
-        })
-    }
-
-    /// The mean loss at `θ + shift·z`.
-    fn loss(
+    /// The slopes along these of the next step's directions, finite or not.
+    fn along(
         &mut self,
         packed: &Packed,
-        direction: Normals,
-        shift: f32,
+        numbers: Range<usize>,
         control: &Control,
-    ) -> Result<f64, Error> {
+    ) -> Result<Vec<Slope>, Error> {
+        let shift = self.how.perturbation as f32;
+        // Invariant: a step has fewer than 2^16 directions.
+        let directions = numbers.map(|number| self.direction(number as u32));
+        let moves: Vec<(Normals, f32)> = directions
+            .flat_map(|direction| [(direction, shift), (direction, -shift)])
+            .collect();
+        let mut losses = Vec::with_capacity(moves.len());
+        let at_once = if self.abreast > 1 { moves.len() } else { 1 };
+        for (number, moves) in moves.chunks(at_once.max(1)).enumerate() {
+            if number % 2 == 1 {
+                (self.between)();
+            }
+            losses.extend(self.losses(packed, moves, control)?);
+        }
+        if at_once > 1 {
+            (self.between)();
+        }
+        let (pairs, _) = losses.as_chunks::<2>();
+        let slope = |[plus, minus]: &[f64; 2]| Slope {
+            along: (plus - minus) / (2.0 * f64::from(shift)),
+            loss: f64::midpoint(*plus, *minus),
+            tokens: packed.tokens.len(),
+            labelled_tokens: packed.targets.len(),
+        };
+        Ok(pairs.iter().map(slope).collect())
+    }
+
+    /// The mean loss at `θ + shift·z` of each of these, all in one pass.
+    fn losses(
+        &mut self,
+        packed: &Packed,
+        moves: &[(Normals, f32)],
+        control: &Control,
+    ) -> Result<Vec<f64>, Error> {
         let Self {
             model,
             changes,
             moved,
+            scales,
             workspace,
             ..
         } = self;
+        moved.blocks.resize_with(moves.len(), Default::default);
         let mut prepare = |block: usize, moved: &mut Changes| {
-            let pair = changes.blocks.get(block).zip(moved.blocks.first_mut());
-            let Some((own, moved)) = pair else { return };
-            for (own, moved) in own.iter().zip(moved.iter_mut()) {
-                copy(moved, own);
+            let Some(own) = changes.blocks.get(block) else {
+                return;
+            };
+            for (moved, by) in moved.blocks.iter_mut().zip(moves) {
+                for (own, moved) in own.iter().zip(moved.iter_mut()) {
+                    copy(moved, own);
+                }
+                add(model, (block, scales), moved, *by);
             }
-            add(model, block, moved, direction, shift);
         };
-        let positions: Vec<usize> = packed.targets.iter().map(|t| t.position).collect();
-        let tokens: Vec<u32> = packed.targets.iter().map(|t| t.token).collect();
+        let all = packed.repeated(moves.len());
+        let positions: Vec<usize> = all.targets.iter().map(|t| t.position).collect();
+        let tokens: Vec<u32> = all.targets.iter().map(|t| t.token).collect();
         let wanted: Vec<&[u32]> = tokens.chunks(1).collect();
         let scores = model.threads().run(|| {
             let hidden =
-                compute::forward_each(model, packed, moved, &mut prepare, control, workspace)?;
+                compute::forward_each(model, &all, moved, &mut prepare, control, workspace)?;
             let scores =
                 compute::log_probabilities(model, &hidden, &positions, &wanted, workspace)?;
             workspace.give(hidden);
             Ok::<_, compute::Error>(scores)
         })?;
-        let total: f64 = scores
-            .iter()
-            .flatten()
-            .map(|score| -f64::from(*score))
-            .sum();
-        Ok(total / tokens.len() as f64)
+        let targets = packed.targets.len();
+        let mean = |scores: &[Vec<f32>]| {
+            let scores = scores.iter().flatten();
+            let total: f64 = scores.map(|score| -f64::from(*score)).sum();
+            total / targets as f64
+        };
+        // Invariant: a batch without targets was refused.
+        Ok(scores.chunks(targets.max(1)).map(mean).collect())
     }
 
     /// `θ ← θ + factor·z`.
     fn update(&mut self, direction: Normals, factor: f32) {
-        let Self { model, changes, .. } = self;
+        let Self {
+            model,
+            changes,
+            scales,
+            ..
+        } = self;
         model.threads().run(|| {
             for (block, own) in changes.blocks.iter_mut().enumerate() {
-                add(model, block, own, direction, factor);
+                add(model, (block, scales), own, (direction, factor));
             }
         });
     }
 }
 
-/// Copies `from` over `into`, whose buffers are used again.
-fn copy(into: &mut Factors, from: &Factors) {
-    into.a.clone_from(&from.a);
-    into.parts.truncate(from.parts.len());
-    into.parts.resize_with(from.parts.len(), Default::default);
-    for (into, from) in into.parts.iter_mut().zip(&from.parts) {
-        (into.column, into.outputs) = (from.column, from.outputs);
-        (into.first, into.rank) = (from.first, from.rank);
-        into.b.clone_from(&from.b);
-    }
-}
-
-/// Adds `factor·z` to the factors of one block.
-fn add(model: &Model, block: usize, stacks: &mut [Factors; 4], direction: Normals, factor: f32) {
-    let Some(frozen) = model.blocks().get(block) else {
-        return;
-    };
-    for (stack, own) in frozen.stacks.iter().zip(stacks) {
-        let Factors { a, parts } = own;
-        let mut rest = a.as_mut_slice();
-        let ranks: usize = parts.iter().map(|part| part.rank).sum();
-        let inputs = rest.len() / ranks.max(1);
-        for part in parts {
-            let place = stack.parts.iter().find(|place| place.first == part.column);
-            let Some(place) = place else { continue };
-            // Invariant: a model has fewer than 2^16 blocks.
-            let name = WeightName::new(block as u16, place.projection);
-            let (rows, others) = rest.split_at_mut(part.rank * inputs);
-            rest = others;
-            direction.add(tensor(name, Factor::A), rows, factor);
-            direction.add(tensor(name, Factor::B), &mut part.b, factor);
-        }
-    }
-}
+mod moved;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use domain::round::{Closed, Contribution, Summary, WorkerRound};
 use domain::time::UnixMillis;
 use domain::trace::Trace;
 use domain::zeroth::Scalars;
+use engine::train::Emphasis;
 
 use super::starting;
 use crate::Error;
@@ -27,7 +28,7 @@ use crate::app::Aggregator;
 use crate::rounds::clean::{clean, merged_path, moments_path};
 use crate::rounds::returning::returning;
 use crate::rounds::walk::{self, Walker};
-use crate::rounds::{commit, follow, rates, replan, tasks};
+use crate::rounds::{commit, emphasis, follow, rates, replan, tasks};
 use crate::strategy::walk::Stretch;
 use crate::strategy::{self, Folded, Member, Round, Share};
 
@@ -95,7 +96,11 @@ pub async fn handle(
     let own = terms(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
     let (merging, watch) = (round.clone(), Stopwatch::start());
-    let together = walk::together(job.job(), decided.round);
+    let emphasis = match job.job().spec.training.shares_directions() {
+        true => emphasis::of(aggregator, job.job(), decided.round).await?,
+        false => Emphasis::default(),
+    };
+    let together = walk::together(job.job(), decided.round, emphasis);
     let mezo = job.job().spec.training.mezo;
     let span = telemetry::within(Some(Trace::of_phase(job.job())), SpanName::Merge, &[]);
     let made = tokio::task::spawn_blocking(move || make(&merging, together, &mezo)).await??;

@@ -15,9 +15,10 @@ use domain::job::mezo::Rates;
 use domain::job::spec::Optimizer;
 use domain::round::Summary;
 use domain::zeroth::{Committed, Scalars, Steps, Walk};
+use engine::train::Emphasis;
 use sha2::{Digest as _, Sha256};
 
-use super::rates;
+use super::{emphasis, rates};
 use crate::Error;
 use crate::app::Aggregator;
 use crate::handlers::starting;
@@ -77,13 +78,41 @@ fn own_seed(seed: u64, worker: &WorkerName) -> u64 {
 
 /// The steps of a round of all sites together, if they walk along the same directions.
 #[must_use]
-pub fn together(job: &Job, round: u32) -> Option<Stretch> {
+pub fn together(job: &Job, round: u32, emphasis: Emphasis) -> Option<Stretch> {
     let training = &job.spec.training;
     training.shares_directions().then(|| Stretch {
         round,
-        steps: Steps::of(training, training.seed),
+        steps: shared(job),
         first_step: first_step(job, round),
+        emphasis,
     })
+}
+
+/// How all sites make their steps where they walk along the same directions, at the job's rate.
+pub fn shared(job: &Job) -> Steps {
+    let training = &job.spec.training;
+    Steps::of(training, training.seed)
+}
+
+/// The last `count` rounds before `round`, or all that there were.
+///
+/// # Errors
+/// If one is not there, or the store does not answer.
+pub async fn before(
+    aggregator: &Aggregator,
+    job: &Job,
+    round: u32,
+    count: u32,
+) -> Result<Vec<Committed>, Error> {
+    let last = round.saturating_sub(1);
+    let past = aggregator.logs.past(aggregator, job, last).await?;
+    let wanted = count.min(last) as usize;
+    let Some(from) = past.len().checked_sub(wanted) else {
+        let what = "scalars of an earlier round";
+        return Err(Error::Missing { what });
+    };
+    let past = past.iter().skip(from);
+    Ok(past.map(|past| past.committed.clone()).collect())
 }
 
 /// Steps are counted through all rounds.
@@ -111,6 +140,8 @@ pub async fn to_train(
         steps: steps(job, worker),
         rate: has_own.then_some(own.rate),
         log: missed(aggregator, job, worker, before).await?,
+        mask: emphasis::masked(aggregator, job, round).await?,
+        scaling: job.spec.training.mezo.scaling,
     }))
 }
 
@@ -125,14 +156,19 @@ pub async fn to_score(
     round: u32,
 ) -> Result<Option<Walk>, Error> {
     let log = missed(aggregator, job, worker, round).await?;
-    Ok((!log.is_empty()).then(|| Walk {
-        steps: steps(job, worker),
-        rate: None,
+    if log.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Walk {
         log,
+        mask: emphasis::masked(aggregator, job, round).await?,
+        scaling: job.spec.training.mezo.scaling,
+        ..Walk::new(steps(job, worker))
     }))
 }
 
-/// The rounds up to `last` from the latest on that the worker trained: it held what that one began with.
+/// The rounds up to `last` from the latest on that the worker trained: it held what that one began with; and
+/// those before it by which directions are scaled.
 async fn missed(
     aggregator: &Aggregator,
     job: &Job,
@@ -144,7 +180,10 @@ async fn missed(
     }
     let past = aggregator.logs.past(aggregator, job, last).await?;
     let took_part = |one: &Past| one.workers.contains(worker);
+    let scaling = job.spec.training.mezo.scaling;
+    let scaled_by = scaling.map_or(0, |scaling| scaling.rounds as usize);
     let from = past.iter().rposition(took_part).unwrap_or(0);
+    let from = from.saturating_sub(scaled_by);
     let missed = past.iter().skip(from);
     Ok(missed.map(|past| past.committed.clone()).collect())
 }
@@ -267,6 +306,7 @@ pub async fn retraced(
         round,
         steps: own_steps(aggregator, job, worker, round).await?,
         first_step: first_step(job, round),
+        emphasis: emphasis::of(aggregator, job, round).await?,
     };
     let folder = starting::folder(aggregator, job).await?;
     // What is in it follows from its name and the job, so one that is there is not made twice: the merge finds

@@ -20,6 +20,7 @@ fn how(seed: u64, perturbation: f64) -> Steps {
         perturbation,
         clip: 0.0,
         rate: 1e-3,
+        variance: 0.0,
     }
 }
 
@@ -57,6 +58,7 @@ fn rows() -> Batch {
         rows: vec![Row {
             tokens: (0..20).map(|i| (i * 7) % 63).collect(),
             labelled: vec![true; 20],
+            class: None,
             record: 0,
         }],
     }
@@ -208,4 +210,151 @@ fn a_step_without_a_finite_loss_moves_nothing_and_is_marked() {
         replayed(&start, &Replay::new().then(&far, 0, &scalars)),
         start
     );
+}
+
+/// The mean square of a first step's scalars, which bounds are chosen by.
+fn square(model: &Model, start: &Adapter, how: Steps) -> f64 {
+    let mut trainer = ZerothTrainer::new(model, start, how, 0).unwrap();
+    let walked = trainer.step(&rows(), &Control::new()).unwrap();
+    walked.slope.powi(2)
+}
+
+#[test]
+fn a_step_takes_as_many_directions_as_its_bound_asks_for_and_is_replayed_so() {
+    let (model, rows, control) = (tiny(), rows(), Control::new());
+    let start = uneven(&model);
+    let many = Steps {
+        perturbations: 16,
+        ..how(9, 1e-2)
+    };
+    let bound = Steps {
+        variance: square(&model, &start, many) / 6.0,
+        ..many
+    };
+    let mut trainer = ZerothTrainer::new(&model, &start, bound, 40).unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..8 {
+        let walked = trainer.step(&rows, &control).unwrap();
+        assert!(walked.loss.is_some());
+        taken.push(walked.directions);
+    }
+    let mut kinds = taken.clone();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert!(kinds.len() > 1 && kinds.iter().all(|n| (2..=16).contains(n)), "{taken:?}");
+    let scalars = trainer.scalars();
+    assert_eq!(scalars.values().len(), 8 * 16, "no longer than without a bound");
+    assert_eq!(scalars.directions(16), taken.iter().sum::<usize>() as u64);
+    assert_eq!(scalars.skipped(8, &bound), Ok(0));
+    let replay = Replay::new().then(&bound, 40, &scalars);
+    assert_eq!(replayed(&start, &replay), trainer.adapter().unwrap());
+    // The directions that were taken are those of a step without a bound.
+    let mut all = ZerothTrainer::new(&model, &start, many, 40).unwrap();
+    all.step(&rows, &control).unwrap();
+    let first = &scalars.values()[..taken[0]];
+    assert_eq!(first, &all.scalars().values()[..taken[0]]);
+}
+
+#[test]
+fn passes_that_are_computed_as_one_find_the_same_slopes() {
+    let (model, rows, control) = (tiny(), rows(), Control::new());
+    let start = uneven(&model);
+    let how = Steps {
+        perturbations: 5,
+        ..how(9, 1e-2)
+    };
+    let scalars = |abreast: u16| {
+        let trainer = ZerothTrainer::new(&model, &start, how, 3).unwrap();
+        let mut trainer = trainer.with_abreast(abreast);
+        trainer.step(&rows, &control).unwrap();
+        let scalars = trainer.scalars();
+        let replay = Replay::new().then(&how, 3, &scalars);
+        assert_eq!(replayed(&start, &replay), trainer.adapter().unwrap());
+        scalars
+    };
+    let one = scalars(1);
+    for abreast in [2, 3, 4, 10] {
+        let got = scalars(abreast);
+        for (got, one) in got.values().iter().zip(one.values()) {
+            // Two losses that differ by their last bits, through 2μ.
+            assert!((got - one).abs() < 1e-3, "{abreast}: {got}, not {one}");
+        }
+    }
+}
+
+#[test]
+fn what_directions_are_multiplied_by_holds_in_training_as_in_replay() {
+    let (model, rows, control) = (tiny(), rows(), Control::new());
+    let start = uneven(&model);
+    let how = Steps {
+        perturbations: 2,
+        ..how(9, 1e-2)
+    };
+    let mut mask = crate::train::Mask::new(0.25);
+    for own in start.factors() {
+        let name = own.shape().name;
+        mask.add(&name.peft_a(), own.a());
+        mask.add(&name.peft_b(), own.b());
+    }
+    let past = Scalars::new(vec![1.0, -2.0, 0.5, 3.0]);
+    let emphasis = || Emphasis::default().scaled(0.4, [(&how, 36, &past)]);
+    let mask = std::sync::Arc::new(mask);
+    let kinds = [
+        Emphasis::default().masked(mask.clone()),
+        emphasis(),
+        emphasis().masked(mask),
+    ];
+    let mut ends = Vec::new();
+    for emphasis in kinds {
+        let trainer = ZerothTrainer::new(&model, &start, how, 40).unwrap();
+        let mut trainer = trainer.with_emphasis(&emphasis);
+        for _ in 0..3 {
+            trainer.step(&rows, &control).unwrap();
+        }
+        let end = trainer.adapter().unwrap();
+        let replay = Replay::new().then_by(&how, 40, &trainer.scalars(), emphasis);
+        assert_eq!(replayed(&start, &replay), end);
+        let plain = Replay::new().then(&how, 40, &trainer.scalars());
+        assert_ne!(replayed(&start, &plain), end);
+        ends.push(end);
+    }
+    let still = |end: &Adapter| {
+        let pairs = start.factors().zip(end.factors());
+        let same = |(one, other): (&WeightFactors, &WeightFactors)| {
+            let pairs = one.a().iter().zip(other.a()).chain(one.b().iter().zip(other.b()));
+            pairs.filter(|(one, other)| one == other).count()
+        };
+        pairs.map(same).sum::<usize>()
+    };
+    let all: usize = start.factors().map(|own| own.a().len() + own.b().len()).sum();
+    for (kind, end) in ends.iter().enumerate() {
+        let masked = kind != 1;
+        assert_eq!(still(end) * 10 > all * 7, masked, "{kind}: {} of {all}", still(end));
+    }
+}
+
+#[test]
+fn a_trainer_that_goes_on_from_another_ones_scalars_ends_with_the_same_bytes() {
+    let (model, rows, control) = (tiny(), rows(), Control::new());
+    let start = uneven(&model);
+    let how = Steps {
+        perturbations: 2,
+        ..how(5, 1e-2)
+    };
+    let begun = || ZerothTrainer::new(&model, &start, how, 11).unwrap();
+    let (mut whole, mut stopped, mut second) = (begun(), begun(), begun());
+    for _ in 0..2 {
+        whole.step(&rows, &control).unwrap();
+        stopped.step(&rows, &control).unwrap();
+    }
+    let scalars = stopped.scalars();
+    assert!(!second.resume(&scalars, 3), "those are two steps");
+    assert_eq!(second.adapter().unwrap(), start);
+    assert!(second.resume(&scalars, 2));
+    for _ in 0..2 {
+        whole.step(&rows, &control).unwrap();
+        second.step(&rows, &control).unwrap();
+    }
+    assert_eq!(second.adapter().unwrap(), whole.adapter().unwrap());
+    assert_eq!(second.scalars(), whole.scalars());
 }

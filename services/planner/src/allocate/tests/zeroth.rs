@@ -147,8 +147,9 @@ fn passes_are_computed_as_one_where_memory_has_room_for_them() {
     spec.training.mezo.abreast = 8;
     assert_eq!(spec.check(), Ok(()));
     let (roomy, tight) = (abreast(&spec, 8 * GIB), abreast(&spec, GIB / 4));
-    assert_eq!(roomy.abreast, 8);
-    assert!(tight.abreast < 8, "{}", tight.abreast);
+    // A step of more than four times the tokens that were measured is not planned, whatever the memory.
+    assert!((4..=8).contains(&roomy.abreast), "{}", roomy.abreast);
+    assert!(tight.abreast < roomy.abreast, "{}", tight.abreast);
     let alone = |memory| {
         let mut spec = spec.clone();
         spec.training.mezo.abreast = 1;
