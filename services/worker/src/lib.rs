@@ -40,6 +40,7 @@ mod failure;
 mod trouble;
 
 mod catch_up;
+mod emphasis;
 mod fetch;
 mod storage;
 

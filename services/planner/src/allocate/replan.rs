@@ -150,7 +150,7 @@ fn now(site: &Site<'_>, worker: &WorkerPlan) -> Option<(usize, domain::plan::Pre
     let conditions = &site.source.conditions;
     Some((
         index,
-        conditions.predict(lane.mode, &worker.ranks, lane.batch),
+        conditions.predict(lane.mode, &worker.ranks, (lane.batch, worker.abreast)),
     ))
 }
 

@@ -14,25 +14,38 @@ use domain::zeroth::{Scalars, Steps};
 use engine::control::Control;
 use engine::data::Batch;
 use engine::model::Model;
-use engine::train::{Error, Options, Trainer, ZerothTrainer};
+use engine::train::{Emphasis, Error, Options, Trainer, ZerothTrainer};
 
 use crate::adapter_file;
 use crate::failure::Failure;
 
 /// How a round trains.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum How {
-    /// By gradients, at this rate.
-    FirstOrder(Options, f32),
-    /// By forward passes alone; the first step has this number.
-    ZerothOrder(Steps, u64),
+    /// By gradients.
+    FirstOrder(Options),
+    /// By forward passes alone.
+    ZerothOrder(Passes),
+}
+
+/// How a round by forward passes is computed.
+#[derive(Debug, Clone)]
+pub struct Passes {
+    /// How its steps are made.
+    pub steps: Steps,
+    /// The number of the first.
+    pub first: u64,
+    /// Passes that are computed as one.
+    pub abreast: u16,
+    /// What the numbers of directions are multiplied by.
+    pub emphasis: Emphasis,
 }
 
 /// Whoever trains.
 #[derive(Debug)]
 pub enum Learner<'m> {
-    /// By gradients, at this rate.
-    FirstOrder(Box<Trainer<'m>>, f32),
+    /// By gradients.
+    FirstOrder(Box<Trainer<'m>>),
     /// By forward passes alone.
     ZerothOrder(Box<ZerothTrainer<'m>>),
 }
@@ -45,6 +58,8 @@ pub struct Learned {
     pub loss: Option<f64>,
     /// Tokens that went through the model, counted once.
     pub tokens: usize,
+    /// How many times they did without gradients; 1 with.
+    pub passes: usize,
     /// Norm of the gradient, where there is one.
     pub gradient_norm: Option<f64>,
 }
@@ -63,12 +78,13 @@ impl<'m> Learner<'m> {
     ) -> Result<Self, Failure> {
         let start = adapter_file::leading(global, &model.weights(), ranks, scale)?;
         Ok(match how {
-            How::FirstOrder(options, rate) => {
-                Self::FirstOrder(Box::new(Trainer::new(model, &start, options)?), rate)
+            How::FirstOrder(options) => {
+                Self::FirstOrder(Box::new(Trainer::new(model, &start, options)?))
             }
-            How::ZerothOrder(steps, first) => {
-                let trainer = ZerothTrainer::new(model, &start, steps, first)?;
-                Self::ZerothOrder(Box::new(trainer))
+            How::ZerothOrder(passes) => {
+                let trainer = ZerothTrainer::new(model, &start, passes.steps, passes.first)?;
+                let trainer = trainer.with_emphasis(&passes.emphasis);
+                Self::ZerothOrder(Box::new(trainer.with_abreast(passes.abreast)))
             }
         })
     }
@@ -85,25 +101,34 @@ impl<'m> Learner<'m> {
         }
     }
 
-    /// One step.
+    /// One step over all these batches, by gradients at `rate`. A zeroth-order step has one batch, and its rate from the
+    /// beginning.
     ///
     /// # Errors
-    /// As [`Trainer::step`] and [`ZerothTrainer::step`].
-    pub fn step(&mut self, batch: &Batch, control: &Control) -> Result<Learned, Error> {
+    /// As [`Trainer::step_over`] and [`ZerothTrainer::step`].
+    pub fn step(
+        &mut self,
+        batches: &[Batch],
+        rate: f32,
+        control: &Control,
+    ) -> Result<Learned, Error> {
         Ok(match self {
-            Self::FirstOrder(trainer, rate) => {
-                let step = trainer.step(batch, *rate, control)?;
+            Self::FirstOrder(trainer) => {
+                let step = trainer.step_over(batches, rate, control)?;
                 Learned {
                     loss: Some(step.loss),
                     tokens: step.tokens,
+                    passes: 1,
                     gradient_norm: Some(step.gradient_norm),
                 }
             }
             Self::ZerothOrder(trainer) => {
+                let batch = batches.first().ok_or(Error::NothingLabelled)?;
                 let walked = trainer.step(batch, control)?;
                 Learned {
                     loss: walked.loss,
                     tokens: walked.tokens,
+                    passes: 2 * walked.directions,
                     gradient_norm: None,
                 }
             }
@@ -114,7 +139,7 @@ impl<'m> Learner<'m> {
     #[must_use]
     pub fn energies(&self) -> EnergyTable {
         match self {
-            Self::FirstOrder(trainer, _) => trainer.energies(),
+            Self::FirstOrder(trainer) => trainer.energies(),
             Self::ZerothOrder(_) => EnergyTable::default(),
         }
     }
@@ -126,7 +151,7 @@ impl<'m> Learner<'m> {
     pub fn tensors(self, trained: Trains) -> Result<Vec<u8>, Failure> {
         let failed = |error| Failure::of(Trouble::Internal, &error);
         let update = match self {
-            Self::FirstOrder(trainer, _) => trainer.adapter(),
+            Self::FirstOrder(trainer) => trainer.adapter(),
             Self::ZerothOrder(trainer) => trainer.adapter(),
         };
         update

@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod model;
+mod settings;
 mod site;
 
 use std::time::Duration;
@@ -42,6 +43,8 @@ async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
     walk(&site, &measured).await;
     catch_up(&site, &measured).await;
     evaluate(&site, &measured).await;
+    settings::train(&site, &measured).await;
+    settings::answer(&site, &measured).await;
     refuse(&site, &measured).await;
 
     let mut stages = Vec::new();
@@ -133,6 +136,7 @@ async fn train(site: &Site, measured: &Probed) {
     let task = |job| Train {
         head: site.head(job, 2),
         round: 1,
+        rounds: 0,
         global: site.global.clone(),
         scale: SCALE,
         plan: site::plan(measured, ranks.clone()),
@@ -177,6 +181,7 @@ async fn train_in_fewer_bits(site: &Site, measured: &Probed) {
         let task = Train {
             head: site.head(job, 2),
             round: 1,
+            rounds: 0,
             global: site.global.clone(),
             scale: SCALE,
             plan,
@@ -223,6 +228,7 @@ async fn walk(site: &Site, measured: &Probed) {
         Train {
             head: site.head(1, epoch),
             round: 2,
+            rounds: 0,
             global: site.global.clone(),
             scale: SCALE,
             plan,
@@ -230,9 +236,8 @@ async fn walk(site: &Site, measured: &Probed) {
             strategy: Strategy::Sum,
             live: RankTable::default(),
             walk: Some(Walk {
-                steps,
-                rate: None,
                 log,
+                ..Walk::new(steps)
             }),
             prefix: "jobs/one/updates/site".to_owned(),
         }
@@ -296,6 +301,7 @@ async fn catch_up(site: &Site, measured: &Probed) {
         let task = Train {
             head: site.head(1, epoch),
             round: last as u32 + 1,
+            rounds: 0,
             global: merged[last].clone(),
             scale: SCALE,
             plan,
@@ -303,9 +309,8 @@ async fn catch_up(site: &Site, measured: &Probed) {
             strategy: Strategy::Sum,
             live: RankTable::default(),
             walk: Some(Walk {
-                steps,
-                rate: None,
                 log,
+                ..Walk::new(steps)
             }),
             prefix: "jobs/one/updates/site".to_owned(),
         };
@@ -353,6 +358,8 @@ async fn evaluate(site: &Site, measured: &Probed) {
         scale: SCALE,
         sample,
         choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
+        answers: None,
+        labels: Vec::new(),
         plan: site::plan(measured, RankTable::uniform(&TARGETS, 2, 2)),
         walk: None,
     };
@@ -375,6 +382,7 @@ async fn refuse(site: &Site, measured: &Probed) {
     let task = |epoch| Train {
         head: site.head(1, epoch),
         round: 1,
+        rounds: 0,
         global: site.global.clone(),
         scale: SCALE,
         plan: site::plan(

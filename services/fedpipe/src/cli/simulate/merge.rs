@@ -10,6 +10,8 @@ use domain::id::WorkerName;
 use domain::job::mezo::Rates;
 use domain::job::spec::Optimizer;
 use domain::round::{Contribution, Update, UpdateMetrics};
+use domain::zeroth::Scalars;
+use engine::train::Emphasis;
 
 use super::job::Simulated;
 
@@ -27,6 +29,8 @@ pub struct Delivered {
     pub metrics: UpdateMetrics,
     /// What its rate was of the job's.
     pub rate_factor: f64,
+    /// How often its batches went through the model.
+    pub passes: u64,
 }
 
 impl Delivered {
@@ -96,11 +100,13 @@ pub struct Merged {
     pub weights: Vec<f64>,
     /// How far each one's change lies from the mean of all, where the next rates go by it.
     pub apart: Vec<Option<f64>>,
+    /// The mean of the sites' scalars, where all walk along the same directions.
+    pub scalars: Option<Scalars>,
 }
 
 /// Merges a round.
 pub fn merge(
-    simulated: &Simulated,
+    (simulated, emphasis): (&Simulated, Emphasis),
     number: u32,
     delivered: &[Delivered],
     files: Files,
@@ -116,7 +122,7 @@ pub fn merge(
     strategy::beside(&mut shares, &zeroth_order);
     let weights = shares.iter().map(|share| share.weight).collect();
     let mut members = Vec::new();
-    let together = aggregator::together(&simulated.job, number);
+    let together = aggregator::together(&simulated.job, number, emphasis);
     for (update, mut share) in delivered.iter().zip(shares) {
         if together.is_some() {
             share.stretch *= update.rate_factor;
@@ -144,20 +150,22 @@ pub fn merge(
         threads: strategy::round::all_threads(),
     };
     let mezo = &spec.training.mezo;
-    let (folded, apart) = match together {
+    let (folded, apart, scalars) = match together {
         Some(stretch) => {
             let made = stretch.fold(&round, mezo.trim)?;
-            (made.folded, made.apart.into_iter().map(Some).collect())
+            let apart = made.apart.into_iter().map(Some).collect();
+            (made.folded, apart, Some(made.mean))
         }
         None if mezo.rates == Rates::ModelDifference => {
-            (round.merge()?, strategy::apart::files(&round)?)
+            (round.merge()?, strategy::apart::files(&round)?, None)
         }
-        None => (round.merge()?, Vec::new()),
+        None => (round.merge()?, Vec::new(), None),
     };
     Ok(Merged {
         folded,
         has_moments: round.has_state(),
         weights,
         apart,
+        scalars,
     })
 }

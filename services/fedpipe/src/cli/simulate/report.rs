@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::artifact::Digest;
 use domain::id::WorkerName;
+use domain::job::course::Figure;
 use domain::job::{Kept, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use serde::Serialize;
@@ -40,6 +41,10 @@ pub struct SiteRound {
     tokens: u64,
     /// Mean loss over its steps.
     loss: f64,
+    /// How often its batches went through the model, those of steps by gradients once.
+    passes: u64,
+    /// The most memory that counted against its limit, in bytes.
+    peak_memory_bytes: u64,
     /// Bytes of its update.
     update_bytes: u64,
     /// Where its time went.
@@ -64,6 +69,8 @@ impl SiteRound {
             records: metrics.records,
             tokens: metrics.tokens,
             loss: metrics.loss,
+            passes: delivered.passes,
+            peak_memory_bytes: metrics.peak_memory_bytes,
             update_bytes: delivered.bytes,
             spent,
             wait_seconds: 0.0,
@@ -82,6 +89,9 @@ pub struct Scored {
     pub loss: Option<f64>,
     /// Among the job's choices.
     pub balanced_accuracy: Option<f64>,
+    /// What the job's scores are compared by, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figure: Option<Figure>,
     /// The slowest site's virtual seconds; not in the rounds' clock.
     pub seconds: f64,
 }
@@ -255,7 +265,8 @@ impl Scored {
         let accuracy = self
             .balanced_accuracy
             .map(|accuracy| format!("balanced accuracy {accuracy:.3}"));
-        let figures: Vec<String> = loss.into_iter().chain(accuracy).collect();
+        let other = self.figure.map(|figure| figure.to_string());
+        let figures: Vec<String> = other.into_iter().chain(loss).chain(accuracy).collect();
         figures.join(", ")
     }
 }
@@ -317,6 +328,7 @@ mod tests {
             records: 8,
             loss: Some(loss),
             balanced_accuracy: None,
+            figure: None,
             seconds: 1.0,
         })
     }
