@@ -15,6 +15,7 @@ import pathlib
 import platform
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,8 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
-from local_fleet import ADDRESS, Api, Failed, running  # noqa: E402
+import local_fleet  # noqa: E402
+from local_fleet import Api, Failed, running  # noqa: E402
 
 CONTROL = ("api", "profiler", "planner", "aggregator")
 SITES = ("north",)
@@ -131,7 +133,7 @@ def submit(fedpipe: str, out: pathlib.Path, model: pathlib.Path) -> str:
         "rounds": {"count": 1, "quorum": "all"},
     }
     (out / "job.json").write_text(json.dumps(job))
-    return json.loads(call(fedpipe, "job", "submit", "--file", str(out / "job.json"), "--json", "--api", f"http://{ADDRESS}"))["id"]
+    return json.loads(call(fedpipe, "job", "submit", "--file", str(out / "job.json"), "--json", "--api", f"http://{local_fleet.ADDRESS}"))["id"]
 
 
 def call(fedpipe: str, *arguments: str) -> str:
@@ -172,7 +174,7 @@ def measure(fedpipe: str, tools: pathlib.Path, out: pathlib.Path, times: int) ->
         for name in CONTROL:
             found[f"{name}, a job runs"] = [fleet.replace(name) for _ in range(times)]
         until("the site goes on", lambda: steps(api, job, SITES[0]) > reached)
-        call(fedpipe, "job", "cancel", job, "--api", f"http://{ADDRESS}")
+        call(fedpipe, "job", "cancel", job, "--api", f"http://{local_fleet.ADDRESS}")
     log = "".join(path.read_text(errors="replace") for path in (out / "state/logs").glob(f"{worker}.log*"))
     taken_up, told = log.count("the round goes on"), (out / "up.log").read_text()
     if taken_up < times:
@@ -211,6 +213,9 @@ def main(arguments: list[str]) -> int:
     out = ROOT / "out/processes"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        local_fleet.ADDRESS = f"127.0.0.1:{probe.getsockname()[1]}"
     os.environ.setdefault("FEDPIPE_TOOLS", str(options.tools.absolute()))
     try:
         found = measure(options.fedpipe, options.tools.absolute(), out, options.times)

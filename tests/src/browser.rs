@@ -31,6 +31,13 @@ pub struct Browser {
     pub complaints: Vec<String>,
 }
 
+/// Why there is none on this machine, if `./run test` said so: then a test that needs one says that it is
+/// skipped. Without a reason a browser that is missing is a failure.
+#[must_use]
+pub fn missing() -> Option<String> {
+    std::env::var("FEDPIPE_TEST_NO_BROWSER").ok()
+}
+
 impl Browser {
     /// Starts one with an empty page of this width, in light or dark.
     pub async fn open(width: u32, scheme: &str) -> Self {
@@ -40,7 +47,7 @@ impl Browser {
         let program = place.join("chrome");
         assert!(
             program.is_file(),
-            "{} is missing: run `./run setup` first",
+            "{} is missing: `./run test` fetches it; FEDPIPE_TEST_NO_BROWSER=reason does without",
             program.display()
         );
         let mut child = Command::new("sh")
@@ -85,7 +92,12 @@ impl Browser {
         let attached = self.call("Target.attachToTarget", target).await;
         let session = attached["sessionId"].as_str().expect("a session");
         self.session = Some(session.to_owned());
-        for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
+        for domain in [
+            "Page.enable",
+            "Runtime.enable",
+            "Log.enable",
+            "Network.enable",
+        ] {
             self.call(domain, json!({})).await;
         }
         let size = json!({"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": false});
@@ -98,6 +110,12 @@ impl Browser {
     pub async fn visit(&mut self, url: &str) {
         let gone = self.call("Page.navigate", json!({"url": url})).await;
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
+    }
+
+    /// Cuts it off from the network, or lets it back in.
+    pub async fn offline(&mut self, offline: bool) {
+        let all = json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        self.call("Network.emulateNetworkConditions", all).await;
     }
 
     /// Types where the cursor is.

@@ -16,7 +16,7 @@ function bytes(number) {
 
 function seconds(number) {
   if (number == null) return "–";
-  if (number < 1) return `${Math.round(1000 * number)} ms`;
+  if (number < 1) return `${(1000 * number).toFixed(number < 0.01 ? 1 : 0)} ms`;
   if (number < 120) return `${number.toFixed(number < 10 ? 1 : 0).replace(".0", "")} s`;
   return number < 7200 ? `${Math.round(number / 60)} min` : number < 172800 ? `${(number / 3600).toFixed(1)} h` : `${Math.round(number / 86400)} days`;
 }
