@@ -76,6 +76,7 @@ pub fn update(adapter: ArtifactRef) -> Update {
         loss: 1.0,
         steps: 2,
         skipped_steps: 0,
+        refused_records: 0,
         compute_seconds: 0.1,
         tokens_per_second: 1000.0,
         peak_memory_bytes: 1,

@@ -36,7 +36,8 @@ pub fn after_merge(
 ) -> Phase {
     if is_scored(job, round) {
         // Scoring is bounded by progress; this is the end for a site that crawls.
-        let deadline = now.plus(2000 * plan.deadline_seconds + 10 * idle_ms);
+        let deadline =
+            now.plus(2000 * plan.deadline_seconds + 10 * idle_ms + generating_ms(job, plan));
         return Phase::Evaluating {
             round,
             global,
@@ -44,6 +45,17 @@ pub fn after_merge(
         };
     }
     after_score(job, plan, round, global, now)
+}
+
+/// What generating answers takes at most: a token of them is a pass over the weights, which a step of training makes
+/// more than once.
+fn generating_ms(job: &Job, plan: &Plan) -> u64 {
+    let answers = job.spec.evaluation.as_ref().and_then(|one| one.answers);
+    let tokens = answers.map_or(0, |asked| u64::from(asked.records) * u64::from(asked.tokens));
+    let steps = plan.workers.values().map(|one| one.predicted.step_seconds);
+    let slowest = steps.fold(0.0, f64::max);
+    // Saturates, and is 0 for what is no number.
+    (1000.0 * slowest * tokens as f64) as u64
 }
 
 /// The phase after a round's adapter was scored: the next round, or the end if it was the last or the

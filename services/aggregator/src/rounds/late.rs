@@ -205,6 +205,7 @@ mod tests {
             loss: 1.0,
             steps: 1,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,

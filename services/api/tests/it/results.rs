@@ -111,6 +111,7 @@ async fn rounds_come_in_pages_with_their_scores_even_with_figures_that_are_not_n
             loss_sum: 1.0,
             labelled_tokens: 2,
             confusion: vec![vec![1, 0], vec![0, 1]],
+            answers: None,
             seconds: 0.1,
             bytes_down: 0,
         },

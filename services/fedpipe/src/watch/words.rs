@@ -127,7 +127,12 @@ fn evaluated(detail: &Map<String, Value>, round: &str) -> String {
     };
     let accuracy = figure("balanced_accuracy").map(|value| format!("balanced accuracy {value:.3}"));
     let loss = figure("loss").map(|value| format!("loss {value:.4}"));
-    let words: Vec<String> = accuracy.into_iter().chain(loss).collect();
+    let other = detail.get("figure").and_then(|figure| {
+        let value = figure.get("value")?.as_f64()?;
+        let measure = figure.get("measure")?.as_str()?.replace('_', " ");
+        Some(format!("{measure} {value:.3}"))
+    });
+    let words: Vec<String> = other.into_iter().chain(accuracy).chain(loss).collect();
     format!(
         "{when}: {} on {} held-out records",
         words.join(", "),
@@ -251,6 +256,11 @@ mod tests {
             "evaluated",
             json!({ "round": 0, "records": 240, "loss": 0.51234, "balanced_accuracy": 0.41 }),
             "before training: balanced accuracy 0.410, loss 0.5123 on 240 held-out records",
+        );
+        check(
+            "evaluated",
+            json!({ "round": 2, "records": 240, "loss": 0.5, "figure": { "measure": "rouge_l", "value": 0.25 } }),
+            "round 2: rouge l 0.250, loss 0.5000 on 240 held-out records",
         );
         check(
             "lost",

@@ -95,6 +95,7 @@ mod tests {
             loss: 1.5,
             steps: 2,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: 0.1,
             tokens_per_second: 1000.0,
             peak_memory_bytes: 5,

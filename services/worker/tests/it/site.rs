@@ -200,9 +200,11 @@ pub fn plan(measured: &Probed, ranks: RankTable) -> WorkerPlan {
         kernel: measured.measurement.modes[0].mode.kernel.clone(),
         threads: measured.measurement.threads,
         batch: 4,
+        accumulate: 1,
         local_steps: 3,
         sequence_length: 32,
         checkpoint: false,
+        abreast: 1,
         optimizer: Optimizer::Adamw,
         predicted: Prediction {
             step_seconds: 1.0,

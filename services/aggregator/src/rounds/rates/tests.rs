@@ -36,6 +36,7 @@ fn site(of: &str, loss: f64, difference: Option<f64>) -> WorkerRound {
             loss,
             steps: 1,
             skipped_steps: 0,
+            refused_records: 0,
             compute_seconds: 1.0,
             tokens_per_second: 1.0,
             peak_memory_bytes: 1,

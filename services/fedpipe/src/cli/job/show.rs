@@ -135,17 +135,16 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
         "peak memory",
         "seconds",
         "overhead",
-        "accuracy",
+        "score",
     ])];
     for round in items(value) {
-        let evaluation = round.get("evaluation");
-        let accuracy = figure(evaluation, "balanced_accuracy", 3);
+        let score = round.get("evaluation").map(scores).unwrap_or_default();
         let mut summary = vec![text(round, "round"), "all".to_owned()];
         summary.extend(std::iter::repeat_n(String::new(), 6));
         summary.extend([
             figure(Some(round), "seconds", 1),
             figure(Some(round), "overhead_seconds", 2),
-            accuracy,
+            score,
         ]);
         rows.push(summary);
         for worker in round.get("workers").map(items).unwrap_or_default() {
@@ -163,6 +162,8 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
                 figure(metrics, "tokens_per_second", 1),
                 peak.map(bytes).unwrap_or_default(),
                 figure(metrics, "compute_seconds", 1),
+                String::new(),
+                refused(metrics),
             ]);
         }
     }
@@ -175,10 +176,9 @@ pub fn report(value: &Value) -> anyhow::Result<String> {
     let mut lines = vec![rounds(value.get("rounds").unwrap_or(&empty))?];
     for score in value.get("evaluations").map(items).unwrap_or_default() {
         lines.push(format!(
-            "after round {}: balanced accuracy {}, loss {} on {} held-out records",
+            "after round {}: {} on {} held-out records",
             text(score, "round"),
-            figure(Some(score), "balanced_accuracy", 3),
-            figure(Some(score), "loss", 4),
+            scores(score),
             text(score, "records"),
         ));
     }
@@ -187,6 +187,38 @@ pub fn report(value: &Value) -> anyhow::Result<String> {
         lines.push(format!("adapter of {}", kept.words()));
     }
     Ok(lines.join("\n"))
+}
+
+/// The figures of a score that are there.
+fn scores(score: &Value) -> String {
+    const OWN: [(&str, usize); 4] = [
+        ("balanced_accuracy", 3),
+        ("accuracy", 3),
+        ("loss", 4),
+        ("perplexity", 2),
+    ];
+    const OF_ANSWERS: [(&str, usize); 4] =
+        [("exact_match", 3), ("f1", 3), ("rouge_l", 3), ("bleu", 2)];
+    let shown = |of: Option<&Value>, names: &[(&str, usize)]| -> Vec<String> {
+        let known = names.iter().filter_map(|(name, digits)| {
+            let digits = *digits;
+            let value = of?.get(name)?.as_f64()?;
+            Some(format!("{} {value:.digits$}", name.replace('_', " ")))
+        });
+        known.collect()
+    };
+    let mut words = shown(Some(score), &OWN);
+    words.extend(shown(score.get("answers"), &OF_ANSWERS));
+    words.join(", ")
+}
+
+/// What a worker could not learn, if anything.
+fn refused(metrics: Option<&Value>) -> String {
+    let count = metrics.and_then(|metrics| metrics.get("refused_records")?.as_u64());
+    match count.filter(|count| *count > 0) {
+        Some(count) => format!("{count} draws of records that could not be learned"),
+        None => String::new(),
+    }
 }
 
 /// Workers as a table.

@@ -24,8 +24,16 @@ const LAYOUT: u32 = 2;
 
 /// Fields of a probe that no measurement depends on, or that say for whom it is.
 const INDIFFERENT: [&str; 2] = ["head", "prefix"];
-/// The same of the training settings: a probe's records are drawn by any seed.
-const INDIFFERENT_TRAINING: [&str; 2] = ["seed", "local_steps"];
+/// The same of the training settings: a probe's records are drawn by any seed, in single batches of its own sizes at
+/// rate 0.
+const INDIFFERENT_TRAINING: [&str; 6] = [
+    "seed",
+    "local_steps",
+    "schedule",
+    "warmup_ratio",
+    "accumulate",
+    "batch_tokens",
+];
 
 /// Measurements by what they depend on.
 #[derive(Debug)]
@@ -190,7 +198,8 @@ fn wider(probe: &Probe) -> Vec<Probe> {
         asked => vec![asked],
     };
     let optimizers = match probe.training.optimizer {
-        Optimizer::Auto => vec![Optimizer::Auto],
+        // What no other question measures.
+        asked @ (Optimizer::Auto | Optimizer::Sgd) => vec![asked],
         asked => vec![asked, Optimizer::Auto],
     };
     let mut all = Vec::new();
