@@ -24,7 +24,7 @@ fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
         .arg(folder.join(out))
         .arg("--metrics")
         .arg(folder.join(format!("{out}.jsonl")))
-        .args(["--steps", STEPS, "--batch", "2", "--accumulate", "2"])
+        .args(["--steps", STEPS, "--accumulate", "2"])
         .args(["--schedule", "cosine", "--warmup", "10", "--dropout", "0.1"])
         .args([
             "--weight-decay",
@@ -48,10 +48,9 @@ fn losses(folder: &Path, out: &str) -> Vec<(u64, f64)> {
     let lines = fs::read_to_string(folder.join(format!("{out}.jsonl"))).unwrap();
     let line = |line: &str| -> (u64, f64) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        (
-            line["step"].as_u64().unwrap(),
-            line["loss"].as_f64().unwrap(),
-        )
+        let loss = line["loss"].as_f64();
+        let loss = loss.or_else(|| line["held_out_loss"].as_f64());
+        (line["step"].as_u64().unwrap(), loss.unwrap())
     };
     lines.lines().map(line).collect()
 }
@@ -73,8 +72,18 @@ async fn kill_after(folder: &Path, out: &str, child: &mut Child, steps: usize) {
 #[tokio::test]
 async fn a_run_that_is_killed_twice_ends_with_the_adapter_of_an_undisturbed_one() {
     for optimizer in [
-        &["--optimizer", "adamw"][..],
-        &["--optimizer", "sgd", "--momentum", "0.9"],
+        &["--optimizer", "adamw", "--batch", "2"][..],
+        &["--optimizer", "sgd", "--momentum", "0.9", "--batch", "2"],
+        &[
+            "--batch-tokens",
+            "192",
+            "--held-out-share",
+            "0.25",
+            "--evaluate-every",
+            "10",
+            "--keep",
+            "best",
+        ],
     ] {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path();
@@ -106,5 +115,6 @@ async fn a_run_that_is_killed_twice_ends_with_the_adapter_of_an_undisturbed_one(
         );
         assert_eq!(losses(folder, "killed"), losses(folder, "undisturbed"));
         assert!(!folder.join("killed.checkpoint").exists());
+        assert!(!folder.join("killed.best").exists());
     }
 }
