@@ -27,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts/chart/tests"), str(ROOT / "scripts")]
 import observe  # noqa: E402
 import tiny_model  # noqa: E402
+from local_fleet import Failed, started, wait_for  # noqa: E402
 
 OUT = ROOT / "out/telemetry"
 WANTED = 0.01
@@ -40,7 +41,10 @@ def collector(program: pathlib.Path) -> Iterator[tuple[str, dict]]:
     """A live collector's address; when it has ended, how much it took."""
     took: dict = {}
     with subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().strip(), took
+        address = process.stdout.readline().strip()
+        if not address:
+            raise Failed(f"{program} does not start")
+        yield address, took
         process.stdin.close()
         took.update(json.loads(process.stdout.readline()))
 
@@ -69,8 +73,8 @@ def step_seconds(options: argparse.Namespace, endpoint: str | None) -> float:
     # No variable of the caller's turns telemetry on where it is to be off.
     variables = {"OTEL_SDK_DISABLED": "true"} if endpoint is None else {"OTEL_SDK_DISABLED": "false", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **OFTEN}
     command = [options.fedpipe, "up", "--fleet", str(fleet(out, options.length)), "--state", str(state), "--listen", f"127.0.0.1:{port}"]
-    with observe.child("up", command, out, **variables) as up:
-        observe.wait_for("up", f"{api}/readyz", up, out)
+    with started("up", command, out, **variables) as up:
+        wait_for("up", lambda: observe.answers(f"{api}/readyz"), up, out)
         pushed = json.loads(observe.call(options.fedpipe, "model", "push", str(model), "--state", str(state), "--json"))
         job = {
             "name": "telemetry",
@@ -86,7 +90,7 @@ def step_seconds(options: argparse.Namespace, endpoint: str | None) -> float:
         done = [options.fedpipe, "job", "submit", "--file", str(out / "job.json"), "--watch", "--api", api]
         ended = subprocess.run(done, capture_output=True, text=True, timeout=JOB_SECONDS, check=False)
         if ended.returncode != 0:
-            raise observe.ObserveError(f"the job failed: {ended.stdout[-500:]}{ended.stderr[-500:]}")
+            raise Failed(f"the job failed: {ended.stdout[-500:]}{ended.stderr[-500:]}")
         job_id = json.loads(observe.call(options.fedpipe, "job", "list", "--json", "--api", api))[0]["id"]
         rounds = read(f"{api}/v1/jobs/{job_id}/rounds")["items"]
     figures = [one["workers"][0]["metrics"] for one in rounds if one["round"] > 1]
@@ -128,7 +132,7 @@ def main(arguments: list[str]) -> int:
                 pairs.append((on, off))
                 ratios.append(on / off)
                 print(f"pair {number + 1}: {on * 1e3:.3f} ms with, {off * 1e3:.3f} ms without: {on / off - 1:+.2%}", flush=True)
-    except observe.ObserveError as error:
+    except Failed as error:
         print(f"telemetry: {error}", file=sys.stderr)
         return 1
     if not all(took.get(kind) for kind in ("spans", "records", "metrics")):

@@ -75,6 +75,12 @@ async fn a_round_is_one_trace_from_the_aggregator_to_each_worker_and_back() {
         assert!(span.began <= span.ended, "{span:?}");
     }
     check_logs(&collector, &whole).await;
+    // What each process writes for its own operator names the same trace.
+    let first = Trace::of_round(&job, 1).trace_hex();
+    for process in ["aggregator", "worker-a"] {
+        let log = fleet.log(process);
+        assert!(log.contains(&first), "{process}:\n{log}");
+    }
     check_metrics(&collector).await;
 }
 
