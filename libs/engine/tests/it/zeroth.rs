@@ -105,6 +105,7 @@ fn the_loss_falls() {
     let row = |record: usize| Row {
         tokens: (0..12).map(|i| (i * 5 + record as u32 * 3) % 63).collect(),
         labelled: vec![true; 12],
+        class: None,
         record,
     };
     let rows = Batch {
