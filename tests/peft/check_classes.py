@@ -47,7 +47,7 @@ class Classes(unittest.TestCase):
         self.data = self.place / "records.jsonl"
         letters = "abcdefghijklmnopqrstuvwxyz"
         self.records = [
-            {"text": f"{letters[number % 26]} {WORDS[label]} {letters[number * 7 % 26]}!", "label": label}
+            {"text": f"{letters[number % 26]} {WORDS[label]} {WORDS[label]} {letters[number % 26]}!", "label": label}
             for number in range(30)
             for label in [LABELS[number % 3]]
         ]
@@ -76,7 +76,7 @@ class Classes(unittest.TestCase):
         self.assertGreater(found["balanced_accuracy"], 0.9)
 
     def test_an_adapter_with_its_head_says_in_peft_what_it_says_here(self):
-        self.compare(ENCODER, 2e-2, 40)
+        self.compare(ENCODER, 1e-2, 120)
 
     @unittest.skipUnless(MINILM, "FEDPIPE_MINILM does not name the model")
     def test_minilm_says_in_peft_what_it_says_here(self):
