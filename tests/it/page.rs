@@ -108,7 +108,7 @@ fn address(fleet: &Fleet) -> String {
 /// Whoever has no job yet is told the next command.
 async fn nothing_yet(browser: &mut Browser, address: &str) {
     browser.visit(address).await;
-    let told = "document.querySelector('#main').innerText.includes('fedpipe job submit')";
+    let told = "!!document.querySelector('#main')?.innerText.includes('fedpipe job submit')";
     browser.until("the next command is told", SOON, told).await;
     assert_eq!(browser.evaluate(FORGET_IS_SHOWN).await, false);
 }
@@ -164,7 +164,7 @@ async fn trouble_is_said(browser: &mut Browser) {
         .await;
     let missing = "location.hash = '#/jobs/job_0000000000000000'";
     browser.evaluate(missing).await;
-    let said = "document.querySelector('h1').innerText === 'Not found'";
+    let said = "document.querySelector('h1')?.innerText === 'Not found'";
     browser.until("there is no such job", SOON, said).await;
 }
 
