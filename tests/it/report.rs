@@ -46,8 +46,8 @@ async fn a_preview_shows_text_tokens_and_which_of_them_carry_loss_and_trains_not
     let bench = Bench::new();
     let data = bench.data(&["not JSON", GOOD, LONG]);
     let shown = bench.train(&data, &["--preview", "--sequence-length", "16"]).await.good();
-    assert!(shown.contains(&format!("record 0 ({data} line 2)\na b yes<|endoftext|>\n")), "{shown}");
-    assert!(shown.contains("a| |b[ yes|<|endoftext|>]\n5 tokens, 2 carry loss"), "{shown}");
+    assert!(shown.contains(&format!("record 0 ({data} line 2)\na b yes<|im_end|>\n")), "{shown}");
+    assert!(shown.contains("a| |b[ yes|<|im_end|>]\n5 tokens, 2 carry loss"), "{shown}");
     assert!(shown.contains("line 3)\ncannot be learned: answer_too_long: the answer of 41 tokens"), "{shown}");
     let shown = bench.train(&data, &["--preview", "1", "--json"]).await.json();
     let tokens = shown[0]["tokens"].as_array().unwrap();

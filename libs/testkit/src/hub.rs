@@ -5,7 +5,7 @@
 //! (weights) after a redirect to another address, named by their SHA-256 before; all of it in ranges. The
 //! address of the storage is refused to whoever shows the token there: it is none of its business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,6 +57,8 @@ pub struct Asked {
 struct State {
     repository: String,
     revisions: BTreeMap<String, String>,
+    /// Every commit that there was: a branch that moves takes none away.
+    commits: BTreeSet<String>,
     files: BTreeMap<String, Vec<u8>>,
     token: Option<String>,
     faults: Vec<(String, Fault)>,
@@ -94,6 +96,7 @@ impl Hub {
         let state = Arc::new(Mutex::new(State {
             repository: repository.to_owned(),
             revisions: BTreeMap::from([("main".to_owned(), commit.to_owned())]),
+            commits: BTreeSet::from([commit.to_owned()]),
             files,
             ..State::default()
         }));
@@ -127,8 +130,9 @@ impl Hub {
 
     /// Moves a branch or a tag.
     pub fn set_revision(&self, name: &str, commit: &str) {
-        let revision = (name.to_owned(), commit.to_owned());
-        self.lock().revisions.extend([revision]);
+        let mut state = self.lock();
+        state.commits.insert(commit.to_owned());
+        state.revisions.insert(name.to_owned(), commit.to_owned());
     }
 
     /// Replaces a file, whatever the commit.
@@ -271,8 +275,7 @@ impl Server {
 
 impl State {
     fn commit(&self, revision: &str) -> Option<String> {
-        let is = |commit: &&String| *commit == revision;
-        self.revisions.get(revision).or_else(|| self.revisions.values().find(is)).cloned()
+        self.revisions.get(revision).or_else(|| self.commits.get(revision)).cloned()
     }
 
     fn revision(&self, revision: &str) -> Answer {
