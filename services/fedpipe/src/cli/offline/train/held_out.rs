@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn improvements_are_counted_as_in_a_job() {
-        let all = scores(&[3.0, 2.0, 1.95, 1.93, 1.9, 1.0]);
+        let all = scores(&[3.0, 2.0, 1.95, 1.93, 1.91, 1.0]);
         let since = |count: usize, delta| without_improvement(&all[..count], delta);
         assert_eq!([2, 3, 4, 5, 6].map(|count| since(count, 0.1)), [0, 1, 2, 3, 0]);
         assert_eq!([2, 3, 4, 5, 6].map(|count| since(count, 0.0)), [0; 5]);
