@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use contract::Message;
 use contract::message::report::Walked;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -9,6 +10,11 @@ use tests::job::walking;
 use tests::{Fleet, Setup, Wire};
 
 const END: Duration = Duration::from_secs(90);
+
+fn walked(payload: &[u8]) -> Walked {
+    let version = <Walked as Message>::VERSION.to_string();
+    contract::decode(Some(Walked::KIND), Some(&version), payload).unwrap()
+}
 
 fn own<'a>(round: &'a Value, name: &str) -> Option<&'a Value> {
     let workers = round["workers"].as_array().unwrap();
@@ -26,9 +32,21 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
     let fleet = Fleet::start(&Setup::sites(3)).await;
     let wire = Wire::tap(&fleet).await;
     let mut heard = wire.hear("fedpipe.v1.report.*.*.*.walked").await;
+    let once = json!({"count": 1, "quorum": "all"});
+    let asked = walking(&fleet.model(), &json!({"perturbations": 6}), 2, &once);
+    let id = fleet.api().submit(&asked).await;
+    fleet.api().succeeded(&id, END).await;
+    let mut squares = Vec::new();
+    for _ in 0..3 {
+        let message = tokio::time::timeout(END, heard.next()).await.unwrap();
+        let walked = walked(&message.unwrap().payload);
+        squares.extend(walked.scalars.values().iter().map(|one| f64::from(*one).powi(2)));
+    }
+    // Such that about three directions are enough.
+    let variance = squares.iter().sum::<f64>() / squares.len() as f64 / 3.0;
     let rounds = json!({"count": 14, "quorum": "all", "sample": 1});
     let mezo = json!({
-        "perturbations": 6, "variance": 1e-3, "abreast": 2,
+        "perturbations": 6, "variance": variance, "abreast": 2,
         "mask": {"share": 0.5, "after": 2}, "scaling": {"weight": 0.3, "rounds": 3},
     });
     let mut asked = walking(&fleet.model(), &mezo, 2, &rounds);
@@ -44,7 +62,7 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
     for _ in 0..14 {
         let message = tokio::time::timeout(END, heard.next()).await.unwrap();
         let payload = message.unwrap().payload;
-        let walked: Walked = contract::decode(Some("walked"), Some("2"), &payload).unwrap();
+        let walked = walked(&payload);
         assert_eq!(walked.scalars.values().len(), 2 * 6, "no more than without a bound");
         assert!(payload.len() <= 4 * 2 * 6 + 512, "{}", payload.len());
         directions.push(walked.scalars.directions(6));
