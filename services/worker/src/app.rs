@@ -26,6 +26,9 @@ use crate::{Config, Error, beats, handlers, register};
 /// journal, and end a task sooner; orderly restarts deliver again too and must not end one.
 const MAX_DELIVERIES: u64 = 10;
 
+/// Between two looks at a bus that is away.
+const LOOK: Duration = Duration::from_millis(50);
+
 const BUS: &str = "nats";
 const REGISTERED: &str = "registered";
 
@@ -152,8 +155,10 @@ async fn connect(config: &Config, name: &domain::id::WorkerName) -> Result<Bus, 
 async fn watch_bus(site: Arc<Site>, readiness: health::Readiness) {
     let interval = Duration::from_millis(site.config.liveness.beat_ms());
     loop {
-        readiness.set(BUS, site.bus.is_connected(), "not connected");
-        let wait = tokio::time::sleep(interval);
+        let connected = site.bus.is_connected();
+        readiness.set(BUS, connected, "not connected");
+        // A process that starts is ready as soon as it can be.
+        let wait = tokio::time::sleep(if connected { interval } else { interval.min(LOOK) });
         if site.token.run_until_cancelled(wait).await.is_none() {
             return;
         }
