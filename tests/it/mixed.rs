@@ -13,7 +13,7 @@ const END: Duration = Duration::from_secs(120);
 /// Enough long records for steps that need far more memory with gradients than without.
 fn records(folder: &Path) -> PathBuf {
     let mut text = String::new();
-    for number in 0..64 {
+    for number in 0..256 {
         let words = "the patch for lunch and a loan ".repeat(8);
         let answer = if number % 2 == 0 { " yes" } else { " no" };
         let line = json!({"prompt": format!("{number}: {words}Spam?"), "completion": answer});
@@ -26,7 +26,7 @@ fn records(folder: &Path) -> PathBuf {
 
 /// What a step computes is left to the planner; its size is not.
 fn open_job(fleet: &Fleet) -> Value {
-    let training = json!({"optimizer": "auto", "local_steps": 2, "batch": 64, "sequence_length": 96,
+    let training = json!({"optimizer": "auto", "local_steps": 2, "batch": 256, "sequence_length": 240,
                           "learning_rate": 1e-3, "seed": 7, "mezo": {"clip": 50.0}});
     let asked = with(job(&fleet.model()), "training", training);
     let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 4, "alpha": 8.0});
@@ -49,10 +49,11 @@ fn between(worker: &Value) -> u64 {
     let kept = worker["predicted"]["peak_memory_bytes"].as_u64().unwrap();
     let gradients = needed("checkpoint").map_or(kept, |other| other.min(kept));
     assert!(
-        gradients > zeroth_order + (4 << 20),
+        gradients > zeroth_order + (2 << 20),
         "{gradients} bytes with gradients, {zeroth_order} without"
     );
-    zeroth_order + (gradients - zeroth_order) / 2
+    // Near the upper end: on a model this small a later round was seen to need a tenth more than the probes said.
+    zeroth_order + (gradients - zeroth_order) / 10 * 9
 }
 
 #[tokio::test]
