@@ -40,7 +40,13 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
     for _ in 0..3 {
         let message = tokio::time::timeout(END, heard.next()).await.unwrap();
         let walked = walked(&message.unwrap().payload);
-        squares.extend(walked.scalars.values().iter().map(|one| f64::from(*one).powi(2)));
+        squares.extend(
+            walked
+                .scalars
+                .values()
+                .iter()
+                .map(|one| f64::from(*one).powi(2)),
+        );
     }
     // Such that about three directions are enough.
     let variance = squares.iter().sum::<f64>() / squares.len() as f64 / 3.0;
@@ -63,7 +69,11 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
         let message = tokio::time::timeout(END, heard.next()).await.unwrap();
         let payload = message.unwrap().payload;
         let walked = walked(&payload);
-        assert_eq!(walked.scalars.values().len(), 2 * 6, "no more than without a bound");
+        assert_eq!(
+            walked.scalars.values().len(),
+            2 * 6,
+            "no more than without a bound"
+        );
         assert!(payload.len() <= 4 * 2 * 6 + 512, "{}", payload.len());
         directions.push(walked.scalars.directions(6));
     }
@@ -83,7 +93,10 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
                 None => late += u32::from(number > 1),
                 Some(before) => {
                     // The adapter is replayed; what the mask goes by is fetched once.
-                    assert!(fetched <= size, "{name} in {number} after {before}: {fetched}");
+                    assert!(
+                        fetched <= size,
+                        "{name} in {number} after {before}: {fetched}"
+                    );
                     missed += u32::from(number - before > 2);
                     if before > 3 {
                         assert_eq!(fetched, 0, "{name} in {number} after {before}");

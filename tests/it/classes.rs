@@ -39,7 +39,8 @@ fn records(path: &Path, count: usize, shift: usize) {
     for number in 0..count {
         let (class, letter) = (number % 3, char::from(b'a' + ((number + shift) % 26) as u8));
         let word = WORDS[class];
-        let record = json!({"text": format!("{letter} {word} {word} {letter}!"), "label": LABELS[class]});
+        let record =
+            json!({"text": format!("{letter} {word} {word} {letter}!"), "label": LABELS[class]});
         writeln!(lines, "{record}").unwrap();
     }
     writeln!(lines, "{}", json!({"text": "a b", "label": "other"})).unwrap();
@@ -107,7 +108,9 @@ async fn a_head_is_trained_averaged_scored_and_published() {
             let sent = stored(&fleet, &worker["update"]).await;
             let share = worker["weight"].as_f64().unwrap();
             for key in HEAD {
-                let sum = mean.entry(key).or_insert_with(|| vec![0.0; sent[key].len()]);
+                let sum = mean
+                    .entry(key)
+                    .or_insert_with(|| vec![0.0; sent[key].len()]);
                 let both = sum.iter_mut().zip(&sent[key]);
                 both.for_each(|(sum, value)| *sum += share * f64::from(*value));
             }
@@ -128,7 +131,13 @@ async fn a_head_is_trained_averaged_scored_and_published() {
     assert_eq!(last["records"], 48);
     let confusion = &last["detail"]["score"]["confusion"];
     let rows = confusion.as_array().unwrap().iter();
-    let sums = rows.map(|row| row.as_array().unwrap().iter().filter_map(Value::as_u64).sum());
+    let sums = rows.map(|row| {
+        row.as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_u64)
+            .sum()
+    });
     assert_eq!(sums.collect::<Vec<u64>>(), [16, 16, 16]);
     let of = |score: &Value| score["balanced_accuracy"].as_f64().unwrap();
     assert!(of(last) > 0.9 && of(last) > of(first), "{scores:?}");
@@ -141,7 +150,11 @@ async fn a_head_is_trained_averaged_scored_and_published() {
     let own = tensors(&files["adapter_model.safetensors"]);
     let mut others = own.keys().filter(|key| !HEAD.contains(&key.as_str()));
     let layers = "base_model.model.bert.encoder.layer.";
-    assert!(others.all(|key| key.starts_with(layers)), "{:?}", own.keys());
+    assert!(
+        others.all(|key| key.starts_with(layers)),
+        "{:?}",
+        own.keys()
+    );
     assert_eq!(own.len(), 2 + 2 * 6 * 2);
     let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
     assert_eq!(config["task_type"], "SEQ_CLS");
@@ -166,7 +179,10 @@ async fn a_head_is_trained_averaged_scored_and_published() {
     let words: Vec<&str> = words.split(' ').collect();
     let found = fedpipe(&words).await.json();
     assert_eq!(&found["confusion"], confusion);
-    assert_eq!((&found["records"], &found["refused"]), (&json!(48), &json!(2)));
+    assert_eq!(
+        (&found["records"], &found["refused"]),
+        (&json!(48), &json!(2))
+    );
     let (alone, fleets) = (found["loss"].as_f64(), last["loss"].as_f64());
     assert!((alone.unwrap() - fleets.unwrap()).abs() < 1e-4);
 }
@@ -181,7 +197,10 @@ async fn what_does_not_go_with_a_head_is_refused_with_what_would() {
     let refused = fleet.api().try_submit(&mezo, "mezo").await;
     assert_eq!(refused.status, 422, "{}", refused.body);
     let said = refused.body.to_string();
-    assert!(said.contains("training.optimizer") && said.contains("use adamw or auto"), "{said}");
+    assert!(
+        said.contains("training.optimizer") && said.contains("use adamw or auto"),
+        "{said}"
+    );
 
     // The job does not say what the encoder is to tell apart; no site can make words of it.
     let mut words = asked();
@@ -189,12 +208,18 @@ async fn what_does_not_go_with_a_head_is_refused_with_what_would() {
     training.remove("labels");
     let id = fleet.api().submit(&words).await;
     let ended = fleet.api().ended(&id, END).await.to_string();
-    assert!(ended.contains("failed") && ended.contains("give training.labels"), "{ended}");
+    assert!(
+        ended.contains("failed") && ended.contains("give training.labels"),
+        "{ended}"
+    );
 
     // The other way round: labels of a decoder.
     let mut decoder = asked();
     decoder["model"] = json!({"source": format!("file://{}", fleet.model().display())});
     let id = fleet.api().submit(&decoder).await;
     let ended = fleet.api().ended(&id, END).await.to_string();
-    assert!(ended.contains("failed") && ended.contains("evaluation.choices"), "{ended}");
+    assert!(
+        ended.contains("failed") && ended.contains("evaluation.choices"),
+        "{ended}"
+    );
 }

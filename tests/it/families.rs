@@ -30,7 +30,13 @@ async fn a_gpt2_and_a_gemma_are_trained_by_a_fleet_under_their_own_names() {
     let fleet = Fleet::start(&Setup::sites(2)).await;
     for (family, targets, modules, layer, weights) in [
         ("gpt2", json!("auto"), 4, "transformer.h.", 4 * 2),
-        ("gpt2", json!(["c_attn", "mlp.c_proj"]), 2, "transformer.h.", 2 * 2),
+        (
+            "gpt2",
+            json!(["c_attn", "mlp.c_proj"]),
+            2,
+            "transformer.h.",
+            2 * 2,
+        ),
         ("gemma3", json!(["q", "down"]), 2, "model.layers.", 2 * 6),
     ] {
         let id = fleet.api().submit(&asked(family, &targets)).await;
@@ -42,15 +48,29 @@ async fn a_gpt2_and_a_gemma_are_trained_by_a_fleet_under_their_own_names() {
         let file = SafeTensors::deserialize(&files["adapter_model.safetensors"]).unwrap();
         let names: BTreeSet<&str> = file.names().into_iter().collect();
         let start = format!("base_model.model.{layer}");
-        assert!(names.iter().all(|name| name.starts_with(&start)), "{names:?}");
+        assert!(
+            names.iter().all(|name| name.starts_with(&start)),
+            "{names:?}"
+        );
         assert!(names.len() <= 2 * weights && !names.is_empty(), "{names:?}");
         let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
-        assert!(config["target_modules"].as_array().unwrap().len() <= modules, "{config}");
+        assert!(
+            config["target_modules"].as_array().unwrap().len() <= modules,
+            "{config}"
+        );
         assert_eq!(config["fan_in_fan_out"], json!(family == "gpt2"));
     }
     // What the model does not have is named.
-    let id = fleet.api().submit(&asked("gpt2", &json!(["q", "c_attn"]))).await;
+    let id = fleet
+        .api()
+        .submit(&asked("gpt2", &json!(["q", "c_attn"])))
+        .await;
     let ended = fleet.api().ended(&id, END).await;
     assert_eq!(ended["phase"], "failed", "{ended}");
-    assert!(ended.to_string().contains("model.layers.0.self_attn.q_proj"), "{ended}");
+    assert!(
+        ended
+            .to_string()
+            .contains("model.layers.0.self_attn.q_proj"),
+        "{ended}"
+    );
 }

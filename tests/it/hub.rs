@@ -27,7 +27,9 @@ impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         testkit::model::tiny(&folder.path().join("model"), 1).unwrap();
-        let hub = Hub::serve("org/tiny", COMMIT, &folder.path().join("model")).await.unwrap();
+        let hub = Hub::serve("org/tiny", COMMIT, &folder.path().join("model"))
+            .await
+            .unwrap();
         let mails = testkit::data::mails(folder.path(), "a", 24, 1).unwrap();
         let data = mails.train.display().to_string();
         Self { folder, hub, data }
@@ -40,11 +42,27 @@ impl Bench {
     async fn train(&self, model: &str, out: &str, token: &str) -> Ended {
         let out = self.path(out);
         let arguments = [
-            "train", "--model", model, "--data", &self.data, "--out", &out, "--steps", "2", "--threads", "1",
-            "--sequence-length", "96", "--json",
+            "train",
+            "--model",
+            model,
+            "--data",
+            &self.data,
+            "--out",
+            &out,
+            "--steps",
+            "2",
+            "--threads",
+            "1",
+            "--sequence-length",
+            "96",
+            "--json",
         ];
         let (hub, cache) = (self.hub.url(), self.path("cache"));
-        let environment = [("HF_ENDPOINT", hub.as_str()), ("HF_TOKEN", token), ("XDG_CACHE_HOME", &cache)];
+        let environment = [
+            ("HF_ENDPOINT", hub.as_str()),
+            ("HF_TOKEN", token),
+            ("XDG_CACHE_HOME", &cache),
+        ];
         fedpipe_with(&arguments, &environment).await
     }
 }
@@ -57,7 +75,10 @@ async fn a_model_of_the_hub_trains_as_the_same_model_in_a_folder_does() {
     refused.failed(&["cannot fetch hf://org/tiny@main", "(401)", "set HF_TOKEN"]);
     bench.hub.fail(WEIGHTS, Fault::BreakAfter(10_000));
     let of_hub = bench.train("hf://org/tiny", "hub", "hf_right").await;
-    assert!(of_hub.err.contains(&format!("hf://org/tiny@{COMMIT}: ")), "{of_hub:?}");
+    assert!(
+        of_hub.err.contains(&format!("hf://org/tiny@{COMMIT}: ")),
+        "{of_hub:?}"
+    );
     let of_hub = of_hub.json();
     let of_folder = bench.train(&bench.path("model"), "folder", "").await.json();
     assert_eq!(of_hub["sha256"], of_folder["sha256"]);
@@ -75,11 +96,15 @@ async fn a_model_of_the_hub_trains_as_the_same_model_in_a_folder_does() {
     let spoiled = bench.train("hf://org/tiny", "none", "hf_right").await;
     spoiled.failed(&["model.safetensors of hf://org/tiny@fedcba", "is corrupt"]);
     assert!(!Path::new(&bench.path("none")).exists());
-    bench.train("hf://tiny", "none", "").await.misused(&["hf://org/name@revision"]);
+    bench
+        .train("hf://tiny", "none", "")
+        .await
+        .misused(&["hf://org/name@revision"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_s_sites_fetch_the_commit_that_its_branch_was_at_and_only_if_their_policy_lets_them() {
+async fn a_job_s_sites_fetch_the_commit_that_its_branch_was_at_and_only_if_their_policy_lets_them()
+{
     let bench = Bench::new().await;
     let setup = Setup {
         sites: vec![
@@ -91,18 +116,36 @@ async fn a_job_s_sites_fetch_the_commit_that_its_branch_was_at_and_only_if_their
         ..Setup::sites(0)
     };
     let fleet = Fleet::start(&setup).await;
-    let of_hub = with(job(&fleet.model()), "model", json!({"source": "hf://org/tiny"}));
-    let id = fleet.api().submit(&with(of_hub.clone(), "data", json!({"dataset": "mail", "sites": ["a", "b"]}))).await;
+    let of_hub = with(
+        job(&fleet.model()),
+        "model",
+        json!({"source": "hf://org/tiny"}),
+    );
+    let id = fleet
+        .api()
+        .submit(&with(
+            of_hub.clone(),
+            "data",
+            json!({"dataset": "mail", "sites": ["a", "b"]}),
+        ))
+        .await;
     // Whatever becomes of the branch now is nothing to this job.
     bench.hub.set_revision("main", LATER);
     let done = fleet.api().ended(&id, END).await;
     assert_eq!(done["phase"], "succeeded", "{done:#}");
-    assert_eq!(done["spec"]["model"]["source"], format!("hf://org/tiny@{COMMIT}"));
+    assert_eq!(
+        done["spec"]["model"]["source"],
+        format!("hf://org/tiny@{COMMIT}")
+    );
     let weights: Vec<String> = (bench.hub.asked().into_iter())
         .filter(|asked| asked.line.starts_with("HEAD") && asked.line.ends_with(WEIGHTS))
         .map(|asked| asked.line)
         .collect();
-    assert_eq!(weights, vec![format!("HEAD /org/tiny/resolve/{COMMIT}/{WEIGHTS}"); 2], "each site once");
+    assert_eq!(
+        weights,
+        vec![format!("HEAD /org/tiny/resolve/{COMMIT}/{WEIGHTS}"); 2],
+        "each site once"
+    );
 
     let page = bench.path("job.html");
     let address = fs::read_to_string(fleet.state().join("run/api.address")).unwrap();
@@ -110,11 +153,17 @@ async fn a_job_s_sites_fetch_the_commit_that_its_branch_was_at_and_only_if_their
     let drawn = fedpipe(&["report", &id, "--api", &api, "-o", &page]).await;
     let _ = drawn.good();
     let page = fs::read_to_string(page).unwrap();
-    assert!(page.contains("loss by round") && page.contains("training loss</td><td>2</td>"), "{page}");
+    assert!(
+        page.contains("loss by round") && page.contains("training loss</td><td>2</td>"),
+        "{page}"
+    );
 
     let closed = with(of_hub, "data", json!({"dataset": "mail", "sites": ["c"]}));
     let id = fleet.api().submit(&closed).await;
     let failed = fleet.api().ended(&id, END).await;
     let cause = failed["cause"].to_string();
-    assert!(cause.contains("policy_refused") && cause.contains("policy.allow_hub"), "{failed}");
+    assert!(
+        cause.contains("policy_refused") && cause.contains("policy.allow_hub"),
+        "{failed}"
+    );
 }

@@ -159,9 +159,7 @@ async fn trouble_is_said(browser: &mut Browser) {
     browser.until("it says so", SOON, said).await;
     browser.offline(false).await;
     let unsaid = "document.querySelector('#trouble').hidden";
-    browser
-        .until("it says so no longer", SOON, unsaid)
-        .await;
+    browser.until("it says so no longer", SOON, unsaid).await;
     let missing = "location.hash = '#/jobs/job_0000000000000000'";
     browser.evaluate(missing).await;
     let said = "document.querySelector('h1')?.innerText === 'Not found'";

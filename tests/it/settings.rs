@@ -28,9 +28,15 @@ async fn a_schedule_dropout_and_packed_batches_are_the_same_after_a_kill() {
     replay.fleet.points().arm(step, Fate::Killed);
     let disturbed = replay.begin().await;
     replay.end(&disturbed).await.unwrap();
-    assert!(!replay.fleet.points().disarm(step, Fate::Killed), "not reached");
+    assert!(
+        !replay.fleet.points().disarm(step, Fate::Killed),
+        "not reached"
+    );
     let rounds = replay.fleet.api().rounds(&disturbed.id).await;
-    for worker in rounds[1..].iter().flat_map(|round| round["workers"].as_array().unwrap()) {
+    for worker in rounds[1..]
+        .iter()
+        .flat_map(|round| round["workers"].as_array().unwrap())
+    {
         let metrics = &worker["metrics"];
         assert_eq!(metrics["steps"], 3, "{worker:#}");
         // Six batches of at most 192 tokens, each at least half full.
@@ -80,7 +86,9 @@ async fn rounds_are_scored_by_generated_answers_and_the_best_is_kept_by_them() {
     }
     let address = std::fs::read_to_string(fleet.state().join("run/api.address")).unwrap();
     let api = format!("http://{}", address.trim());
-    let shown = tests::command::fedpipe(&["job", "rounds", &id, "--api", &api]).await.good();
+    let shown = tests::command::fedpipe(&["job", "rounds", &id, "--api", &api])
+        .await
+        .good();
     for word in ["rouge l", "exact match", "perplexity"] {
         assert!(shown.contains(word), "{shown}");
     }

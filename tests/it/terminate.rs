@@ -28,9 +28,7 @@ async fn terminate(replay: &Replay, name: &str) -> Duration {
     let watch = Stopwatch::start();
     let old = fleet.terminate(name);
     let what = format!("{name} ends");
-    let ends = wait::until(&what, GRACE + SOON, async || {
-        !procs::is_alive(old)
-    });
+    let ends = wait::until(&what, GRACE + SOON, async || !procs::is_alive(old));
     assert!(
         tokio::time::timeout(GRACE, ends).await.is_ok(),
         "{name} outlives its grace"

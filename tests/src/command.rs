@@ -70,10 +70,7 @@ pub async fn fedpipe<S: AsRef<OsStr>>(arguments: &[S]) -> Ended {
 }
 
 /// The same with these variables.
-pub async fn fedpipe_with<S: AsRef<OsStr>>(
-    arguments: &[S],
-    environment: &[(&str, &str)],
-) -> Ended {
+pub async fn fedpipe_with<S: AsRef<OsStr>>(arguments: &[S], environment: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(binary());
     command
         .args(arguments)

@@ -114,7 +114,9 @@ impl ModelCache {
         place: &Digest,
         transfer: &Transfer,
     ) -> Result<(), Error> {
-        let files = transfer.guard(async { Ok(hub.files(model).await?) }).await?;
+        let files = transfer
+            .guard(async { Ok(hub.files(model).await?) })
+            .await?;
         let needed = files.iter().map(|file| file.bytes).sum();
         let (cache, keep) = (self.clone(), place.hex().to_owned());
         blocking(move || cache.make_room(&keep, needed)).await?;

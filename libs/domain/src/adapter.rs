@@ -331,7 +331,10 @@ mod tests {
     #[test]
     fn a_name_of_bert_is_the_same_weight() {
         let name = WeightName::new(3, Projection::Down);
-        assert_eq!(name.in_bert().as_deref(), Some("bert.encoder.layer.3.output.dense"));
+        assert_eq!(
+            name.in_bert().as_deref(),
+            Some("bert.encoder.layer.3.output.dense")
+        );
         let all = Projection::ALL.map(|projection| WeightName::new(11, projection));
         for name in all {
             let Some(text) = name.in_bert() else {

@@ -119,7 +119,9 @@ impl FromStr for Model {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let refuse = |why| refused(text, why);
-        let named = text.strip_prefix(SCHEME).ok_or_else(|| refuse("it begins with hf://"))?;
+        let named = text
+            .strip_prefix(SCHEME)
+            .ok_or_else(|| refuse("it begins with hf://"))?;
         let (owner, rest) = named
             .split_once('/')
             .ok_or_else(|| refuse("the owner is missing"))?;
@@ -129,11 +131,15 @@ impl FromStr for Model {
         };
         let (name, revision) = rest.split_once('@').unwrap_or((rest, MAIN));
         if !is_part(owner) || !is_part(name) {
-            return Err(refuse("owner and name are letters, digits, `.`, `_` and `-`"));
+            return Err(refuse(
+                "owner and name are letters, digits, `.`, `_` and `-`",
+            ));
         }
         // The Hub's only other character in a revision is the slash of `refs/pr/1`.
         if revision.len() > TEXT_BYTES || !is_plain(&revision.replace("%2F", "_")) {
-            return Err(refuse("a revision is letters, digits, `.`, `_`, `-` and %2F for a slash"));
+            return Err(refuse(
+                "a revision is letters, digits, `.`, `_`, `-` and %2F for a slash",
+            ));
         }
         if let Some(file) = file {
             let plain = file.len() <= TEXT_BYTES && file.split('/').all(is_plain);
@@ -236,7 +242,10 @@ mod tests {
             "hf://org/name@refs%2Fpr%2F1/q4.gguf",
             Some(("org/name", "refs%2Fpr%2F1", Some("q4.gguf"))),
         );
-        check("hf://org/name/a/b.gguf", Some(("org/name", "main", Some("a/b.gguf"))));
+        check(
+            "hf://org/name/a/b.gguf",
+            Some(("org/name", "main", Some("a/b.gguf"))),
+        );
         for refused in [
             "org/name",
             "hf://name",
@@ -281,7 +290,14 @@ mod tests {
         let pinned = format!("hf://org/name@{COMMIT}");
         assert!(admits(&format!("org/name@{COMMIT}"), &pinned));
         assert!(!admits(&format!("org/name@{COMMIT}"), "hf://org/name@v1"));
-        for refused in ["", "org", "or*/name", "org/na*", "../*", "org/name@v1/x.gguf"] {
+        for refused in [
+            "",
+            "org",
+            "or*/name",
+            "org/na*",
+            "../*",
+            "org/name@v1/x.gguf",
+        ] {
             assert!(refused.parse::<Allowed>().is_err(), "{refused}");
         }
     }

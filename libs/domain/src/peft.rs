@@ -101,7 +101,10 @@ mod tests {
     fn a_head_is_a_module_to_save() {
         let config = Config::uniform("base".to_owned(), Vec::new(), 8, 16.0).with_head();
         let text = serde_json::to_string(&config).expect("serializes");
-        for part in [r#""modules_to_save":["classifier"]"#, r#""task_type":"SEQ_CLS""#] {
+        for part in [
+            r#""modules_to_save":["classifier"]"#,
+            r#""task_type":"SEQ_CLS""#,
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -375,7 +375,8 @@ pub(crate) mod tests {
                 ranks: Vec::new(),
             },
         };
-        let training: Training = serde_json::from_str(r#"{"sequence_length":10}"#).expect("settings");
+        let training: Training =
+            serde_json::from_str(r#"{"sequence_length":10}"#).expect("settings");
         let of = |plan: &WorkerPlan, training: &Training, (steps, records, tokens), expected| {
             let metrics = UpdateMetrics {
                 steps,

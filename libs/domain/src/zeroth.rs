@@ -111,7 +111,9 @@ pub enum Illegal {
         step: usize,
     },
     /// A step without directions that it should have, or with such as it should not have.
-    #[error("step {step} has directions that the job's training.mezo.variance does not ask for, or lacks some")]
+    #[error(
+        "step {step} has directions that the job's training.mezo.variance does not ask for, or lacks some"
+    )]
     Unused {
         /// Counted from the round's first.
         step: usize,
@@ -226,7 +228,9 @@ impl Scalars {
             if all.iter().all(is_mark) {
                 skipped += 1;
             } else if (values.len() < all.len() && !how.suffices(values))
-                || values.split_last().is_some_and(|(_, before)| how.suffices(before))
+                || values
+                    .split_last()
+                    .is_some_and(|(_, before)| how.suffices(before))
             {
                 return Err(Illegal::Unused { step });
             } else if values.iter().any(|value| !value.is_finite()) {
@@ -398,7 +402,11 @@ mod tests {
         let check = |values: &[f32], how: &Steps| Scalars::new(values.to_vec()).skipped(1, how);
         assert_eq!(check(&[1.0, 1.5, unused, unused], &bound), Ok(0));
         assert_eq!(check(&[2.0, 2.0, 0.5, unused], &bound), Ok(0));
-        assert_eq!(check(&[9.0, 9.0, 9.0, 9.0], &bound), Ok(0), "as many as there are");
+        assert_eq!(
+            check(&[9.0, 9.0, 9.0, 9.0], &bound),
+            Ok(0),
+            "as many as there are"
+        );
         assert_eq!(check(&[mark; 4], &bound), Ok(1));
         let illegal = Err(Illegal::Unused { step: 0 });
         assert_eq!(check(&[2.0, 2.0, unused, unused], &bound), illegal);

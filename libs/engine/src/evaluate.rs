@@ -93,9 +93,9 @@ impl<'m> Evaluator<'m> {
             workspace,
         } = self;
         let packed = Packed::new(batch, model.config())?;
-        let logits = model.threads().run(|| {
-            compute::class_scores(model, changes.as_ref(), &packed, control, workspace)
-        })?;
+        let logits = model
+            .threads()
+            .run(|| compute::class_scores(model, changes.as_ref(), &packed, control, workspace))?;
         let classes = logits.len() / batch.rows.len().max(1);
         let rows = logits.chunks_exact(classes.max(1));
         let logs: Vec<Vec<f64>> = rows.map(compute::log_softmax).collect();

@@ -373,7 +373,12 @@ mod tests {
         }
         assert_eq!(got, want);
         let still = (0..len).step_by(3).map(|i| (i as f32).sin());
-        assert!(got.iter().step_by(3).zip(still).all(|(got, still)| *got == still));
+        assert!(
+            got.iter()
+                .step_by(3)
+                .zip(still)
+                .all(|(got, still)| *got == still)
+        );
     }
 
     #[test]

@@ -157,9 +157,13 @@ impl Hub {
         let end = format!("/{file}");
         let asked = self.asked();
         let content = asked.iter().filter(|asked| {
-            asked.line.starts_with("GET") && asked.line.ends_with(&end) && !asked.line.contains("/resolve/")
+            asked.line.starts_with("GET")
+                && asked.line.ends_with(&end)
+                && !asked.line.contains("/resolve/")
         });
-        content.map(|asked| asked.range.clone().unwrap_or_default()).collect()
+        content
+            .map(|asked| asked.range.clone().unwrap_or_default())
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,11 +183,20 @@ struct Answer {
 impl Answer {
     fn new(status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8>) -> Self {
         let sent = body.len();
-        Self { status, headers, body, sent }
+        Self {
+            status,
+            headers,
+            body,
+            sent,
+        }
     }
 
     fn refused(status: u16, words: &str) -> Self {
-        Self::new(status, vec![("X-Error-Message", words.to_owned())], Vec::new())
+        Self::new(
+            status,
+            vec![("X-Error-Message", words.to_owned())],
+            Vec::new(),
+        )
     }
 }
 
@@ -214,7 +227,11 @@ impl Server {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.lines();
-        let line = lines.next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+        let line = lines
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(" HTTP/1.1")
+            .to_owned();
         let header = |name: &str| {
             let named = head.lines().filter_map(|line| line.split_once(": "));
             named
@@ -231,7 +248,11 @@ impl Server {
         let Some(answer) = self.answer(&asked) else {
             return std::future::pending().await;
         };
-        let mut text = format!("HTTP/1.1 {} .\r\nContent-Length: {}\r\nConnection: close\r\n", answer.status, answer.body.len());
+        let mut text = format!(
+            "HTTP/1.1 {} .\r\nContent-Length: {}\r\nConnection: close\r\n",
+            answer.status,
+            answer.body.len()
+        );
         for (name, value) in &answer.headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -255,7 +276,10 @@ impl Server {
             }
             return state.content(asked, path.trim_start_matches("/large/"));
         };
-        let shown = asked.authorization.as_deref().and_then(|shown| shown.strip_prefix("Bearer "));
+        let shown = asked
+            .authorization
+            .as_deref()
+            .and_then(|shown| shown.strip_prefix("Bearer "));
         if state.token.is_some() && state.token.as_deref() != shown {
             return Some(Answer::refused(401, "Invalid username or password."));
         }
@@ -266,7 +290,10 @@ impl Server {
         if let Some(revision) = path.strip_prefix(&format!("/api/models/{repository}/revision/")) {
             return Some(state.revision(revision));
         }
-        match path.strip_prefix(&format!("/{repository}/resolve/")).and_then(|rest| rest.split_once('/')) {
+        match path
+            .strip_prefix(&format!("/{repository}/resolve/"))
+            .and_then(|rest| rest.split_once('/'))
+        {
             Some((revision, file)) => Some(state.resolve(revision, file, storage)),
             None => Some(Answer::refused(404, "Repository not found")),
         }
@@ -275,7 +302,10 @@ impl Server {
 
 impl State {
     fn commit(&self, revision: &str) -> Option<String> {
-        self.revisions.get(revision).or_else(|| self.commits.get(revision)).cloned()
+        self.revisions
+            .get(revision)
+            .or_else(|| self.commits.get(revision))
+            .cloned()
     }
 
     fn revision(&self, revision: &str) -> Answer {
@@ -296,7 +326,10 @@ impl State {
         let mut headers = vec![("X-Repo-Commit", commit.clone())];
         if is_large(file) {
             headers.push(("X-Linked-Size", content.len().to_string()));
-            headers.push(("X-Linked-Etag", format!("\"{}\"", hex::encode(Sha256::digest(content)))));
+            headers.push((
+                "X-Linked-Etag",
+                format!("\"{}\"", hex::encode(Sha256::digest(content))),
+            ));
             headers.push(("ETag", "\"of-the-pointer\"".to_owned()));
             headers.push(("Location", format!("http://{storage}/large/{file}")));
             Answer::new(302, headers, b"Found".to_vec())
@@ -321,7 +354,9 @@ impl State {
         let fault = place.map(|place| self.faults.remove(place).1);
         match fault {
             Some(Fault::Silent) => return None,
-            Some(Fault::Status(status)) => return Some(Answer::refused(status, "as the test asked for")),
+            Some(Fault::Status(status)) => {
+                return Some(Answer::refused(status, "as the test asked for"));
+            }
             Some(Fault::Spoiled) => {
                 if let Some(last) = body.last_mut() {
                     *last ^= 1;
@@ -330,15 +365,31 @@ impl State {
             Some(Fault::Short(bytes)) => body.truncate(bytes),
             _ => {}
         }
-        let range = asked.range.as_deref().filter(|_| fault != Some(Fault::NoRange));
-        let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range = asked
+            .range
+            .as_deref()
+            .filter(|_| fault != Some(Fault::NoRange));
+        let from = range.and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        });
         let mut answer = match from {
             None => Answer::new(200, headers, body),
             Some(from) if from >= body.len() => Answer::new(416, headers, Vec::new()),
             Some(from) => {
                 let total = body.len();
-                let said = if fault == Some(Fault::OtherRange) { from + 1 } else { from };
-                headers.push(("Content-Range", format!("bytes {said}-{}/{total}", total - 1)));
+                let said = if fault == Some(Fault::OtherRange) {
+                    from + 1
+                } else {
+                    from
+                };
+                headers.push((
+                    "Content-Range",
+                    format!("bytes {said}-{}/{total}", total - 1),
+                ));
                 Answer::new(206, headers, body.split_off(from))
             }
         };

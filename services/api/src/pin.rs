@@ -33,7 +33,11 @@ pub fn open(config: &Config) -> Result<Hub, artifacts::Error> {
 /// # Errors
 /// What the Hub answers, as a refusal of `model.source`; that it does not answer, as something that passes.
 pub async fn pinned(hub: &Hub, mut spec: Spec) -> Result<Spec, Problem> {
-    let named: Option<Model> = spec.model.source.as_ref().and_then(|source| source.parse().ok());
+    let named: Option<Model> = spec
+        .model
+        .source
+        .as_ref()
+        .and_then(|source| source.parse().ok());
     let Some(model) = named else {
         return Ok(spec);
     };
@@ -77,7 +81,10 @@ mod tests {
             endpoint: Some(endpoint.to_owned()),
             ..Config::default()
         };
-        let limits = Limits { pause: Duration::ZERO, ..Limits::default() };
+        let limits = Limits {
+            pause: Duration::ZERO,
+            ..Limits::default()
+        };
         let hub = Hub::open(&config, limits).expect("legal");
         let spec = pinned(&hub, spec(named)).await?;
         Ok(spec.model.source.unwrap_or_default())
@@ -86,23 +93,43 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_branch_becomes_the_commit_it_is_at_and_everything_else_stays() {
         let folder = tempfile::tempdir().expect("a folder");
-        let hub = testkit::hub::Hub::serve("org/name", COMMIT, folder.path()).await.expect("serves");
+        let hub = testkit::hub::Hub::serve("org/name", COMMIT, folder.path())
+            .await
+            .expect("serves");
         let pinned = format!("hf://org/name@{COMMIT}");
-        assert_eq!(source(&hub.url(), "hf://org/name").await.ok(), Some(pinned.clone()));
+        assert_eq!(
+            source(&hub.url(), "hf://org/name").await.ok(),
+            Some(pinned.clone())
+        );
         let asked = hub.asked().len();
         assert_eq!(source(&hub.url(), &pinned).await.ok(), Some(pinned));
-        assert_eq!(source(&hub.url(), "file:///m").await.ok(), Some("file:///m".to_owned()));
+        assert_eq!(
+            source(&hub.url(), "file:///m").await.ok(),
+            Some("file:///m".to_owned())
+        );
         assert_eq!(hub.asked().len(), asked);
-        let refused = source(&hub.url(), "hf://org/other").await.expect_err("unknown");
+        let refused = source(&hub.url(), "hf://org/other")
+            .await
+            .expect_err("unknown");
         let refused = serde_json::to_value(refused).expect("serializes");
-        assert_eq!((&refused["status"], &refused["errors"][0]["field"]), (&422.into(), &"model.source".into()));
+        assert_eq!(
+            (&refused["status"], &refused["errors"][0]["field"]),
+            (&422.into(), &"model.source".into())
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_hub_that_is_away_is_a_503_that_says_how_to_do_without() {
-        let problem = source("http://127.0.0.1:1", "hf://org/name").await.expect_err("nobody is there");
+        let problem = source("http://127.0.0.1:1", "hf://org/name")
+            .await
+            .expect_err("nobody is there");
         let problem = serde_json::to_value(problem).expect("serializes");
         assert_eq!(problem["status"], 503);
-        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("by its commit")), "{problem}");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.contains("by its commit")),
+            "{problem}"
+        );
     }
 }

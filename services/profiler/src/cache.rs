@@ -88,10 +88,7 @@ impl Question {
                 spec.training.mezo.perturbations,
                 spec.training.shares_directions(),
             ),
-            beside: (
-                spec.training.dropout > 0.0,
-                spec.training.momentum > 0.0,
-            ),
+            beside: (spec.training.dropout > 0.0, spec.training.momentum > 0.0),
             side_term: spec.aggregation.strategy.has_side_term(),
             order: spec.training.order,
             base: spec.precision.base,

@@ -158,7 +158,11 @@ async fn watch_bus(site: Arc<Site>, readiness: health::Readiness) {
         let connected = site.bus.is_connected();
         readiness.set(BUS, connected, "not connected");
         // A process that starts is ready as soon as it can be.
-        let wait = tokio::time::sleep(if connected { interval } else { interval.min(LOOK) });
+        let wait = tokio::time::sleep(if connected {
+            interval
+        } else {
+            interval.min(LOOK)
+        });
         if site.token.run_until_cancelled(wait).await.is_none() {
             return;
         }

@@ -174,7 +174,10 @@ impl Way {
             })
         });
         running.stop.check()?;
-        let (from, rounds) = (self.rounds().next().map(|one| one.round), self.rounds().count());
+        let (from, rounds) = (
+            self.rounds().next().map(|one| one.round),
+            self.rounds().count(),
+        );
         let digest = match digest {
             Ok(digest) => digest,
             // A file that was cut, or a full disk: whoever fetches finds out which.
@@ -270,7 +273,10 @@ mod tests {
         let found = way(&scaled).unwrap();
         assert_eq!(found.base, file(folder.path(), &digest(5)));
         scaled.log.remove(0);
-        assert!(way(&scaled).is_none(), "round 3 scales the directions of round 5");
+        assert!(
+            way(&scaled).is_none(),
+            "round 3 scales the directions of round 5"
+        );
         let mut other = walk(&[5, 6]);
         other.steps.generator = GENERATOR + 1;
         assert!(way(&other).is_none(), "another generator's directions");

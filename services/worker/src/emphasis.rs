@@ -85,7 +85,9 @@ impl<'a> Source<'a> {
 
 /// Whether not all numbers move in this round.
 pub fn is_masked(walk: &Walk, round: u32) -> bool {
-    walk.mask.as_ref().is_some_and(|masked| round > masked.after)
+    walk.mask
+        .as_ref()
+        .is_some_and(|masked| round > masked.after)
 }
 
 /// The last `count` rounds before `round`, or all that there were; `None` if the log, which follows one after the

@@ -78,13 +78,11 @@ impl Scoring {
         let steps = chosen.len() + answered.min(held_out.len());
         running.stage(Stage::Evaluating, steps as u64);
         let adapter = adapter_file::whole(&self.global, &model.weights(), self.task.scale)?;
-        let encoder = self
-            .data
-            .encoder(
-                model.tokenizer(),
-                self.task.plan.sequence_length,
-                &self.task.labels,
-            )?;
+        let encoder = self.data.encoder(
+            model.tokenizer(),
+            self.task.plan.sequence_length,
+            &self.task.labels,
+        )?;
         let mut evaluator = Evaluator::new(model, Some(&adapter))?;
         drop(adapter);
         let classes = self.task.labels.len().max(self.task.choices.len());

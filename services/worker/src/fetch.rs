@@ -14,8 +14,8 @@ use domain::hub;
 use domain::zeroth::Walk;
 
 use crate::catch_up;
-use crate::emphasis;
 use crate::compute::ModelFiles;
+use crate::emphasis;
 use crate::errand::Errand;
 use crate::failure::Failure;
 

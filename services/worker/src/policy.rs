@@ -69,7 +69,9 @@ impl Policy {
     /// If the site fetches no such models, or its revision may move.
     pub fn admit_hub(&self, model: &hub::Model) -> Result<(), Refusal> {
         if !model.is_pinned() {
-            return refuse(format!("{model} names no commit, so sites could get different models"));
+            return refuse(format!(
+                "{model} names no commit, so sites could get different models"
+            ));
         }
         if self.allow_hub.iter().any(|rule| rule.admits(model)) {
             return Ok(());
@@ -153,7 +155,10 @@ impl Policy {
             ),
             or(
                 !self.allow_hub.is_empty(),
-                format!("of the Hub {}", names(self.allow_hub.iter().map(ToString::to_string).collect())),
+                format!(
+                    "of the Hub {}",
+                    names(self.allow_hub.iter().map(ToString::to_string).collect())
+                ),
                 "none of the Hub",
             ),
             or(
@@ -226,7 +231,11 @@ mod tests {
             model: ModelRef::Path(format!("hf://org/name@{revision}")),
             ..head()
         };
-        check(&Policy::default(), &of_hub(commit), Some("policy.allow_hub"));
+        check(
+            &Policy::default(),
+            &of_hub(commit),
+            Some("policy.allow_hub"),
+        );
         let policy = Policy {
             allow_hub: ["org/*".parse().unwrap()].into(),
             ..Policy::default()

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, LOCATION, RANGE,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::{Error, Hub};
@@ -124,7 +126,12 @@ impl Hub {
     }
 
     /// Content from byte `from` on, wherever the Hub has it.
-    pub(super) async fn content(&self, mut url: Url, what: &str, from: u64) -> Result<Response, Error> {
+    pub(super) async fn content(
+        &self,
+        mut url: Url,
+        what: &str,
+        from: u64,
+    ) -> Result<Response, Error> {
         for _ in 0..=REDIRECTS {
             let answer = self.send(Method::GET, &url, from).await?;
             match elsewhere(&url, &answer, what)? {
@@ -140,7 +147,10 @@ impl Hub {
 
     async fn send(&self, method: Method, url: &Url, from: u64) -> Result<Response, Error> {
         // As it is: what is compressed on its way has another length, and no byte to go on from.
-        let mut request = self.client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
+        let mut request = self
+            .client
+            .request(method, url.clone())
+            .header(ACCEPT_ENCODING, "identity");
         if let Some(token) = self.token.as_ref().filter(|_| self.is_hub(url)) {
             request = request.bearer_auth(token.reveal());
         }
@@ -161,14 +171,25 @@ impl Hub {
         if status.is_success() {
             return Ok(());
         }
-        let words = answer.headers().get(MESSAGE).and_then(|words| words.to_str().ok());
+        let words = answer
+            .headers()
+            .get(MESSAGE)
+            .and_then(|words| words.to_str().ok());
         let said = words.map_or_else(String::new, |words| {
             format!(": {}", words.chars().take(WORDS).collect::<String>())
         });
         let (what, with_token) = (what.to_owned(), self.token.is_some());
         Err(match status {
-            StatusCode::UNAUTHORIZED => Error::Unauthorized { what, said, with_token },
-            StatusCode::FORBIDDEN => Error::Forbidden { what, said, with_token },
+            StatusCode::UNAUTHORIZED => Error::Unauthorized {
+                what,
+                said,
+                with_token,
+            },
+            StatusCode::FORBIDDEN => Error::Forbidden {
+                what,
+                said,
+                with_token,
+            },
             StatusCode::NOT_FOUND => Error::NotFound { what, said },
             StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => Error::Range { what, from },
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Error::Failed {
@@ -200,14 +221,20 @@ fn elsewhere(url: &Url, answer: &Response, what: &str) -> Result<Option<Url>, Er
     if !answer.status().is_redirection() {
         return Ok(None);
     }
-    let place = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok());
+    let place = answer
+        .headers()
+        .get(LOCATION)
+        .and_then(|place| place.to_str().ok());
     let next = place.and_then(|place| url.join(place).ok());
     let next = next.ok_or_else(|| protocol(what, "a redirect that names no address".to_owned()))?;
     let safe = next.scheme() == "https" || (next.scheme() == "http" && url.scheme() == "http");
     if safe {
         Ok(Some(next))
     } else {
-        Err(protocol(what, "a redirect from https:// to something else".to_owned()))
+        Err(protocol(
+            what,
+            "a redirect from https:// to something else".to_owned(),
+        ))
     }
 }
 

@@ -30,7 +30,10 @@ pub(super) fn choose(model: &Model, there: &[String]) -> Result<Vec<String>, Str
         return if has(file) {
             Ok(vec![file.to_owned()])
         } else {
-            Err(format!("it has no {file}; its GGUF files: {}", named(&ggufs(there))))
+            Err(format!(
+                "it has no {file}; its GGUF files: {}",
+                named(&ggufs(there))
+            ))
         };
     }
     let weights = if has(WHOLE) {
@@ -46,7 +49,9 @@ pub(super) fn choose(model: &Model, there: &[String]) -> Result<Vec<String>, Str
     }
     match ggufs(there).as_slice() {
         [only] => Ok(vec![only.clone()]),
-        [] => Err(format!("it has neither {CONFIG} with {WHOLE}, nor a GGUF file")),
+        [] => Err(format!(
+            "it has neither {CONFIG} with {WHOLE}, nor a GGUF file"
+        )),
         many => Err(format!(
             "it has several GGUF files, name one as {model}/FILE: {}",
             named(many)
@@ -57,7 +62,9 @@ pub(super) fn choose(model: &Model, there: &[String]) -> Result<Vec<String>, Str
 /// `model-00001-of-00003.safetensors` and so on.
 fn shards(there: &[String]) -> Vec<String> {
     let is_shard = |name: &&String| {
-        let inner = name.strip_prefix("model-").and_then(|name| name.strip_suffix(".safetensors"));
+        let inner = name
+            .strip_prefix("model-")
+            .and_then(|name| name.strip_suffix(".safetensors"));
         let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         inner
             .and_then(|inner| inner.split_once("-of-"))
@@ -72,7 +79,8 @@ fn shards(there: &[String]) -> Vec<String> {
 fn ggufs(there: &[String]) -> Vec<String> {
     let nameable = |file: &&String| {
         let one = format!("hf://a/b/{file}");
-        one.parse::<Model>().is_ok_and(|model| model.file().is_some())
+        one.parse::<Model>()
+            .is_ok_and(|model| model.file().is_some())
     };
     let mut found: Vec<String> = there.iter().filter(nameable).cloned().collect();
     found.sort();
@@ -80,11 +88,20 @@ fn ggufs(there: &[String]) -> Vec<String> {
 }
 
 fn named(files: &[String]) -> String {
-    let mut text = files.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = files
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if files.len() > SHOWN {
         text.push_str(&format!(" and {} more", files.len() - SHOWN));
     }
-    if text.is_empty() { "none".to_owned() } else { text }
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -138,9 +155,17 @@ mod tests {
     fn of_several_gguf_files_one_is_named() {
         let both = ["q8.gguf", "sub/q4.gguf", "../x.gguf"];
         check("hf://a/b", &["config.json", "q8.gguf"], Ok(&["q8.gguf"]));
-        check("hf://a/b", &both, Err("hf://a/b@main/FILE: q8.gguf, sub/q4.gguf"));
+        check(
+            "hf://a/b",
+            &both,
+            Err("hf://a/b@main/FILE: q8.gguf, sub/q4.gguf"),
+        );
         check("hf://a/b/sub/q4.gguf", &both, Ok(&["sub/q4.gguf"]));
         check("hf://a/b/q5.gguf", &both, Err("no q5.gguf"));
-        check("hf://a/b", &["pytorch_model.bin"], Err("neither config.json"));
+        check(
+            "hf://a/b",
+            &["pytorch_model.bin"],
+            Err("neither config.json"),
+        );
     }
 }

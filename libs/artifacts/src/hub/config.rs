@@ -62,7 +62,10 @@ impl Config {
         let set = |name| variable(name).filter(|value: &String| !value.is_empty());
         Self {
             endpoint: self.endpoint.clone().or_else(|| set("HF_ENDPOINT")),
-            token: self.token.clone().or_else(|| set("HF_TOKEN").map(Secret::from)),
+            token: self
+                .token
+                .clone()
+                .or_else(|| set("HF_TOKEN").map(Secret::from)),
             ca_file: self.ca_file.clone(),
         }
     }
@@ -71,15 +74,20 @@ impl Config {
     pub(super) fn endpoint(&self) -> Result<Url, Error> {
         let text = self.endpoint.as_deref().unwrap_or(PUBLIC);
         let refuse = |why: String| Error::Config { why };
-        let url: Url = text.trim_end_matches('/').parse().map_err(|source| {
-            refuse(format!("the endpoint `{text}` is no address ({source})"))
-        })?;
+        let url: Url = text
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|source| refuse(format!("the endpoint `{text}` is no address ({source})")))?;
         let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
         if !matches!(url.scheme(), "http" | "https") || !plain {
-            return Err(refuse(format!("the endpoint must be https://host, it is `{text}`")));
+            return Err(refuse(format!(
+                "the endpoint must be https://host, it is `{text}`"
+            )));
         }
         if url.scheme() == "http" && self.token.is_some() && !is_own(&url) {
-            return Err(refuse(format!("a token would travel to {text} in the clear: use https://")));
+            return Err(refuse(format!(
+                "a token would travel to {text} in the clear: use https://"
+            )));
         }
         Ok(url)
     }
@@ -113,7 +121,10 @@ mod tests {
             endpoint: Some("https://own.example.org/hub".to_owned()),
             ..Config::default()
         };
-        assert_eq!(of(own.or_environment(variable)), "https://own.example.org/hub");
+        assert_eq!(
+            of(own.or_environment(variable)),
+            "https://own.example.org/hub"
+        );
     }
 
     #[test]
@@ -126,10 +137,20 @@ mod tests {
         assert!(with("http://127.0.0.1:8080").endpoint().is_ok());
         assert!(with("http://[::1]:8080").endpoint().is_ok());
         assert!(with("https://hub.example.org").endpoint().is_ok());
-        for refused in ["http://hub.example.org", "ftp://host", "host", "https://a@host", "https://h/?x"] {
+        for refused in [
+            "http://hub.example.org",
+            "ftp://host",
+            "host",
+            "https://a@host",
+            "https://h/?x",
+        ] {
             assert!(with(refused).endpoint().is_err(), "{refused}");
         }
-        let shown = format!("{:?}{}", with("https://h"), serde_json::to_string(&with("https://h")).unwrap());
+        let shown = format!(
+            "{:?}{}",
+            with("https://h"),
+            serde_json::to_string(&with("https://h")).unwrap()
+        );
         assert!(!shown.contains("hf_secret"));
     }
 }

@@ -91,7 +91,14 @@ mod tests {
 
     #[test]
     fn a_tag_that_is_no_digest_is_none() {
-        for tag in ["", "\"\"", "\"abc\"", "\"2c-5f\"", &"g".repeat(40), &"A".repeat(64)] {
+        for tag in [
+            "",
+            "\"\"",
+            "\"abc\"",
+            "\"2c-5f\"",
+            &"g".repeat(40),
+            &"A".repeat(64),
+        ] {
             assert_eq!(Expected::of_tag(tag), None, "{tag}");
         }
     }

@@ -60,7 +60,12 @@ impl Hub {
             // What an earlier call left may be the wrong part of it: once, all of it is asked for.
             if !std::mem::take(&mut resumed) {
                 let (what, expected) = (file.what.clone(), expected.to_owned());
-                return Err(Error::Digest { what, expected, found }.into());
+                return Err(Error::Digest {
+                    what,
+                    expected,
+                    found,
+                }
+                .into());
             }
         }
     }
@@ -75,7 +80,9 @@ impl Hub {
         let mut failed = 0;
         while partial.length < file.bytes {
             let before = partial.length;
-            let received = transfer.guard(self.receive(partial.clone(), file, transfer)).await;
+            let received = transfer
+                .guard(self.receive(partial.clone(), file, transfer))
+                .await;
             match received? {
                 (now, None) => partial = now,
                 (now, Some(error)) => {
@@ -98,7 +105,10 @@ impl Hub {
         file: &Remote,
         transfer: &Transfer,
     ) -> Result<(Partial, Option<Error>), crate::Error> {
-        let answer = match self.content(file.url.clone(), &file.what, partial.length).await {
+        let answer = match self
+            .content(file.url.clone(), &file.what, partial.length)
+            .await
+        {
             Ok(answer) => answer,
             Err(error @ Error::Range { .. }) => {
                 let partial = blocking(move || partial.restart()).await?;
@@ -153,13 +163,19 @@ fn begins_at(answer: &Response, from: u64, file: &Remote) -> Result<u64, Error> 
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(0);
     }
-    let range = answer.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let range = answer
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|range| range.to_str().ok());
     let range = range.unwrap_or_default();
     let (begins, total) = (format!("bytes {from}-"), format!("/{}", file.bytes));
     if range.starts_with(&begins) && (range.ends_with(&total) || range.ends_with("/*")) {
         Ok(from)
     } else {
-        let why = format!("it was asked for what follows byte {from} of {} and gives `{range}`", file.bytes);
+        let why = format!(
+            "it was asked for what follows byte {from} of {} and gives `{range}`",
+            file.bytes
+        );
         Err(protocol(&file.what, why))
     }
 }
@@ -184,12 +200,28 @@ impl Partial {
             let path = partial_path(&dest);
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false);
-            let file = options.open(&path).map_err(|e| crate::Error::io(&path, e))?;
-            let left = file.metadata().map_err(|e| crate::Error::io(&path, e))?.len();
+            let file = options
+                .open(&path)
+                .map_err(|e| crate::Error::io(&path, e))?;
+            let left = file
+                .metadata()
+                .map_err(|e| crate::Error::io(&path, e))?
+                .len();
             let (file, hasher) = (Arc::new(file), fresh.clone());
-            let this = Self { dest, path, file, fresh, hasher, length: 0 };
+            let this = Self {
+                dest,
+                path,
+                file,
+                fresh,
+                hasher,
+                length: 0,
+            };
             // Longer than the whole: nothing of it can be trusted.
-            if left > bytes { Ok((this.restart()?, 0)) } else { Ok((this, left)) }
+            if left > bytes {
+                Ok((this.restart()?, 0))
+            } else {
+                Ok((this, left))
+            }
         });
         let (mut this, left) = opened.await?;
         while this.length < left {
@@ -220,14 +252,18 @@ impl Partial {
 
     /// Nothing of it is kept.
     fn restart(mut self) -> Result<Self, crate::Error> {
-        self.file.set_len(0).map_err(|e| crate::Error::io(&self.path, e))?;
+        self.file
+            .set_len(0)
+            .map_err(|e| crate::Error::io(&self.path, e))?;
         self.hasher = self.fresh.clone();
         self.length = 0;
         Ok(self)
     }
 
     fn seal(self) -> Result<(), crate::Error> {
-        self.file.sync_all().map_err(|e| crate::Error::io(&self.path, e))?;
+        self.file
+            .sync_all()
+            .map_err(|e| crate::Error::io(&self.path, e))?;
         rename_durably(&self.path, &self.dest)
     }
 }

@@ -100,7 +100,9 @@ pub enum Error {
         from: u64,
     },
     /// Content is not what the Hub said it would be; nothing of it was kept.
-    #[error("{what} is corrupt: it has the digest {found} instead of {expected}; nothing of it was kept")]
+    #[error(
+        "{what} is corrupt: it has the digest {found} instead of {expected}; nothing of it was kept"
+    )]
     Digest {
         /// Which file.
         what: String,

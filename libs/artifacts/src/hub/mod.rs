@@ -80,7 +80,9 @@ impl Hub {
             let trusted = Certificate::from_pem_bundle(&pem).map_err(|e| refuse(e.to_string()))?;
             builder = builder.tls_certs_merge(trusted);
         }
-        let client = builder.build().map_err(|e| Error::Config { why: e.to_string() })?;
+        let client = builder
+            .build()
+            .map_err(|e| Error::Config { why: e.to_string() })?;
         Ok(Self {
             client,
             endpoint,
@@ -98,7 +100,9 @@ impl Hub {
             return Ok(model.clone());
         }
         let found = self.revision(model).await?;
-        model.at(&found.sha).map_err(|e| protocol(&model.to_string(), e.to_string()))
+        model
+            .at(&found.sha)
+            .map_err(|e| protocol(&model.to_string(), e.to_string()))
     }
 
     /// The bounds it keeps to.
@@ -108,12 +112,19 @@ impl Hub {
 
     /// The files that make a pinned model, with their lengths and digests.
     pub(crate) async fn files(&self, model: &Model) -> Result<Vec<Remote>, Error> {
-        let unpinned = || Error::Unpinned { model: model.clone() };
-        let pinned = Some(model).filter(|model| model.is_pinned()).ok_or_else(unpinned)?;
+        let unpinned = || Error::Unpinned {
+            model: model.clone(),
+        };
+        let pinned = Some(model)
+            .filter(|model| model.is_pinned())
+            .ok_or_else(unpinned)?;
         let there: Vec<String> = (self.revision(pinned).await?.siblings.into_iter())
             .map(|sibling| sibling.rfilename)
             .collect();
-        let refused = |why| Error::NoModel { model: model.clone(), why };
+        let refused = |why| Error::NoModel {
+            model: model.clone(),
+            why,
+        };
         let chosen = choose::choose(model, &there).map_err(refused)?;
         if chosen.len() > FILES {
             return Err(refused(format!("it has more than {FILES} files")));
@@ -134,7 +145,10 @@ impl Hub {
         let found = read.map_err(|e| protocol(&what, format!("no list of files ({e})")))?;
         let another = model.is_pinned() && found.sha != revision;
         if another {
-            return Err(protocol(&what, format!("it gives the commit {}", found.sha)));
+            return Err(protocol(
+                &what,
+                format!("it gives the commit {}", found.sha),
+            ));
         }
         Ok(found)
     }
@@ -157,12 +171,19 @@ impl Hub {
         })?;
         // Alone in its folder, wherever it lies in the repository.
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-        Ok(Remote { name, bytes, url, what, expected })
+        Ok(Remote {
+            name,
+            bytes,
+            url,
+            what,
+            expected,
+        })
     }
 
     fn url(&self, path: &str) -> Result<Url, Error> {
         let base = self.endpoint.as_str().trim_end_matches('/');
         let text = format!("{base}/{path}");
-        text.parse().map_err(|_| protocol(&text, "it is no address".to_owned()))
+        text.parse()
+            .map_err(|_| protocol(&text, "it is no address".to_owned()))
     }
 }

@@ -401,7 +401,12 @@ mod tests {
             let name = serde_json::to_value(measure).expect("a name");
             assert_eq!(name, measure.name());
         };
-        check(Measure::BalancedAccuracy, 0.5, "balanced accuracy 0.500", 0.6);
+        check(
+            Measure::BalancedAccuracy,
+            0.5,
+            "balanced accuracy 0.500",
+            0.6,
+        );
         check(Measure::Accuracy, 0.75, "accuracy 0.750", 0.8);
         check(Measure::Loss, 0.5, "loss 0.5000", 0.4);
         check(Measure::Perplexity, 0.5f64.exp(), "perplexity 1.65", 1.5);

@@ -74,7 +74,8 @@ impl Evaluation {
             }
         }
         if spec.training.classifies() && self.answers.is_some() {
-            let problem = "a classification head answers with a class, and generates nothing: leave it out";
+            let problem =
+                "a classification head answers with a class, and generates nothing: leave it out";
             refuse("evaluation.answers", problem.to_owned());
         }
         let compares = spec.rounds.compares_scores();
@@ -118,7 +119,9 @@ mod tests {
     fn check(json: &str, compares: bool, expected: &[&str]) {
         let rounds = if compares { r#"{"keep":"best"}"# } else { "{}" };
         let refusals = spec(json, rounds).check().err().unwrap_or_default();
-        let fields = refusals.iter().map(|one| one.field.trim_start_matches("evaluation."));
+        let fields = refusals
+            .iter()
+            .map(|one| one.field.trim_start_matches("evaluation."));
         assert_eq!(fields.collect::<Vec<_>>(), expected, "{json}");
     }
 
@@ -155,7 +158,10 @@ mod tests {
     fn what_was_not_said_follows_from_the_choices() {
         let measure = |json: &str| spec(json, "{}").measure().expect("it is scored");
         assert_eq!(measure("{}"), Measure::Loss);
-        assert_eq!(measure(r#"{"choices":["a","b"]}"#), Measure::BalancedAccuracy);
+        assert_eq!(
+            measure(r#"{"choices":["a","b"]}"#),
+            Measure::BalancedAccuracy
+        );
         assert_eq!(measure(r#"{"answers":{},"measure":"f1"}"#), Measure::F1);
     }
 }

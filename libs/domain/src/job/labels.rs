@@ -98,7 +98,8 @@ impl Spec {
             return;
         };
         if !evaluation.choices.is_empty() {
-            let problem = "a job with training.labels is scored among its labels: leave choices out";
+            let problem =
+                "a job with training.labels is scored among its labels: leave choices out";
             refuse("evaluation.choices", problem.to_owned());
         }
         if evaluation.answers.is_some() {
@@ -149,7 +150,11 @@ mod tests {
             r#"{rank},"aggregation":{{"strategy":"fedit","optimizer":{{"kind":"fedadam"}}}}"#
         );
         check("", &adam, "aggregation.optimizer.kind");
-        check("", r#","adapter":{"targets":["q","gate"]}"#, "adapter.targets");
+        check(
+            "",
+            r#","adapter":{"targets":["q","gate"]}"#,
+            "adapter.targets",
+        );
         let choices = r#","evaluation":{"choices":["a","b"]}"#;
         check("", choices, "evaluation.choices");
         let answers = r#","evaluation":{"answers":{}}"#;

@@ -462,13 +462,19 @@ mod tests {
         );
         let with = |source: &str| {
             let text = r#"{"name":"j","model":{"source":"SOURCE"},"data":{"dataset":"m"}}"#;
-            let spec: Spec = serde_json::from_str(&text.replace("SOURCE", source)).expect("well-formed");
+            let spec: Spec =
+                serde_json::from_str(&text.replace("SOURCE", source)).expect("well-formed");
             spec.check()
         };
         assert!(with("file:///a/../b").is_err());
         assert!(with("file:///a/b").is_ok());
         assert!(with("hf://org/name@v1").is_ok());
         let refused = with("hf://name").expect_err("refused");
-        assert!(refused.iter().all(|r| r.problem.contains("hf://org/name@revision")), "{refused:?}");
+        assert!(
+            refused
+                .iter()
+                .all(|r| r.problem.contains("hf://org/name@revision")),
+            "{refused:?}"
+        );
     }
 }

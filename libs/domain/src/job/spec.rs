@@ -322,5 +322,9 @@ fn check_source(source: &str) -> Result<(), String> {
         && !path.split('/').any(|part| part == "..")
         && !path.contains('\0');
     let problem = "use an absolute `file:///…` path without `..`, or `hf://org/name@revision`";
-    if legal { Ok(()) } else { Err(problem.to_owned()) }
+    if legal {
+        Ok(())
+    } else {
+        Err(problem.to_owned())
+    }
 }

@@ -217,7 +217,11 @@ impl Training {
         let from_0 = |value: f64| value.is_finite() && value >= 0.0;
         let share = |value: f64| (0.0..1.0).contains(&value);
         let numbers = [
-            ("weight_decay", from_0(self.weight_decay), "use a number from 0"),
+            (
+                "weight_decay",
+                from_0(self.weight_decay),
+                "use a number from 0",
+            ),
             (
                 "clip_norm",
                 from_0(self.clip_norm),
@@ -256,7 +260,8 @@ impl Training {
         if self.is_zeroth_order()
             && let Some(field) = self.of_gradients_alone().filter(|one| *one != "momentum")
         {
-            let problem = "zeroth-order steps have one rate and one batch of whole records: leave it out";
+            let problem =
+                "zeroth-order steps have one rate and one batch of whole records: leave it out";
             refuse(&format!("training.{field}"), problem.to_owned());
         }
     }
@@ -362,7 +367,14 @@ mod tests {
     #[test]
     fn what_was_not_said_is_not_written() {
         let text = serde_json::to_string(&Training::default()).expect("JSON");
-        for field in ["schedule", "warmup", "accumulate", "batch_tokens", "dropout", "momentum"] {
+        for field in [
+            "schedule",
+            "warmup",
+            "accumulate",
+            "batch_tokens",
+            "dropout",
+            "momentum",
+        ] {
             assert!(!text.contains(field), "{field} in {text}");
         }
     }
@@ -388,7 +400,10 @@ mod tests {
         for (at, rate) in two.iter().enumerate().skip(2) {
             assert!((rate - four[2 * at]).abs() < 1e-12, "{two:?} {four:?}");
         }
-        assert_eq!(four[3], 2.0, "at its full height with the last of the warm-up");
+        assert_eq!(
+            four[3], 2.0,
+            "at its full height with the last of the warm-up"
+        );
     }
 
     #[test]

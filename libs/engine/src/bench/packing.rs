@@ -182,7 +182,11 @@ mod tests {
             let batches = batches(&rows, way, 10, 5);
             let found: Vec<usize> = batches.iter().map(|batch| batch.rows.len()).collect();
             assert_eq!(found, sizes, "{way:?}");
-            assert_eq!(batches.iter().map(tokens).sum::<usize>(), computed, "{way:?}");
+            assert_eq!(
+                batches.iter().map(tokens).sum::<usize>(),
+                computed,
+                "{way:?}"
+            );
             let order: Vec<usize> = (batches.iter())
                 .flat_map(|batch| batch.rows.iter().map(|row| row.record))
                 .collect();

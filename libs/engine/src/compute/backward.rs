@@ -7,11 +7,11 @@ use super::{Changes, Error, Packed, Workspace, norm};
 use crate::control::Control;
 use crate::model::{Block, Model, Stack};
 use crate::ops::Table;
+use crate::ops::attention;
 use crate::ops::head_norm;
 use crate::ops::heads::{Cut, Layout, cut_backward};
 use crate::ops::lora_dropped;
 use crate::ops::lora_linear::{self, Learned};
-use crate::ops::attention;
 
 /// What is learned on the way back.
 pub(crate) enum Learn<'a> {

@@ -4,12 +4,12 @@ use super::activations::{Keep, Kept};
 use super::{Changes, Error, Packed, Workspace, norm};
 use crate::control::Control;
 use crate::model::{Block, Model, Norm, Stack};
+use crate::ops::attention::Sight;
 use crate::ops::head_norm::{self, Norms};
 use crate::ops::heads::{Cut, Layout, Rope, cut, merge};
 use crate::ops::lora_abreast;
 use crate::ops::lora_dropped::{self, Mask};
 use crate::ops::lora_linear;
-use crate::ops::attention::Sight;
 use crate::ops::{Table, attention, embedding};
 
 /// What all blocks of a pass share.
@@ -261,7 +261,13 @@ impl<'a> Pass<'a> {
             k: &mut kept.k,
             v: &mut kept.v,
         };
-        cut(into, &joined, layout, self.rope(block), &self.packed.positions);
+        cut(
+            into,
+            &joined,
+            layout,
+            self.rope(block),
+            &self.packed.positions,
+        );
         self.workspace.give(joined);
 
         let mut by_head = self.workspace.take(heads * tokens * size);
@@ -467,7 +473,8 @@ fn attend_cached(
 /// Adds `bias` to every row of `y`, where there is one.
 fn bias(y: &mut [f32], bias: &[f32]) {
     if !bias.is_empty() {
-        y.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+        y.chunks_exact_mut(bias.len())
+            .for_each(|row| add(row, bias));
     }
 }
 

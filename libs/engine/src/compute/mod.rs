@@ -59,7 +59,9 @@ pub enum Error {
         context: usize,
     },
     /// A token id that the model does not have.
-    #[error("row {row} holds token {token}, and the model's vocabulary ends at {vocabulary}: its tokenizer is that of another model")]
+    #[error(
+        "row {row} holds token {token}, and the model's vocabulary ends at {vocabulary}: its tokenizer is that of another model"
+    )]
     Token {
         /// Index of the row in the batch.
         row: usize,
@@ -81,13 +83,17 @@ pub enum Error {
         what: &'static str,
     },
     /// A classification head that does not fit the model.
-    #[error("a classification head of width {width} does not fit the model: heads are for encoders of their own width")]
+    #[error(
+        "a classification head of width {width} does not fit the model: heads are for encoders of their own width"
+    )]
     Head {
         /// Width of what the head reads.
         width: usize,
     },
     /// An encoder without a head.
-    #[error("the encoder has no classification head: give an adapter that has one, or train one for labels")]
+    #[error(
+        "the encoder has no classification head: give an adapter that has one, or train one for labels"
+    )]
     NoHead,
     /// A row whose class the head does not have.
     #[error("row {row} is of class {class}, the head tells {classes} apart")]

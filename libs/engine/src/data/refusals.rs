@@ -63,10 +63,17 @@ impl fmt::Display for Refusals {
             } = counted;
             let before = if place == 0 { "" } else { "; " };
             let times = if *count == 1 { "time" } else { "times" };
-            let word = if records.len() == 1 { "record" } else { "records" };
+            let word = if records.len() == 1 {
+                "record"
+            } else {
+                "records"
+            };
             let numbers: Vec<String> = records.iter().map(usize::to_string).collect();
             let numbers = numbers.join(", ");
-            write!(formatter, "{before}{reason} {count} {times} ({word} {numbers}")?;
+            write!(
+                formatter,
+                "{before}{reason} {count} {times} ({word} {numbers}"
+            )?;
             if *longest > 0 {
                 write!(
                     formatter,

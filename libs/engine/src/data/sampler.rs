@@ -152,7 +152,10 @@ impl Sampler {
     pub(super) fn nth(&self, draw: u64) -> (u64, usize, Draw) {
         let batch = u64::try_from(self.options.batch).unwrap_or(u64::MAX).max(1);
         // Invariant: what is left of a division by a `usize` is one.
-        let (step, slot) = (draw / batch, usize::try_from(draw % batch).unwrap_or_default());
+        let (step, slot) = (
+            draw / batch,
+            usize::try_from(draw % batch).unwrap_or_default(),
+        );
         let (group, number) = self.place(step, slot);
         (step, slot, self.draw(group, number))
     }

@@ -38,7 +38,9 @@ pub enum Error {
     #[error("cannot use the adapter")]
     Adapter(#[from] adapter::Error),
     /// An encoder in a format that has none here.
-    #[error("an encoder's adapter is exported as peft alone; PEFT's merge_and_unload makes one model of both")]
+    #[error(
+        "an encoder's adapter is exported as peft alone; PEFT's merge_and_unload makes one model of both"
+    )]
     Encoder,
     /// The tokenizer cannot be said in the format.
     #[error("cannot export the tokenizer")]

@@ -24,7 +24,9 @@ fn named(name: &str) -> Model {
 }
 
 fn load(name: &str, kernel: Kernel) -> Model {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference")
+        .join(name);
     let options = LoadOptions {
         base: Base::F32,
         kernel,

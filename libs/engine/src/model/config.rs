@@ -87,7 +87,10 @@ impl Config {
                 self.score_scale
                     .is_none_or(|scale| scale.is_finite() && scale > 0.0),
             ),
-            ("sliding window", self.sliding.is_none_or(Sliding::is_possible)),
+            (
+                "sliding window",
+                self.sliding.is_none_or(Sliding::is_possible),
+            ),
         ];
         if let Some((key, _)) = possible.iter().find(|(_, possible)| !possible) {
             return Err(Error::Setting {
@@ -110,16 +113,32 @@ impl Config {
         let facts = self.architecture.facts();
         let biased = self.projections().filter(|own| self.has_bias(*own));
         let biases: usize = biased.map(|own| self.shape(own).0).sum();
-        let norms = if facts.norm == Norms::Layer || facts.post_norms { 4 } else { 2 };
-        let heads = if facts.head_norms { 2 * self.head_size } else { 0 };
+        let norms = if facts.norm == Norms::Layer || facts.post_norms {
+            4
+        } else {
+            2
+        };
+        let heads = if facts.head_norms {
+            2 * self.head_size
+        } else {
+            0
+        };
         norms * self.hidden + biases + heads
     }
 
     /// Values of the vectors beside the blocks: the last normalization, and a table of positions.
     pub(crate) const fn other_vectors(&self) -> usize {
         let facts = self.architecture.facts();
-        let norm = if matches!(facts.norm, Norms::Layer) { 2 } else { 1 };
-        let positions = if facts.learned_positions { self.context } else { 0 };
+        let norm = if matches!(facts.norm, Norms::Layer) {
+            2
+        } else {
+            1
+        };
+        let positions = if facts.learned_positions {
+            self.context
+        } else {
+            0
+        };
         (norm + positions) * self.hidden
     }
 
@@ -138,7 +157,8 @@ impl Config {
 
     /// The window of a layer; none: it sees everything.
     pub(crate) fn window(&self, layer: usize) -> Option<Sliding> {
-        self.sliding.filter(|own| !(layer + 1).is_multiple_of(own.every))
+        self.sliding
+            .filter(|own| !(layer + 1).is_multiple_of(own.every))
     }
 
     /// What scores are multiplied by.
@@ -193,7 +213,10 @@ impl Config {
             }
         };
         layers
-            .flat_map(|layer| self.projections().map(move |projection| (layer, projection)))
+            .flat_map(|layer| {
+                self.projections()
+                    .map(move |projection| (layer, projection))
+            })
             .map(|(layer, projection)| shape(layer, projection))
             .collect()
     }

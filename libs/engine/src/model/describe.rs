@@ -127,7 +127,9 @@ impl Config {
         }
         let usual = |own: Sliding| own.every == 6 && own.theta == 10_000.0;
         if !self.sliding.is_some_and(usual) {
-            return Some("Gemma 3 whose layers without a window are not every sixth, or with other rotations");
+            return Some(
+                "Gemma 3 whose layers without a window are not every sixth, or with other rotations",
+            );
         }
         let scaled = self.score_scale.is_some();
         scaled.then_some("Gemma 3 whose scores are scaled otherwise than by the width of a head")
@@ -172,7 +174,10 @@ impl Config {
         ];
         let numbers = numbers.map(|(key, own)| (key, number(own)));
         let epsilon = ("attention.layer_norm_epsilon", Gguf::F32(self.epsilon));
-        said(self.gguf_architecture(), numbers.into_iter().chain([epsilon]))
+        said(
+            self.gguf_architecture(),
+            numbers.into_iter().chain([epsilon]),
+        )
     }
 }
 

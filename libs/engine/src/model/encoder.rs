@@ -211,7 +211,10 @@ fn own_head(source: &mut Source, config: &Config) -> Result<Option<Head>, Error>
     let values = tensor
         .dequantize(&candle_core::Device::Cpu)
         .and_then(|tensor| tensor.flatten_all()?.to_vec1());
-    let (values, bias) = (values.map_err(Error::Decode)?, source.vector(bias, classes, config)?);
+    let (values, bias) = (
+        values.map_err(Error::Decode)?,
+        source.vector(bias, classes, config)?,
+    );
     let head = Head::new(HeadShape { classes, width }, values, bias);
     head.map(Some).map_err(|_| Error::Setting {
         key: "classifier".to_owned(),

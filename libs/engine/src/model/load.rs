@@ -8,11 +8,12 @@ use domain::adapter::{Projection, WeightName};
 
 use super::block::STACKS;
 use super::cache::Entry;
+use super::encoder::Encoder;
 use super::quantize::{Bf16, Int8, Nf4};
 use super::weights::decode_parts;
-use super::encoder::Encoder;
 use super::{
-    Architecture, Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack, StackPart,
+    Architecture, Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack,
+    StackPart,
 };
 use crate::ops::side_term::SideTerm;
 use crate::source::{Name, Source};
@@ -165,14 +166,16 @@ impl Parts {
             vectors.chain(stacks.map(Piece::Matrix))
         });
         let tables = tables.into_iter().flatten().map(Piece::Matrix);
-        tables
-            .chain(blocks)
-            .chain(
-                [&self.final_norm.weight, &self.final_norm.bias, &self.positions]
-                    .into_iter()
-                    .filter(|vector| !vector.is_empty())
-                    .map(|vector| Piece::Vector(vector)),
-            )
+        tables.chain(blocks).chain(
+            [
+                &self.final_norm.weight,
+                &self.final_norm.bias,
+                &self.positions,
+            ]
+            .into_iter()
+            .filter(|vector| !vector.is_empty())
+            .map(|vector| Piece::Vector(vector)),
+        )
     }
 }
 
@@ -214,9 +217,15 @@ fn block<W: Weights>(
     let post_norms = if facts.post_norms {
         let mut norm = |name: fn(u16) -> Name| {
             let weight = weights.vector(name(layer), config.hidden)?;
-            Ok::<_, W::Error>(Norm { weight, ..Norm::NONE })
+            Ok::<_, W::Error>(Norm {
+                weight,
+                ..Norm::NONE
+            })
         };
-        Some([norm(Name::AttentionPostNorm)?, norm(Name::FeedForwardPostNorm)?])
+        Some([
+            norm(Name::AttentionPostNorm)?,
+            norm(Name::FeedForwardPostNorm)?,
+        ])
     } else {
         None
     };

@@ -96,9 +96,8 @@ mod tests {
             let x: Vec<f32> = random(rows * width, 1).iter().map(|v| v + 0.5).collect();
             let (w, b, dy) = (random(width, 2), random(width, 4), random(rows * width, 3));
             let (want_y, want_dx) = plain(&x, &[rows, width], &dy, |x| {
-                let row = |values: &[f32]| {
-                    candle_core::Tensor::from_slice(values, width, x.device())
-                };
+                let row =
+                    |values: &[f32]| candle_core::Tensor::from_slice(values, width, x.device());
                 let apart = x.broadcast_sub(&x.mean_keepdim(1)?)?;
                 let variance = apart.sqr()?.mean_keepdim(1)?;
                 let normal = apart.broadcast_div(&(variance + f64::from(EPSILON))?.sqrt()?)?;

@@ -25,7 +25,13 @@ pub fn forward<T: Table>(
     let (inputs, outputs) = (frozen.weight.width(), frozen.weight.count());
     let tokens = x.len() / inputs;
     let whole = ViewMut::new(y, tokens, outputs);
-    frozen::forward(whole, View::new(x, tokens, inputs), frozen, 0..outputs, scratch)?;
+    frozen::forward(
+        whole,
+        View::new(x, tokens, inputs),
+        frozen,
+        0..outputs,
+        scratch,
+    )?;
     let each = tokens / changes.len().max(1);
     let rank = changes.first().map_or(0, |change| change.factors.rank());
     if each * rank == 0 {
@@ -79,7 +85,10 @@ mod tests {
         };
         let all: Vec<Change<'_>> = factors.iter().map(changes).collect();
         let x = random(parts * tokens * inputs, 2);
-        let (mut y, mut low) = (vec![9.0; parts * tokens * outputs], vec![9.0; parts * tokens * 2]);
+        let (mut y, mut low) = (
+            vec![9.0; parts * tokens * outputs],
+            vec![9.0; parts * tokens * 2],
+        );
         let mut scratch = Scratch::default();
         forward(&mut y, &mut low, &x, frozen, &all, &mut scratch).unwrap();
         for (part, change) in all.iter().enumerate() {

@@ -37,7 +37,10 @@ impl Trainer {
         place: Place,
     ) -> Result<Self, Error> {
         let config = model.config();
-        let plain = matches!(config.architecture, Architecture::Llama | Architecture::Mistral);
+        let plain = matches!(
+            config.architecture,
+            Architecture::Llama | Architecture::Mistral
+        );
         if !plain || !config.rope_factors.is_empty() {
             return Err(Error::Architecture);
         }

@@ -20,9 +20,16 @@ impl Broken {
     }
 
     /// JSON that begins at byte `start` of the file is wrong.
-    pub(super) fn json(start: u64, text: &[u8], error: &serde_json::Error) -> Box<dyn Error + Send + Sync> {
+    pub(super) fn json(
+        start: u64,
+        text: &[u8],
+        error: &serde_json::Error,
+    ) -> Box<dyn Error + Send + Sync> {
         let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+        let before: usize = lines
+            .take(error.line().saturating_sub(1))
+            .map(<[u8]>::len)
+            .sum();
         let place = before + error.column().saturating_sub(1);
         Self::at(start + place as u64, error)
     }
@@ -38,7 +45,10 @@ mod tests {
         let error = serde_json::from_slice::<serde_json::Value>(text).unwrap_err();
         let place = text.iter().position(|byte| *byte == b'x').unwrap();
         let said = Broken::json(8, text, &error).to_string();
-        assert!(said.starts_with(&format!("at byte {}: expected value", 8 + place)), "{said}");
+        assert!(
+            said.starts_with(&format!("at byte {}: expected value", 8 + place)),
+            "{said}"
+        );
         let two = std::io::Error::other("first\n   0: at a place");
         assert_eq!(Broken::at(7, &two).to_string(), "at byte 7: first");
     }

@@ -30,7 +30,8 @@ impl Said {
     /// # Errors
     /// Something of it is not computed.
     pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
-        let capped = self.final_logit_softcapping.is_some() || self.attn_logit_softcapping.is_some();
+        let capped =
+            self.final_logit_softcapping.is_some() || self.attn_logit_softcapping.is_some();
         let what = if capped {
             "scores that are capped"
         } else if self.use_bidirectional_attention {
@@ -70,7 +71,11 @@ fn period(types: &[String], layers: usize) -> Result<usize, Error> {
     let every = first.saturating_add(1);
     let fits = (1..).zip(types).all(|(layer, kind): (usize, _)| {
         let full = layer.is_multiple_of(every);
-        kind == if full { "full_attention" } else { "sliding_attention" }
+        kind == if full {
+            "full_attention"
+        } else {
+            "sliding_attention"
+        }
     });
     if fits && types.len() == layers {
         return Ok(every);

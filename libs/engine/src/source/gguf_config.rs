@@ -164,7 +164,11 @@ impl<'a> Said<'a> {
         let theta = "rope.freq_base_swa";
         Ok(Sliding {
             window: self.number("attention.sliding_window")?,
-            theta: if self.has(theta) { self.real(theta)? } else { 10_000.0 },
+            theta: if self.has(theta) {
+                self.real(theta)?
+            } else {
+                10_000.0
+            },
             every: self.number_or("attention.sliding_window_pattern", 6)?,
         })
     }

@@ -5,12 +5,12 @@
 
 pub(crate) mod rows;
 
+mod bert;
 mod broken;
+mod gemma3;
 mod gguf;
 pub(crate) mod gguf_config;
-mod gemma3;
 pub(crate) mod gpt2;
-mod bert;
 mod safetensors;
 
 use std::collections::HashMap;

@@ -145,7 +145,17 @@ fn a_template_may_refuse_and_cannot_run_for_ever() {
     for source in [refusing, endless] {
         let template = ChatTemplate::new(source, None, None).unwrap();
         let rendered = template.render(&[Message::new("user", "hi")], true);
-        assert!(matches!(rendered, Err(Error::Turn { turn: 1, turns: 1, .. })), "{source}");
+        assert!(
+            matches!(
+                rendered,
+                Err(Error::Turn {
+                    turn: 1,
+                    turns: 1,
+                    ..
+                })
+            ),
+            "{source}"
+        );
     }
     let at_the_third = "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no') }}{% endif %}{% endfor %}";
     let template = ChatTemplate::new(at_the_third, None, None).unwrap();
@@ -154,7 +164,10 @@ fn a_template_may_refuse_and_cannot_run_for_ever() {
     assert_eq!(said, "the chat template refuses turn 3 of 4");
     let prompting = "{% if add_generation_prompt %}{{ raise_exception('no') }}{% endif %}";
     let template = ChatTemplate::new(prompting, None, None).unwrap();
-    assert!(matches!(template.render(&turns, true), Err(Error::Render(_))));
+    assert!(matches!(
+        template.render(&turns, true),
+        Err(Error::Render(_))
+    ));
     let malformed = ChatTemplate::new("{% for %}", None, None);
     assert!(matches!(malformed, Err(Error::Template(_))));
 }

@@ -54,7 +54,9 @@ impl Mask {
 
     fn moves(&self, tensor: u32, len: usize) -> Option<impl Iterator<Item = bool>> {
         let bits = self.tensors.get(&tensor)?;
-        let each = bits.iter().flat_map(|word| (0..64).map(move |bit| (word >> bit) & 1 == 1));
+        let each = bits
+            .iter()
+            .flat_map(|word| (0..64).map(move |bit| (word >> bit) & 1 == 1));
         Some(each.take(len))
     }
 }
@@ -201,10 +203,18 @@ mod tests {
         let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
         sizes.sort_by(|a, b| b.total_cmp(a));
         for (value, got) in values.iter().zip(&got) {
-            assert_eq!(*got, f32::from(u8::from(value.abs() >= sizes[49])), "{value}");
+            assert_eq!(
+                *got,
+                f32::from(u8::from(value.abs() >= sizes[49])),
+                "{value}"
+            );
         }
         assert!((50..=52).contains(&got.iter().filter(|got| **got > 0.0).count()));
-        assert_eq!(masked.of(tensor + 1, 200), None, "another tensor moves whole");
+        assert_eq!(
+            masked.of(tensor + 1, 200),
+            None,
+            "another tensor moves whole"
+        );
         let mut zeros = Mask::new(0.25);
         zeros.add(KEY, &[0.0; 70]);
         let zeros = Emphasis::default().masked(Arc::new(zeros));
@@ -231,11 +241,15 @@ mod tests {
         let inverse = h.iter().map(|h| 1.0 / h).sum::<f64>() / len as f64;
         for (got, h) in got.iter().zip(&h) {
             let want = (1.0 / h / inverse).sqrt();
-            assert!((f64::from(*got) - want).abs() < 1e-4 * want, "{got}, not {want}");
+            assert!(
+                (f64::from(*got) - want).abs() < 1e-4 * want,
+                "{got}, not {want}"
+            );
         }
         let square = got.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / len as f64;
         assert!((square - 1.0).abs() < 1e-5, "{square}");
-        let spread = got.iter().copied().fold(0.0, f32::max) / got.iter().copied().fold(9.0, f32::min);
+        let spread =
+            got.iter().copied().fold(0.0, f32::max) / got.iter().copied().fold(9.0, f32::min);
         assert!(spread > 1.5, "it tells numbers apart: {spread}");
     }
 
@@ -244,7 +258,10 @@ mod tests {
         let tensor = tensor(KEY).unwrap();
         assert!(scaled(&[], 0.5).is_none());
         assert!(scaled(&[(0, &[Scalars::SKIPPED; 2])], 0.5).is_none());
-        assert_eq!(scaled(&[(0, &[0.0; 2])], 0.5).of(tensor, 9), Some(vec![1.0; 9]));
+        assert_eq!(
+            scaled(&[(0, &[0.0; 2])], 0.5).of(tensor, 9),
+            Some(vec![1.0; 9])
+        );
         let both = scaled(&[(0, &[0.0; 2]), (2, &[1.0, 2.0])], 0.5).of(tensor, 99);
         assert_eq!(both, scaled(&[(2, &[1.0, 2.0])], 0.5).of(tensor, 99));
     }

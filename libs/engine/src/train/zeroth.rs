@@ -18,13 +18,13 @@ use domain::zeroth::{Scalars, Steps};
 use super::Error;
 use super::emphasis::Emphasis;
 use super::replay::{Directions, factor};
-use moved::{Scales, add, copy, scales};
 use crate::adapter::{self, Adapter};
 use crate::compute::{self, Changes, Packed, Workspace};
 use crate::control::Control;
 use crate::data::Batch;
 use crate::model::Model;
 use crate::normal::Normals;
+use moved::{Scales, add, copy, scales};
 
 /// What two passes tell of the loss along a direction.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -217,7 +217,10 @@ fn an_adapter_with_a_head_is_written_as_peft_writes_it_and_read_again() {
         let one = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
             (name, (view.shape().to_vec(), view.data().to_vec()))
         };
-        file.tensors().into_iter().map(one).collect::<BTreeMap<_, _>>()
+        file.tensors()
+            .into_iter()
+            .map(one)
+            .collect::<BTreeMap<_, _>>()
     };
     let theirs = tensors(folder().join("adapter"));
     assert_eq!(tensors(place.path().to_owned()), theirs);
@@ -290,14 +293,22 @@ fn what_an_encoder_does_not_do_is_refused_with_what_does() {
     assert!(text.contains("give a decoder"), "{text}");
     let steps = Steps::of(&Training::default(), 0);
     let zeroth = ZerothTrainer::new(&model, &own, steps, 0).map(drop);
-    assert!(zeroth.unwrap_err().to_string().contains("without gradients"));
+    assert!(
+        zeroth
+            .unwrap_err()
+            .to_string()
+            .contains("without gradients")
+    );
 
     let mut words = batch(&want.rows);
     let row = &mut words.rows[0];
     (row.class, row.labelled) = (None, vec![true; row.tokens.len()]);
     let mut trainer = Trainer::new(&model, &own, Options::default()).unwrap();
     let error = trainer.step(&words, 1e-3, &control()).unwrap_err();
-    assert!(error.to_string().contains("does not predict tokens"), "{error}");
+    assert!(
+        error.to_string().contains("does not predict tokens"),
+        "{error}"
+    );
     let mut other = batch(&want.rows);
     other.rows[1].class = Some(3);
     let error = trainer.step(&other, 1e-3, &control()).unwrap_err();

@@ -22,14 +22,25 @@ const OWN: [&str; 2] = ["gpt2", "gemma3"];
 
 /// A copy of a family's folder with some settings changed.
 fn changed(name: &str, settings: &Map<String, Value>) -> tempfile::TempDir {
-    let (from, to) = (reference("architectures").join(name), tempfile::tempdir().unwrap());
-    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+    let (from, to) = (
+        reference("architectures").join(name),
+        tempfile::tempdir().unwrap(),
+    );
+    for file in [
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
         fs::copy(from.join(file), to.path().join(file)).unwrap();
     }
     let mut config: Map<String, Value> =
         serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
     config.extend(settings.clone());
-    fs::write(to.path().join("config.json"), Value::from(config).to_string()).unwrap();
+    fs::write(
+        to.path().join("config.json"),
+        Value::from(config).to_string(),
+    )
+    .unwrap();
     to
 }
 
@@ -124,14 +135,44 @@ fn exported(
 fn what_is_not_computed_is_refused_by_name() {
     for (name, key, value, said) in [
         ("gpt2", "activation_function", json!("relu"), "relu"),
-        ("gpt2", "scale_attn_by_inverse_layer_idx", json!(true), "scaled by layer"),
-        ("gpt2", "add_cross_attention", json!(true), "beside an encoder"),
-        ("gemma3", "hidden_activation", json!("silu"), "the activation silu"),
+        (
+            "gpt2",
+            "scale_attn_by_inverse_layer_idx",
+            json!(true),
+            "scaled by layer",
+        ),
+        (
+            "gpt2",
+            "add_cross_attention",
+            json!(true),
+            "beside an encoder",
+        ),
+        (
+            "gemma3",
+            "hidden_activation",
+            json!("silu"),
+            "the activation silu",
+        ),
         ("gemma3", "final_logit_softcapping", json!(30.0), "capped"),
-        ("gemma3", "use_bidirectional_attention", json!(true), "sees what comes after"),
-        ("gemma3", "layer_types", json!(["full_attention", "sliding_attention"]), "layer_types"),
+        (
+            "gemma3",
+            "use_bidirectional_attention",
+            json!(true),
+            "sees what comes after",
+        ),
+        (
+            "gemma3",
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+            "layer_types",
+        ),
         ("gemma3", "sliding_window", json!(0), "sliding window"),
-        ("gemma3", "architectures", json!(["Gemma3nForCausalLM"]), "GPT2LMHeadModel, Gemma3ForCausalLM"),
+        (
+            "gemma3",
+            "architectures",
+            json!(["Gemma3nForCausalLM"]),
+            "GPT2LMHeadModel, Gemma3ForCausalLM",
+        ),
     ] {
         let folder = with(name, key, value);
         let error: Error = Model::inspect(folder.path()).unwrap_err();
@@ -147,7 +188,10 @@ fn gpt2_without_its_output_layer_is_the_same_model() {
     let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let bare = file.tensors().into_iter().map(|(name, view)| {
-        let bare = name.strip_prefix("transformer.").unwrap_or(&name).to_owned();
+        let bare = name
+            .strip_prefix("transformer.")
+            .unwrap_or(&name)
+            .to_owned();
         (bare, view)
     });
     let bare = safetensors::serialize(bare.collect::<Vec<_>>(), None).unwrap();
@@ -169,7 +213,10 @@ fn a_model_comes_back_from_gguf_as_it_was() {
         let again = exported(&direct.path().join("out"), name, Format::Merged).unwrap();
         let tokens: Vec<u32> = numbers(&values(name)["prompt"]);
         let of = |place: &tempfile::TempDir| {
-            logits(&load(&place.path().join("out"), Base::F32, Compute::F32), &tokens)
+            logits(
+                &load(&place.path().join("out"), Base::F32, Compute::F32),
+                &tokens,
+            )
         };
         close(&of(&twice), &of(&again), 1e-5);
         let config = |place: &tempfile::TempDir| {
@@ -208,7 +255,8 @@ fn off(got: &[f32], want: &[f32]) -> f64 {
 fn every_base_and_arithmetic_trains() {
     for name in OWN {
         let (values, path) = (values(name), reference("architectures").join(name));
-        let (want, prompt): (Vec<f32>, _) = (numbers(&values["logits"]), numbers(&values["prompt"]));
+        let (want, prompt): (Vec<f32>, _) =
+            (numbers(&values["logits"]), numbers(&values["prompt"]));
         for (base, compute, within) in [
             (Base::Source, Compute::F32, 1e-5),
             (Base::Bf16, Compute::F32, 0.03),

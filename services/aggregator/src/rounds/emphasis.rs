@@ -67,7 +67,9 @@ pub fn scaled(job: &Job, past: &[Committed]) -> Emphasis {
         return Emphasis::default();
     };
     let steps = walk::shared(job);
-    let past = past.iter().map(|one| (&steps, one.first_step, &one.scalars));
+    let past = past
+        .iter()
+        .map(|one| (&steps, one.first_step, &one.scalars));
     Emphasis::default().scaled(scaling.weight, past)
 }
 

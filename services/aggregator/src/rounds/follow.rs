@@ -51,7 +51,9 @@ pub fn after_merge(
 /// more than once.
 fn generating_ms(job: &Job, plan: &Plan) -> u64 {
     let answers = job.spec.evaluation.as_ref().and_then(|one| one.answers);
-    let tokens = answers.map_or(0, |asked| u64::from(asked.records) * u64::from(asked.tokens));
+    let tokens = answers.map_or(0, |asked| {
+        u64::from(asked.records) * u64::from(asked.tokens)
+    });
     let steps = plan.workers.values().map(|one| one.predicted.step_seconds);
     let slowest = steps.fold(0.0, f64::max);
     // Saturates, and is 0 for what is no number.

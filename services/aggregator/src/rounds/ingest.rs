@@ -243,11 +243,7 @@ async fn accept(
 }
 
 /// Whether the figures can be those of a round of this plan.
-fn figures(
-    metrics: &UpdateMetrics,
-    plan: &WorkerPlan,
-    training: &Training,
-) -> Result<(), String> {
+fn figures(metrics: &UpdateMetrics, plan: &WorkerPlan, training: &Training) -> Result<(), String> {
     if let Some(figure) = metrics.illegal() {
         return Err(format!("its {figure} is not a number from 0"));
     }
@@ -275,7 +271,8 @@ async fn examine(
             Err(error @ tensors::Error::Io { .. }) => return Err(Error::Tensors(error)),
             Err(error) => return Ok(Err(error_chain(&error))),
         };
-        if let Err(refused) = strategy::check_with_head(&update, (&ranks, head), &weights, trained) {
+        if let Err(refused) = strategy::check_with_head(&update, (&ranks, head), &weights, trained)
+        {
             return judged(refused);
         }
         let Some((bound, global)) = bound else {

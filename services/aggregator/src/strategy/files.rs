@@ -11,8 +11,8 @@ use domain::adapter::{HeadShape, RankTable, WeightShape};
 use domain::job::Strategy;
 use domain::job::aggregation::{ServerKind, Trains};
 
-use super::{head, server};
 use super::source::{Below, Sink, Source};
+use super::{head, server};
 
 impl Source for TensorFile {
     fn keys(&self) -> Vec<String> {

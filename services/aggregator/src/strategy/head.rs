@@ -129,10 +129,7 @@ pub(super) fn square(update: &dyn Source, global: &dyn Source) -> Result<f64, Re
     };
     let mut square = 0.0;
     for (key, shape) in tensors(head) {
-        let both = (
-            values(update, &key, &shape)?,
-            values(global, &key, &shape)?,
-        );
+        let both = (values(update, &key, &shape)?, values(global, &key, &shape)?);
         let apart = both.0.iter().zip(&both.1);
         let apart = apart.map(|(now, before)| f64::from(*now) - f64::from(*before));
         square += apart.map(|value| value * value).sum::<f64>();

@@ -171,7 +171,8 @@ async fn answer(app: &App, job: Job, status: StatusCode) -> Result<Response, Pro
     let whole = Trace::of_job(&job.id);
     let submit = telemetry::within(Some(whole), SpanName::Submit, &[]);
     let trace = submit.trace().unwrap_or(whole);
-    let span = tracing::info_span!("submit", trace_id = %trace.trace_hex(), span_id = %trace.span_hex());
+    let span =
+        tracing::info_span!("submit", trace_id = %trace.trace_hex(), span_id = %trace.span_hex());
     let said = async {
         for event in implied(&job) {
             // The job is accepted: its owner says it again if this was lost.

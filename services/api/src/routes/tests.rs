@@ -34,7 +34,13 @@ async fn app(change: impl FnOnce(&mut Config)) -> App {
     let objects = artifacts::Store::open(&storage).expect("nothing is touched");
     let tokens = config.check().expect("legal tokens");
     let hub = crate::pin::open(&config.hub).expect("legal");
-    App::new(bus, (objects, hub), &config, tokens, CancellationToken::new())
+    App::new(
+        bus,
+        (objects, hub),
+        &config,
+        tokens,
+        CancellationToken::new(),
+    )
 }
 
 async fn ask(app: &App, request: Request<Body>) -> Response<Body> {

@@ -3,7 +3,6 @@
 //! The fleets are not measured ones: their profiles follow from a seed (`planner::allocate::synthetic`), so
 //! that sizes can be planned which no machine here could play.
 
-
 use anyhow::{Context, bail};
 use chassis::clock::Stopwatch;
 use chassis::memory;

@@ -177,9 +177,9 @@ impl Validation {
                 100.0 * MEMORY_GOAL
             ))?;
         }
-        let beyond = rows
-            .iter()
-            .filter(|row| row.time_error_at_pace.abs() > TIME_GOAL || row.memory_error.abs() > MEMORY_GOAL);
+        let beyond = rows.iter().filter(|row| {
+            row.time_error_at_pace.abs() > TIME_GOAL || row.memory_error.abs() > MEMORY_GOAL
+        });
         match beyond.count() {
             0 => Ok(()),
             beyond => bail!(
@@ -201,8 +201,7 @@ impl Validation {
         });
         let config: worker::Config = serde_json::from_value(config)?;
         let model = self.model.path()?.canonicalize();
-        let model =
-            model.with_context(|| format!("there is no model at {}", self.model))?;
+        let model = model.with_context(|| format!("there is no model at {}", self.model))?;
         Ok(Local::open(config, model)?)
     }
 
@@ -248,7 +247,8 @@ fn compare(
     let probed = measured.mode(&mode.mode).map(|mode| &mode.samples);
     let reference = probed.and_then(|all| all.iter().max_by(|a, b| larger(a, b)));
     let reference = reference.context("a fitted mode was probed")?;
-    let single = RankTable::uniform(&probe.targets, measured.layers, 1).parameters(&measured.weights);
+    let single =
+        RankTable::uniform(&probe.targets, measured.layers, 1).parameters(&measured.weights);
     let rank = u16::try_from(reference.parameters / single.max(1))?.max(1);
     let round = |size| site.round(&mut *bench, probe, &mode.mode, size);
     let (again, sample) = beside(round, (reference.batch, rank), (case.batch, case.rank))?;
@@ -347,8 +347,20 @@ fn mib(bytes: f64) -> f64 {
 
 fn table(rows: &[Row]) -> String {
     let heading = [
-        "base", "how", "rank", "batch", "tokens", "of probed", "step s", "measured", "off", "pace",
-        "off at pace", "peak MiB", "measured", "off",
+        "base",
+        "how",
+        "rank",
+        "batch",
+        "tokens",
+        "of probed",
+        "step s",
+        "measured",
+        "off",
+        "pace",
+        "off at pace",
+        "peak MiB",
+        "measured",
+        "off",
     ];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {

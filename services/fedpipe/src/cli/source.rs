@@ -142,13 +142,21 @@ async fn fetch(model: &Model) -> anyhow::Result<Here> {
             bar.set_position(have);
             if bar.is_hidden() && said.seconds() > LINE_SECONDS {
                 said = Stopwatch::start();
-                output::note(format!("downloading {pinned}: {} of {}", bytes(have), bytes(total)));
+                output::note(format!(
+                    "downloading {pinned}: {} of {}",
+                    bytes(have),
+                    bytes(total)
+                ));
             }
         }
     };
     bar.finish_and_clear();
     if transfer.moved() > 0 {
-        output::note(format!("{pinned}: {} downloaded to {}", bytes(transfer.moved()), cached.path().display()));
+        output::note(format!(
+            "{pinned}: {} downloaded to {}",
+            bytes(transfer.moved()),
+            cached.path().display()
+        ));
     }
     Ok(Here { pinned, cached })
 }
@@ -162,10 +170,21 @@ mod tests {
         let source = |text: &str| text.parse::<Source>();
         let local = source("models/a.gguf").unwrap();
         assert_eq!(local.path().unwrap(), Path::new("models/a.gguf"));
-        assert_eq!((local.base_model(), local.short()), ("models/a.gguf".to_owned(), "a".to_owned()));
+        assert_eq!(
+            (local.base_model(), local.short()),
+            ("models/a.gguf".to_owned(), "a".to_owned())
+        );
         let hub = source("hf://org/name-1.5@v2").unwrap();
         assert_eq!(hub.to_string(), "hf://org/name-1.5@v2");
-        assert_eq!((hub.base_model(), hub.short()), ("org/name-1.5".to_owned(), "name-1.5".to_owned()));
-        assert!(source("hf://name").unwrap_err().to_string().contains("hf://org/name@revision"));
+        assert_eq!(
+            (hub.base_model(), hub.short()),
+            ("org/name-1.5".to_owned(), "name-1.5".to_owned())
+        );
+        assert!(
+            source("hf://name")
+                .unwrap_err()
+                .to_string()
+                .contains("hf://org/name@revision")
+        );
     }
 }

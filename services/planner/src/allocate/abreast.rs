@@ -18,8 +18,10 @@ pub(super) fn passes(site: &Site<'_>, lane: &Lane<'_>, ranks: &RankTable) -> u16
     let fits = |passes: &u16| {
         let predicted = conditions.predict(lane.mode, ranks, (lane.batch, *passes));
         let tokens = f64::from(lane.batch) * f64::from(*passes);
-        source.reaches(lane.mode, tokens * f64::from(source.spec.training.sequence_length))
-            && needed_bytes(&predicted, margin) <= site.memory()
+        source.reaches(
+            lane.mode,
+            tokens * f64::from(source.spec.training.sequence_length),
+        ) && needed_bytes(&predicted, margin) <= site.memory()
     };
     let asked = source.spec.training.mezo.abreast;
     let mut even = (2..=asked).rev().filter(|passes| passes % 2 == 0);

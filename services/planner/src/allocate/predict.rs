@@ -194,9 +194,8 @@ impl Conditions<'_> {
     /// Bytes of the keys and values of a sequence, of every block.
     fn cache_bytes(&self) -> f64 {
         let weights = self.measured.weights.iter();
-        let kept = weights.filter(|weight| {
-            matches!(weight.name.projection(), Projection::K | Projection::V)
-        });
+        let kept = weights
+            .filter(|weight| matches!(weight.name.projection(), Projection::K | Projection::V));
         let widths: f64 = kept.map(|weight| weight.out as f64).sum();
         4.0 * widths * self.longest()
     }

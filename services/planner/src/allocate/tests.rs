@@ -241,7 +241,10 @@ fn a_target_that_the_model_lacks_is_refused_by_name() {
         .measurement
         .weights
         .retain(|w| w.name.projection() != Projection::Gate);
-    let cause = plan(&spec(), &sites, 1).expect_err("impossible");
+    // What a job leaves open is what the model has; what it names must be there.
+    let mut spec = spec();
+    spec.adapter.targets = Choice::Fixed(Projection::ALL.to_vec());
+    let cause = plan(&spec, &sites, 1).expect_err("impossible");
     assert!(
         cause.message.contains("model.layers.0.mlp.gate_proj"),
         "{}",

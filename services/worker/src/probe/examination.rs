@@ -111,7 +111,13 @@ impl Examination {
             if !spent.allows(0.0) {
                 break;
             }
-            let more = self.visit(&other, ways, &mut spent, visit.loss_records, (&mut *bench, running));
+            let more = self.visit(
+                &other,
+                ways,
+                &mut spent,
+                visit.loss_records,
+                (&mut *bench, running),
+            );
             match more {
                 Ok(more) => visit.modes.extend(more.modes),
                 Err(failure) if is_of_the_base(&failure) => {
@@ -290,9 +296,11 @@ impl Examination {
         }
         let model = loaded.model();
         let weights = model.weights();
-        let encoder = self
-            .data
-            .encoder(model.tokenizer(), training.sequence_length, &training.labels)?;
+        let encoder = self.data.encoder(
+            model.tokenizer(),
+            training.sequence_length,
+            &training.labels,
+        )?;
         let lengths = train::lengths(&self.data, &encoder, running)?;
         let global = running.site.work_dir().join("probe.safetensors");
         // A job that leaves them open names those of every family.
@@ -302,7 +310,13 @@ impl Examination {
         };
         let targets: Vec<Projection> = self.task.targets.iter().copied().filter(has).collect();
         let rank_max = self.task.rank_max;
-        start::write(&global, &weights, (&targets, rank_max), head.as_ref(), training.seed)?;
+        start::write(
+            &global,
+            &weights,
+            (&targets, rank_max),
+            head.as_ref(),
+            training.seed,
+        )?;
         Ok(Room {
             running,
             task: &self.task,

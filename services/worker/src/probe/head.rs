@@ -27,7 +27,9 @@ pub fn fresh(model: &Model, training: &Training) -> Result<Option<Head>, Failure
         (true, true) => {
             let classes = training.labels.len();
             let head = HeadShape::over(&model.weights(), classes);
-            let head = head.map(|shape| Head::fresh(shape, training.seed)).transpose();
+            let head = head
+                .map(|shape| Head::fresh(shape, training.seed))
+                .transpose();
             head.map_err(|error| Failure::of(Trouble::ModelUnusable, &error))
         }
     }

@@ -10,7 +10,7 @@ use engine::model::Model;
 use engine::train::{Emphasis, Options};
 
 use crate::failure::Failure;
-use crate::train::{self, How, Passes, Learner};
+use crate::train::{self, How, Learner, Passes};
 
 /// How a measured round computes, beside the base and the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -147,7 +147,10 @@ impl Kept {
                 Some(stood)
             }
             Err(why) => {
-                tracing::warn!(why, "what was kept of the round is not used, it begins anew");
+                tracing::warn!(
+                    why,
+                    "what was kept of the round is not used, it begins anew"
+                );
                 None
             }
         }

@@ -143,8 +143,7 @@ impl Lesson {
             let rate = self.rate(number);
             let stopped = running.stop.check();
             let control = running.stop.control();
-            let step =
-                stopped.and_then(|()| Ok(learner.step(&batches, rate, control)?));
+            let step = stopped.and_then(|()| Ok(learner.step(&batches, rate, control)?));
             let step =
                 step.inspect_err(|failure| self.keep(failure, &mut learner, &mut stood, running))?;
             let seconds = watch.seconds();
@@ -204,7 +203,11 @@ impl Lesson {
         running: &Running,
     ) {
         let stopped = matches!(failure, Failure::Stopped) && !stood.steps.is_empty();
-        let Some(kept) = self.kept.as_ref().filter(|kept| stopped && kept.is_wanted()) else {
+        let Some(kept) = self
+            .kept
+            .as_ref()
+            .filter(|kept| stopped && kept.is_wanted())
+        else {
             return;
         };
         stood.peak_bytes = memory::peak_data_bytes();
@@ -230,7 +233,9 @@ impl Lesson {
         } = &self.task;
         if plan.optimizer == Optimizer::Mezo {
             let steps = supported(walk.as_ref())?;
-            let source = walk.as_ref().map(|walk| emphasis::Source::new(walk, self.mask.as_deref()));
+            let source = walk
+                .as_ref()
+                .map(|walk| emphasis::Source::new(walk, self.mask.as_deref()));
             let emphasis = match source.transpose()? {
                 Some(source) => source.of(self.task.round)?,
                 None => Emphasis::default(),

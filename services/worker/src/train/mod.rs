@@ -11,7 +11,7 @@ mod pending;
 mod source;
 mod stand;
 
-pub use course::{How, Passes, Learned, Learner};
+pub use course::{How, Learned, Learner, Passes};
 pub use kept::Kept;
 pub use lesson::{
     Lengths, Lesson, Outcome, Taught, admit, lengths, options, pace, sampler, supported,

@@ -28,12 +28,7 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// The batches of a round, counted from 1.
-    pub fn new(
-        training: &Training,
-        plan: &'a WorkerPlan,
-        round: u32,
-        loader: Loader<'a>,
-    ) -> Self {
+    pub fn new(training: &Training, plan: &'a WorkerPlan, round: u32, loader: Loader<'a>) -> Self {
         let mut source = Self {
             loader,
             filler: None,

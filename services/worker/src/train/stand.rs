@@ -76,8 +76,8 @@ impl Learner<'_> {
         match self {
             Self::FirstOrder(trainer) => {
                 let stands = Checkpoint::read(file, shapes).map_err(|error| explain(&error))?;
-                let stood: Stood =
-                    serde_json::from_value(stands.asked.clone()).map_err(|error| explain(&error))?;
+                let stood: Stood = serde_json::from_value(stands.asked.clone())
+                    .map_err(|error| explain(&error))?;
                 if !fits(&stood) || stands.steps != stood.steps.len() as u64 {
                     return Err(other());
                 }

@@ -84,7 +84,10 @@ fn check(left: &[f64], times: f64, right: &[f64], what: &str) {
     let size = left.iter().map(|value| value * value).sum::<f64>().sqrt();
     let apart = left.iter().zip(right).map(|(l, r)| (l - times * r).powi(2));
     let apart = apart.sum::<f64>().sqrt();
-    assert!(size > 0.0 && apart < 1e-3 * size, "{what}: {apart} of {size}");
+    assert!(
+        size > 0.0 && apart < 1e-3 * size,
+        "{what}: {apart} of {size}"
+    );
 }
 
 pub async fn train(site: &Site, measured: &Probed) {
@@ -170,15 +173,25 @@ async fn packing(asking: &mut Asking<'_>) {
         let task = asking.task(packed.clone(), (2, 3));
         let updated = asking.update(&task).await;
         let metrics = &updated.update.metrics;
-        assert_eq!((metrics.steps, metrics.beyond(&task.plan, &packed)), (3, None));
+        assert_eq!(
+            (metrics.steps, metrics.beyond(&task.plan, &packed)),
+            (3, None)
+        );
         // No record here has more than 32 tokens, so no batch of 160 has fewer than 5.
-        assert!(metrics.records >= 15 && metrics.tokens > 3 * 128, "{metrics:?}");
+        assert!(
+            metrics.records >= 15 && metrics.tokens > 3 * 128,
+            "{metrics:?}"
+        );
         digests.push(updated.update.adapter.sha256);
     }
     assert_eq!(digests[0], digests[1]);
     let mut task = asking.task(packed, (1, 3));
     // The plan expects more than there are.
-    (task.plan.local_steps, task.plan.batch, task.training.batch_tokens) = (1, 8, Some(40));
+    (
+        task.plan.local_steps,
+        task.plan.batch,
+        task.training.batch_tokens,
+    ) = (1, 8, Some(40));
     let few: Failed = asking.site.ask(&task, 1, task.head.epoch).await;
     assert_eq!(few.trouble, Trouble::PolicyRefused, "{}", few.detail);
 }
@@ -196,7 +209,10 @@ async fn long_answers(asking: &mut Asking<'_>) {
     assert_eq!((metrics.records, metrics.tokens), (12, 60));
     assert!(metrics.refused_records > 0, "{metrics:?}");
     let whole = asking.task(straight(), (1, 1));
-    assert_eq!(asking.update(&whole).await.update.metrics.refused_records, 0);
+    assert_eq!(
+        asking.update(&whole).await.update.metrics.refused_records,
+        0
+    );
 }
 
 /// Answers are generated for as many records as the task says, and compared.
@@ -220,8 +236,14 @@ pub async fn answer(site: &Site, measured: &Probed) {
     let Evaluated { score, .. } = site.ask(&task(60, asked), 1, Epoch(60)).await;
     let answers = score.answers.unwrap();
     assert_eq!((score.records, answers.records), (16, 10));
-    assert!(answers.is_legal() && answers.bleu.wanted == 10, "{answers:?}");
-    assert!(answers.bleu.answer <= 30, "three tokens are three words at most");
+    assert!(
+        answers.is_legal() && answers.bleu.wanted == 10,
+        "{answers:?}"
+    );
+    assert!(
+        answers.bleu.answer <= 30,
+        "three tokens are three words at most"
+    );
     let Evaluated { score: again, .. } = site.ask(&task(61, asked), 1, Epoch(61)).await;
     assert_eq!(again.answers, Some(answers));
     let few = Answers {

@@ -151,4 +151,3 @@ pub fn failed() -> Failed {
         detail: "the cache folder is full".to_owned(),
     }
 }
-

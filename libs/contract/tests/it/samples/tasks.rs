@@ -147,4 +147,3 @@ pub fn evaluate() -> Evaluate {
         walk: Some(walk()),
     }
 }
-

@@ -55,8 +55,8 @@ impl Mezo {
             refuse("training.mezo.variance", problem);
         }
         if self.variance > 0.0 && self.perturbations < 2 {
-            let problem =
-                "there is one direction a step; give more as training.mezo.perturbations".to_owned();
+            let problem = "there is one direction a step; give more as training.mezo.perturbations"
+                .to_owned();
             refuse("training.mezo.variance", problem);
         }
         let passes = 2 * self.perturbations;
@@ -66,7 +66,8 @@ impl Mezo {
         }
         if self.variance > 0.0 && self.abreast > 2 {
             let problem =
-                "whether a direction is needed is known after the ones before it; use 1 or 2".to_owned();
+                "whether a direction is needed is known after the ones before it; use 1 or 2"
+                    .to_owned();
             refuse("training.mezo.abreast", problem);
         }
         self.check_mask(refuse);
@@ -134,7 +135,11 @@ mod tests {
             r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},
                 "aggregation":{{"strategy":"{}"}},"adapter":{{"rank":8,"rank_max":8}},
                 "training":{{"optimizer":"{optimizer}","local_steps":30,"mezo":{{{mezo}}}}}}}"#,
-            if optimizer == "mezo" { "sum" } else { "product" },
+            if optimizer == "mezo" {
+                "sum"
+            } else {
+                "product"
+            },
         );
         let spec: Spec = serde_json::from_str(&text).expect("a job");
         let refused = spec.check().err().unwrap_or_default();
@@ -181,7 +186,11 @@ mod tests {
             let mask = format!(r#""mask":{{"share":{share}}}"#);
             all(&mask, "mask.share", "between");
         }
-        all(r#""mask":{"share":0.5,"after":10001}"#, "mask.after", "10000");
+        all(
+            r#""mask":{"share":0.5,"after":10001}"#,
+            "mask.after",
+            "10000",
+        );
         all(r#""scaling":{"weight":1}"#, "scaling.weight", "between");
         all(r#""scaling":{"rounds":0}"#, "scaling.rounds", "1 to 16");
         let long = r#""perturbations":32,"scaling":{"rounds":16}"#;

@@ -1,9 +1,9 @@
 //! The way down.
 
+use super::super::Error;
 use super::super::activations::Kept;
 use super::super::backward::{Learn, Place};
 use super::super::forward::{Pass, Trace, add};
-use super::super::Error;
 use crate::control::Control;
 use crate::model::{Encoder, Layer, Norm};
 use crate::ops::gelu::Gelu;
@@ -76,7 +76,9 @@ impl Pass<'_> {
         kept: &Kept,
     ) -> Result<Vec<f32>, Error> {
         let [_, _, low_up, low_down] = &kept.low;
-        let curved = self.needed(learn, at, 3).then(|| self.curved(&kept.gate_up));
+        let curved = self
+            .needed(learn, at, 3)
+            .then(|| self.curved(&kept.gate_up));
         let mut d_curved = self.workspace.take(kept.gate_up.len());
         let x = (curved.as_deref(), low_down.as_slice());
         self.stack_backward(at, 3, learn, Some(&mut d_curved), &d, x)?;

@@ -1,7 +1,5 @@
 use super::*;
-use crate::data::{
-    Balance, Batch, Loader, Order, Refusals, Sampler, SamplerOptions, Seed,
-};
+use crate::data::{Balance, Batch, Loader, Order, Refusals, Sampler, SamplerOptions, Seed};
 
 /// Records whose answers have 1 to 7 words.
 fn uneven(count: usize) -> Dataset {
@@ -36,7 +34,12 @@ fn records(batches: &[Batch]) -> Vec<usize> {
 }
 
 /// The first batches that fill this budget, from a draw on.
-fn filled(dataset: &Dataset, (batch, order): (usize, Order), first: u64, count: usize) -> Vec<Batch> {
+fn filled(
+    dataset: &Dataset,
+    (batch, order): (usize, Order),
+    first: u64,
+    count: usize,
+) -> Vec<Batch> {
     let (encoder, sampler) = (encoder(64), sampler(dataset, batch, order));
     let mut filler = Loader::new(dataset, &encoder, &sampler).filled(64, first);
     (0..count).map(|_| filler.batch().unwrap().batch).collect()
@@ -109,7 +112,12 @@ fn streams_of_random_numbers_are_apart() {
     };
     let number = |round, worker| seed(round, worker).number("dropout");
     assert_eq!(number(1, "a"), number(1, "a"));
-    let all = [number(1, "a"), number(2, "a"), number(1, "b"), seed(1, "a").number("other")];
+    let all = [
+        number(1, "a"),
+        number(2, "a"),
+        number(1, "b"),
+        seed(1, "a").number("other"),
+    ];
     let distinct: std::collections::BTreeSet<u64> = all.into();
     assert_eq!(distinct.len(), all.len());
 }

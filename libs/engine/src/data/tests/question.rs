@@ -31,7 +31,10 @@ fn a_prompt_asks_and_its_completion_is_wanted() {
         label: "1".to_owned(),
     };
     let (prompt, wanted) = asked(&labelled, &record, 8);
-    assert_eq!((prompt.as_str(), wanted.as_str()), ("buy now? Answer:", " 1"));
+    assert_eq!(
+        (prompt.as_str(), wanted.as_str()),
+        ("buy now? Answer:", " 1")
+    );
 }
 
 #[test]
@@ -52,8 +55,14 @@ fn a_conversation_asks_before_its_last_answer_and_loses_its_oldest_exchanges() {
         ("assistant", "second"),
     ];
     let (prompt, wanted) = asked(&encoder(400), &chat(&turns), 16);
-    assert!(prompt.ends_with("two<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");
-    assert!(prompt.contains("first") && !prompt.contains("second"), "{prompt}");
+    assert!(
+        prompt.ends_with("two<|im_end|>\n<|im_start|>assistant\n"),
+        "{prompt}"
+    );
+    assert!(
+        prompt.contains("first") && !prompt.contains("second"),
+        "{prompt}"
+    );
     assert_eq!(wanted, "second");
     let shortest = "<|im_start|>system\nRule<|im_end|>\n<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n";
     let length = fixture::tokenizer().encode(shortest).unwrap().len();

@@ -91,7 +91,14 @@ fn compare(sight: impl Fn(usize) -> Sight) {
             vec![9.0; q.len()],
             vec![9.0; heads * tokens],
         );
-        forward(&mut by_head, &mut normalizers, (q, k, v), layout, bounds, sight);
+        forward(
+            &mut by_head,
+            &mut normalizers,
+            (q, k, v),
+            layout,
+            bounds,
+            sight,
+        );
         merge(&mut out, &by_head, heads, size);
         close(&out, &want, 1e-5);
 
@@ -112,7 +119,14 @@ fn compare(sight: impl Fn(usize) -> Sight) {
             let (k, v) = rest.split_at(k.len());
             let (mut by_head, mut out) = (vec![9.0; q.len()], vec![9.0; q.len()]);
             let mut normalizers = vec![9.0; heads * tokens];
-            forward(&mut by_head, &mut normalizers, (q, k, v), layout, bounds, sight);
+            forward(
+                &mut by_head,
+                &mut normalizers,
+                (q, k, v),
+                layout,
+                bounds,
+                sight,
+            );
             merge(&mut out, &by_head, heads, size);
             dot(&out, &dy)
         });

@@ -41,7 +41,14 @@ pub fn forward(
         for first in (0..n).step_by(TILE) {
             let count = TILE.min(n - first);
             let tile = &mut scores[..count * n];
-            score(tile, &q[first * size..][..count * size], size, k, n, scale(size));
+            score(
+                tile,
+                &q[first * size..][..count * size],
+                size,
+                k,
+                n,
+                scale(size),
+            );
             wide(|| {
                 let queries = tile.chunks_exact_mut(n).zip(&mut norm.data[first..]);
                 for (row, normalizer) in queries {

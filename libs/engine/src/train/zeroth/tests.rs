@@ -241,9 +241,16 @@ fn a_step_takes_as_many_directions_as_its_bound_asks_for_and_is_replayed_so() {
     let mut kinds = taken.clone();
     kinds.sort_unstable();
     kinds.dedup();
-    assert!(kinds.len() > 1 && kinds.iter().all(|n| (2..=16).contains(n)), "{taken:?}");
+    assert!(
+        kinds.len() > 1 && kinds.iter().all(|n| (2..=16).contains(n)),
+        "{taken:?}"
+    );
     let scalars = trainer.scalars();
-    assert_eq!(scalars.values().len(), 8 * 16, "no longer than without a bound");
+    assert_eq!(
+        scalars.values().len(),
+        8 * 16,
+        "no longer than without a bound"
+    );
     assert_eq!(scalars.directions(16), taken.iter().sum::<usize>() as u64);
     assert_eq!(scalars.skipped(8, &bound), Ok(0));
     let replay = Replay::new().then(&bound, 40, &scalars);
@@ -321,15 +328,27 @@ fn what_directions_are_multiplied_by_holds_in_training_as_in_replay() {
     let still = |end: &Adapter| {
         let pairs = start.factors().zip(end.factors());
         let same = |(one, other): (&WeightFactors, &WeightFactors)| {
-            let pairs = one.a().iter().zip(other.a()).chain(one.b().iter().zip(other.b()));
+            let pairs = one
+                .a()
+                .iter()
+                .zip(other.a())
+                .chain(one.b().iter().zip(other.b()));
             pairs.filter(|(one, other)| one == other).count()
         };
         pairs.map(same).sum::<usize>()
     };
-    let all: usize = start.factors().map(|own| own.a().len() + own.b().len()).sum();
+    let all: usize = start
+        .factors()
+        .map(|own| own.a().len() + own.b().len())
+        .sum();
     for (kind, end) in ends.iter().enumerate() {
         let masked = kind != 1;
-        assert_eq!(still(end) * 10 > all * 7, masked, "{kind}: {} of {all}", still(end));
+        assert_eq!(
+            still(end) * 10 > all * 7,
+            masked,
+            "{kind}: {} of {all}",
+            still(end)
+        );
     }
 }
 

@@ -70,7 +70,10 @@ fn a_mask_a_scale_and_uneven_numbers_of_directions_are_replayed_byte_for_byte() 
             masked = Some(start.clone());
         }
     }
-    assert!(taken.contains(&2) && taken.iter().any(|n| *n > 2), "{taken:?}");
+    assert!(
+        taken.contains(&2) && taken.iter().any(|n| *n > 2),
+        "{taken:?}"
+    );
     // Somebody who holds the untrained adapter and the log, and fetched what the mask goes by.
     let replay = (0..log.len()).fold(Replay::new(), |replay, at| {
         let masked = masked.as_deref().filter(|_| at >= AFTER as usize);

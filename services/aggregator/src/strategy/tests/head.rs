@@ -17,7 +17,8 @@ const HEAD: HeadShape = HeadShape {
 /// An adapter with a head whose every value is `value`, as a file.
 fn write(dir: &Path, name: &str, ranks: &RankTable, seed: u64, value: f32) -> PathBuf {
     let path = dir.join(name);
-    let mut writer = files::create_with_head(&path, ranks, &weights(), Some(HEAD)).expect("creates");
+    let mut writer =
+        files::create_with_head(&path, ranks, &weights(), Some(HEAD)).expect("creates");
     let mut put = |key: &str, shape, count| {
         Sink::put(&mut writer, key, shape, vec![value; count]).expect("keys come in order");
     };
@@ -77,12 +78,23 @@ fn a_merged_head_is_the_weighted_mean_whatever_the_rule_and_a_late_one_counts_by
         update,
         start,
     };
-    for rule in [Strategy::Product, Strategy::Slice, Strategy::Fedit, Strategy::Sum] {
-        let inputs = [input(0, 0.25, &one as &dyn Source, None), input(1, 0.75, &other, None)];
+    for rule in [
+        Strategy::Product,
+        Strategy::Slice,
+        Strategy::Fedit,
+        Strategy::Sum,
+    ] {
+        let inputs = [
+            input(0, 0.25, &one as &dyn Source, None),
+            input(1, 0.75, &other, None),
+        ];
         let mean = merged(rule, &inputs, &global, dir.path());
         for key in [HEAD_BIAS, HEAD_WEIGHT] {
             let values = mean.read_f32(key).expect("there");
-            assert!(values.iter().all(|value| *value == 4.25), "{rule:?} {values:?}");
+            assert!(
+                values.iter().all(|value| *value == 4.25),
+                "{rule:?} {values:?}"
+            );
         }
     }
     let late: &dyn Source = &before;
@@ -112,7 +124,10 @@ fn an_update_has_the_head_that_is_demanded_and_no_other() {
     assert_eq!(judge(&with, Some(HEAD)), Ok(()));
     assert_eq!(judge(&without, None), Ok(()));
     let missing = judge(&without, Some(HEAD)).expect_err("it has none");
-    assert!(missing.contains("missing") && missing.contains(HEAD_BIAS), "{missing}");
+    assert!(
+        missing.contains("missing") && missing.contains(HEAD_BIAS),
+        "{missing}"
+    );
     let extra = check(&with, &ranks, &weights(), Trains::Both).expect_err("nobody asked");
     assert!(extra.to_string().contains(HEAD_WEIGHT), "{extra}");
     let other = HeadShape { classes: 4, ..HEAD };

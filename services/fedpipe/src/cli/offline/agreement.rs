@@ -74,11 +74,7 @@ impl Args {
         );
         let inspected = self.model.inspect()?;
         let targets = self.targets.of(&inspected.config.weights());
-        let ranks = RankTable::uniform(
-            &targets,
-            super::layers(&inspected.config)?,
-            self.rank,
-        );
+        let ranks = RankTable::uniform(&targets, super::layers(&inspected.config)?, self.rank);
         let work = Work {
             ranks: &ranks,
             optimizer: Optimizer::Mezo,

@@ -208,11 +208,7 @@ impl DataArgs {
     pub fn open(&self) -> anyhow::Result<Dataset> {
         let dataset = Dataset::open(&self.data, self.format)?;
         if dataset.skipped().total() > 0 {
-            output::note(format!(
-                "{}: {}",
-                self.data.display(),
-                dataset.skipped()
-            ));
+            output::note(format!("{}: {}", self.data.display(), dataset.skipped()));
         }
         Ok(dataset)
     }
@@ -232,12 +228,7 @@ fn format(text: &str) -> Result<Format, String> {
 }
 
 /// What `attention` names.
-const ATTENTION: [Projection; 4] = [
-    Projection::Q,
-    Projection::K,
-    Projection::V,
-    Projection::O,
-];
+const ATTENTION: [Projection; 4] = [Projection::Q, Projection::K, Projection::V, Projection::O];
 
 /// Reads `q,k,v,o`, `attention` or `all-linear`.
 pub fn targets(text: &str) -> Result<Targets, String> {

@@ -24,7 +24,7 @@ use engine::plain::{self, Place};
 use engine::train::{Options, Trainer, ZerothTrainer};
 use serde_json::json;
 
-use super::{labels, DataArgs, MemoryArgs, ModelArgs, Targets, Work};
+use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work, labels};
 use crate::output;
 use batches::Batches;
 use held_out::Course;
@@ -58,13 +58,25 @@ pub struct Args {
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
     preview: Option<usize>,
     /// Folder for the trained adapter
-    #[arg(long, value_name = "DIR", required = false, required_unless_present = "preview", default_value_if("preview", ArgPredicate::IsPresent, "."))]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required = false,
+        required_unless_present = "preview",
+        default_value_if("preview", ArgPredicate::IsPresent, ".")
+    )]
     out: PathBuf,
     /// Adapter to start from; its shape wins over --rank, --targets and --alpha
     #[arg(long, value_name = "DIR")]
     init_adapter: Option<PathBuf>,
     /// Optimizer steps
-    #[arg(long, value_name = "N", required = false, required_unless_present = "preview", default_value_if("preview", ArgPredicate::IsPresent, "1"))]
+    #[arg(
+        long,
+        value_name = "N",
+        required = false,
+        required_unless_present = "preview",
+        default_value_if("preview", ArgPredicate::IsPresent, "1")
+    )]
     steps: u64,
     /// By gradients, or in the memory of inference by forward passes alone
     #[arg(long, value_enum, default_value = "adamw")]
@@ -381,7 +393,10 @@ impl Args {
             }));
         }
         let of = best.map_or_else(String::new, |(scored, _)| {
-            format!(" of step {}, held-out loss {:.4}", scored.steps, scored.loss)
+            format!(
+                " of step {}, held-out loss {:.4}",
+                scored.steps, scored.loss
+            )
         });
         output::line(format!("{}: adapter {sha256}{of}", self.out.display()))
     }

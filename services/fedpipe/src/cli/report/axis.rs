@@ -23,7 +23,11 @@ impl Axis {
         let high = numbers.fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
         // A curve that does not move has a place too.
-        let width = if high > low { high - low } else { low.abs().max(1.0) };
+        let width = if high > low {
+            high - low
+        } else {
+            low.abs().max(1.0)
+        };
         let mut step = nice(width / MARKS);
         if whole {
             step = step.max(1.0);
@@ -48,7 +52,18 @@ impl Axis {
             // The lowest mark is a multiple of the step: so are all, without sums of roundings.
             let number = ((self.from / self.step).round() + f64::from(place)) * self.step;
             let text = format!("{number:.decimals$}");
-            (number, if text.trim_start_matches('-').chars().all(|c| matches!(c, '0' | '.')) { "0".to_owned() } else { text })
+            (
+                number,
+                if text
+                    .trim_start_matches('-')
+                    .chars()
+                    .all(|c| matches!(c, '0' | '.'))
+                {
+                    "0".to_owned()
+                } else {
+                    text
+                },
+            )
         };
         (0..=count).map(mark).collect()
     }
@@ -57,7 +72,9 @@ impl Axis {
 /// 1, 2 or 5 times a power of ten: the next from here on.
 fn nice(width: f64) -> f64 {
     let power = 10f64.powf(width.log10().floor());
-    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= width * (1.0 - ROUNDING));
+    let factor = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|factor| factor * power >= width * (1.0 - ROUNDING));
     factor.unwrap_or(10.0) * power
 }
 
@@ -79,11 +96,31 @@ mod tests {
     fn marks_are_round_and_hold_all_numbers() {
         check(&[0.0, 10.0], true, &["0", "2", "4", "6", "8", "10"]);
         check(&[0.0, 2.0], true, &["0", "1", "2"]);
-        check(&[0.52, 0.94], false, &["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]);
-        check(&[1.234, 3.01], false, &["1.0", "1.5", "2.0", "2.5", "3.0", "3.5"]);
-        check(&[-0.2, 0.3], false, &["-0.2", "-0.1", "0", "0.1", "0.2", "0.3"]);
-        check(&[1.0, 100_000.0], true, &["0", "20000", "40000", "60000", "80000", "100000"]);
-        check(&[1e-4, 3e-4], false, &["0.00010", "0.00015", "0.00020", "0.00025", "0.00030"]);
+        check(
+            &[0.52, 0.94],
+            false,
+            &["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"],
+        );
+        check(
+            &[1.234, 3.01],
+            false,
+            &["1.0", "1.5", "2.0", "2.5", "3.0", "3.5"],
+        );
+        check(
+            &[-0.2, 0.3],
+            false,
+            &["-0.2", "-0.1", "0", "0.1", "0.2", "0.3"],
+        );
+        check(
+            &[1.0, 100_000.0],
+            true,
+            &["0", "20000", "40000", "60000", "80000", "100000"],
+        );
+        check(
+            &[1e-4, 3e-4],
+            false,
+            &["0.00010", "0.00015", "0.00020", "0.00025", "0.00030"],
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ const MARGIN: (f64, f64, f64, f64) = (64.0, 20.0, 34.0, 46.0);
 const DOTS: usize = 60;
 
 /// Okabe and Ito's colours, which people tell apart who see fewer of them.
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+const COLOURS: [&str; 7] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
+];
 
 /// Curves of one measure along one thing.
 #[derive(Debug)]
@@ -31,13 +33,19 @@ pub struct Chart<'a> {
 impl<'a> Chart<'a> {
     /// A chart for each measure along each thing, in a fixed order.
     pub fn all(curves: &'a [Curve]) -> Vec<Self> {
-        let mut kinds: Vec<_> = curves.iter().map(|curve| (curve.along, curve.measure)).collect();
+        let mut kinds: Vec<_> = curves
+            .iter()
+            .map(|curve| (curve.along, curve.measure))
+            .collect();
         kinds.sort_unstable();
         kinds.dedup();
         let chart = |(along, measure)| Self {
             measure,
             along,
-            curves: curves.iter().filter(|curve| (curve.along, curve.measure) == (along, measure)).collect(),
+            curves: curves
+                .iter()
+                .filter(|curve| (curve.along, curve.measure) == (along, measure))
+                .collect(),
         };
         kinds.into_iter().map(chart).collect()
     }
@@ -59,8 +67,16 @@ impl<'a> Chart<'a> {
 
     /// The chart as the content of an `<svg>`, its upper left corner at the origin.
     pub fn draw(&self) -> String {
-        let places = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.0);
-        let figures = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
+        let places = self
+            .curves
+            .iter()
+            .flat_map(|curve| &curve.points)
+            .map(|point| point.0);
+        let figures = self
+            .curves
+            .iter()
+            .flat_map(|curve| &curve.points)
+            .map(|point| point.1);
         let (x, y) = (Axis::over(places, true), Axis::over(figures, false));
         let mut out = String::new();
         self.draw_axes(&mut out, &x, &y);
@@ -69,22 +85,49 @@ impl<'a> Chart<'a> {
             let colour = COLOURS.get(index % COLOURS.len()).unwrap_or(&"#000000");
             let style = style(curve, index);
             let at = |point: &(f64, f64)| (across(&x, point.0), up(&y, point.1));
-            let line: Vec<String> = curve.points.iter().map(|point| {
-                let (left, top) = at(point);
-                format!("{left:.2},{top:.2}")
-            }).collect();
-            let _ = writeln!(out, r#"<polyline points="{}" fill="none" stroke="{colour}" {style}/>"#, line.join(" "));
+            let line: Vec<String> = curve
+                .points
+                .iter()
+                .map(|point| {
+                    let (left, top) = at(point);
+                    format!("{left:.2},{top:.2}")
+                })
+                .collect();
+            let _ = writeln!(
+                out,
+                r#"<polyline points="{}" fill="none" stroke="{colour}" {style}/>"#,
+                line.join(" ")
+            );
             if curve.points.len() <= DOTS {
                 for point in &curve.points {
                     let (left, top) = at(point);
-                    let says = format!("{}, {} {}: {}", label(curve), self.along.name(), number(point.0), number(point.1));
-                    let _ = writeln!(out, r#"<circle cx="{left:.2}" cy="{top:.2}" r="2.5" fill="{colour}"><title>{}</title></circle>"#, escape(&says));
+                    let says = format!(
+                        "{}, {} {}: {}",
+                        label(curve),
+                        self.along.name(),
+                        number(point.0),
+                        number(point.1)
+                    );
+                    let _ = writeln!(
+                        out,
+                        r#"<circle cx="{left:.2}" cy="{top:.2}" r="2.5" fill="{colour}"><title>{}</title></circle>"#,
+                        escape(&says)
+                    );
                 }
             }
             let top = HEIGHT + ROW * (index as f64 + 0.5);
             let (from, to) = (MARGIN.0, MARGIN.0 + 28.0);
-            let _ = writeln!(out, r#"<line x1="{from}" y1="{top}" x2="{to}" y2="{top}" stroke="{colour}" {style}/>"#);
-            let _ = writeln!(out, r#"<text x="{}" y="{}">{}</text>"#, to + 8.0, top + 4.0, escape(&label(curve)));
+            let _ = writeln!(
+                out,
+                r#"<line x1="{from}" y1="{top}" x2="{to}" y2="{top}" stroke="{colour}" {style}/>"#
+            );
+            let _ = writeln!(
+                out,
+                r#"<text x="{}" y="{}">{}</text>"#,
+                to + 8.0,
+                top + 4.0,
+                escape(&label(curve))
+            );
         }
         out
     }
@@ -93,19 +136,47 @@ impl<'a> Chart<'a> {
         let (left, right) = (MARGIN.0, WIDTH - MARGIN.1);
         let (top, bottom) = (MARGIN.2, HEIGHT - MARGIN.3);
         let middle = (left + right) / 2.0;
-        let _ = writeln!(out, r#"<text x="{middle}" y="18" text-anchor="middle" font-weight="bold">{}</text>"#, self.title());
+        let _ = writeln!(
+            out,
+            r#"<text x="{middle}" y="18" text-anchor="middle" font-weight="bold">{}</text>"#,
+            self.title()
+        );
         for (figure, text) in y.marks() {
             let at = up(y, figure);
-            let _ = writeln!(out, r##"<line x1="{left}" y1="{at:.2}" x2="{right}" y2="{at:.2}" stroke="#dddddd"/>"##);
-            let _ = writeln!(out, r#"<text x="{}" y="{:.2}" text-anchor="end">{text}</text>"#, left - 8.0, at + 4.0);
+            let _ = writeln!(
+                out,
+                r##"<line x1="{left}" y1="{at:.2}" x2="{right}" y2="{at:.2}" stroke="#dddddd"/>"##
+            );
+            let _ = writeln!(
+                out,
+                r#"<text x="{}" y="{:.2}" text-anchor="end">{text}</text>"#,
+                left - 8.0,
+                at + 4.0
+            );
         }
         for (place, text) in x.marks() {
             let at = across(x, place);
-            let _ = writeln!(out, r##"<line x1="{at:.2}" y1="{bottom}" x2="{at:.2}" y2="{}" stroke="#444444"/>"##, bottom + 5.0);
-            let _ = writeln!(out, r#"<text x="{at:.2}" y="{}" text-anchor="middle">{text}</text>"#, bottom + 18.0);
+            let _ = writeln!(
+                out,
+                r##"<line x1="{at:.2}" y1="{bottom}" x2="{at:.2}" y2="{}" stroke="#444444"/>"##,
+                bottom + 5.0
+            );
+            let _ = writeln!(
+                out,
+                r#"<text x="{at:.2}" y="{}" text-anchor="middle">{text}</text>"#,
+                bottom + 18.0
+            );
         }
-        let _ = writeln!(out, r##"<path d="M{left},{top} V{bottom} H{right}" fill="none" stroke="#444444"/>"##);
-        let _ = writeln!(out, r#"<text x="{middle}" y="{}" text-anchor="middle">{}</text>"#, bottom + 36.0, self.along.name());
+        let _ = writeln!(
+            out,
+            r##"<path d="M{left},{top} V{bottom} H{right}" fill="none" stroke="#444444"/>"##
+        );
+        let _ = writeln!(
+            out,
+            r#"<text x="{middle}" y="{}" text-anchor="middle">{}</text>"#,
+            bottom + 36.0,
+            self.along.name()
+        );
     }
 }
 
@@ -115,7 +186,11 @@ pub fn svg(charts: &[Chart<'_>]) -> String {
     let mut out = open(height);
     let mut top = 0.0;
     for chart in charts {
-        let _ = writeln!(out, "<g transform=\"translate(0,{top})\">\n{}</g>", chart.draw());
+        let _ = writeln!(
+            out,
+            "<g transform=\"translate(0,{top})\">\n{}</g>",
+            chart.draw()
+        );
         top += chart.height() + ROW;
     }
     out.push_str("</svg>\n");
@@ -193,33 +268,50 @@ mod tests {
 
     #[test]
     fn points_are_where_their_numbers_are() {
-        let curves = read("run", "{\"step\":0,\"loss\":3}\n{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":1}\n").unwrap();
+        let curves = read(
+            "run",
+            "{\"step\":0,\"loss\":3}\n{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":1}\n",
+        )
+        .unwrap();
         let charts = Chart::all(&curves);
         let drawn = charts.first().unwrap().draw();
         // The axes go from 1 to 3 both ways: the first point is at the upper left, the last at the lower right,
         // and the one between in the middle of 64…620 and 34…284.
-        assert!(drawn.contains("points=\"64.00,34.00 342.00,159.00 620.00,284.00\""), "{drawn}");
-        assert!(drawn.contains("<title>run: training loss, step 2: 2</title>"), "{drawn}");
+        assert!(
+            drawn.contains("points=\"64.00,34.00 342.00,159.00 620.00,284.00\""),
+            "{drawn}"
+        );
+        assert!(
+            drawn.contains("<title>run: training loss, step 2: 2</title>"),
+            "{drawn}"
+        );
         assert!(drawn.contains("text-anchor=\"end\">1.5</text>"), "{drawn}");
         assert!(drawn.contains("loss by step"));
     }
 
     #[test]
     fn each_measure_along_each_thing_has_its_chart_and_the_same_curves_the_same_text() {
-        let round = |round: u32, loss: f64, right: f64| {
-            serde_json::json!({ "round": round, "evaluation": { "loss": loss, "balanced_accuracy": right } })
-        };
+        let round = |round: u32, loss: f64, right: f64| serde_json::json!({ "round": round, "evaluation": { "loss": loss, "balanced_accuracy": right } });
         let rounds = serde_json::json!([round(0, 2.0, 0.5), round(1, 1.0, 0.9)]).to_string();
         let mut curves = read("a", "{\"step\":0,\"loss\":3}").unwrap();
         curves.extend(read("b", &rounds).unwrap());
         curves.extend(read("c", &rounds).unwrap());
         let charts = Chart::all(&curves);
         let titles: Vec<String> = charts.iter().map(Chart::title).collect();
-        assert_eq!(titles, ["loss by round", "balanced accuracy by round", "loss by step"]);
+        assert_eq!(
+            titles,
+            [
+                "loss by round",
+                "balanced accuracy by round",
+                "loss by step"
+            ]
+        );
         assert_eq!(svg(&charts), svg(&Chart::all(&curves)));
         let both = charts.first().unwrap();
         assert_eq!(both.curves().len(), 2);
-        assert!(both.draw().contains("b: held-out loss") && both.draw().contains("c: held-out loss"));
+        assert!(
+            both.draw().contains("b: held-out loss") && both.draw().contains("c: held-out loss")
+        );
     }
 
     #[test]
@@ -228,6 +320,9 @@ mod tests {
         let text = svg(&Chart::all(&curves));
         assert!(!text.contains("<script"), "{text}");
         assert!(text.contains("&lt;script&gt;&quot;&amp;&#39;\u{FFFD}: training loss"));
-        assert_eq!((number(2.50), number(3.0), number(1.0 / 3.0)), ("2.5".into(), "3".into(), "0.333333".into()));
+        assert_eq!(
+            (number(2.50), number(3.0), number(1.0 / 3.0)),
+            ("2.5".into(), "3".into(), "0.333333".into())
+        );
     }
 }

@@ -89,8 +89,14 @@ pub fn read(source: &str, text: &str) -> anyhow::Result<Vec<Curve>> {
         Ok(value) if value.get("step").is_none() => of_value(source, &value)?,
         _ => of_metrics(source, text)?,
     };
-    let curves: Vec<Curve> = curves.into_iter().filter(|curve| !curve.points.is_empty()).collect();
-    ensure!(!curves.is_empty(), "there is not one finite loss or accuracy in it");
+    let curves: Vec<Curve> = curves
+        .into_iter()
+        .filter(|curve| !curve.points.is_empty())
+        .collect();
+    ensure!(
+        !curves.is_empty(),
+        "there is not one finite loss or accuracy in it"
+    );
     Ok(curves)
 }
 
@@ -98,22 +104,43 @@ fn of_value(source: &str, value: &Value) -> anyhow::Result<Vec<Curve>> {
     let list = |name: &str| value.get(name).and_then(Value::as_array);
     let page = value.as_array().or_else(|| list("items"));
     let rounds = match (page, list("rounds"), list("evaluations"), value.get("run")) {
-        (Some(page), ..) => page.iter().map(|round| Round::of(round, round.get("evaluation"))).collect(),
+        (Some(page), ..) => page
+            .iter()
+            .map(|round| Round::of(round, round.get("evaluation")))
+            .collect(),
         (_, Some(rounds), Some(scores), _) => {
-            let score_of = |round: &Value| scores.iter().find(|score| score.get("round") == round.get("round"));
-            rounds.iter().map(|round| Round::of(round, score_of(round))).collect()
+            let score_of = |round: &Value| {
+                scores
+                    .iter()
+                    .find(|score| score.get("round") == round.get("round"))
+            };
+            rounds
+                .iter()
+                .map(|round| Round::of(round, score_of(round)))
+                .collect()
         }
         (.., Some(run)) => {
-            let start = run.get("start").map(|score| Round { scored: Scored::of(Some(score)), ..Round::default() });
-            let rounds = run.get("rounds").and_then(Value::as_array).into_iter().flatten();
+            let start = run.get("start").map(|score| Round {
+                scored: Scored::of(Some(score)),
+                ..Round::default()
+            });
+            let rounds = run
+                .get("rounds")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
             let rounds = rounds.map(|round| Round::of(round, round.get("score")));
             start.into_iter().chain(rounds).collect()
         }
-        _ if value.get("plan").is_some() => bail!("it is a plan that nobody carried out: simulate without --plan-only"),
+        _ if value.get("plan").is_some() => {
+            bail!("it is a plan that nobody carried out: simulate without --plan-only")
+        }
         _ if value.get("phase").is_some() => bail!(
             "it is a job's status, which has no rounds: save `fedpipe job rounds ID --json`, or give the job's id"
         ),
-        _ => bail!("it is neither a job's rounds or report, nor a simulation's report, nor a file of metrics"),
+        _ => bail!(
+            "it is neither a job's rounds or report, nor a simulation's report, nor a file of metrics"
+        ),
     };
     Ok(of_rounds(source, rounds))
 }
@@ -145,12 +172,20 @@ impl Scored {
 
 impl Round {
     fn of(value: &Value, score: Option<&Value>) -> Self {
-        let workers = value.get("workers").and_then(Value::as_array).into_iter().flatten();
+        let workers = value
+            .get("workers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         let site = |worker: &Value| {
             // A simulation says a site's figures beside its name, a job below it.
             let figures = worker.get("metrics").unwrap_or(worker);
             let name = worker.get("worker")?.as_str()?.to_owned();
-            Some((name, finite(figures.get("records"))?, finite(figures.get("loss"))))
+            Some((
+                name,
+                finite(figures.get("records"))?,
+                finite(figures.get("loss")),
+            ))
         };
         Self {
             round: finite(value.get("round")).unwrap_or_default(),
@@ -161,8 +196,13 @@ impl Round {
 
     /// The mean of all sites by their records.
     fn mean(&self) -> Option<f64> {
-        let told = self.sites.iter().filter_map(|(_, records, loss)| Some((*records, (*loss)?)));
-        let (records, sum) = told.fold((0.0, 0.0), |(all, sum), (records, loss)| (all + records, sum + records * loss));
+        let told = self
+            .sites
+            .iter()
+            .filter_map(|(_, records, loss)| Some((*records, (*loss)?)));
+        let (records, sum) = told.fold((0.0, 0.0), |(all, sum), (records, loss)| {
+            (all + records, sum + records * loss)
+        });
         Some(sum / records).filter(|mean| mean.is_finite())
     }
 }
@@ -170,10 +210,17 @@ impl Round {
 fn of_rounds(source: &str, mut rounds: Vec<Round>) -> Vec<Curve> {
     rounds.sort_by(|a, b| a.round.total_cmp(&b.round));
     let curve = |name: &str, kind, measure, figure: &dyn Fn(&Round) -> Option<f64>| {
-        let points = rounds.iter().filter_map(|round| Some((round.round, figure(round)?))).collect();
+        let points = rounds
+            .iter()
+            .filter_map(|round| Some((round.round, figure(round)?)))
+            .collect();
         Curve::new(source, name, (kind, measure, Along::Round), points)
     };
-    let mut sites: Vec<&str> = rounds.iter().flat_map(|round| &round.sites).map(|site| site.0.as_str()).collect();
+    let mut sites: Vec<&str> = rounds
+        .iter()
+        .flat_map(|round| &round.sites)
+        .map(|site| site.0.as_str())
+        .collect();
     sites.sort_unstable();
     sites.dedup();
     let of_site = |name: &str| {
@@ -181,9 +228,16 @@ fn of_rounds(source: &str, mut rounds: Vec<Round>) -> Vec<Curve> {
         curve(name, Kind::Site, Measure::Loss, &loss)
     };
     let mut curves = vec![
-        curve("held-out loss", Kind::HeldOut, Measure::Loss, &|round| round.scored.loss),
+        curve("held-out loss", Kind::HeldOut, Measure::Loss, &|round| {
+            round.scored.loss
+        }),
         curve("training loss", Kind::Training, Measure::Loss, &Round::mean),
-        curve("held-out", Kind::HeldOut, Measure::BalancedAccuracy, &|round| round.scored.balanced_accuracy),
+        curve(
+            "held-out",
+            Kind::HeldOut,
+            Measure::BalancedAccuracy,
+            &|round| round.scored.balanced_accuracy,
+        ),
     ];
     curves.extend(sites.into_iter().map(of_site));
     curves
@@ -191,7 +245,11 @@ fn of_rounds(source: &str, mut rounds: Vec<Round>) -> Vec<Curve> {
 
 fn of_metrics(source: &str, text: &str) -> anyhow::Result<Vec<Curve>> {
     let (mut loss, mut held_out) = (Vec::new(), Vec::new());
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .peekable();
     while let Some((number, line)) = lines.next() {
         let read: Result<Value, _> = serde_json::from_str(line);
         let value = match read {
@@ -206,7 +264,9 @@ fn of_metrics(source: &str, text: &str) -> anyhow::Result<Vec<Curve>> {
         let after = finite(value.get("after_steps"));
         held_out.extend(after.and_then(|after| Some((after, finite(value.get("held_out_loss"))?))));
     }
-    let curve = |name: &str, kind, points| Curve::new(source, name, (kind, Measure::Loss, Along::Step), points);
+    let curve = |name: &str, kind, points| {
+        Curve::new(source, name, (kind, Measure::Loss, Along::Step), points)
+    };
     Ok(vec![
         curve("held-out loss", Kind::HeldOut, held_out),
         curve("training loss", Kind::Training, loss),
@@ -218,10 +278,17 @@ fn finite(value: Option<&Value>) -> Option<f64> {
 }
 
 impl Curve {
-    fn new(source: &str, name: &str, (kind, measure, along): (Kind, Measure, Along), points: Vec<(f64, f64)>) -> Self {
+    fn new(
+        source: &str,
+        name: &str,
+        (kind, measure, along): (Kind, Measure, Along),
+        points: Vec<(f64, f64)>,
+    ) -> Self {
         let averaged = points.len().div_ceil(POINTS).max(1);
         let mean = |chunk: &[(f64, f64)]| {
-            let (x, y) = chunk.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+            let (x, y) = chunk
+                .iter()
+                .fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
             (x / chunk.len() as f64, y / chunk.len() as f64)
         };
         Self {
@@ -243,7 +310,9 @@ mod tests {
     use super::*;
 
     fn points(curves: &[Curve], name: &str, measure: Measure) -> Vec<(f64, f64)> {
-        let found = curves.iter().find(|curve| curve.name == name && curve.measure == measure);
+        let found = curves
+            .iter()
+            .find(|curve| curve.name == name && curve.measure == measure);
         found.map(|curve| curve.points.clone()).unwrap_or_default()
     }
 
@@ -259,11 +328,23 @@ mod tests {
 
     fn check_rounds(text: &str) {
         let curves = read("job", text).unwrap();
-        assert_eq!(points(&curves, "held-out loss", Measure::Loss), [(0.0, 3.0), (2.0, 1.5)]);
-        assert_eq!(points(&curves, "held-out", Measure::BalancedAccuracy), [(0.0, 0.5), (2.0, 0.75)]);
+        assert_eq!(
+            points(&curves, "held-out loss", Measure::Loss),
+            [(0.0, 3.0), (2.0, 1.5)]
+        );
+        assert_eq!(
+            points(&curves, "held-out", Measure::BalancedAccuracy),
+            [(0.0, 0.5), (2.0, 0.75)]
+        );
         // By records: (30·2 + 10·1) / 40; and a site that said nothing does not count.
-        assert_eq!(points(&curves, "training loss", Measure::Loss), [(1.0, 1.75), (2.0, 1.0)]);
-        assert_eq!(points(&curves, "a", Measure::Loss), [(1.0, 2.0), (2.0, 1.0)]);
+        assert_eq!(
+            points(&curves, "training loss", Measure::Loss),
+            [(1.0, 1.75), (2.0, 1.0)]
+        );
+        assert_eq!(
+            points(&curves, "a", Measure::Loss),
+            [(1.0, 2.0), (2.0, 1.0)]
+        );
         assert_eq!(points(&curves, "b", Measure::Loss), [(1.0, 1.0)]);
     }
 
@@ -279,7 +360,10 @@ mod tests {
                 score
             })
             .collect();
-        check_rounds(&json!({ "job": "job_1", "plan": {}, "rounds": rounds(), "evaluations": scores }).to_string());
+        check_rounds(
+            &json!({ "job": "job_1", "plan": {}, "rounds": rounds(), "evaluations": scores })
+                .to_string(),
+        );
     }
 
     #[test]
@@ -289,8 +373,14 @@ mod tests {
             "rounds": [{ "round": 1, "workers": [{ "worker": "a", "records": 8, "loss": 2.0 }], "score": { "loss": 2.5 } }],
         }});
         let curves = read("sim", &report.to_string()).unwrap();
-        assert_eq!(points(&curves, "held-out loss", Measure::Loss), [(0.0, 3.0), (1.0, 2.5)]);
-        assert_eq!(points(&curves, "training loss", Measure::Loss), [(1.0, 2.0)]);
+        assert_eq!(
+            points(&curves, "held-out loss", Measure::Loss),
+            [(0.0, 3.0), (1.0, 2.5)]
+        );
+        assert_eq!(
+            points(&curves, "training loss", Measure::Loss),
+            [(1.0, 2.0)]
+        );
         assert!(points(&curves, "held-out", Measure::BalancedAccuracy).is_empty());
     }
 
@@ -299,8 +389,14 @@ mod tests {
         let text = "{\"step\":0,\"loss\":2.5}\n{\"step\":1,\"loss\":null}\n\n{\"step\":2,\"loss\":1.5}\n\
                     {\"step\":2,\"after_steps\":3,\"held_out_loss\":1.75}\n{\"st";
         let curves = read("m", text).unwrap();
-        assert_eq!(points(&curves, "held-out loss", Measure::Loss), [(3.0, 1.75)]);
-        assert_eq!(points(&curves, "training loss", Measure::Loss), [(1.0, 2.5), (3.0, 1.5)]);
+        assert_eq!(
+            points(&curves, "held-out loss", Measure::Loss),
+            [(3.0, 1.75)]
+        );
+        assert_eq!(
+            points(&curves, "training loss", Measure::Loss),
+            [(1.0, 2.5), (3.0, 1.5)]
+        );
         let one = read("m", "{\"step\":0,\"loss\":2.5}").unwrap();
         assert_eq!(one.first().map(|curve| curve.points.len()), Some(1));
     }
@@ -318,9 +414,18 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_refused_with_what_to_do_or_the_line() {
         for (text, part) in [
-            ("{\"step\":0,\"loss\":1}\n{\"step\":1,\n{\"step\":2,\"loss\":1}", "line 2"),
-            ("{\"step\":0,\"loss\":1}\n{\"loss\":1}", "line 2 has no step"),
-            ("{\"id\":\"job_1\",\"phase\":\"training\"}", "fedpipe job rounds"),
+            (
+                "{\"step\":0,\"loss\":1}\n{\"step\":1,\n{\"step\":2,\"loss\":1}",
+                "line 2",
+            ),
+            (
+                "{\"step\":0,\"loss\":1}\n{\"loss\":1}",
+                "line 2 has no step",
+            ),
+            (
+                "{\"id\":\"job_1\",\"phase\":\"training\"}",
+                "fedpipe job rounds",
+            ),
             ("{\"plan\":{}}", "--plan-only"),
             ("{\"a\":1}", "neither"),
             ("[]", "not one finite"),

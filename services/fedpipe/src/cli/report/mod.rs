@@ -62,11 +62,20 @@ pub struct Args {
 impl Args {
     /// Draws.
     pub fn run(self) -> anyhow::Result<()> {
-        ensure!(self.sources.len() <= SOURCES, "give at most {SOURCES} jobs and files");
+        ensure!(
+            self.sources.len() <= SOURCES,
+            "give at most {SOURCES} jobs and files"
+        );
         let mut all: Vec<Curve> = Vec::new();
         for source in &self.sources {
-            let found = self.read(source).with_context(|| format!("cannot draw {source}"))?;
-            all.extend(found.into_iter().filter(|curve| self.sites || curve.kind != Kind::Site));
+            let found = self
+                .read(source)
+                .with_context(|| format!("cannot draw {source}"))?;
+            all.extend(
+                found
+                    .into_iter()
+                    .filter(|curve| self.sites || curve.kind != Kind::Site),
+            );
         }
         if let Some(path) = &self.output {
             let text = self.draw(path, &Chart::all(&all))?;
@@ -74,7 +83,9 @@ impl Args {
         }
         match (&self.output, self.json) {
             (_, true) => output::json(&all),
-            (Some(path), false) => output::line(format!("{}: {} curves", path.display(), all.len())),
+            (Some(path), false) => {
+                output::line(format!("{}: {} curves", path.display(), all.len()))
+            }
             (None, false) => Ok(()),
         }
     }
@@ -97,14 +108,22 @@ impl Args {
             && !Path::new(place).exists()
         {
             let rounds = cli::block_on(async {
-                self.connection.client()?.items(&format!("/v1/jobs/{job}/rounds")).await
+                self.connection
+                    .client()?
+                    .items(&format!("/v1/jobs/{job}/rounds"))
+                    .await
             })?;
             ensure!(!rounds.is_empty(), "it has not committed a round yet");
             return curves::read(name.unwrap_or(place), &Value::Array(rounds).to_string());
         }
         let path = Path::new(place);
-        let bytes = fs::metadata(path).context("there is no such file, and it is no job's id")?.len();
-        ensure!(bytes <= FILE_BYTES, "it has {bytes} bytes, more than {FILE_BYTES}");
+        let bytes = fs::metadata(path)
+            .context("there is no such file, and it is no job's id")?
+            .len();
+        ensure!(
+            bytes <= FILE_BYTES,
+            "it has {bytes} bytes, more than {FILE_BYTES}"
+        );
         let text = fs::read_to_string(path).context("it cannot be read as text")?;
         curves::read(name.unwrap_or(place), &text)
     }

@@ -42,9 +42,14 @@ fn table(chart: &Chart<'_>) -> String {
             figures().min_by(f64::total_cmp),
             figures().max_by(f64::total_cmp),
         ];
-        let cells = cells.map(|figure| format!("<td>{}</td>", figure.map(number).unwrap_or_default()));
+        let cells =
+            cells.map(|figure| format!("<td>{}</td>", figure.map(number).unwrap_or_default()));
         let (name, points) = (escape(&label(curve)), curve.points.len());
-        let _ = writeln!(out, "<tr><td>{name}</td><td>{points}</td>{}</tr>", cells.concat());
+        let _ = writeln!(
+            out,
+            "<tr><td>{name}</td><td>{points}</td>{}</tr>",
+            cells.concat()
+        );
     }
     out.push_str("</table>\n");
     out
@@ -57,10 +62,19 @@ mod tests {
 
     #[test]
     fn a_page_shows_the_numbers_and_loads_nothing() {
-        let curves = read("run", "{\"step\":0,\"loss\":3}\n{\"step\":1,\"loss\":1}\n{\"step\":2,\"loss\":2}\n").unwrap();
+        let curves = read(
+            "run",
+            "{\"step\":0,\"loss\":3}\n{\"step\":1,\"loss\":1}\n{\"step\":2,\"loss\":2}\n",
+        )
+        .unwrap();
         let charts = Chart::all(&curves);
         let page = html("a < b", &charts);
-        assert!(page.contains("<td>run: training loss</td><td>3</td><td>3</td><td>2</td><td>1</td><td>3</td>"), "{page}");
+        assert!(
+            page.contains(
+                "<td>run: training loss</td><td>3</td><td>3</td><td>2</td><td>1</td><td>3</td>"
+            ),
+            "{page}"
+        );
         assert!(page.contains("<title>a &lt; b</title>"));
         let elsewhere = ["<script", "src=", "href=", "url(", "@import"];
         assert!(elsewhere.iter().all(|word| !page.contains(word)), "{page}");

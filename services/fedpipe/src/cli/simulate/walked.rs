@@ -43,7 +43,12 @@ impl Past {
     }
 
     /// Keeps what a round's scalars came to, if the job scales directions by it.
-    pub fn keep(&mut self, job: &Job, (round, start): (u32, ArtifactRef), scalars: Option<Scalars>) {
+    pub fn keep(
+        &mut self,
+        job: &Job,
+        (round, start): (u32, ArtifactRef),
+        scalars: Option<Scalars>,
+    ) {
         let training = &job.spec.training;
         if let (Some(scalars), true) = (scalars, training.mezo.scaling.is_some()) {
             self.log.push(Committed {

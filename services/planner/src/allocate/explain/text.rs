@@ -169,7 +169,10 @@ fn rejection(chosen: &Chosen<'_>, other: &Rejected) -> String {
 fn a_step(spec: &Spec, batch: u16) -> String {
     let training = &spec.training;
     let batch = match training.batch_tokens {
-        Some(tokens) => format!("batches of at most {tokens} tokens, about {}", records(batch)),
+        Some(tokens) => format!(
+            "batches of at most {tokens} tokens, about {}",
+            records(batch)
+        ),
         None => records(batch),
     };
     match training.accumulate {

@@ -35,7 +35,9 @@ fn a_step_of_several_batches_takes_as_often_as_long_in_the_memory_of_one_and_the
     let more = four.predicted.peak_memory_bytes - one.predicted.peak_memory_bytes;
     assert_eq!(more, sum);
     assert!(
-        four.why.text.contains("4 records a batch and 4 batches a step"),
+        four.why
+            .text
+            .contains("4 records a batch and 4 batches a step"),
         "{}",
         four.why.text
     );
@@ -61,7 +63,10 @@ fn a_budget_of_tokens_is_the_memory_of_a_batch_and_the_mean_record_its_size() {
     assert!((filled.predicted.step_seconds - as_many.predicted.step_seconds).abs() < 1e-9);
     assert!(filled.predicted.peak_memory_bytes < as_many.predicted.peak_memory_bytes);
     let text = &filled.why.text;
-    assert!(text.contains("batches of at most 1024 tokens, about 10 records"), "{text}");
+    assert!(
+        text.contains("batches of at most 1024 tokens, about 10 records"),
+        "{text}"
+    );
 }
 
 #[test]

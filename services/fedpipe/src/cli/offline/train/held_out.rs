@@ -96,7 +96,11 @@ impl HeldOutArgs {
             !split.training.is_empty() && !split.held_out.is_empty(),
             "--held-out-share {share} of {} records leaves none to {}",
             dataset.len(),
-            if split.training.is_empty() { "train on" } else { "score on" },
+            if split.training.is_empty() {
+                "train on"
+            } else {
+                "score on"
+            },
         );
         Ok(Some(split.training))
     }
@@ -228,7 +232,9 @@ impl<'a> Course<'a> {
     /// Whether the patience is at its end.
     pub fn is_out_of_patience(&self) -> bool {
         let without = without_improvement(&self.scores, self.args.min_delta);
-        self.args.patience.is_some_and(|patience| without >= patience)
+        self.args
+            .patience
+            .is_some_and(|patience| without >= patience)
     }
 
     /// The adapter that the run ends with, if that is another than the last, and its score.
@@ -301,7 +307,10 @@ mod tests {
     fn improvements_are_counted_as_in_a_job() {
         let all = scores(&[3.0, 2.0, 1.95, 1.93, 1.91, 1.0]);
         let since = |count: usize, delta| without_improvement(&all[..count], delta);
-        assert_eq!([2, 3, 4, 5, 6].map(|count| since(count, 0.1)), [0, 1, 2, 3, 0]);
+        assert_eq!(
+            [2, 3, 4, 5, 6].map(|count| since(count, 0.1)),
+            [0, 1, 2, 3, 0]
+        );
         assert_eq!([2, 3, 4, 5, 6].map(|count| since(count, 0.0)), [0; 5]);
     }
 }

@@ -16,7 +16,12 @@ impl Args {
     }
 
     /// Shows the first records of the file, those that cannot be learned with why.
-    pub(super) fn show(&self, count: usize, dataset: &Dataset, encoder: &Encoder) -> anyhow::Result<()> {
+    pub(super) fn show(
+        &self,
+        count: usize,
+        dataset: &Dataset,
+        encoder: &Encoder,
+    ) -> anyhow::Result<()> {
         let mut shown = Vec::new();
         for record in 0..dataset.len().min(count) {
             let line = dataset.line(record)?;
@@ -35,10 +40,16 @@ impl Args {
             }
             shown.push(match preview {
                 Ok(preview) => value(record, line, &preview),
-                Err((name, why)) => json!({ "record": record, "line": line, "refused": name, "why": why }),
+                Err((name, why)) => {
+                    json!({ "record": record, "line": line, "refused": name, "why": why })
+                }
             });
         }
-        if self.json { output::json(&shown) } else { Ok(()) }
+        if self.json {
+            output::json(&shown)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -38,12 +38,18 @@ struct Figures {
 
 impl Told {
     /// Steps from `made` to `steps`; metrics go to this file. Quiet: no plain lines, for standard output has JSON.
-    pub fn new(metrics: Option<&Path>, (made, steps): (u64, u64), quiet: bool) -> anyhow::Result<Self> {
+    pub fn new(
+        metrics: Option<&Path>,
+        (made, steps): (u64, u64),
+        quiet: bool,
+    ) -> anyhow::Result<Self> {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {wide_msg}");
         let bar = ProgressBar::new(steps).with_position(made);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Ok(Self {
-            metrics: metrics.map(|path| resume::metrics(path, made)).transpose()?,
+            metrics: metrics
+                .map(|path| resume::metrics(path, made))
+                .transpose()?,
             lines: bar.is_hidden() && !quiet,
             bar,
             made,
@@ -63,12 +69,21 @@ impl Told {
             loss: step.loss,
             tokens_per_second,
             memory_bytes: memory::data_bytes(),
-            seconds_left: left(self.since.seconds(), number + 1 - self.made, self.steps - number - 1),
+            seconds_left: left(
+                self.since.seconds(),
+                number + 1 - self.made,
+                self.steps - number - 1,
+            ),
         };
         self.bar.set_position(number + 1);
         self.bar.set_message(figures.words());
         if self.lines {
-            output::line(format!("step {}/{}  {}", number + 1, self.steps, figures.words()))?;
+            output::line(format!(
+                "step {}/{}  {}",
+                number + 1,
+                self.steps,
+                figures.words()
+            ))?;
         }
         Ok(())
     }
@@ -148,9 +163,18 @@ mod tests {
             memory_bytes: 3 << 20,
             seconds_left: left(30.0, 3, 9),
         };
-        assert_eq!(figures.words(), "loss 2.5000  1234 tokens/s  3.0 MiB  1 min 30 s left");
-        let skipped = Figures { loss: None, ..figures };
+        assert_eq!(
+            figures.words(),
+            "loss 2.5000  1234 tokens/s  3.0 MiB  1 min 30 s left"
+        );
+        let skipped = Figures {
+            loss: None,
+            ..figures
+        };
         assert!(skipped.words().starts_with("skipped"));
-        assert_eq!((clock(59.4), clock(3600.0), clock(0.0)), ("59 s".into(), "1 h 00 min".into(), "0 s".into()));
+        assert_eq!(
+            (clock(59.4), clock(3600.0), clock(0.0)),
+            ("59 s".into(), "1 h 00 min".into(), "0 s".into())
+        );
     }
 }
