@@ -3,6 +3,7 @@
 
 Promises: whole fleets (`fedpipe up`, one site, one thread), started in turn with and without; what is pushed is everything,
 and twenty times as often as by default; each pair gives one ratio, and the result is their median with an interval.
+Writes results/telemetry.md and .json.
 Does not: build anything. Next to nothing else may run on the machine.
 
     cargo build --release -p fedpipe && cargo build --release -p testkit --example collector
@@ -13,6 +14,7 @@ Does not: build anything. Next to nothing else may run on the machine.
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import platform
 import random
@@ -110,6 +112,20 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return medians[50], medians[1949]
 
 
+def page(result: dict) -> str:
+    """The results as Markdown."""
+    machine = next((line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    rows = [f"| {number} | {on * 1e3:.3f} ms | {off * 1e3:.3f} ms | {on / off - 1:+.2%} |" for number, (on, off) in enumerate(result["pairs"], 1)]
+    took = ", ".join(f"{count} {kind}" for kind, count in sorted(result["took"].items()))
+    return (
+        "# What telemetry costs\n\n"
+        f"Written by `benches/telemetry.py`: a training step of one site, pushed everything twenty times as often as by default; {machine}, {os.cpu_count()} cores, model: {result['model']}.\n\n"
+        f"A step takes **{result['ratio'] - 1:+.2%}** with telemetry pushed (median of {len(rows)} pairs, {result['low'] - 1:+.2%} to {result['high'] - 1:+.2%}); wanted: under {WANTED:.0%}. "
+        f"The collector took: {took}.\n\n"
+        "| pair | with | without | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fedpipe", default=str(ROOT / "target/release/fedpipe"), help="the binary")
@@ -120,6 +136,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=200, help="steps of a round (200)")
     parser.add_argument("--batch", type=int, default=8, help="records of a step (8)")
     parser.add_argument("--length", type=int, default=64, help="tokens of a record (64)")
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benches/results")
     options = parser.parse_args(arguments)
     ratios, pairs = [], []
     try:
@@ -141,8 +158,10 @@ def main(arguments: list[str]) -> int:
     low, high = interval(ratios)
     middle = statistics.median(ratios)
     print(f"a step takes {middle - 1:+.2%} with telemetry pushed ({low - 1:+.2%} to {high - 1:+.2%}, {len(ratios)} pairs); taken: {took}; {platform.machine()}")
-    result = {"ratio": middle, "low": low, "high": high, "pairs": pairs, "took": took, "model": str(options.model or "tiny")}
-    (OUT / "telemetry.json").write_text(json.dumps(result, indent=1) + "\n")
+    result = {"ratio": middle, "low": low, "high": high, "pairs": pairs, "took": took, "model": options.model.name if options.model else "tiny"}
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "telemetry.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.results / "telemetry.md").write_text(page(result))
     return 0 if middle < 1 + WANTED else 1
 
 

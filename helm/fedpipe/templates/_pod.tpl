@@ -34,11 +34,20 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
-{{/* Where telemetry is pushed. */}}
+{{/* Where telemetry is pushed, and how. */}}
 {{- define "fedpipe.env.otlp" -}}
 {{- with .Values.telemetry.otlp.endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
+{{- end }}
+{{- range $name, $value := .Values.telemetry.otlp.variables }}
+- name: {{ $name }}
+  {{- if kindIs "string" $value }}
+  value: {{ $value | quote }}
+  {{- else }}
+  valueFrom:
+    {{- toYaml $value | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 

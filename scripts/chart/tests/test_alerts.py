@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -58,11 +59,22 @@ class Rules(unittest.TestCase):
             self.assertLessEqual(dashboards.metrics(rule["expr"]), known.keys(), rule["alert"])
 
     def test_the_chart_wraps_the_same_rules(self):
-        wrapped = helmchart.find(helmchart.objects(SETS["observed"]), "PrometheusRule", "fedpipe")
+        wrapped = helmchart.find(helmchart.objects({"telemetry": {"alerts": {"enabled": True, "labels": {"release": "prometheus"}}}}), "PrometheusRule", "fedpipe")
         self.assertEqual(wrapped["spec"], helmchart.parse(RULES.read_text())[0])
         self.assertEqual(wrapped["metadata"]["labels"]["release"], "prometheus")
         kinds = {thing["kind"] for thing in helmchart.objects({})}
         self.assertFalse(kinds & {"PrometheusRule", "PodMonitor"}, "they need an operator that not every cluster has")
+
+    def test_each_links_its_runbook_once_it_is_known_where_that_lies(self):
+        wrapped = helmchart.find(helmchart.objects(SETS["observed"]), "PrometheusRule", "fedpipe")["spec"]
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            json.dump(wrapped, file)
+            file.flush()
+            self.promtool("check", "rules", file.name)
+        for rule in (rule for group in wrapped["groups"] for rule in group["rules"]):
+            link = rule["annotations"].pop("runbook_url")
+            self.assertEqual(link, f"https://docs.example.org/fedpipe/operate.md#{rule['alert'].lower()}")
+        self.assertEqual(wrapped, helmchart.parse(RULES.read_text())[0])
 
     def test_the_monitor_finds_every_pod_of_ours_and_its_port(self):
         things = helmchart.objects(SETS["observed"])
@@ -89,6 +101,9 @@ class Pushing(unittest.TestCase):
         for place, spec in ours.items():
             variables = {entry["name"]: entry.get("value") for entry in spec["containers"][0]["env"]}
             self.assertEqual(variables["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://collector.monitoring:4317", place)
+            self.assertEqual((variables["OTEL_TRACES_SAMPLER"], variables["OTEL_TRACES_SAMPLER_ARG"]), ("traceidratio", "0.1"), place)
+            headers = [entry["valueFrom"] for entry in spec["containers"][0]["env"] if entry["name"] == "OTEL_EXPORTER_OTLP_HEADERS"]
+            self.assertEqual(headers, [{"secretKeyRef": {"name": "collector", "key": "headers"}}], place)
         policies = [thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy" and not thing["metadata"]["name"].endswith("nats")]
         for policy in policies:
             self.assertIn(4317, [port["port"] for rule in policy["egress"] for port in rule["ports"]])

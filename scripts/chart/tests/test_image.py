@@ -36,6 +36,11 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
     return [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
 
 
+def version(text: str) -> tuple[int, ...]:
+    """Of which 2.100 is more than 2.34."""
+    return tuple(map(int, text.split(".")))
+
+
 def context(target: pathlib.Path) -> None:
     """What `docker build` would send: tracked and new files that .dockerignore lets through."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
@@ -90,7 +95,7 @@ class Build(unittest.TestCase):
         for command in commands:
             for inside, outside in (("/src", source), ("/skeleton", cls.skeleton), ("/image", cls.image)):
                 command = re.sub(rf"(?<= ){inside}\b", str(outside), command)
-            environment = {**os.environ, "PATH": f"{cls.root}/bin:{os.environ['PATH']}", "GLIBC": max(cls.needed, "2.34")}
+            environment = {**os.environ, "PATH": f"{cls.root}/bin:{os.environ['PATH']}", "GLIBC": max(cls.needed, "2.34", key=version)}
             done = subprocess.run(["sh", "-c", command], cwd=source, env=environment, capture_output=True, text=True, timeout=60, check=False)
             if done.returncode != 0:
                 raise AssertionError(f"{stage}: {command}\n{done.stdout}{done.stderr}")
