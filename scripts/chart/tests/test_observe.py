@@ -1,18 +1,23 @@
-"""`./run observe` where no container engine runs, and the files that one would be given: nothing here can run them, so they are read."""
+"""`./run observe` without a container engine, with a real Prometheus, and the files that an engine would be given: nothing here can run them, so they are read."""
 
+import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
 import sys
 import tempfile
 import unittest
+import urllib.parse
+import urllib.request
 from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import helmchart  # noqa: E402
+import live  # noqa: E402
 import observe  # noqa: E402
 
 FOLDER = observe.COMPOSE.parent
@@ -39,6 +44,31 @@ class Without(unittest.TestCase):
             engine.chmod(0o755)
             with mock.patch.dict(os.environ, {"PATH": f"{folder}:/bin:/usr/bin"}):
                 self.assertEqual(observe.engine(), (None, "docker runs, but has no compose"))
+
+
+class Shown(unittest.TestCase):
+    def test_prometheus_sees_every_process_and_the_job_until_it_has_ended(self):
+        said = io.StringIO()
+        without = mock.patch.object(observe, "engine", return_value=(None, "none is asked for"))
+        with tempfile.TemporaryDirectory() as folder, without, contextlib.redirect_stdout(said), concurrent.futures.ThreadPoolExecutor(1) as pool:
+            run = pool.submit(observe.observe, str(live.FEDPIPE), helmchart.TOOLS, pathlib.Path(folder) / "observe", 1, False)
+
+            def until(what: str, condition):
+                return live.until(what, lambda: condition() or (run.done() and self.fail(f"it ended before {what}: {run.result()}\n{said.getvalue()}")), seconds=60)
+
+            at = until("it says where Prometheus is", lambda: re.search(r"Prometheus at (http://[0-9.:]+)", said.getvalue())).group(1)
+            up = until("every process is scraped", lambda: (found := query(at, "up == 1")) and len(found) == len(observe.SITES) + 4 and found)
+            self.assertEqual({one["pod"] for one in up}, {"api", "profiler", "planner", "aggregator", *(f"worker-{site}" for site in observe.SITES)})
+            (job,) = until("the job is shown", lambda: query(at, "fedpipe_job_info"))
+            run.result(timeout=120)
+        self.assertIn(f"observe: {job['job_id']} succeeded", said.getvalue())
+        self.assertFalse(observe.answers(f"{at}/-/ready"), "Prometheus still runs")
+
+
+def query(prometheus: str, expression: str) -> list[dict]:
+    """Labels of each series that has a value now."""
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=10) as answer:
+        return [one["metric"] for one in json.load(answer)["data"]["result"]]
 
 
 class Containers(unittest.TestCase):
