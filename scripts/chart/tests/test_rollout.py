@@ -1,4 +1,4 @@
-"""A job lives through a rolling update of everything that the chart runs: it ends with the adapter of an undisturbed one, byte for byte."""
+"""A job lives through a rolling update of every control service and every worker (NATS and storage stay): it ends with the adapter of an undisturbed one, byte for byte."""
 
 import contextlib
 import itertools

@@ -1,6 +1,9 @@
 //! What is shown of one job.
 
+use std::collections::BTreeMap;
+
 use chassis::telemetry::{Metric, Picture};
+use domain::id::JobId;
 use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
 
@@ -55,18 +58,33 @@ pub fn add_results(picture: &mut Picture, job: &Job, entry: &Entry) {
     }
 }
 
-/// Seconds since anything of the job moved: its phase, or a site's work on it. A queued or paused job waits
+/// When a site's work on each job moved last, as beats say.
+pub fn movements(known: &Known) -> BTreeMap<&JobId, UnixMillis> {
+    let mut last = BTreeMap::new();
+    for heard in known.beats.values() {
+        if let Some(task) = &heard.beat.progress {
+            let moved: &mut UnixMillis = last.entry(&task.job).or_insert(heard.moved_at);
+            *moved = heard.moved_at.max(*moved);
+        }
+    }
+    last
+}
+
+/// Since when nothing of the job has moved: its phase, or a site's work on it. A queued or paused job waits
 /// for somebody, and an ended one for nobody: they stand still by right.
-fn idle_seconds(job: &Job, known: &Known, now: UnixMillis) -> f64 {
+pub fn still_since(job: &Job, moved: Option<UnixMillis>) -> Option<UnixMillis> {
     let rests = matches!(job.phase, Phase::Queued | Phase::Paused { .. });
     if rests || job.phase.is_terminal() {
-        return 0.0;
+        return None;
     }
+    Some(moved.map_or(job.phase_since, |moved| moved.max(job.phase_since)))
+}
+
+fn idle_seconds(job: &Job, known: &Known, now: UnixMillis) -> f64 {
     let on_it = known.beats.values().filter(|heard| {
         let progress = heard.beat.progress.as_ref();
         progress.is_some_and(|task| task.job == job.id)
     });
     let moved = on_it.map(|heard| heard.moved_at).max();
-    let last = moved.map_or(job.phase_since, |moved| moved.max(job.phase_since));
-    now.seconds_since(last)
+    still_since(job, moved).map_or(0.0, |since| now.seconds_since(since))
 }

@@ -7,7 +7,7 @@ use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
 
 use super::ledger::{Entry, committed};
-use super::{Seen, picture};
+use super::{Seen, picture, shown};
 use crate::explain::fixture::{artifact, beat, beat_on, job, registration, training};
 use crate::watch::Watch;
 
@@ -159,4 +159,40 @@ fn many_jobs_and_workers_are_shown_within_bounds_and_the_rest_is_counted() {
     assert_eq!(picture.left_out(), 3 + 5);
     let oldest = JobId::from_bits(1);
     assert_eq!(picture.get(Metric::JobIdle, &[oldest.as_str()]), None);
+}
+
+#[test]
+fn a_job_in_need_is_shown_however_many_newer_ones_there_are() {
+    let newer = (10..).take(JOBS_SHOWN + 5);
+    let mut jobs: Vec<Job> = newer.map(|number| job(number, &[])).collect();
+    let mut still = held(training(1, &["a"]));
+    still.phase_since = UnixMillis(10_000);
+    let mut held_up = held(training(2, &["b"]));
+    held_up.phase_since = NOW;
+    held_up.hold("no space left".to_owned(), UnixMillis(20_000));
+    let mut works = held(training(3, &["c"]));
+    works.phase_since = UnixMillis(0);
+    let mut young = held(training(4, &["d"]));
+    young.phase_since = UnixMillis(50_000);
+    let at_work = beat_on("c", &works, Stage::Training);
+    let [first, second, third, fourth] =
+        [&still, &held_up, &works, &young].map(|job| job.id.clone());
+    jobs.extend([still, held_up, works, young]);
+    let watch = watch(jobs, &["a", "b", "c", "d"]);
+    watch.beat(at_work, UnixMillis(99_000));
+    let picture = look(&watch, &Seen::default());
+    let of = |metric, id: &JobId| picture.get(metric, &[id.as_str()]);
+    assert_eq!(of(Metric::JobIdle, &first), Some(90.0));
+    assert_eq!(of(Metric::JobHeld, &second), Some(80.0));
+    // One moved a second ago, the other has not stood still for long: newer ones come first.
+    assert_eq!(of(Metric::JobIdle, &third), None);
+    assert_eq!(of(Metric::JobIdle, &fourth), None);
+    let known = watch.read();
+    let ids: Vec<&JobId> = shown::jobs(&known, NOW)
+        .0
+        .iter()
+        .map(|job| &job.id)
+        .collect();
+    assert_eq!(ids.len(), JOBS_SHOWN);
+    assert_eq!(ids[..2], [&first, &second]);
 }

@@ -17,8 +17,8 @@ pub fn metrics_table() -> String {
          `process.*`, `otel.sdk.*`); the exporter writes dots as underscores and appends the unit. A histogram ends in `_bucket`,\n\
          `_sum` and `_count` besides.\n\n\
          **Labels have bounds.** Metrics marked † name jobs or workers. Their series are replaced at each look, so what has\n\
-         gone is gone, and there are at most {SERIES_SHOWN} of each: {JOBS_SHOWN} jobs (those that have not ended, the newest\n\
-         first, then those that ended within the hour) and {WORKERS_SHOWN} workers (by name). What finds no room is counted in\n\
+         gone is gone, and there are at most {SERIES_SHOWN} of each: {JOBS_SHOWN} jobs (those that have not ended: whoever\n\
+         stands still or is held up for longest, then the newest; then those that ended within the hour) and {WORKERS_SHOWN} workers (by name). What finds no room is counted in\n\
          `{left_out}`. All other labels take the values listed, or a small closed set (routes, phases, kinds).\n\n\
          Several api processes say the same of jobs, queues and workers: take `max by (…)`, not `sum`.\n\n\
          | name in Prometheus | name in OpenTelemetry | kind | unit | labels | served by | meaning |\n\
