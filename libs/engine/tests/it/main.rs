@@ -24,5 +24,6 @@ mod repeatable;
 mod scoring;
 mod smollm2;
 mod support;
+mod templates;
 mod torch;
 mod zeroth;
