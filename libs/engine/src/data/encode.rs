@@ -2,7 +2,7 @@
 //!
 //! Prompt and completion are encoded apart and the end-of-sequence token is put behind: short
 //! records give exactly the ids that `tokenizer(prompt) + tokenizer(completion) + [eos]` gives in
-//! Python.
+//! Python, the model's bos only before the prompt: it stands first where the tokenizer puts it first.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -48,9 +48,6 @@ pub struct EncodeOptions {
     /// The classes of an encoder's head, in its order: rows are classified, and no token carries loss. Empty: words
     /// are learned.
     pub labels: Vec<String>,
-    /// Whether a row begins with the model's bos token, where it has one. A conversation begins as
-    /// the chat template says.
-    pub bos: bool,
 }
 
 /// Encodes the records of one data set for one model.
@@ -59,6 +56,8 @@ pub struct Encoder {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: EncodeOptions,
     template: Option<ChatTemplate>,
+    /// What the model reads before a text or a prompt. A conversation begins as the chat template says.
+    bos: Option<u32>,
 }
 
 /// A prompt and its answer in text.
@@ -82,7 +81,7 @@ impl Verbalizer {
 }
 
 impl EncodeOptions {
-    /// Loss on completions, prompts cut in the middle, no bos.
+    /// Loss on completions, prompts cut in the middle.
     #[must_use]
     pub fn new(sequence_length: usize) -> Self {
         Self {
@@ -91,14 +90,13 @@ impl EncodeOptions {
             truncate: Truncate::default(),
             verbalizer: None,
             labels: Vec::new(),
-            bos: false,
         }
     }
 }
 
 impl Encoder {
     /// # Errors
-    /// [`Refusal::SequenceTooShort`] below 2 tokens.
+    /// [`Refusal::SequenceTooShort`] below 2 tokens; a tokenizer that refuses an empty text.
     pub fn new(tokenizer: Tokenizer, options: EncodeOptions) -> Result<Self, Refusal> {
         let sequence_length = options.sequence_length;
         if sequence_length < 2 {
@@ -106,7 +104,9 @@ impl Encoder {
         }
         // A template that does not compile matters only to conversations, which ask again.
         let template = tokenizer.chat_template().ok();
+        let bos = tokenizer.first()?;
         Ok(Self {
+            bos,
             tokenizer,
             options,
             template,
@@ -208,8 +208,7 @@ impl Encoder {
     /// The prompt's tokens, cut so that an answer of this many tokens fits behind.
     pub(super) fn prompt(&self, parts: &Parts<'_>, answer: usize) -> Result<Vec<u32>, Refusal> {
         let mut prompt = self.tokenizer.encode(&parts.prompt)?;
-        let bos = self.tokenizer.bos().filter(|_| self.options.bos);
-        let before = usize::from(bos.is_some());
+        let before = usize::from(self.bos.is_some());
         // A prompt needs a token left, for the answer's first is predicted from it.
         let needed = before.max(usize::from(!prompt.is_empty())) + answer;
         let sequence_length = self.options.sequence_length;
@@ -222,7 +221,7 @@ impl Encoder {
         let suffix = self.tokenizer.encode(parts.suffix)?.len();
         let room = sequence_length - answer - before;
         prompt = self.options.truncate.cut(prompt, room, suffix)?;
-        Ok(bos.into_iter().chain(prompt).collect())
+        Ok(self.begun(prompt))
     }
 
     /// Tokens and labels of a prompt with its answer.
@@ -241,8 +240,7 @@ impl Encoder {
     }
 
     fn begun(&self, tokens: Vec<u32>) -> Vec<u32> {
-        let bos = self.tokenizer.bos().filter(|_| self.options.bos);
-        bos.into_iter().chain(tokens).collect()
+        self.bos.into_iter().chain(tokens).collect()
     }
 }
 

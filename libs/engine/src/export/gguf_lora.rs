@@ -19,7 +19,7 @@ use super::error::{damaged, unreadable};
 use super::gguf_file::{Info, Metadata, Writer};
 use super::tensors::decoded;
 use crate::adapter::{Adapter, Factors};
-use crate::model::Config;
+use crate::model::{Architecture, Config};
 use crate::source::{Name, rows};
 
 /// The file's name in a folder.
@@ -28,8 +28,12 @@ pub const FILE: &str = "adapter.gguf";
 /// Writes the file.
 ///
 /// # Errors
-/// It cannot be written.
+/// [`Error::Encoder`] for an encoder, or a head: the format has neither. It cannot be written.
 pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Result<(), Error> {
+    // llama.cpp would take the factors, and give the words of a model without its head.
+    if config.architecture == Architecture::Bert || adapter.head().is_some() {
+        return Err(Error::Encoder);
+    }
     let highest = highest(adapter);
     let about = Metadata::from([
         text("general.type", "adapter"),
@@ -142,7 +146,7 @@ pub fn read_back(adapter: &Adapter, config: &Config, path: &Path) -> Result<Adap
 /// An adapter in PEFT's two files to a GGUF file at `path`, which is read back.
 ///
 /// # Errors
-/// The files are damaged or do not fit the model, or the file cannot be written.
+/// The files are damaged or do not fit the model, the format has nothing like it, or the file cannot be written.
 pub fn convert(
     (tensors, peft): (&[u8], &[u8]),
     config: &Config,

@@ -77,6 +77,25 @@ pub(crate) fn tokenizer() -> Tokenizer {
     Tokenizer::from_folder(folder.path()).unwrap()
 }
 
+/// The same with a bos before every text, as Llama's and Gemma's put it.
+pub(crate) fn tokenizer_with_bos() -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path());
+    let path = folder.path().join("tokenizer.json");
+    let mut file: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let bos = json!({"SpecialToken": {"id": "<|im_start|>", "type_id": 0}});
+    let text = |id: &str, kind: u8| json!({"Sequence": {"id": id, "type_id": kind}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [bos, text("A", 0)],
+        "pair": [bos, text("A", 0), bos, text("B", 1)],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    Tokenizer::from_folder(folder.path()).unwrap()
+}
+
 /// The same tokenizer as GGUF metadata.
 pub(crate) fn gguf() -> Content {
     let strings = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());

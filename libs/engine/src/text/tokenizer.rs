@@ -110,6 +110,24 @@ impl Tokenizer {
             .collect())
     }
 
+    /// The bos id, if the tokenizer itself puts it before every text: what its model has always read first. A chat
+    /// template writes its own.
+    ///
+    /// # Errors
+    /// The tokenizer refuses an empty text.
+    pub fn first(&self) -> Result<Option<u32>, Error> {
+        let around = self.encode_with_special("")?;
+        Ok(self.bos().filter(|bos| around.first() == Some(bos)))
+    }
+
+    /// Ids of the text behind [`Tokenizer::first`].
+    ///
+    /// # Errors
+    /// The tokenizer refuses the text.
+    pub fn encode_begun(&self, text: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.first()?.into_iter().chain(self.encode(text)?).collect())
+    }
+
     /// Ids of the text, each with the bytes it covers.
     pub(crate) fn encode_located(&self, text: &str) -> Result<Vec<Located>, Error> {
         let encoding = self.parts.tokenizer.encode(text, false);

@@ -11,6 +11,7 @@ use engine::adapter::{Adapter, Error, Export, Head};
 use engine::compute;
 use engine::data::{Batch, EncodeOptions, Encoder, Record, Refusal, Row, Truncate};
 use engine::evaluate::Evaluator;
+use engine::export::{self, gguf_lora};
 use engine::generate::{Request, greedy};
 use engine::model::{Architecture, Base, Model};
 use engine::train::{self, Options, Rule, Trainer, ZerothTrainer};
@@ -313,6 +314,14 @@ fn what_an_encoder_does_not_do_is_refused_with_what_does() {
     other.rows[1].class = Some(3);
     let error = trainer.step(&other, 1e-3, &control()).unwrap_err();
     assert!(error.to_string().contains("class 3"), "{error}");
+
+    // llama.cpp's format has neither encoders nor heads.
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(gguf_lora::FILE);
+    let refused = gguf_lora::write(&own, model.config(), "tiny", &path);
+    assert!(matches!(refused, Err(export::Error::Encoder)));
+    let refused = gguf_lora::write(&own, tiny().config(), "tiny", &path);
+    assert!(matches!(refused, Err(export::Error::Encoder)) && !path.exists());
 
     // The head is the encoder's, of its own width.
     let decoder = tiny();

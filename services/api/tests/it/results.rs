@@ -299,6 +299,31 @@ async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_se
     .await;
     let (status, problem) = service.get(&format!("{path}?format=gguf-lora")).await;
     assert_eq!(status, 409, "{problem}");
+    // An encoder: llama.cpp's format has no head.
+    let pushed = service
+        .objects
+        .push_model(&reference.join("encoder"), &artifacts::Transfer::default())
+        .await
+        .expect("pushed");
+    let read = |name: &str| read(&format!("../encoder/adapter/{name}"));
+    let adapter = service.put(&id, read("adapter_model.safetensors")).await;
+    let config = service.put(&id, read("adapter_config.json")).await;
+    let change = |job: &mut domain::job::Job| {
+        job.spec.model = domain::job::spec::Model {
+            digest: Some(pushed.digest.clone()),
+            source: None,
+        };
+        job.phase = Phase::Succeeded {
+            adapter: adapter.clone(),
+            config: config.clone(),
+            report: config.clone(),
+        };
+    };
+    service.change(&id, change).await;
+    let (status, problem) = service.get(&format!("{path}?format=gguf-lora")).await;
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.contains("an encoder's adapter is exported as peft alone"), "{detail}");
     assert_eq!(
         service
             .request(Method::GET, &path)

@@ -130,18 +130,42 @@ fn a_long_text_shows_another_window_in_each_pass() {
 }
 
 #[test]
-fn bos_stands_first_when_asked_and_survives_truncation() {
+fn bos_stands_first_where_the_tokenizer_puts_it_and_survives_truncation() {
     for truncate in [Truncate::Front, Truncate::default()] {
         let options = EncodeOptions {
-            bos: true,
             truncate,
             ..EncodeOptions::new(6)
         };
-        let row = with_options(options)
+        let row = Encoder::new(fixture::tokenizer_with_bos(), options)
+            .unwrap()
             .row(0, &completion("abcdefgh", " yes"))
             .unwrap();
         assert_eq!(shown(&row), "<|im_start|>fgh yes<|im_end|>");
     }
+}
+
+#[test]
+fn texts_and_prompts_begin_as_transformers_begins_them() {
+    let tokenizer = fixture::tokenizer_with_bos();
+    assert_eq!(fixture::tokenizer().first().unwrap(), None);
+    assert_eq!(tokenizer.first().unwrap(), Some(1));
+    let encoder = Encoder::new(tokenizer.clone(), EncodeOptions::new(16)).unwrap();
+    // What `tokenizer("one yes").input_ids` is in transformers of the same folder, and
+    // `tokenizer("one").input_ids + tokenizer(" yes", add_special_tokens=False).input_ids + [eos]`.
+    let text_ids = [1, 81, 80, 71, 261];
+    assert_eq!(encoder.row(0, &text("one yes")).unwrap().tokens, text_ids);
+    assert_eq!(tokenizer.encode_begun("one yes").unwrap(), text_ids);
+    let row = encoder.row(0, &completion("one", " yes")).unwrap();
+    assert_eq!(row.tokens, [1, 81, 80, 71, 261, 2]);
+    assert_eq!(learned(&row), " yes<|im_end|>");
+    let asked = encoder.question(&completion("one", " yes"), 4).unwrap();
+    assert_eq!(asked.prompt, tokenizer.encode_begun("one").unwrap());
+    // A template writes its own.
+    let messages = ["user", "assistant"].map(|role| crate::text::Message::new(role, "a"));
+    let chat = Record::Messages { messages: messages.into() };
+    let plain = self::encoder(512).row(0, &chat).unwrap();
+    let encoder = Encoder::new(tokenizer, EncodeOptions::new(512)).unwrap();
+    assert_eq!(encoder.row(0, &chat).unwrap().tokens, plain.tokens);
 }
 
 fn labels() -> Encoder {
@@ -260,12 +284,12 @@ proptest! {
         all: bool,
         bos: bool,
     ) {
-        let tokenizer = fixture::tokenizer();
+        let tokenizer = if bos { fixture::tokenizer_with_bos() } else { fixture::tokenizer() };
         let truncate = if front { Truncate::Front } else { Truncate::Middle { keep_end } };
         let loss_on = if all { LossOn::All } else { LossOn::Completion };
-        let options = EncodeOptions { sequence_length, truncate, loss_on, bos, verbalizer: None, labels: Vec::new() };
+        let options = EncodeOptions { sequence_length, truncate, loss_on, verbalizer: None, labels: Vec::new() };
         let expected = [tokenizer.encode(&answer).unwrap(), vec![tokenizer.eos()]].concat();
-        match with_options(options).row(0, &completion(&prompt, &answer)) {
+        match Encoder::new(tokenizer, options).unwrap().row(0, &completion(&prompt, &answer)) {
             Ok(row) => {
                 prop_assert!(row.tokens.len() <= sequence_length);
                 prop_assert_eq!(row.tokens.len(), row.labelled.len());

@@ -10,7 +10,7 @@ use artifacts::manifest::File;
 use bytes::Bytes;
 use domain::artifact::Digest;
 use domain::job::spec::Model;
-use engine::export::gguf_lora;
+use engine::export::{Error, gguf_lora};
 use engine::model::Config;
 
 use crate::problem::{Kind, Problem};
@@ -81,6 +81,9 @@ pub fn convert(
 ) -> Result<(), Problem> {
     let tensors = std::fs::read(adapter).map_err(|error| super::local(&error))?;
     gguf_lora::convert((&tensors, peft), model, name, to).map_err(|error| {
+        if matches!(error, Error::Encoder) {
+            return Problem::new(Kind::Conflict, format!("{error}: fetch `format=peft`"));
+        }
         tracing::warn!(
             error = bus::drive::error_chain(&error),
             "adapter cannot be converted"

@@ -52,7 +52,8 @@ impl Manner<'_> {
         if self.chat {
             chat(tokenizer, text, self.system)
         } else {
-            Ok(tokenizer.encode(text)?)
+            // As the tokenizer begins it: with the bos, of models that have learned with one.
+            Ok(tokenizer.encode_begun(text)?)
         }
     }
 
