@@ -355,6 +355,15 @@ impl Confusion {
         }
     }
 
+    /// The share that was taken for what it is; none when nothing was counted.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let total: u64 = self.counts.iter().flatten().sum();
+        let right = self.counts.iter().enumerate();
+        let right: u64 = right.filter_map(|(class, row)| row.get(class)).sum();
+        (total > 0).then(|| right as f64 / total as f64)
+    }
+
     /// The mean recall of the classes that occur; none when nothing was counted.
     #[must_use]
     pub fn balanced_accuracy(&self) -> Option<f64> {
@@ -380,6 +389,8 @@ mod tests {
         assert_eq!(confusion.balanced_accuracy(), Some(0.5));
         confusion.add(1, 1);
         assert_eq!(confusion.balanced_accuracy(), Some(0.75));
+        assert_eq!(confusion.accuracy(), Some(7.0 / 8.0));
+        assert_eq!(Confusion::new(2).accuracy(), None);
         assert_eq!(Confusion::new(2).balanced_accuracy(), None);
     }
 

@@ -214,6 +214,9 @@ const FOOT: &str = "
 - Two reasons against a combination are independent: it is legal if each of its cells says yes and, with
   zeroth-order, the server's optimizer is `fedavg`.
 - `aggregation.normalize: fednova` and `training.proximal` (FedProx) go with every rule.
+- `training.labels`: a classification head, averaged as it is whatever the rule for factors. `product`, `slice`,
+  `fedit`, `ffa` and `sum` take it, with `fedavg` alone; `stack` and `residual` refuse it, since they restart
+  factors beside a side term and a head has none, and so do zeroth-order steps, which move factors alone.
 ";
 
 #[cfg(test)]

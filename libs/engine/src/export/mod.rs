@@ -123,28 +123,23 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
             (adapted, of_base(&read)?, 1e-5)
         }
         Format::Merged => {
+            let kind = |merged: &Merged<'_>, name, _: &[usize]| merged::kind(merged, name, asked);
             let tensors = threads.run(|| {
                 merged::write(&mut merged, &tokenizer, asked, folder)?;
-                let kind =
-                    |merged: &Merged<'_>, name, _: &[usize]| merged::kind(merged, name, asked);
                 verify::weights(&mut merged, folder, &kind)
             })?;
-            let bound = bound(&merged, &|name, _| merged::kind(&merged, name, asked))?;
-            (tensors, again(folder)?, bound)
+            (tensors, again(folder)?, bound(&merged, &kind)?)
         }
         Format::Gguf => {
             let path = folder.join(gguf::FILE);
+            let kind = |merged: &Merged<'_>, name, shape: &[usize]| {
+                gguf::kind(merged, (name, shape), asked)
+            };
             let tensors = threads.run(|| {
                 gguf::write(&mut merged, &tokenizer, (asked, request.name), &path)?;
-                let kind = |merged: &Merged<'_>, name, shape: &[usize]| {
-                    gguf::kind(merged, (name, shape), asked)
-                };
                 verify::weights(&mut merged, &path, &kind)
             })?;
-            let bound = bound(&merged, &|name, shape| {
-                gguf::kind(&merged, (name, shape), asked)
-            })?;
-            (tensors, again(&path)?, bound)
+            (tensors, again(&path)?, bound(&merged, &kind)?)
         }
     };
     let logits_off = verify::compare(&want()?, &got, bound)?;
@@ -156,14 +151,11 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
     })
 }
 
-/// How a tensor of this name and shape is written.
-type Kind<'a> = dyn Fn(Name, &[usize]) -> Result<candle_core::quantized::GgmlDType, Error> + 'a;
-
 /// The widest bound of the kinds that some tensor was rounded to.
-fn bound(merged: &Merged<'_>, kind: &Kind<'_>) -> Result<f64, Error> {
+fn bound(merged: &Merged<'_>, kind: &verify::Kind<'_>) -> Result<f64, Error> {
     let mut widest = precision::logits_bound(candle_core::quantized::GgmlDType::F32);
     for (name, shape) in Name::all(merged.config) {
-        let meant = kind(name, &shape)?;
+        let meant = kind(merged, name, &shape)?;
         if meant != merged.source_kind(name)? || merged.changes(name) {
             widest = widest.max(precision::logits_bound(meant));
         }

@@ -25,7 +25,7 @@ const TOKENS: usize = 24;
 const BLOCK: usize = 32;
 
 /// How a tensor of this name and shape was meant to be written.
-type Kind<'a> = dyn Fn(&Merged<'_>, Name, &[usize]) -> Result<GgmlDType, Error> + 'a;
+pub(super) type Kind<'a> = dyn Fn(&Merged<'_>, Name, &[usize]) -> Result<GgmlDType, Error> + 'a;
 
 /// Compares every weight of the model at `written`. `kind` says how each was meant to be written. Gives how
 /// many were compared.

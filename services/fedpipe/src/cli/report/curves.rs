@@ -17,6 +17,8 @@ pub enum Measure {
     Loss,
     /// Share answered right, classes weighted alike.
     BalancedAccuracy,
+    /// Share answered right.
+    Accuracy,
 }
 
 /// Along what.
@@ -66,6 +68,7 @@ impl Measure {
         match self {
             Self::Loss => "loss",
             Self::BalancedAccuracy => "balanced accuracy",
+            Self::Accuracy => "accuracy",
         }
     }
 }
@@ -244,7 +247,7 @@ fn of_rounds(source: &str, mut rounds: Vec<Round>) -> Vec<Curve> {
 }
 
 fn of_metrics(source: &str, text: &str) -> anyhow::Result<Vec<Curve>> {
-    let (mut loss, mut held_out) = (Vec::new(), Vec::new());
+    let (mut loss, mut scores) = (Vec::new(), Vec::new());
     let mut lines = text
         .lines()
         .enumerate()
@@ -262,14 +265,23 @@ fn of_metrics(source: &str, text: &str) -> anyhow::Result<Vec<Curve>> {
         let step = step.with_context(|| format!("line {} has no step", number + 1))?;
         loss.extend(finite(value.get("loss")).map(|loss| (step + 1.0, loss)));
         let after = finite(value.get("after_steps"));
-        held_out.extend(after.and_then(|after| Some((after, finite(value.get("held_out_loss"))?))));
+        scores.extend(after.map(|after| (after, value)));
     }
-    let curve = |name: &str, kind, points| {
-        Curve::new(source, name, (kind, Measure::Loss, Along::Step), points)
+    let curve = |name: &str, (kind, measure), points| {
+        Curve::new(source, name, (kind, measure, Along::Step), points)
     };
+    let held_out = |name: &str, measure, figure: &str| {
+        let points = scores
+            .iter()
+            .filter_map(|(after, value)| Some((*after, finite(value.get(figure))?)));
+        curve(name, (Kind::HeldOut, measure), points.collect())
+    };
+    let balanced = (Measure::BalancedAccuracy, "held_out_balanced_accuracy");
     Ok(vec![
-        curve("held-out loss", Kind::HeldOut, held_out),
-        curve("training loss", Kind::Training, loss),
+        held_out("held-out loss", Measure::Loss, "held_out_loss"),
+        curve("training loss", (Kind::Training, Measure::Loss), loss),
+        held_out("held-out", balanced.0, balanced.1),
+        held_out("held-out", Measure::Accuracy, "held_out_accuracy"),
     ])
 }
 
@@ -387,12 +399,16 @@ mod tests {
     #[test]
     fn metrics_count_steps_from_one_and_leave_out_what_is_not_finite() {
         let text = "{\"step\":0,\"loss\":2.5}\n{\"step\":1,\"loss\":null}\n\n{\"step\":2,\"loss\":1.5}\n\
-                    {\"step\":2,\"after_steps\":3,\"held_out_loss\":1.75}\n{\"st";
+                    {\"step\":2,\"after_steps\":3,\"held_out_loss\":1.75,\"held_out_accuracy\":0.75,\
+                    \"held_out_balanced_accuracy\":0.5}\n{\"st";
         let curves = read("m", text).unwrap();
         assert_eq!(
             points(&curves, "held-out loss", Measure::Loss),
             [(3.0, 1.75)]
         );
+        for (measure, share) in [(Measure::Accuracy, 0.75), (Measure::BalancedAccuracy, 0.5)] {
+            assert_eq!(points(&curves, "held-out", measure), [(3.0, share)]);
+        }
         assert_eq!(
             points(&curves, "training loss", Measure::Loss),
             [(1.0, 2.5), (3.0, 1.5)]

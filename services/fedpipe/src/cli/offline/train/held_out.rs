@@ -13,7 +13,7 @@ use domain::adapter::WeightShape;
 use engine::adapter::Adapter;
 use engine::control::Control;
 use engine::data::{Batch, Dataset, Encoder, Format};
-use engine::evaluate::{Evaluator, Loss};
+use engine::evaluate::{self, Confusion, Evaluator, Loss};
 use engine::model::Model;
 use engine::train::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
@@ -130,15 +130,16 @@ pub struct Records {
 }
 
 impl Records {
-    /// The mean loss with an adapter. Records that cannot be learned are left out.
-    fn loss(
+    /// The mean loss with an adapter, and how a head's classes are told apart. Records that cannot be learned are left out.
+    fn score(
         &self,
+        steps: u64,
         (model, adapter): (&Model, &Adapter),
         (dataset, encoder): (&Dataset, &Encoder),
-    ) -> anyhow::Result<f64> {
+    ) -> anyhow::Result<Scored> {
         let dataset = self.own.as_ref().unwrap_or(dataset);
         let mut evaluator = Evaluator::new(model, Some(adapter))?;
-        let mut total = Loss::default();
+        let (mut total, mut confusion) = (Loss::default(), None::<Confusion>);
         for numbers in self.numbers.chunks(CHUNK) {
             let mut batch = Batch::default();
             for number in numbers {
@@ -148,20 +149,40 @@ impl Records {
                     Err(refusal) => return Err(refusal.into()),
                 }
             }
-            if !batch.rows.is_empty() {
+            if batch.rows.iter().any(|row| row.class.is_some()) {
+                let (scores, loss) = evaluator.classes(&batch, &Control::new())?;
+                total = total.merge(loss);
+                let classes = scores.first().map_or(0, Vec::len);
+                let confusion = confusion.get_or_insert_with(|| Confusion::new(classes));
+                for (row, scores) in batch.rows.iter().zip(&scores) {
+                    let truth = row.class.and_then(|class| usize::try_from(class).ok());
+                    if let Some((truth, guess)) = truth.zip(evaluate::best(scores)) {
+                        confusion.add(truth, guess);
+                    }
+                }
+            } else if !batch.rows.is_empty() {
                 total = total.merge(evaluator.loss(&batch, &Control::new())?);
             }
         }
         let mean = total.mean().filter(|mean| mean.is_finite());
-        mean.context("the held-out records have no finite loss")
+        Ok(Scored {
+            steps,
+            loss: mean.context("the held-out records have no finite loss")?,
+            accuracy: confusion.as_ref().and_then(Confusion::accuracy),
+            balanced_accuracy: confusion.as_ref().and_then(Confusion::balanced_accuracy),
+        })
     }
 }
 
-/// A score: how many steps were made before it, and the mean held-out loss.
+/// A score: how many steps were made before it, the mean held-out loss, and of an encoder's classes the shares told right.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
     pub steps: u64,
     pub loss: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced_accuracy: Option<f64>,
 }
 
 /// The scores of a run so far.
@@ -214,8 +235,7 @@ impl<'a> Course<'a> {
         let Some(records) = &self.records else {
             return Ok(None);
         };
-        let loss = records.loss((model, &adapter), with)?;
-        let scored = Scored { steps, loss };
+        let scored = records.score(steps, (model, &adapter), with)?;
         self.scores.push(scored);
         if self.args.keep == Keep::Best && best(&self.scores) == Some(scored) {
             let checkpoint = Checkpoint {
@@ -290,7 +310,12 @@ mod tests {
     use super::*;
 
     fn scores(losses: &[f64]) -> Vec<Scored> {
-        let scored = |(steps, loss): (u64, &f64)| Scored { steps, loss: *loss };
+        let scored = |(steps, loss): (u64, &f64)| Scored {
+            steps,
+            loss: *loss,
+            accuracy: None,
+            balanced_accuracy: None,
+        };
         (0..).zip(losses).map(scored).collect()
     }
 

@@ -90,12 +90,15 @@ impl Told {
 
     /// A score of held-out records, if there is one.
     pub fn score(&mut self, scored: Option<Scored>) -> anyhow::Result<()> {
-        let Some(Scored { steps, loss }) = scored else {
+        let Some(scored) = scored else {
             return Ok(());
         };
-        // After the line of the last of these steps, with its number.
-        self.write(&json!({ "step": steps.saturating_sub(1), "after_steps": steps, "held_out_loss": loss }))?;
-        let words = format!("after {steps} steps: held-out loss {loss:.4}");
+        self.write(&line_of(scored))?;
+        let Scored { steps, loss, .. } = scored;
+        let mut words = format!("after {steps} steps: held-out loss {loss:.4}");
+        if let Some((all, balanced)) = scored.accuracy.zip(scored.balanced_accuracy) {
+            words = format!("{words}, accuracy {all:.4}, balanced {balanced:.4}");
+        }
         if self.lines {
             output::line(words)
         } else {
@@ -133,6 +136,22 @@ impl Figures {
             clock(self.seconds_left)
         )
     }
+}
+
+/// A score's line of metrics: after the line of the last of its steps, with its number.
+fn line_of(scored: Scored) -> Value {
+    let Scored { steps, loss, .. } = scored;
+    let mut line =
+        json!({ "step": steps.saturating_sub(1), "after_steps": steps, "held_out_loss": loss });
+    for (name, share) in [
+        ("held_out_accuracy", scored.accuracy),
+        ("held_out_balanced_accuracy", scored.balanced_accuracy),
+    ] {
+        if let (Some(share), Value::Object(line)) = (share, &mut line) {
+            line.insert(name.to_owned(), share.into());
+        }
+    }
+    line
 }
 
 /// Seconds for the steps that remain, as long as those that were made took.
