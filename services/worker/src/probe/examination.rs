@@ -22,6 +22,7 @@ use super::budget::Spent;
 use super::configurations::Configuration;
 use super::head;
 use super::kernels;
+use super::peaks;
 use super::noise::Norms;
 use super::room::{Measured, Room};
 use super::start;
@@ -397,7 +398,9 @@ impl Room<'_> {
             Some(bytes) => room.importance(bytes)?,
             None => None,
         };
-        let samples = |all: &[Measured]| all.iter().map(|one| one.sample.clone()).collect();
+        let rounds = trained.iter().flat_map(|(_, rounds)| rounds);
+        let beside = peaks::beside(rounds.chain(&scored).map(|one| one.peak));
+        let samples = |all: &[Measured]| all.iter().map(|one| one.told(beside)).collect();
         let modes = trained.iter().map(|(way, rounds)| ModeMeasurement {
             mode: Mode {
                 base: key.base,

@@ -11,6 +11,7 @@ mod importance;
 mod kernels;
 mod measurement;
 mod noise;
+mod peaks;
 mod room;
 mod scoring;
 mod sized;

@@ -15,6 +15,7 @@ use engine::model::Model;
 use super::budget::Spent;
 use super::configurations::{Configuration, NEEDED, Need, configurations, fewer, predicted};
 use super::noise::Norms;
+use super::peaks::Peak;
 use super::sized::sized;
 use super::stepper::{self, Way};
 use crate::data::Opened;
@@ -44,6 +45,7 @@ const TRIAL: usize = 2;
 /// A measured round or pass, and what it really took before the site's pace was kept.
 pub(super) struct Measured {
     pub(super) sample: Sample,
+    pub(super) peak: Peak,
     pub(super) real_seconds_per_token: f64,
     /// Of the whole round.
     real_seconds: f64,
@@ -251,8 +253,9 @@ impl Room<'_> {
             median(|| step(self, mean))?
         };
         stepper::finish(learner, way, training)?;
-        let peak_memory_bytes = memory::peak_data_bytes();
+        let peak = Peak::seen();
         Ok(Measured {
+            peak,
             sample: Sample {
                 batch,
                 tokens: count(tokens),
@@ -260,7 +263,7 @@ impl Room<'_> {
                 longest_tokens: count(longest_tokens),
                 parameters: ranks.parameters(&self.weights),
                 step_seconds: self.paced(way, tokens, seconds),
-                peak_memory_bytes,
+                peak_memory_bytes: peak.counted(),
             },
             real_seconds_per_token: seconds / tokens.max(1) as f64,
             real_seconds: whole.seconds(),
@@ -312,10 +315,19 @@ impl Measured {
         self.sample
     }
 
+    /// The figures as a plan is made from them, where so many bytes stood beside the heap at most.
+    pub(super) fn told(&self, beside: u64) -> Sample {
+        Sample {
+            peak_memory_bytes: self.peak.told(beside),
+            ..self.sample.clone()
+        }
+    }
+
     /// A pass of scoring.
-    pub(super) const fn pass(sample: Sample, real_seconds_per_token: f64) -> Self {
+    pub(super) const fn pass(sample: Sample, peak: Peak, real_seconds_per_token: f64) -> Self {
         Self {
             sample,
+            peak,
             real_seconds_per_token,
             real_seconds: 0.0,
         }

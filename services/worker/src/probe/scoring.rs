@@ -8,6 +8,7 @@ use domain::profile::Sample;
 use engine::data::Batch;
 use engine::evaluate::{Evaluator, Loss};
 
+use super::peaks::Peak;
 use super::room::{FILL, Measured, Room, count, median, squares};
 use crate::adapter_file;
 use crate::failure::Failure;
@@ -63,7 +64,7 @@ impl Room<'_> {
         };
         let (_, longest_tokens) = pass(self, longest)?;
         let (seconds, tokens) = median(|| pass(self, mean))?;
-        let peak_memory_bytes = memory::peak_data_bytes();
+        let peak = Peak::seen();
         let sample = Sample {
             batch: rows,
             tokens: count(tokens),
@@ -71,9 +72,9 @@ impl Room<'_> {
             longest_tokens: count(longest_tokens),
             parameters,
             step_seconds: self.running.site.forward_pace().seconds(tokens, seconds),
-            peak_memory_bytes,
+            peak_memory_bytes: peak.counted(),
         };
-        Ok(Measured::pass(sample, seconds / tokens.max(1) as f64))
+        Ok(Measured::pass(sample, peak, seconds / tokens.max(1) as f64))
     }
 
     /// Tokens a second of forward passes alone.
