@@ -17,6 +17,7 @@ mod families;
 mod faults;
 mod forged;
 mod grants;
+mod held_out;
 mod hub;
 mod inputs;
 mod kills;
