@@ -211,6 +211,16 @@ async fn generated_answers_are_compared_with_the_wanted_ones() {
         1.0
     );
 
+    // A long question is cut as a worker cuts it; what asks nothing is counted by its reason.
+    let long = serde_json::json!({ "prompt": "word ".repeat(2000), "completion": "an answer" });
+    let nothing = serde_json::json!({ "prompt": "Say:", "completion": " " });
+    let mixed = trained.file("mixed.jsonl", &format!("{long}\n{nothing}\n"));
+    let ended = ask(&mixed, &[]).await;
+    let reason = "not evaluated: nothing_to_learn 1 time (record 1)";
+    assert!(ended.err.contains(reason), "{ended:?}");
+    let figures = ended.json();
+    assert_eq!((&figures["records"], &figures["refused"]), (&1.into(), &1.into()));
+
     let texts = trained.file("texts.jsonl", "{\"text\": \"nothing is asked here\"}\n");
     ask(&texts, &[]).await.failed(&["no record has an answer"]);
 

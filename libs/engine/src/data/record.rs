@@ -1,6 +1,6 @@
 //! One record, and the shapes a line may have.
 //!
-//! Keys beyond a shape's own are ignored. A label may be written as a string, an integer or a
+//! Keys beyond a shape's own are ignored, but for tools and their calls, which cannot be learned as turns of text. A label may be written as a string, an integer or a
 //! boolean; every other value must be a string.
 
 use std::fmt;
@@ -85,6 +85,7 @@ struct Line {
     prompt: Option<Value>,
     completion: Option<Value>,
     messages: Option<Vec<Value>>,
+    tools: Option<Value>,
 }
 
 impl Format {
@@ -123,6 +124,9 @@ impl Record {
             _ => Reason::BadJson,
         })?;
         let shape = shape.or_else(|| line.shape()).ok_or(Reason::WrongShape)?;
+        if shape == Shape::Messages && line.has_tools() {
+            return Err(Reason::ToolCalls);
+        }
         let record = line.into_record(shape).ok_or(Reason::WrongShape)?;
         if record.teaches_nothing() {
             return Err(Reason::Empty);
@@ -181,6 +185,18 @@ impl Line {
             Some(_) => Shape::Label,
             None => Shape::Text,
         })
+    }
+
+    /// Whether tools are described or called: without them a call is an empty answer, which nobody wants to be learned.
+    fn has_tools(&self) -> bool {
+        let says = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(_) => true,
+        };
+        let mut turns = self.messages.iter().flatten();
+        let calls = |turn: &Value| ["tool_calls", "function_call"].map(|key| says(turn.get(key)));
+        says(self.tools.as_ref()) || turns.any(|turn| calls(turn).contains(&true))
     }
 
     fn into_record(self, shape: Shape) -> Option<Record> {

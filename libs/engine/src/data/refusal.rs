@@ -42,6 +42,9 @@ pub enum Refusal {
     /// Choices were asked of a record that has no single answer.
     #[error("only prompt/completion and labelled records have choices")]
     NoChoices,
+    /// The record's answer is none of the choices.
+    #[error("the record's answer is none of the choices")]
+    OtherAnswer,
     /// A sequence that leaves no room to learn.
     #[error("a sequence of {sequence_length} tokens is too short")]
     SequenceTooShort {
@@ -62,6 +65,7 @@ impl Refusal {
             | Self::TooLong { .. }
             | Self::NothingToLearn
             | Self::UnknownLabel
+            | Self::OtherAnswer
             | Self::OtherLabel => true,
             Self::Text(error) => {
                 use text::Error::{Encode, Render, Turn};
@@ -85,6 +89,7 @@ impl Refusal {
             Self::OtherLabel => "other_label",
             Self::NoClassToken => "no_class_token",
             Self::NoChoices => "no_choices",
+            Self::OtherAnswer => "other_answer",
             Self::SequenceTooShort { .. } => "sequence_too_short",
             Self::Text(_) => "text",
         }

@@ -22,6 +22,8 @@ pub enum Reason {
     Empty,
     /// Beyond the limit on one record.
     TooLong,
+    /// A conversation that describes or calls tools other than in its turns' text.
+    ToolCalls,
 }
 
 /// The account of skipped lines.
@@ -81,6 +83,17 @@ impl Reason {
             Self::BadUtf8 => "bad_utf8",
             Self::Empty => "empty",
             Self::TooLong => "too_long",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
+
+    /// What to do about it, where the name does not say it.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::ToolCalls => {
+                " (write tools and calls as text into the contents, as the model is to read and write them)"
+            }
+            _ => "",
         }
     }
 }
@@ -98,9 +111,10 @@ impl fmt::Display for Skipped {
             let numbers = numbers.join(", ");
             write!(
                 formatter,
-                "{before}{} {} ({word} {numbers}{more})",
+                "{before}{} {} ({word} {numbers}{more}){}",
                 reason.name(),
-                lines.count
+                lines.count,
+                reason.advice()
             )?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args as Arguments;
 use engine::control::Control;
-use engine::data::{Batch, Dataset, Encoder};
+use engine::data::{Batch, Dataset, Encoder, Refusal, Refusals, Refused};
 use engine::evaluate::{Choice, Confusion, Evaluator, Loss, best};
 use serde_json::{Value, json};
 
@@ -53,13 +53,22 @@ pub struct Args {
 #[derive(Default)]
 struct Found {
     records: u64,
-    refused: u64,
+    refused: Refusals,
     figures: serde_json::Map<String, Value>,
     /// `[truth][guess]`, where there are choices.
     confusion: Vec<Vec<u64>>,
 }
 
 impl Found {
+    /// Counts a record that has no row; an error if none of them would have one.
+    fn refuse(&mut self, record: usize, refusal: Refusal) -> anyhow::Result<()> {
+        if !refusal.is_of_this_record() {
+            return Err(refusal.into());
+        }
+        self.refused.add(&[Refused { record, refusal }]);
+        Ok(())
+    }
+
     /// What a table of answers comes to.
     fn count(&mut self, confusion: &Confusion) {
         let counts = confusion.counts().iter().enumerate();
@@ -97,8 +106,8 @@ impl Args {
         labels::fits(head.or(model.head()), &labels)?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
         let found = if self.answers {
-            let records = (self.count(&dataset), self.tokens);
-            answers::compare((&model, adapter.as_ref()), &dataset, records)?
+            let records = (self.count(&dataset), self.tokens, self.data.sequence_length);
+            answers::compare((&model, adapter.as_ref()), (&dataset, &encoder), records)?
         } else if !labels.is_empty() {
             self.classes(&mut evaluator, &dataset, &encoder, labels.len())?
         } else if self.choices.is_empty() {
@@ -106,10 +115,13 @@ impl Args {
         } else {
             self.accuracy(&mut evaluator, &dataset, &encoder)?
         };
+        if found.refused.total() > 0 {
+            output::note(format!("not evaluated: {}", found.refused));
+        }
         if self.json {
             let mut all = found.figures;
             all.insert("records".to_owned(), found.records.into());
-            all.insert("refused".to_owned(), found.refused.into());
+            all.insert("refused".to_owned(), found.refused.total().into());
             return output::json(&all);
         }
         let figure =
@@ -131,7 +143,7 @@ impl Args {
             "{}\nrecords: {} ({} refused)",
             lines.join("\n"),
             found.records,
-            found.refused
+            found.refused.total()
         ))
     }
 
@@ -154,8 +166,7 @@ impl Args {
                     found.records += 1;
                     batch.rows.extend(rows);
                 }
-                Err(refusal) if refusal.is_of_this_record() => found.refused += 1,
-                Err(refusal) => return Err(refusal.into()),
+                Err(refusal) => found.refuse(number, refusal)?,
             }
             if batch.rows.len() >= CHUNK || number + 1 == count {
                 for rows in batch.rows.chunks(CHUNK) {
@@ -199,8 +210,7 @@ impl Args {
         for number in 0..count {
             match encoder.row(number, &dataset.record(number)?) {
                 Ok(row) => batch.rows.push(row),
-                Err(refusal) if refusal.is_of_this_record() => found.refused += 1,
-                Err(refusal) => return Err(refusal.into()),
+                Err(refusal) => found.refuse(number, refusal)?,
             }
             let whole = batch.rows.len() >= CHUNK || number + 1 == count;
             if !whole || batch.rows.is_empty() {
@@ -234,8 +244,8 @@ impl Args {
         let count = self.count(dataset);
         for number in 0..count {
             match question(encoder, number, dataset, &self.choices)? {
-                Some(question) => waiting.push(question),
-                None => found.refused += 1,
+                Ok(question) => waiting.push(question),
+                Err(refusal) => found.refuse(number, refusal)?,
             }
             if waiting.len() >= CHUNK || number + 1 == count {
                 let (asked, answers): (Vec<Choice>, Vec<usize>) = waiting.drain(..).unzip();
@@ -265,20 +275,19 @@ fn table(names: &[String], confusion: &[Vec<u64>]) -> String {
     output::table(&rows)
 }
 
-/// A record's prompt, the choices' tokens, and the right one; `None` if the record answers none of them.
+/// A record's prompt, the choices' tokens, and the right one, or why there is none.
 fn question(
     encoder: &Encoder,
     number: usize,
     dataset: &Dataset,
     choices: &[String],
-) -> anyhow::Result<Option<(Choice, usize)>> {
+) -> anyhow::Result<Result<(Choice, usize), Refusal>> {
     let asked = match encoder.choices(number, &dataset.record(number)?, choices) {
         Ok(asked) => asked,
-        Err(refusal) if refusal.is_of_this_record() => return Ok(None),
-        Err(refusal) => return Err(refusal.into()),
+        Err(refusal) => return Ok(Err(refusal)),
     };
     let (Some(answer), Some(first)) = (asked.answer, asked.rows.first()) else {
-        return Ok(None);
+        return Ok(Err(Refusal::OtherAnswer));
     };
     let start = first
         .labelled
@@ -288,5 +297,5 @@ fn question(
     let prompt = first.tokens.get(..start).unwrap_or_default().to_vec();
     let candidate = |row: &engine::data::Row| row.tokens.get(start..).unwrap_or_default().to_vec();
     let candidates = asked.rows.iter().map(candidate).collect();
-    Ok(Some((Choice { prompt, candidates }, answer)))
+    Ok(Ok((Choice { prompt, candidates }, answer)))
 }

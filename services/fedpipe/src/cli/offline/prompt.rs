@@ -1,18 +1,8 @@
-//! What a model is asked: a text, or a record of a data set, as token ids.
+//! What a model is asked: a text, or a line of a file, as token ids.
 
 use anyhow::{Context, ensure};
-use engine::data::Record;
 use engine::text::{Message, Tokenizer};
 use serde::Deserialize;
-
-/// A question, and the answer that its record has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// Token ids.
-    pub prompt: Vec<u32>,
-    /// The record's own answer.
-    pub wanted: Option<String>,
-}
 
 /// Puts a text into the model's chat template, as a user's turn after the system's.
 fn chat(tokenizer: &Tokenizer, text: &str, system: Option<&str>) -> anyhow::Result<Vec<u32>> {
@@ -78,27 +68,6 @@ impl Manner<'_> {
         ensure!(!prompt.is_empty(), "it asks nothing");
         Ok(prompt)
     }
-}
-
-/// What a record asks: its prompt; a conversation before its last answer; a text as it is. None of a record that
-/// asks nothing.
-pub fn of_record(tokenizer: &Tokenizer, record: &Record) -> anyhow::Result<Option<Asked>> {
-    let (prompt, wanted) = match record {
-        Record::Completion { prompt, completion } => {
-            (tokenizer.encode(prompt)?, Some(completion.clone()))
-        }
-        Record::Text { text } => (tokenizer.encode(text)?, None),
-        Record::Messages { messages } => {
-            let last = messages.iter().rposition(Message::is_assistant);
-            let last = last.filter(|last| last + 1 == messages.len());
-            let before = messages.get(..last.unwrap_or(messages.len()));
-            let wanted = last.and_then(|last| messages.get(last));
-            let wanted = wanted.map(|message| message.content.clone());
-            (turns(tokenizer, before.unwrap_or_default())?, wanted)
-        }
-        Record::Label { .. } => return Ok(None),
-    };
-    Ok((!prompt.is_empty()).then_some(Asked { prompt, wanted }))
 }
 
 /// The ids at which an answer ends.

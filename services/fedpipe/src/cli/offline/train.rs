@@ -365,6 +365,9 @@ impl Args {
         if refused.total() > 0 {
             output::note(format!("not learned, others took their place: {refused}"));
         }
+        if course.refused().total() > 0 {
+            output::note(format!("held out and not scored: {}", course.refused()));
+        }
         let base_model = self.model.model.base_model();
         let export = Export {
             base_model: &base_model,

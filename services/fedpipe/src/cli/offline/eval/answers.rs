@@ -4,7 +4,7 @@ use anyhow::ensure;
 use domain::round::Answers;
 use engine::adapter::Adapter;
 use engine::control::Control;
-use engine::data::Dataset;
+use engine::data::{Dataset, Encoder};
 use engine::generate::{Generator, Request, Sampling};
 use engine::metrics;
 use engine::model::Model;
@@ -12,30 +12,32 @@ use engine::model::Model;
 use super::Found;
 use crate::cli::offline::prompt;
 
-/// Answers the first `count` records by the likeliest tokens, at most `tokens` each, and compares.
+/// Answers the first `count` records by the likeliest tokens, at most `tokens` each, and compares. Prompt and answer
+/// together are at most as long as the encoder's sequences.
 pub fn compare(
     (model, adapter): (&Model, Option<&Adapter>),
-    dataset: &Dataset,
-    (count, tokens): (usize, usize),
+    (dataset, encoder): (&Dataset, &Encoder),
+    (count, tokens, length): (usize, usize, usize),
 ) -> anyhow::Result<Found> {
     let mut generator = Generator::new(model, adapter)?;
     let tokenizer = model.tokenizer();
     let stop = prompt::ends(tokenizer);
     let (mut found, mut answers) = (Found::default(), Answers::default());
     for number in 0..count {
-        let asked = prompt::of_record(tokenizer, &dataset.record(number)?)?;
-        let Some((asked, wanted)) = asked.and_then(|asked| Some((asked.prompt, asked.wanted?)))
-        else {
-            found.refused += 1;
-            continue;
+        let question = match encoder.question(&dataset.record(number)?, tokens) {
+            Ok(question) => question,
+            Err(refusal) => {
+                found.refuse(number, refusal)?;
+                continue;
+            }
         };
         let request = Request {
-            prompt: &asked,
-            limit: tokens,
+            prompt: &question.prompt,
+            limit: tokens.min(length.saturating_sub(question.prompt.len())),
             stop: &stop,
         };
         let made = generator.generate(request, Sampling::default(), &Control::new(), |_| ())?;
-        answers.merge(&metrics::compare(&tokenizer.decode_plain(&made)?, &wanted));
+        answers.merge(&metrics::compare(&tokenizer.decode_plain(&made)?, &question.wanted));
         found.records += 1;
     }
     ensure!(

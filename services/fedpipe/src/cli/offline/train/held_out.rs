@@ -12,7 +12,7 @@ use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::WeightShape;
 use engine::adapter::Adapter;
 use engine::control::Control;
-use engine::data::{Batch, Dataset, Encoder, Format};
+use engine::data::{Batch, Dataset, Encoder, Format, Refusals, Refused};
 use engine::evaluate::{self, Confusion, Evaluator, Loss};
 use engine::model::Model;
 use engine::train::checkpoint::Checkpoint;
@@ -130,13 +130,15 @@ pub struct Records {
 }
 
 impl Records {
-    /// The mean loss with an adapter, and how a head's classes are told apart. Records that cannot be learned are left out.
+    /// The mean loss with an adapter, and how a head's classes are told apart. Records that cannot be
+    /// learned are left out and counted.
     fn score(
         &self,
         steps: u64,
         (model, adapter): (&Model, &Adapter),
         (dataset, encoder): (&Dataset, &Encoder),
-    ) -> anyhow::Result<Scored> {
+    ) -> anyhow::Result<(Scored, Refusals)> {
+        let mut refused = Refusals::default();
         let dataset = self.own.as_ref().unwrap_or(dataset);
         let mut evaluator = Evaluator::new(model, Some(adapter))?;
         let (mut total, mut confusion) = (Loss::default(), None::<Confusion>);
@@ -145,7 +147,10 @@ impl Records {
             for number in numbers {
                 match encoder.row(*number, &dataset.record(*number)?) {
                     Ok(row) => batch.rows.push(row),
-                    Err(refusal) if refusal.is_of_this_record() => {}
+                    Err(refusal) if refusal.is_of_this_record() => {
+                        let record = *number;
+                        refused.add(&[Refused { record, refusal }]);
+                    }
                     Err(refusal) => return Err(refusal.into()),
                 }
             }
@@ -165,12 +170,13 @@ impl Records {
             }
         }
         let mean = total.mean().filter(|mean| mean.is_finite());
-        Ok(Scored {
+        let scored = Scored {
             steps,
             loss: mean.context("the held-out records have no finite loss")?,
             accuracy: confusion.as_ref().and_then(Confusion::accuracy),
             balanced_accuracy: confusion.as_ref().and_then(Confusion::balanced_accuracy),
-        })
+        };
+        Ok((scored, refused))
     }
 }
 
@@ -191,6 +197,8 @@ pub struct Course<'a> {
     args: &'a HeldOutArgs,
     records: Option<Records>,
     scores: Vec<Scored>,
+    /// Held-out records that cannot be scored: the same in every score.
+    refused: Refusals,
     /// Where the best adapter lies while the run goes on.
     best: PathBuf,
 }
@@ -204,6 +212,7 @@ impl<'a> Course<'a> {
             args,
             records,
             scores: Vec::new(),
+            refused: Refusals::default(),
             best: out.with_file_name(name),
         }
     }
@@ -216,6 +225,11 @@ impl<'a> Course<'a> {
     /// The scores so far.
     pub fn scores(&self) -> &[Scored] {
         &self.scores
+    }
+
+    /// Held-out records that this process could not score.
+    pub const fn refused(&self) -> &Refusals {
+        &self.refused
     }
 
     /// Whether there is a score after so many steps, of `all`: before the first, after the last, and every so many.
@@ -235,7 +249,8 @@ impl<'a> Course<'a> {
         let Some(records) = &self.records else {
             return Ok(None);
         };
-        let scored = records.score(steps, (model, &adapter), with)?;
+        let (scored, refused) = records.score(steps, (model, &adapter), with)?;
+        self.refused = refused;
         self.scores.push(scored);
         if self.args.keep == Keep::Best && best(&self.scores) == Some(scored) {
             let checkpoint = Checkpoint {
