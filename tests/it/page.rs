@@ -88,6 +88,7 @@ async fn the_page_shows_a_job_live_to_whoever_types_a_viewers_token() {
     browser
         .evaluate("document.querySelector('main a').click()")
         .await;
+    says_whom_it_waits_for(&mut browser).await;
     ends_live(&mut browser).await;
     assert_eq!(browser.evaluate("document.images.length").await, 0);
     assert_eq!(browser.evaluate("document.scripts.length").await, 1);
@@ -111,6 +112,15 @@ async fn nothing_yet(browser: &mut Browser, address: &str) {
     let told = "!!document.querySelector('#main')?.innerText.includes('fedpipe job submit')";
     browser.until("the next command is told", SOON, told).await;
     assert_eq!(browser.evaluate(FORGET_IS_SHOWN).await, false);
+}
+
+/// While the slow site trains and the other has long answered, it is the one that is named.
+async fn says_whom_it_waits_for(browser: &mut Browser) {
+    let named = "(told => told.length === 1 && told[0].startsWith('a: training'))([...document.querySelectorAll('#why li')].map(one => one.textContent))";
+    browser.until("the slow site is named", END, named).await;
+    let ended = "!!document.querySelector('#why code')";
+    assert_eq!(browser.evaluate(ended).await, false);
+    assert_eq!(texts(browser, "#why b").await, ["a: "]);
 }
 
 /// Nobody touches the page until the job has ended.
