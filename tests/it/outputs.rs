@@ -219,7 +219,10 @@ async fn generated_answers_are_compared_with_the_wanted_ones() {
     let reason = "not evaluated: nothing_to_learn 1 time (record 1)";
     assert!(ended.err.contains(reason), "{ended:?}");
     let figures = ended.json();
-    assert_eq!((&figures["records"], &figures["refused"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&figures["records"], &figures["refused"]),
+        (&1.into(), &1.into())
+    );
 
     let texts = trained.file("texts.jsonl", "{\"text\": \"nothing is asked here\"}\n");
     ask(&texts, &[]).await.failed(&["no record has an answer"]);

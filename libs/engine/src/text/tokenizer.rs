@@ -125,7 +125,11 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer refuses the text.
     pub fn encode_begun(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.first()?.into_iter().chain(self.encode(text)?).collect())
+        Ok(self
+            .first()?
+            .into_iter()
+            .chain(self.encode(text)?)
+            .collect())
     }
 
     /// Ids of the text, each with the bytes it covers.

@@ -323,7 +323,10 @@ async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_se
     let (status, problem) = service.get(&format!("{path}?format=gguf-lora")).await;
     assert_eq!(status, 409, "{problem}");
     let detail = problem["detail"].as_str().expect("a detail");
-    assert!(detail.contains("an encoder's adapter is exported as peft alone"), "{detail}");
+    assert!(
+        detail.contains("an encoder's adapter is exported as peft alone"),
+        "{detail}"
+    );
     assert_eq!(
         service
             .request(Method::GET, &path)

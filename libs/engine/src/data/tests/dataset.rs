@@ -350,5 +350,8 @@ fn calls_of_tools_are_counted_by_themselves_and_never_become_empty_answers() {
     assert_eq!(dataset.len(), 1);
     assert_eq!(dataset.skipped().count(Reason::ToolCalls), 3);
     let said = dataset.skipped().to_string();
-    assert!(said.starts_with("3 skipped: tool_calls 3 (lines 2, 3, 4) (write tools"), "{said}");
+    assert!(
+        said.starts_with("3 skipped: tool_calls 3 (lines 2, 3, 4) (write tools"),
+        "{said}"
+    );
 }

@@ -162,7 +162,9 @@ fn texts_and_prompts_begin_as_transformers_begins_them() {
     assert_eq!(asked.prompt, tokenizer.encode_begun("one").unwrap());
     // A template writes its own.
     let messages = ["user", "assistant"].map(|role| crate::text::Message::new(role, "a"));
-    let chat = Record::Messages { messages: messages.into() };
+    let chat = Record::Messages {
+        messages: messages.into(),
+    };
     let plain = self::encoder(512).row(0, &chat).unwrap();
     let encoder = Encoder::new(tokenizer, EncodeOptions::new(512)).unwrap();
     assert_eq!(encoder.row(0, &chat).unwrap().tokens, plain.tokens);

@@ -37,7 +37,10 @@ pub fn compare(
             stop: &stop,
         };
         let made = generator.generate(request, Sampling::default(), &Control::new(), |_| ())?;
-        answers.merge(&metrics::compare(&tokenizer.decode_plain(&made)?, &question.wanted));
+        answers.merge(&metrics::compare(
+            &tokenizer.decode_plain(&made)?,
+            &question.wanted,
+        ));
         found.records += 1;
     }
     ensure!(
