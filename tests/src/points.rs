@@ -6,6 +6,8 @@ use std::time::Duration;
 use chassis::failpoint::Failpoint;
 use testkit::wait;
 
+use crate::procs;
+
 /// The folder that every process of the fleet looks into.
 #[derive(Debug, Clone)]
 pub struct Points {
@@ -31,6 +33,8 @@ impl Points {
 
     /// Arms a point.
     pub fn arm(&self, point: Failpoint, fate: Fate) {
+        // There is none unless somebody was halted here before.
+        let _ = std::fs::remove_file(self.halted(point));
         std::fs::write(self.file(point, fate), "").expect("a fail-point is armed");
     }
 
@@ -39,11 +43,24 @@ impl Points {
         std::fs::remove_file(self.file(point, fate)).is_ok()
     }
 
-    /// Waits until a process has come to the point.
+    /// Waits until a process has come to the point; one that is to halt, until it stands.
     pub async fn reached(&self, point: Failpoint, fate: Fate, within: Duration) {
-        let file = self.file(point, fate);
+        let (file, halted) = (self.file(point, fate), self.halted(point));
         let what = format!("{} is reached", point.name());
-        wait::until(&what, within, async || !file.exists()).await;
+        let stands = || {
+            let pid = std::fs::read_to_string(&halted).ok();
+            let pid = pid.and_then(|pid| pid.parse().ok());
+            pid.is_some_and(procs::is_stopped)
+        };
+        wait::until(&what, within, async || {
+            !file.exists() && (fate == Fate::Killed || stands())
+        })
+        .await;
+    }
+
+    /// Where a process says who it is before it halts.
+    fn halted(&self, point: Failpoint) -> PathBuf {
+        self.folder.join(format!("{}.halted", point.name()))
     }
 
     fn file(&self, point: Failpoint, fate: Fate) -> PathBuf {

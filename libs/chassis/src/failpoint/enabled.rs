@@ -34,6 +34,9 @@ pub(super) fn hit(failpoint: Failpoint) {
         let _ = kill_process(getpid(), Signal::KILL);
     }
     if takes(armed, failpoint, "stop") {
+        // Who it is that will stand: whoever lets it go on must see it stand first, or it stands for ever.
+        let halted = armed.folder.join(format!("{}.halted", failpoint.name()));
+        let _ = fs::write(halted, std::process::id().to_string());
         let _ = kill_process(getpid(), Signal::STOP);
     }
 }
