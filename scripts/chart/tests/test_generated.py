@@ -1,14 +1,17 @@
 """What is generated is committed, and would be missed if it drifted; every value has its row."""
 
+import json
 import pathlib
 import re
 import sys
+import tempfile
 import unittest
 from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import generate  # noqa: E402
 import helmchart  # noqa: E402
+import measured  # noqa: E402
 
 
 class Generated(unittest.TestCase):
@@ -22,6 +25,24 @@ class Generated(unittest.TestCase):
     def test_a_permission_that_changes_is_a_drift_of_the_chart(self):
         with mock.patch.object(generate, "permissions", lambda: ("", "")):
             self.assertEqual([sentence.split(":")[0] for sentence in generate.check(fix=False)], ["helm/fedpipe/files/nats-control.conf", "helm/fedpipe/files/nats-site.conf"])
+
+    def test_a_figure_that_is_measured_again_is_a_drift_of_the_page_that_tells_it(self):
+        with tempfile.TemporaryDirectory() as name:
+            results = pathlib.Path(name)
+            (results / "processes.json").write_text((measured.RESULTS / "processes.json").read_text())
+            slower = {"ratio": 1.25, "low": 1.2, "high": 1.3, "pairs": [[0.5, 0.4]], "model": "other.gguf"}
+            (results / "telemetry.json").write_text(json.dumps(slower))
+            table = measured.table(results)
+        self.assertIn("| +25.00% (+20.00% to +30.00%) | steps of 0.40 s: other.gguf | `python3 benches/telemetry.py --pairs 1 --model GGUF` |", table)
+        with mock.patch.object(measured, "table", lambda: table):
+            self.assertEqual([sentence.split(":")[0] for sentence in generate.check(fix=False)], ["docs/operate.md"])
+
+    def test_a_measured_figure_is_the_median_beside_the_longest(self):
+        found = {f"{name}, a job runs": [(0.01, 0.1), (0.02, 0.2), (0.9, 0.1)] for name in ("profiler", "planner", "aggregator")}
+        found["api, a job runs"] = [(0.01, 0.3), (0.01, 0.5), (0.01, 0.4)]
+        found["worker, idle"], found["worker, training"] = [(0.0, 0.1)] * 3, [(1.0, 0.1), (3.0, 0.1), (2.0, 0.1)]
+        figures = [row[1] for row in measured.processes(found)]
+        self.assertEqual(figures, ["2.00 s (longest 3.00 s)", "0.00 s (longest 0.00 s)", "0.02 s (longest 0.90 s)", "0.10 s (longest 0.10 s)", "0.40 s (longest 0.50 s)"])
 
     def test_a_template_that_changes_is_a_drift_of_the_base(self):
         with mock.patch.object(helmchart, "render", lambda values: {"api.yaml": "kind: Other\n"}):
@@ -40,7 +61,7 @@ class Generated(unittest.TestCase):
 
     def test_the_commands_that_the_docs_name_are_there(self):
         text = (helmchart.ROOT / "docs/operate.md").read_text()
-        for path in re.findall(r"(?<![\w/.])((?:helm|k8s|docs|scripts)/[\w./-]*\w)", text):
+        for path in re.findall(r"(?<![\w/.])((?:helm|k8s|docs|scripts|benches|demo)/[\w./-]*\w)", text):
             self.assertTrue((helmchart.ROOT / path).exists(), path)
 
 

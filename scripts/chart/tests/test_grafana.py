@@ -11,6 +11,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import dashboards  # noqa: E402
+import grafana  # noqa: E402
 import helmchart  # noqa: E402
 
 NODE = helmchart.TOOLS / "node"
@@ -64,16 +65,18 @@ class Grafana(unittest.TestCase):
         self.assertEqual(complaints(written), [])
 
     def test_a_wrong_dashboard_is_none(self):
-        right = dashboards.document(dashboards.FLEET)
+        right = grafana.document(dashboards.FLEET)
         first = next(index for index, panel in enumerate(right["panels"]) if panel["type"] == "stat")
-        wrong = [copy.deepcopy(right) for _ in range(4)]
+        wrong = [copy.deepcopy(right) for _ in range(5)]
         wrong[0]["refresh"] = 10
         wrong[1]["panels"][first]["options"]["colorMode"] = "rainbow"
         wrong[2]["panels"][first]["descriptions"] = "a field that there is not"
         wrong[3]["panels"][first]["fieldConfig"]["defaults"]["thresholds"]["mode"] = "relative"
+        drawn = next(index for index, panel in enumerate(right["panels"]) if panel["type"] == "timeseries")
+        wrong[4]["panels"][drawn]["fieldConfig"]["defaults"]["custom"]["thresholdsStyle"]["mode"] = "bold"
         each = len(claims(right))
         lines = [int(found[1]) for found in re.finditer(r"dashboards\.ts\((\d+),", "\n".join(complaints([right, *wrong])))]
-        self.assertEqual({(line - 1 - len(HEADER)) // each for line in lines}, {1, 2, 3, 4})
+        self.assertEqual({(line - 1 - len(HEADER)) // each for line in lines}, {1, 2, 3, 4, 5})
 
 
 if __name__ == "__main__":

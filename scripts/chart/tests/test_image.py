@@ -1,7 +1,8 @@
 """The image's build: its commands run here, outside of a container, but for the compilation itself and the base's own programs.
 
-A `cargo` that stands before the real one asks the real one for the dependency tree instead of compiling, and lays the binary of this test
-run into the place of the compiled one. There is no container engine in this test: that the image builds is not proven here.
+A `cargo` that stands before the real one has it take the command as it is and tell what it would compile (its unit graph) instead of compiling
+that, and lays the binary of this test run into the place of the compiled one. There is no container engine in this test: that the image
+builds is not proven here.
 """
 
 import contextlib
@@ -23,9 +24,9 @@ import live  # noqa: E402
 from helmchart import ROOT  # noqa: E402
 
 CARGO = """#!/bin/sh
-# cargo {arguments} → the tree of what would be compiled, and the binary that was.
+# cargo {arguments} → every unit that would be compiled, and the binary that was.
 [ "$*" = "build --release --locked --package fedpipe" ] || {{ echo "unexpected: cargo $*" >&2; exit 9; }}
-"{cargo}" tree --quiet --locked --offline --package fedpipe --depth 1 >"{record}/$(basename "$PWD").tree" || exit 1
+RUSTC_BOOTSTRAP=1 "{cargo}" "$@" --offline -Z unstable-options --unit-graph >"{record}/$(basename "$PWD").units" || exit 1
 mkdir -p target/release && ln -sf "{binary}" target/release/fedpipe
 """
 
@@ -34,6 +35,12 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
     """(instruction, rest) of each line, continuations joined, comments left out."""
     text = re.sub(r"^\s*#.*\n", "", dockerfile, flags=re.MULTILINE).replace("\\\n", " ")
     return [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
+
+
+def identity(unit: dict) -> str:
+    """What tells a unit of the registry from others."""
+    kept = ("pkg_id", "profile", "platform", "mode", "features")
+    return json.dumps([unit[key] for key in kept] + [unit["target"][key] for key in ("name", "kind", "edition")], sort_keys=True)
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -103,10 +110,34 @@ class Build(unittest.TestCase):
     def test_each_stage_ran_what_the_dockerfile_says(self):
         self.assertEqual(list(self.stages()), ["manifests", "dependencies", "build"])
 
-    def test_dependencies_are_those_of_the_sources(self):
-        of_skeleton, of_sources = [(self.root / f"{stage}.tree").read_text().replace(f"/{stage}/", "/") for stage in ("dependencies", "build")]
+    def graph(self, stage: str) -> dict:
+        """What cargo would compile in a stage."""
+        return json.loads((self.root / f"{stage}.units").read_text())
+
+    def test_what_is_compiled_of_the_skeleton_need_not_be_compiled_again(self):
+        # The same package, features, profile and target: what cargo finds again.
+        of_skeleton, of_sources = ({unit for unit in map(identity, self.graph(stage)["units"]) if "registry+" in unit} for stage in ("dependencies", "build"))
         self.assertEqual(of_skeleton, of_sources)
-        self.assertIn("tokio v", of_sources)
+        self.assertGreater(len(of_sources), 300)
+
+    def test_cargo_takes_the_command_and_finds_each_crate_of_ours(self):
+        for stage in ("dependencies", "build"):
+            graph = self.graph(stage)
+            roots = [graph["units"][index] for index in graph["roots"]]
+            self.assertEqual([(unit["target"]["name"], unit["target"]["kind"], unit["profile"]["name"]) for unit in roots], [("fedpipe", ["bin"], "release")])
+            ours = {unit["target"]["name"]: pathlib.Path(unit["target"]["src_path"]) for unit in graph["units"] if "registry+" not in unit["pkg_id"]}
+            self.assertLessEqual({"fedpipe", "engine", "api", "domain"}, ours.keys())
+            for path in ours.values():
+                self.assertTrue(path.is_relative_to(self.root / stage) and path.is_file(), path)
+
+    def test_every_file_that_the_compilation_reads_is_sent_to_it(self):
+        # rustc's own list, pages that are built in included: .dockerignore leaves none of them out.
+        listed = live.FEDPIPE.resolve().with_suffix(".d").read_text().split(": ", 1)[1]
+        read = [pathlib.Path(name.replace("\\ ", " ")) for name in re.split(r"(?<!\\) ", listed.strip())]
+        ours = [path.relative_to(ROOT) for path in read if path.is_relative_to(ROOT) and path.is_file()]
+        self.assertGreater(len(ours), 300)
+        self.assertIn(".html", {path.suffix for path in ours})
+        self.assertEqual([str(path) for path in ours if not (self.root / "build" / path).is_file()], [])
 
     def test_the_skeleton_changes_with_manifests_alone(self):
         files = sorted(path for path in self.skeleton.rglob("*") if path.is_file())
@@ -157,8 +188,12 @@ class Dockerfile(unittest.TestCase):
         lines = instructions((ROOT / "Dockerfile").read_text())
         stages = {rest.split(" AS ")[-1] for word, rest in lines if word == "FROM"}
         bases = {rest.split(" AS ")[0] for word, rest in lines if word == "FROM"} - stages
+        label = next(rest for word, rest in lines if word == "LABEL")
         for base in bases - {"scratch"}:
-            self.assertRegex(base, r"^[a-z]+:\d+\.\d+\.\d+-[a-z-]+$")
+            self.assertRegex(base, r"^[a-z]+:\d+\.\d+\.\d+-[a-z-]+@sha256:[0-9a-f]{64}$")
+            tag, digest = base.split("@")
+            self.assertIn(f'image.base.name="docker.io/library/{tag}"', label)
+            self.assertIn(f'image.base.digest="{digest}"', label)
         self.assertIn(("USER", "65532:65532"), lines)
 
     def test_the_image_states_what_the_build_checks(self):

@@ -13,6 +13,7 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import dashboards  # noqa: E402
+import grafana  # noqa: E402
 import helmchart  # noqa: E402
 import tiny_model  # noqa: E402
 from live import SECRETS, Cluster, Process, free_port, get, run, until  # noqa: E402
@@ -129,7 +130,7 @@ class Observed(unittest.TestCase):
     def watch_a_job(cls) -> None:
         """Runs a job, and asks every expression again and again until it has had data once."""
         cls.job = cls.submit()
-        cls.pending = {(one.name, panel, expression) for one in dashboards.ALL for panel, expression in dashboards.expressions(one)}
+        cls.pending = {(one.name, panel, expression) for one in dashboards.ALL for panel, expression in grafana.expressions(one)}
         cls.asked, ended, end = len(cls.pending), 0.0, time.monotonic() + JOB_SECONDS
         while time.monotonic() < end and not (ended and time.monotonic() > ended + 6):
             cls.pending = {one for one in cls.pending if not cls.prometheus.query(cls.filled(one[2]))}
@@ -155,7 +156,7 @@ class Observed(unittest.TestCase):
 
     def test_every_variable_has_values(self):
         for one in dashboards.ALL:
-            for variable in dashboards.variables(one)[1:]:
+            for variable in grafana.variables(one)[1:]:
                 inner = variable["query"]["query"].removeprefix("label_values(").removesuffix(")")
                 match, label = inner.rsplit(", ", 1)
                 values = self.prometheus.ask(f"label/{label}/values", **{"match[]": self.filled(match)})

@@ -204,6 +204,8 @@ class EverySet(unittest.TestCase):
         self.assertIn("No site is let in yet", notes)
         self.assertNotIn("No site is let in yet", helmchart.render(SETS["external-workers"])["NOTES.txt"])
         self.assertIn("get pods -l", helmchart.render(SETS["everything-off"])["NOTES.txt"])
+        self.assertIn("Nobody may read /metrics yet", notes)
+        self.assertNotIn("Nobody may read", helmchart.render(SETS["observed"])["NOTES.txt"])
 
 
 class Disks(unittest.TestCase):

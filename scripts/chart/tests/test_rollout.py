@@ -1,4 +1,4 @@
-"""A job lives through a rolling update of every control service and every worker (NATS and storage stay): it ends with the adapter of an undisturbed one, byte for byte."""
+"""A job lives through a rolling update of every control service, every worker and the NATS server (storage stays): it ends with the adapter of an undisturbed one, byte for byte."""
 
 import contextlib
 import itertools
@@ -14,6 +14,7 @@ import tiny_model  # noqa: E402
 from live import SECRETS, Cluster, get, run, until  # noqa: E402
 
 CONTROL = [f"Deployment/fedpipe-{role}" for role in ("api", "profiler", "planner", "aggregator")]
+NATS = "StatefulSet/fedpipe-nats"
 SITES = ("mail-1", "mail-2")
 ROUNDS, STEPS = 16, 30
 # A site's pace, which byte equality does not depend on: a round takes more than a second on any machine, so the job outlives a whole update.
@@ -31,10 +32,12 @@ class Rollout(unittest.TestCase):
         settings = {name: {"datasets": {"mail": {"train": str(cls.records(name))}}, "throttle_tokens_per_second": TOKENS_PER_SECOND} for name in SITES}
         sites = [{"name": name, "settings": settings[name]} for name in SITES]
         cluster.render({"storage": storage, "liveness": {"idleMs": 2000}, "workers": {"sites": sites}})
-        cluster.start_nats()
+        nats = cluster.start_nats()
         # The aggregator and the workers first: they have most to lose.
         places = [CONTROL[-1], *(f"StatefulSet/fedpipe-worker-{site}" for site in SITES), *CONTROL[:-1]]
         cls.running = {place: cls.begin(place, place.rsplit("worker-", 1)[1] if place.startswith("StatefulSet/") else "first") for place in places}
+        # After whom it serves.
+        cls.running[NATS] = (nats, {})
         cls.digest = cls.push()
 
     @classmethod
@@ -106,9 +109,13 @@ class Rollout(unittest.TestCase):
         old, _ = self.running[place]
         if place.startswith("StatefulSet/"):
             self.assertEqual(old.stop(), 0, old.words())
-        self.running[place] = self.begin(place, pod)
+        self.running[place] = self.begin(place, pod) if place != NATS else (self.cluster.start_nats(), {})
         if place.startswith("Deployment/"):
             self.assertEqual(old.stop(), 0, old.words())
+        if place == NATS:
+            for other, (process, ports) in self.running.items():
+                if ports:
+                    until(f"{other} has found NATS again", lambda ports=ports: get(ports["health"], "/readyz")[0] == 200, process)
 
     def test_a_rolling_update_of_everything_changes_nothing(self):
         undisturbed = self.submit()
@@ -120,7 +127,7 @@ class Rollout(unittest.TestCase):
             found = self.ask("job", "get", disturbed)
             if found["phase"] not in ("training", "folding"):
                 break
-            self.replace(place, place.rsplit("worker-", 1)[1] if place.startswith("StatefulSet/") else f"pod-{number}")
+            self.replace(place, place.rsplit("worker-", 1)[-1] if place.startswith("StatefulSet/") else f"pod-{number}")
             replaced.append(place)
         self.assertGreaterEqual(len(replaced), len(self.running), f"the job ended too early to meet a whole update: {found['cause']}")
         self.assertEqual(self.adapter(disturbed), expected)
