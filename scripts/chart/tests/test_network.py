@@ -119,6 +119,15 @@ class Arrows(unittest.TestCase):
         self.assertNotIn(4317, [port for rules in outside(helmchart.objects(SITE)).values() for _, port in rules])
 
     def test_nobody_outside_reaches_nats_unless_named(self):
+    def test_names_are_resolved_at_the_ports_of_the_pods_that_resolve_them(self):
+        # A policy sees pods: of most clusters at the Service's own port, of OpenShift at 5353.
+        openshift = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
+        for thing in helmchart.objects({**SITE, "networkPolicy": {"dnsTo": openshift}}):
+            if thing["kind"] == "NetworkPolicy" and thing["metadata"]["name"] != "fedpipe-nats":
+                names = thing["spec"]["egress"][0]
+                self.assertEqual(names["to"], openshift)
+                self.assertEqual({(entry["port"], entry["protocol"]) for entry in names["ports"]}, {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")})
+
         policy = helmchart.find(helmchart.objects(SITE), "NetworkPolicy", "fedpipe-nats")
         self.assertEqual(len(policy["spec"]["ingress"][0]["from"]), 1)
         named = helmchart.find(helmchart.objects(SETS["external-workers"]), "NetworkPolicy", "fedpipe-nats")
