@@ -1,6 +1,7 @@
 //! A collector: takes telemetry over gRPC as a real one does, and keeps it for whoever looks.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
@@ -26,9 +27,11 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+
+use crate::tls::{self, Authority};
 
 /// A span that arrived. Identities are hexadecimal digits; an absent one is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +90,7 @@ struct Kept {
 /// A running collector; it ends with this value.
 #[derive(Debug)]
 pub struct Collector {
+    scheme: &'static str,
     address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
     _stop: oneshot::Sender<()>,
@@ -98,14 +102,37 @@ impl Collector {
     /// # Panics
     /// If there is none.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a test without its server has failed")]
     pub async fn start() -> Self {
+        Self::serving("http", Server::builder()).await
+    }
+
+    /// Starts one that speaks TLS with this certificate; and that takes only what those send whose certificate this
+    /// authority signed, if one is given.
+    ///
+    /// # Panics
+    /// If there is no port, or a file cannot be read.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test without its server has failed")]
+    pub async fn secured(own: &tls::Certificate, clients: Option<&Authority>) -> Self {
+        let read = |file: &Path| std::fs::read(file).expect("a file of a certificate");
+        let own = Identity::from_pem(read(&own.certificate_file), read(&own.key_file));
+        let tls = ServerTlsConfig::new().identity(own);
+        let tls = match clients {
+            Some(clients) => tls.client_ca_root(Certificate::from_pem(read(&clients.file()))),
+            None => tls,
+        };
+        let server = Server::builder().tls_config(tls).expect("certificates");
+        Self::serving("https", server).await
+    }
+
+    #[expect(clippy::expect_used, reason = "a test without its server has failed")]
+    async fn serving(scheme: &'static str, mut server: Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let kept: Arc<Mutex<Kept>> = Arc::default();
         let (stop, stopped) = oneshot::channel::<()>();
         let taker = Taker(Arc::clone(&kept));
-        let served = Server::builder()
+        let served = server
             .add_service(TraceServiceServer::new(taker.clone()))
             .add_service(LogsServiceServer::new(taker.clone()))
             .add_service(MetricsServiceServer::new(taker))
@@ -114,6 +141,7 @@ impl Collector {
             });
         tokio::spawn(served);
         Self {
+            scheme,
             address,
             kept,
             _stop: stop,
@@ -123,7 +151,13 @@ impl Collector {
     /// Its address, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The spans so far.

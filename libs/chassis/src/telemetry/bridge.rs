@@ -16,6 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::text::bounded;
 use crate::clock;
 
 /// The fields by which a span names its place in a trace.
@@ -110,7 +111,7 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
+        let text = bounded(format!("{value:?}"));
         if field.name() == "message" {
             self.message = text;
         } else {
@@ -138,11 +139,11 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        let text = bounded(value.to_owned());
         if field.name() == "message" {
-            value.clone_into(&mut self.message);
+            self.message = text;
         } else {
-            let text = AnyValue::from(value.to_owned());
-            self.others.push((field.name(), text));
+            self.others.push((field.name(), AnyValue::from(text)));
         }
     }
 }

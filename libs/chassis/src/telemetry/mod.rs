@@ -9,6 +9,7 @@ mod metric;
 mod otlp;
 mod picture;
 mod registry;
+mod text;
 mod trace;
 
 use std::error::Error as _;
@@ -62,7 +63,9 @@ pub fn init(service: &str, instance: &InstanceId, config: &config::Telemetry) ->
     log::init(config, pipelines.logger.as_ref())?;
     registry::init(service, resource, pipelines)?;
     if let Some(error) = refused {
-        let why = error.source().map(ToString::to_string);
+        let causes = std::iter::successors(error.source(), |cause| (**cause).source());
+        let why: Vec<String> = causes.map(ToString::to_string).collect();
+        let why = (!why.is_empty()).then(|| why.join(": "));
         tracing::error!(%error, why, "telemetry is not pushed; correct the environment and start again");
     }
     Ok(())

@@ -17,6 +17,8 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
+use super::text::bounded;
+
 /// The tracer's name, as the meter's.
 const SCOPE: &str = "fedpipe";
 
@@ -75,7 +77,7 @@ impl Open {
 
     /// Marks it as failed.
     pub fn fail(&mut self, why: String) {
-        self.span.set_status(Status::error(why));
+        self.span.set_status(Status::error(bounded(why)));
     }
 }
 
@@ -204,13 +206,14 @@ fn write(finished: &Finished) {
     let mut span = tracer.build_with_context(builder, &context(finished.parent));
     NEXT.set(None);
     if let Some(why) = &finished.failed {
-        span.set_status(Status::error(why.clone()));
+        span.set_status(Status::error(bounded(why.clone())));
     }
     span.end_with_timestamp(time(finished.to));
 }
 
 fn attributes(labels: &[(&'static str, String)]) -> Vec<KeyValue> {
-    let attribute = |(name, value): &(&'static str, String)| KeyValue::new(*name, value.clone());
+    let attribute =
+        |(name, value): &(&'static str, String)| KeyValue::new(*name, bounded(value.clone()));
     labels.iter().map(attribute).collect()
 }
 

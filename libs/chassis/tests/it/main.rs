@@ -13,6 +13,7 @@ mod frame;
 mod health;
 mod memory;
 mod push;
+mod push_tls;
 mod signals;
 
 #[global_allocator]

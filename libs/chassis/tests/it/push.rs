@@ -1,8 +1,10 @@
 //! What is pushed to a collector, as the environment says; and what one that takes nothing costs.
 
+use std::future::pending;
 use std::io::{Write, stdin};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::clock::Stopwatch;
@@ -13,7 +15,11 @@ use domain::id::JobId;
 use domain::trace::Trace;
 use serde_json::Value;
 use testkit::collector::Collector;
+use testkit::tls::Authority;
 use testkit::wait;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::child;
 
@@ -21,12 +27,12 @@ use crate::child;
 const MANY: usize = 20_000;
 const ROOM: usize = 64;
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// What telemetry may cost at most: 50 µs each, where a training step takes milliseconds.
 const MOST_SECONDS: f64 = 3.0 * MANY as f64 * 50e-6;
 
-async fn frame() -> Frame {
+pub async fn frame() -> Frame {
     let telemetry = Telemetry {
         format: Format::Json,
         log: "info".to_owned(),
@@ -36,12 +42,12 @@ async fn frame() -> Frame {
         .unwrap()
 }
 
-fn run(work: impl Future<Output = ()>) {
+pub fn run(work: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(work);
 }
 
-/// Runs a test of this file again as a child, with these variables; the runtime goes on meanwhile.
-async fn child_of(test: &'static str, variables: &[(&'static str, String)]) -> Output {
+/// Runs a test again as a child, with these variables; the runtime goes on meanwhile.
+pub async fn child_of(test: &'static str, variables: &[(&'static str, String)]) -> Output {
     let variables = variables.to_vec();
     let child = tokio::task::spawn_blocking(move || {
         let mut command = child::command(test, "pushing");
@@ -55,7 +61,7 @@ async fn child_of(test: &'static str, variables: &[(&'static str, String)]) -> O
 }
 
 /// The log events of a child.
-fn events(output: &Output) -> Vec<Value> {
+pub fn events(output: &Output) -> Vec<Value> {
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines = log.lines();
     lines
@@ -64,7 +70,7 @@ fn events(output: &Output) -> Vec<Value> {
 }
 
 /// The value of a series in the metrics' text.
-fn value(text: &str, series: &str) -> f64 {
+pub fn value(text: &str, series: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(series));
     found
         .unwrap_or_else(|| panic!("{series} is not in:\n{text}"))
@@ -110,15 +116,23 @@ fn a_collector_that_takes_nothing_costs_no_time_and_no_end() {
     if child::role().is_some() {
         return run(say_much());
     }
-    // One that accepts and never reads, and one that is not there.
+    // One that accepts and never reads, with and without TLS, and one that is not there.
     let hole = TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let absent = gone.local_addr().unwrap();
     drop(gone);
     run(async {
-        for address in [hole.local_addr().unwrap(), absent] {
+        let authority = Authority::new();
+        let trusted = authority.file().display().to_string();
+        let here = hole.local_addr().unwrap();
+        for endpoint in [
+            format!("http://{here}"),
+            format!("https://{here}"),
+            format!("http://{absent}"),
+        ] {
             let variables = [
-                ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")),
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", trusted.clone()),
                 ("OTEL_BSP_MAX_QUEUE_SIZE", ROOM.to_string()),
                 ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", ROOM.to_string()),
             ];
@@ -131,7 +145,7 @@ fn a_collector_that_takes_nothing_costs_no_time_and_no_end() {
     });
 }
 
-async fn say_little() {
+pub async fn say_little() {
     let frame = frame().await;
     let job = Trace::of_job(&JobId::from_bits(1));
     let task = telemetry::within(
@@ -238,8 +252,12 @@ fn what_cannot_be_pushed_is_said_once_and_the_work_goes_on() {
         for variables in [
             vec![here.clone(), http],
             vec![here, sampler],
-            vec![to("https://collector:4317")],
+            vec![to("ftp://collector:4317")],
             vec![to("not an address")],
+            vec![
+                to("https://collector:4317"),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere".to_owned()),
+            ],
         ] {
             let events = events(&child_of(TEST, &variables).await);
             let errors: Vec<&Value> = events
@@ -310,4 +328,79 @@ async fn pushed(collector: &Collector, wanted: &str) {
         collector.metrics().iter().any(|(_, name)| name == wanted)
     })
     .await;
+}
+
+/// Forwards connections to a collector; those there are fall silent, without an end, when told.
+async fn forward(listener: tokio::net::TcpListener, to: SocketAddr, silence: Arc<Notify>) {
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let silenced = Arc::clone(&silence);
+        tokio::spawn(async move {
+            let mut far = TcpStream::connect(to).await.unwrap();
+            tokio::select! {
+                _ = copy_bidirectional(&mut near, &mut far) => {}
+                () = silenced.notified() => pending().await,
+            }
+        });
+    }
+}
+
+/// More spans than can be on their way.
+const MORE: f64 = 50.0;
+
+/// Sends spans until the collector has taken that many more of them.
+async fn send_until_taken() {
+    let taken = || {
+        let series = r#"otel_sdk_exporter_span_exported_total{error_type=""}"#;
+        value(&telemetry::exposition(), series)
+    };
+    let before = taken();
+    wait::until("spans are taken", SOON, async || {
+        drop(telemetry::within(None, SpanName::Task, &[]));
+        taken() > before + MORE
+    })
+    .await;
+}
+
+async fn send_on() {
+    let frame = frame().await;
+    for _ in 0..2 {
+        send_until_taken().await;
+        println!("taken");
+        let heard = tokio::task::spawn_blocking(|| stdin().read_line(&mut String::new()));
+        heard.await.unwrap().unwrap();
+    }
+    frame.stop().await;
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_replaced() {
+    const TEST: &str = "push::a_connection_that_falls_silent_is_replaced";
+    if child::role().is_some() {
+        return run(send_on());
+    }
+    run(async {
+        let collector = Collector::start().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let between = listener.local_addr().unwrap();
+        let silence = Arc::new(Notify::new());
+        tokio::spawn(forward(listener, collector.address(), Arc::clone(&silence)));
+        let mut command = child::command(TEST, "sending");
+        command
+            .stdin(Stdio::piped())
+            .env(
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                format!("http://{between}"),
+            )
+            .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
+            .env("OTEL_BSP_SCHEDULE_DELAY", "20");
+        let mut child = child::Running::start(&mut command);
+        let mut input = child.child.stdin.take().unwrap();
+        child.expect_line("taken");
+        silence.notify_waiters();
+        input.write_all(b"\n").unwrap();
+        child.expect_line("taken");
+        input.write_all(b"\n").unwrap();
+        assert!(child.expect_end().success());
+    });
 }

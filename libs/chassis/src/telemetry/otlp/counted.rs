@@ -28,29 +28,44 @@ impl<T> Counted<T> {
         let gate = Arc::clone(gate);
         Self { inner, gate }
     }
+
+    /// Sends so many that waited.
+    async fn send(
+        &self,
+        many: usize,
+        sending: impl Future<Output = OTelSdkResult>,
+    ) -> OTelSdkResult {
+        self.gate.leave(many);
+        let result = sending.await;
+        self.gate.sent(many, &result);
+        result
+    }
+}
+
+/// Methods that do what the inner one's do.
+macro_rules! as_inner {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {$(
+        fn $name(&self, $($argument: $kind),*) -> $result {
+            self.inner.$name($($argument),*)
+        }
+    )*};
 }
 
 impl<T: SpanProcessor> SpanProcessor for Counted<T> {
-    fn on_start(&self, span: &mut Span, context: &Context) {
-        self.inner.on_start(span, context);
-    }
-
     fn on_end(&self, span: SpanData) {
         if self.gate.enter() {
             self.inner.on_end(span);
         }
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
+    }
+
+    as_inner! {
+        on_start(span: &mut Span, context: &Context) -> ();
+        force_flush() -> OTelSdkResult;
+        shutdown_with_timeout(timeout: Duration) -> OTelSdkResult;
     }
 }
 
@@ -61,83 +76,57 @@ impl<T: LogProcessor> LogProcessor for Counted<T> {
         }
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn event_enabled(&self, level: Severity, target: &str, name: Option<&str>) -> bool {
-        self.inner.event_enabled(level, target, name)
-    }
-
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
+    }
+
+    as_inner! {
+        force_flush() -> OTelSdkResult;
+        shutdown_with_timeout(timeout: Duration) -> OTelSdkResult;
+        event_enabled(level: Severity, target: &str, name: Option<&str>) -> bool;
     }
 }
 
 impl<T: SpanExporter> SpanExporter for Counted<T> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let many = batch.len();
-        self.gate.leave(many);
-        let result = self.inner.export(batch).await;
-        self.gate.sent(many, &result);
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
+        self.send(batch.len(), self.inner.export(batch)).await
     }
 
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
+    }
+
+    as_inner! {
+        force_flush() -> OTelSdkResult;
+        shutdown_with_timeout(timeout: Duration) -> OTelSdkResult;
     }
 }
 
 impl<T: LogExporter> LogExporter for Counted<T> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let many = batch.iter().count();
-        self.gate.leave(many);
-        let result = self.inner.export(batch).await;
-        self.gate.sent(many, &result);
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn event_enabled(&self, level: Severity, target: &str, name: Option<&str>) -> bool {
-        self.inner.event_enabled(level, target, name)
+        self.send(many, self.inner.export(batch)).await
     }
 
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
     }
+
+    as_inner! {
+        shutdown_with_timeout(timeout: Duration) -> OTelSdkResult;
+        event_enabled(level: Severity, target: &str, name: Option<&str>) -> bool;
+    }
 }
 
 impl<T: PushMetricExporter> PushMetricExporter for Counted<T> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let result = self.inner.export(metrics).await;
-        self.gate.sent(0, &result);
-        result
+        // They do not wait: what is not taken is sent again with the next.
+        self.send(0, self.inner.export(metrics)).await
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn temporality(&self) -> Temporality {
-        self.inner.temporality()
+    as_inner! {
+        force_flush() -> OTelSdkResult;
+        shutdown_with_timeout(timeout: Duration) -> OTelSdkResult;
+        temporality() -> Temporality;
     }
 }

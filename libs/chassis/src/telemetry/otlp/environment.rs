@@ -1,12 +1,14 @@
 //! What the standard `OTEL_*` variables ask for, where OpenTelemetry's own builders do not read them.
 
+use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::Sampler;
 
-/// The address of every signal that has none of its own.
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+use super::channel;
+
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
@@ -19,6 +21,9 @@ const PROTOCOLS: [&str; 4] = [
 
 /// What a queue holds if its variable does not say, as the standard has it.
 const ROOM: usize = 2048;
+
+/// What a queue holds at most.
+const MOST_ROOM: usize = 65_536;
 
 /// Why telemetry cannot be pushed as the environment asks.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +46,11 @@ pub enum Error {
         /// Its share of traces.
         ratio: String,
     },
-    /// An address that cannot be used.
-    #[error("the collector's address cannot be used")]
+    /// An address, or a file for TLS, that cannot be used.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// Something else of an exporter.
+    #[error("what sends to the collector cannot be made")]
     Exporter(#[from] ExporterBuildError),
 }
 
@@ -51,28 +59,76 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-/// Which signals are pushed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// One of the three things that are pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+impl Signal {
+    /// Its name within its own variables.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
+            Self::Logs => "LOGS",
+        }
+    }
+}
+
+/// What is asked for, and by which variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The variable.
+    pub variable: String,
+    /// What it says.
+    pub value: String,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.variable, self.value)
+    }
+}
+
+/// What a signal is asked to do: by its own variable, or else by that of all signals.
+pub(super) fn setting(
+    said: impl Fn(&str) -> Option<String>,
+    signal: Signal,
+    what: &str,
+) -> Option<Setting> {
+    let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", signal.name());
+    let variables = [own, format!("OTEL_EXPORTER_OTLP_{what}")];
+    variables.into_iter().find_map(|variable| {
+        let value = said(&variable)?;
+        Some(Setting { variable, value })
+    })
+}
+
+/// Which signals are pushed, and where to.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub traces: bool,
-    pub metrics: bool,
-    pub logs: bool,
+    pub traces: Option<Setting>,
+    pub metrics: Option<Setting>,
+    pub logs: Option<Setting>,
 }
 
 impl Wanted {
     /// What the environment asks for.
     pub(super) fn from(said: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let disabled = said(DISABLED).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        let signal = |name: &str| {
-            let own = format!("OTEL_EXPORTER_OTLP_{name}_ENDPOINT");
-            let exporter = said(&format!("OTEL_{name}_EXPORTER"));
+        let address = |signal: Signal| {
+            let exporter = said(&format!("OTEL_{}_EXPORTER", signal.name()));
             let is_off = disabled || exporter.is_some_and(|text| text == "none");
-            !is_off && (said(ENDPOINT).is_some() || said(&own).is_some())
+            let address = setting(&said, signal, "ENDPOINT");
+            address.filter(|_| !is_off)
         };
         let wanted = Self {
-            traces: signal("TRACES"),
-            metrics: signal("METRICS"),
-            logs: signal("LOGS"),
+            traces: address(Signal::Traces),
+            metrics: address(Signal::Metrics),
+            logs: address(Signal::Logs),
         };
         let other = |variable: &&str| said(variable).is_some_and(|text| text != "grpc");
         match PROTOCOLS.into_iter().find(other) {
@@ -109,15 +165,41 @@ pub(super) fn sampler(said: impl Fn(&str) -> Option<String>) -> Result<Sampler, 
     })
 }
 
-/// How many spans or log records wait at most, as this variable says.
+/// How many spans or log records wait at most, as this variable says. A queue takes its memory at once, so that there is
+/// a limit to it.
 pub(super) fn room(said: impl Fn(&str) -> Option<String>, name: &str) -> usize {
     let asked = said(name).and_then(|text| text.parse().ok());
-    asked.filter(|room| *room > 0).unwrap_or(ROOM)
+    let legal = asked.filter(|room| *room > 0);
+    legal.unwrap_or(ROOM).min(MOST_ROOM)
+}
+
+/// How long it is until what waits is sent again, as this variable says: always a while, or a core would do nothing
+/// else.
+pub(super) fn pause(
+    said: impl Fn(&str) -> Option<String>,
+    name: &str,
+    usual: Duration,
+) -> Duration {
+    said(name)
+        .as_deref()
+        .and_then(milliseconds)
+        .unwrap_or(usual)
+}
+
+/// A time that is not nothing.
+pub(super) fn milliseconds(text: &str) -> Option<Duration> {
+    let milliseconds = text
+        .parse::<u64>()
+        .ok()
+        .filter(|milliseconds| *milliseconds > 0);
+    milliseconds.map(Duration::from_millis)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
     fn said<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
         |name| {
@@ -130,31 +212,32 @@ mod tests {
         Wanted::from(said(variables))
     }
 
+    /// Where traces, metrics and logs go.
+    fn addresses(variables: &[(&str, &str)]) -> [Option<String>; 3] {
+        let wanted = wanted(variables).unwrap();
+        [wanted.traces, wanted.metrics, wanted.logs].map(|one| one.map(|one| one.value))
+    }
+
     #[test]
     fn nothing_is_pushed_without_an_address() {
-        let off = Wanted::default();
-        assert_eq!(wanted(&[]).unwrap(), off);
+        let off = [const { None }; 3];
+        assert_eq!(addresses(&[]), off);
         let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-        assert_eq!(wanted(&[http]).unwrap(), off);
+        assert_eq!(addresses(&[http]), off);
     }
 
     #[test]
     fn each_signal_is_turned_on_and_off_by_its_own_variables() {
+        let address = |text: &str| Some(text.to_owned());
         let all = (ENDPOINT, "http://127.0.0.1:4317");
-        let everything = Wanted {
-            traces: true,
-            metrics: true,
-            logs: true,
-        };
-        assert_eq!(wanted(&[all]).unwrap(), everything);
-        let no_logs = wanted(&[all, ("OTEL_LOGS_EXPORTER", "none")]).unwrap();
-        assert!(no_logs.traces && no_logs.metrics && !no_logs.logs);
-        let own = wanted(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4317")]).unwrap();
-        assert!(own.traces && !own.metrics && !own.logs);
-        assert_eq!(
-            wanted(&[all, (DISABLED, "TRUE")]).unwrap(),
-            Wanted::default()
-        );
+        let there = || address(all.1);
+        assert_eq!(addresses(&[all]), [there(), there(), there()]);
+        let no_logs = [all, ("OTEL_LOGS_EXPORTER", "none")];
+        assert_eq!(addresses(&no_logs), [there(), there(), None]);
+        let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4317");
+        assert_eq!(addresses(&[own]), [address(own.1), None, None]);
+        assert_eq!(addresses(&[all, own]), [address(own.1), there(), there()]);
+        assert_eq!(addresses(&[all, (DISABLED, "TRUE")]), [None, None, None]);
     }
 
     #[test]
@@ -195,6 +278,16 @@ mod tests {
     fn a_queue_always_has_a_bound() {
         let of = |text: &str| room(said(&[("Q", text)]), "Q");
         assert_eq!((of("16"), of("0"), of("none")), (16, ROOM, ROOM));
+        assert_eq!(of("1000000000000"), MOST_ROOM);
         assert_eq!(room(said(&[]), "Q"), ROOM);
+    }
+
+    #[test]
+    fn there_is_always_a_pause() {
+        let usual = Duration::from_secs(5);
+        let of = |text: &str| pause(said(&[("P", text)]), "P", usual);
+        assert_eq!(of("20"), Duration::from_millis(20));
+        assert_eq!((of("0"), of("-1"), of("often")), (usual, usual, usual));
+        assert_eq!(pause(said(&[]), "P", usual), usual);
     }
 }

@@ -1,19 +1,23 @@
-//! Pushing traces, metrics and logs to a collector (OTLP over gRPC), as the standard variables say:
-//! `OTEL_EXPORTER_OTLP_ENDPOINT`, or one signal's own, turns it on; `OTEL_SDK_DISABLED`, or a signal's exporter
-//! `none`, turns it off.
+//! Pushing traces, metrics and logs to a collector (OTLP over gRPC, with TLS where its address says so), as the standard
+//! variables say: `OTEL_EXPORTER_OTLP_ENDPOINT`, or one signal's own, turns it on; `OTEL_SDK_DISABLED`, or a signal's
+//! exporter `none`, turns it off.
 //!
-//! It never stalls the work: each signal has a bounded queue and a thread of its own, what finds no room is
-//! dropped and counted, and the end of the process waits for a collector [`FAREWELL`] at most.
+//! It never stalls the work: each signal has a bounded queue and a thread of its own, every step of sending has a limit,
+//! what finds no room is dropped and counted, and the end of the process waits for a collector [`FAREWELL`] at most.
 
+mod channel;
 mod counted;
 mod environment;
 mod gate;
 
 use std::sync::{Arc, OnceLock};
+use std::thread::Builder;
 use std::time::Duration;
 
 use opentelemetry::global;
-use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
+use opentelemetry_otlp::{
+    LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
@@ -22,14 +26,23 @@ use tokio::sync::oneshot;
 
 use super::Metric;
 use super::trace::Numbers;
+use channel::Way;
 use counted::Counted;
-use environment::{Wanted, room, sampler, variable};
+use environment::{Signal, Wanted, pause, room, sampler, variable};
 use gate::Gate;
 
 pub use environment::Error;
 
 /// How long the end of the process waits until what is left has been sent.
 pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Until spans, log records and metrics are sent, if no variable says otherwise, as the standard has it.
+const SPANS_PAUSE: Duration = Duration::from_secs(5);
+const LOGS_PAUSE: Duration = Duration::from_secs(1);
+const METRICS_PAUSE: Duration = Duration::from_secs(60);
+
+/// The stack of a thread that does nothing but wait; a worker's memory has a limit.
+const STACK: usize = 256 << 10;
 
 static OPEN: OnceLock<Pipelines> = OnceLock::new();
 
@@ -53,17 +66,20 @@ impl Pipelines {
     pub(super) fn open(resource: &Resource) -> Result<Self, Error> {
         let wanted = Wanted::from(variable)?;
         let mut pipelines = Self::default();
-        if wanted.traces {
-            pipelines.tracer = Some(traces(resource)?);
+        if let Some(address) = wanted.traces {
+            let way = Way::open(variable, Signal::Traces, address)?;
+            pipelines.tracer = Some(traces(resource, way)?);
         }
-        if wanted.logs {
-            pipelines.logger = Some(records(resource)?);
+        if let Some(address) = wanted.logs {
+            let way = Way::open(variable, Signal::Logs, address)?;
+            pipelines.logger = Some(records(resource, way)?);
         }
-        if wanted.metrics {
+        if let Some(address) = wanted.metrics {
+            let way = Way::open(variable, Signal::Metrics, address)?;
             let gate = Arc::new(Gate::uncounted("metrics"));
-            pipelines.reader = Some(reader(&gate)?);
+            pipelines.reader = Some(reader(&gate, way.clone())?);
             let provider = SdkMeterProvider::builder()
-                .with_reader(reader(&gate)?)
+                .with_reader(reader(&gate, way)?)
                 .with_resource(resource.clone())
                 .build();
             pipelines.shown = Some(provider);
@@ -107,13 +123,15 @@ impl Pipelines {
     }
 }
 
-fn traces(resource: &Resource) -> Result<SdkTracerProvider, Error> {
+fn traces(resource: &Resource, way: Way) -> Result<SdkTracerProvider, Error> {
     let room = room(variable, "OTEL_BSP_MAX_QUEUE_SIZE");
     let counters = (Metric::SpansProcessed, Metric::SpansExported);
     let gate = Arc::new(Gate::counting("traces", counters, room));
-    let exporter = Counted::new(SpanExporter::builder().with_tonic().build()?, &gate);
-    let config = trace::BatchConfigBuilder::default().with_max_queue_size(room);
-    let queue = BatchSpanProcessor::builder(exporter)
+    let exporter = by(way, SpanExporter::builder().with_tonic()).build()?;
+    let config = trace::BatchConfigBuilder::default()
+        .with_max_queue_size(room)
+        .with_scheduled_delay(pause(variable, "OTEL_BSP_SCHEDULE_DELAY", SPANS_PAUSE));
+    let queue = BatchSpanProcessor::builder(Counted::new(exporter, &gate))
         .with_batch_config(config.build())
         .build();
     let provider = SdkTracerProvider::builder()
@@ -124,13 +142,15 @@ fn traces(resource: &Resource) -> Result<SdkTracerProvider, Error> {
     Ok(provider.build())
 }
 
-fn records(resource: &Resource) -> Result<SdkLoggerProvider, Error> {
+fn records(resource: &Resource, way: Way) -> Result<SdkLoggerProvider, Error> {
     let room = room(variable, "OTEL_BLRP_MAX_QUEUE_SIZE");
     let counters = (Metric::LogsProcessed, Metric::LogsExported);
     let gate = Arc::new(Gate::counting("logs", counters, room));
-    let exporter = Counted::new(LogExporter::builder().with_tonic().build()?, &gate);
-    let config = logs::BatchConfigBuilder::default().with_max_queue_size(room);
-    let queue = BatchLogProcessor::builder(exporter)
+    let exporter = by(way, LogExporter::builder().with_tonic()).build()?;
+    let config = logs::BatchConfigBuilder::default()
+        .with_max_queue_size(room)
+        .with_scheduled_delay(pause(variable, "OTEL_BLRP_SCHEDULE_DELAY", LOGS_PAUSE));
+    let queue = BatchLogProcessor::builder(Counted::new(exporter, &gate))
         .with_batch_config(config.build())
         .build();
     let provider = SdkLoggerProvider::builder()
@@ -139,9 +159,16 @@ fn records(resource: &Resource) -> Result<SdkLoggerProvider, Error> {
     Ok(provider.build())
 }
 
-fn reader(gate: &Arc<Gate>) -> Result<Reader, Error> {
-    let exporter = MetricExporter::builder().with_tonic().build()?;
-    Ok(PeriodicReader::builder(Counted::new(exporter, gate)).build())
+fn reader(gate: &Arc<Gate>, way: Way) -> Result<Reader, Error> {
+    let exporter = by(way, MetricExporter::builder().with_tonic()).build()?;
+    let interval = pause(variable, "OTEL_METRIC_EXPORT_INTERVAL", METRICS_PAUSE);
+    let reader = PeriodicReader::builder(Counted::new(exporter, gate));
+    Ok(reader.with_interval(interval).build())
+}
+
+/// Has an exporter send by this way.
+fn by<B: WithExportConfig + WithTonicConfig>(way: Way, exporter: B) -> B {
+    exporter.with_channel(way.channel).with_timeout(way.timeout)
 }
 
 /// Sends what is left, for [`FAREWELL`] at most; for the end of a process.
@@ -150,10 +177,12 @@ pub async fn farewell() {
     let sent = endings.into_iter().map(|ending| {
         let (done, sent) = oneshot::channel::<()>();
         // A thread of its own: the runtime would wait for one of its own, however long a collector takes.
-        std::thread::spawn(move || {
+        let started = Builder::new().stack_size(STACK).spawn(move || {
             ending();
             drop(done);
         });
+        // One that finds no room is not waited for: what it was given has been dropped.
+        drop(started);
         sent
     });
     let sent: Vec<oneshot::Receiver<()>> = sent.collect();
