@@ -104,6 +104,7 @@ allow_http = {{ .Values.storage.allowHttp }}
         path: {{ printf "%s%s" .role $ending }}
 {{- end }}
 {{- include "fedpipe.volumes.authorities" .root }}
+{{- include "fedpipe.volumes.collector" .root }}
 {{- end -}}
 
 {{- define "fedpipe.volumes.authorities" -}}
@@ -123,6 +124,30 @@ allow_http = {{ .Values.storage.allowHttp }}
 {{- end }}
 {{- end -}}
 
+{{/* Files for TLS to the collector, and nothing else of their Secret. */}}
+{{- define "fedpipe.volumes.collector" -}}
+{{- with .Values.telemetry.otlp.tls }}
+{{- if .existingSecret }}
+- name: collector
+  secret:
+    secretName: {{ .existingSecret }}
+    items:
+      {{- range compact (list .ca .certificate .key) }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "fedpipe.mounts.collector" -}}
+{{- if .Values.telemetry.otlp.tls.existingSecret }}
+- name: collector
+  mountPath: /etc/fedpipe/collector
+  readOnly: true
+{{- end }}
+{{- end -}}
+
 {{- define "fedpipe.mounts" -}}
 {{- if and .Values.nats.existingSecret (include "fedpipe.nats.ending" .) }}
 - name: nats
@@ -134,4 +159,5 @@ allow_http = {{ .Values.storage.allowHttp }}
   mountPath: /etc/fedpipe/authorities
   readOnly: true
 {{- end }}
+{{- include "fedpipe.mounts.collector" . }}
 {{- end -}}

@@ -40,6 +40,16 @@ securityContext:
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
 {{- end }}
+{{- with .Values.telemetry.otlp.tls }}
+{{- if .existingSecret }}
+{{- range $name, $key := dict "CERTIFICATE" .ca "CLIENT_CERTIFICATE" .certificate "CLIENT_KEY" .key }}
+{{- if $key }}
+- name: OTEL_EXPORTER_OTLP_{{ $name }}
+  value: /etc/fedpipe/collector/{{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := .Values.telemetry.otlp.variables }}
 - name: {{ $name }}
   {{- if kindIs "string" $value }}

@@ -95,18 +95,19 @@ class Arrows(unittest.TestCase):
         things = helmchart.objects(SETS["external-services"])
         bus = ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "messaging"}}}], 4443)
         storage = [{"ipBlock": {"cidr": "10.20.0.0/16"}}]
+        collector = ([{"ipBlock": {"cidr": "10.30.0.0/16"}}], 443)
         self.assertEqual(
             outside(things),
             {
-                "api": [bus, (storage, 9000)],
-                "aggregator": [bus, (storage, 9000)],
+                "api": [bus, (storage, 9000), collector],
+                "aggregator": [bus, (storage, 9000), collector],
                 # Sites go to the address that signed URLs name.
-                "worker": [bus, (storage, 443)],
-                "profiler": [bus],
-                "planner": [bus],
+                "worker": [bus, (storage, 443), collector],
+                "profiler": [bus, collector],
+                "planner": [bus, collector],
             },
         )
-        self.assertEqual(outside(helmchart.objects(SETS["daemonset"])), {"worker": [(None, 4222), (None, 8333)]})
+        self.assertEqual(outside(helmchart.objects(SETS["daemonset"])), {"worker": [(None, 4222), (None, 8333), (None, 4317)]})
 
     def test_telemetry_goes_to_the_collectors_port_and_to_whom_is_named(self):
         collector = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
@@ -118,7 +119,6 @@ class Arrows(unittest.TestCase):
             self.assertEqual(found["nats"], [])
         self.assertNotIn(4317, [port for rules in outside(helmchart.objects(SITE)).values() for _, port in rules])
 
-    def test_nobody_outside_reaches_nats_unless_named(self):
     def test_names_are_resolved_at_the_ports_of_the_pods_that_resolve_them(self):
         # A policy sees pods: of most clusters at the Service's own port, of OpenShift at 5353.
         openshift = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
@@ -128,6 +128,7 @@ class Arrows(unittest.TestCase):
                 self.assertEqual(names["to"], openshift)
                 self.assertEqual({(entry["port"], entry["protocol"]) for entry in names["ports"]}, {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")})
 
+    def test_nobody_outside_reaches_nats_unless_named(self):
         policy = helmchart.find(helmchart.objects(SITE), "NetworkPolicy", "fedpipe-nats")
         self.assertEqual(len(policy["spec"]["ingress"][0]["from"]), 1)
         named = helmchart.find(helmchart.objects(SETS["external-workers"]), "NetworkPolicy", "fedpipe-nats")
@@ -180,8 +181,29 @@ class Secrets(unittest.TestCase):
 
     def test_credentials_files_are_handed_out_one_by_one(self):
         handed = self.handed(helmchart.objects(SETS["external-services"]))
-        self.assertEqual(handed["Deployment/fedpipe-planner"], {"fedpipe-nats-creds/planner.creds"})
-        self.assertEqual(handed["StatefulSet/fedpipe-worker-mail-1"], {"fedpipe-nats-creds/worker-mail-1.creds"})
+        collector = {f"collector-tls/{key}" for key in ("ca.crt", "tls.crt", "tls.key")}
+        self.assertEqual(handed["Deployment/fedpipe-planner"], {"fedpipe-nats-creds/planner.creds"} | collector)
+        self.assertEqual(handed["StatefulSet/fedpipe-worker-mail-1"], {"fedpipe-nats-creds/worker-mail-1.creds"} | collector)
+
+    def test_each_process_is_told_the_files_for_tls_to_the_collector_that_it_is_handed(self):
+        files = {"CERTIFICATE": "ca.crt", "CLIENT_CERTIFICATE": "tls.crt", "CLIENT_KEY": "tls.key"}
+        told = {"external-services": (files, 5), "daemonset": ({"CERTIFICATE": "ca.crt"}, 1)}
+        for name, (expected, count) in told.items():
+            pods = helmchart.pods(helmchart.objects(SETS[name]))
+            ours = {place: spec["containers"][0] for place, spec in pods.items() if not place.startswith("Pod/")}
+            self.assertEqual(len(ours), count, name)
+            for place, container in ours.items():
+                variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+                (folder,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "collector"]
+                for variable in files:
+                    key = expected.get(variable)
+                    self.assertEqual(variables.get(f"OTEL_EXPORTER_OTLP_{variable}"), key and f"{folder}/{key}", place)
+            self.assertEqual(self.collectors(pods), {tuple(sorted(expected.values()))}, name)
+
+    def collectors(self, pods: dict[str, dict]) -> set[tuple[str, ...]]:
+        """Which keys of the collector's Secret pods are handed."""
+        volumes = [volume for spec in pods.values() for volume in spec.get("volumes", []) if volume["name"] == "collector"]
+        return {tuple(sorted(item["key"] for item in volume["secret"]["items"])) for volume in volumes}
 
     def test_seeds_are_handed_out_one_by_one_and_the_server_gets_none(self):
         handed = self.handed(helmchart.objects(SETS["keys"]))

@@ -58,6 +58,19 @@ class Operate(unittest.TestCase):
             self.assertEqual(secrets(shell(containing("create namespace"), folder)), asked)
         self.assertIn("fedpipe-nats/worker-mail-1", asked)
 
+    def test_the_secret_for_tls_to_the_collector_holds_what_pods_mount(self):
+        script, values = containing("collector-tls").split("\n\n")
+        mounted = {}
+        for place, spec in helmchart.pods(helmchart.objects(yaml.safe_load(values))).items():
+            for volume in [volume for volume in spec.get("volumes", []) if volume["name"] == "collector"]:
+                mounted[place] = {f"{volume['secret']['secretName']}/{item['key']}" for item in volume["secret"]["items"]}
+        self.assertEqual(len(mounted), 4)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("ca.crt", "tls.crt", "tls.key"):
+                (pathlib.Path(folder) / name).write_text(name)
+            made = secrets(shell(script, folder))
+        self.assertEqual(set().union(*mounted.values()), made)
+
     def test_a_password_of_the_page_is_one_for_the_server(self):
         function = next(line for line in containing("create namespace").splitlines() if line.startswith("password()"))
         with tempfile.TemporaryDirectory() as folder:

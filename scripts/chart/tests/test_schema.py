@@ -17,6 +17,10 @@ def site(**more) -> dict:
     return {"workers": {"sites": [{"name": "a", **more}]}}
 
 
+def otlp(endpoint: str, **tls) -> dict:
+    return {"telemetry": {"otlp": {"endpoint": endpoint, "tls": tls}}}
+
+
 REFUSED = {
     "a key that does not exist": ({"replicas": 3}, "replicas"),
     "a nested key that does not exist": ({"api": {"replica": 3}}, "replica"),
@@ -48,6 +52,14 @@ REFUSED = {
     "an Ingress without a host": ({"api": {"ingress": {"enabled": True}}}, "/api/ingress"),
     "a variable that is not OpenTelemetry's": ({"telemetry": {"otlp": {"variables": {"RUST_LOG": "debug"}}}}, "RUST_LOG"),
     "a variable that has a value of its own": ({"telemetry": {"otlp": {"variables": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"}}}}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    "a variable that names a file of the Secret": ({"telemetry": {"otlp": {"variables": {"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/a"}}}}, "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+    "files for TLS to a collector without TLS": (otlp("http://c:1", existingSecret="s"), "/telemetry/otlp/endpoint"),
+    "files for TLS to no collector": (otlp("", existingSecret="s"), "/telemetry/otlp/endpoint"),
+    "a Secret of which nothing is taken": (otlp("https://c", existingSecret="s", ca=""), "/telemetry/otlp/tls"),
+    "a certificate without its key": (otlp("https://c", existingSecret="s", certificate="tls.crt"), "/telemetry/otlp/tls/key"),
+    "a key without its certificate": (otlp("https://c", existingSecret="s", key="tls.key"), "/telemetry/otlp/tls/key"),
+    "a key among the values": (otlp("https://c", existingSecret="s", certificate="tls.crt", key="-----BEGIN PRIVATE KEY-----"), "/telemetry/otlp/tls/key"),
+    "another protocol to the collector": (otlp("grpc://c:4317"), "/telemetry/otlp/endpoint"),
     "a variable of no Secret": ({"telemetry": {"otlp": {"variables": {"OTEL_EXPORTER_OTLP_HEADERS": {"secretKeyRef": {"name": "a"}}}}}}, "/telemetry/otlp/variables"),
     "a variable that is no text": ({"telemetry": {"otlp": {"variables": {"OTEL_BSP_MAX_QUEUE_SIZE": 8192}}}}, "/telemetry/otlp/variables"),
     "no time to put a task away": ({"workers": {"terminationGraceSeconds": 29}}, "/workers/terminationGraceSeconds"),
@@ -68,6 +80,7 @@ REFUSED = {
     "a size that is no text": (site(settings={"cache_bytes": 5}), "cache_bytes"),
     "data without its file": (site(settings={"datasets": {"mail": {}}}), "train"),
     "data of another format": (site(settings={"datasets": {"mail": {"train": "/a", "format": "csv"}}}), "format"),
+    "a volume with the name of one of ours": (site(volumes=[{"name": "collector", "mountPath": "/a", "persistentVolumeClaim": {"claimName": "a"}}]), "volumes/0/name"),
     "a volume of nothing": (site(volumes=[{"name": "a", "mountPath": "/a"}]), "volumes/0"),
     "a volume of two things": (site(volumes=[{"name": "a", "mountPath": "/a", "hostPath": {"path": "/a"}, "csi": {"driver": "b"}}]), "volumes/0"),
     "a volume that is writable by mistake": (site(volumes=[{"name": "a", "mountPath": "/a", "emptyDir": {}}]), "emptyDir"),
