@@ -5,12 +5,17 @@
 //! made again at any time, on any machine and any number of threads, with the same bits. No library
 //! function whose last bit differs between systems is used.
 //!
-//! ChaCha12 gives the bits (rand_chacha), the Box–Muller transform makes them normal. The uniform
+//! ChaCha12 gives the bits, the Box–Muller transform makes them normal. The uniform
 //! number has 24 bits, so no value lies beyond ±5.77. A sign is one bit.
 #![expect(
     clippy::indexing_slicing,
-    reason = "words and values of a group are arrays of fixed size"
+    reason = "values of a task and of a unit are arrays of fixed size"
 )]
+
+mod bits;
+mod gaussian;
+#[cfg(test)]
+mod speed;
 
 #[cfg(doc)]
 use domain::zeroth::GENERATOR;
@@ -19,11 +24,24 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// Values that are made together: one word of the generator each.
-const GROUP: usize = 32;
+use crate::ops::wide;
+use gaussian::{BATCH, Desk, GROUP};
 
 /// Values of a task.
-const CHUNK: usize = 128 * GROUP;
+const CHUNK: usize = 8 * BATCH;
+
+/// A tensor that moves along directions, one after the other: `values ← from + factor · scale · z`.
+#[derive(Debug)]
+pub(crate) struct Moving<'a> {
+    /// Its number in every direction.
+    pub(crate) tensor: u32,
+    /// Where it comes to.
+    pub(crate) values: &'a mut [f32],
+    /// Where it stands, as long as `values`; none: there.
+    pub(crate) from: Option<&'a [f32]>,
+    /// What the numbers of the direction are multiplied by, as long as `values`; none: by nothing.
+    pub(crate) scale: Option<&'a [f32]>,
+}
 
 /// One stream of numbers, for every tensor of a model.
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +99,28 @@ impl Normals {
         let tasks = values.par_chunks_mut(CHUNK).enumerate();
         tasks.for_each(|(chunk, values)| {
             for (stream, factor) in streams {
-                stream.add_chunk(tensor, chunk, values, *factor);
+                stream.add_from(tensor, chunk * CHUNK, values, *factor);
             }
+        });
+    }
+
+    /// As [`Normals::add`] for the part of a tensor that begins with its value `first`.
+    pub(crate) fn add_part(&self, tensor: u32, first: usize, values: &mut [f32], factor: f32) {
+        let unit = self.unit();
+        let before = first % unit;
+        let (head, rest) = values.split_at_mut(((unit - before) % unit).min(values.len()));
+        if before > 0 {
+            // The generator gives whole units; what stands before the part is made and dropped.
+            let mut whole = [0.0; GROUP * GROUP];
+            let whole = &mut whole[..before + head.len()];
+            whole[before..].copy_from_slice(head);
+            self.add_from(tensor, first - before, whole, factor);
+            head.copy_from_slice(&whole[before..]);
+        }
+        let begin = first + head.len();
+        let tasks = rest.par_chunks_mut(CHUNK).enumerate();
+        tasks.for_each(|(chunk, values)| {
+            self.add_from(tensor, begin + chunk * CHUNK, values, factor);
         });
     }
 
@@ -95,46 +133,103 @@ impl Normals {
     ) {
         let both = values.par_chunks_mut(CHUNK).zip(scale.par_chunks(CHUNK));
         both.enumerate().for_each(|(chunk, (values, scale))| {
-            let mut numbers = [0.0; CHUNK];
-            let z = &mut numbers[..values.len()];
             for (stream, factor) in streams {
-                z.fill(0.0);
-                stream.add_chunk(tensor, chunk, z, 1.0);
-                let numbers = scale.iter().zip(z.iter());
-                for (value, (scale, z)) in values.iter_mut().zip(numbers) {
-                    *value += factor * (scale * z);
+                stream.add_scaled_from((tensor, chunk * CHUNK), values, scale, *factor);
+            }
+        });
+    }
+
+    /// Moves all of these along one stream by its factor after the other. They are one piece of work for all threads of the
+    /// pool, for most are too small to be worth a thread by themselves.
+    pub(crate) fn move_all<'a>(
+        streams: &[(Self, f32)],
+        tensors: impl IntoIterator<Item = Moving<'a>>,
+    ) {
+        let mut tasks = Vec::new();
+        for one in tensors {
+            let mut from = one.from.map(|from| from.chunks(CHUNK));
+            let mut scale = one.scale.map(|scale| scale.chunks(CHUNK));
+            for (chunk, values) in one.values.chunks_mut(CHUNK).enumerate() {
+                let from = from.as_mut().and_then(Iterator::next);
+                let scale = scale.as_mut().and_then(Iterator::next);
+                tasks.push(((one.tensor, chunk * CHUNK), values, from, scale));
+            }
+        }
+        let tasks = tasks.into_par_iter();
+        tasks.for_each(|((tensor, first), values, from, scale)| {
+            if let Some(from) = from {
+                values.copy_from_slice(from);
+            }
+            for (stream, factor) in streams {
+                match scale {
+                    None => stream.add_from(tensor, first, values, *factor),
+                    Some(scale) => {
+                        stream.add_scaled_from((tensor, first), values, scale, *factor);
+                    }
                 }
             }
         });
     }
 
-    fn add_chunk(&self, tensor: u32, chunk: usize, values: &mut [f32], factor: f32) {
-        let mut generator = ChaCha12Rng::from_seed(self.key);
-        generator.set_stream(self.first + u64::from(tensor));
-        let mut bytes = [0; 4 * GROUP];
+    /// Values that one call of the generator makes.
+    const fn unit(&self) -> usize {
+        if self.signs { GROUP * GROUP } else { GROUP }
+    }
+
+    /// From the value `first` on, which begins a unit.
+    fn add_from(&self, tensor: u32, first: usize, values: &mut [f32], factor: f32) {
+        let stream = self.first + u64::from(tensor);
         if self.signs {
-            // A group of words has a bit for each of as many groups of values.
-            generator.set_word_pos((chunk * CHUNK / GROUP) as u128);
-            for values in values.chunks_mut(GROUP * GROUP) {
-                generator.fill_bytes(&mut bytes);
-                let (words, _) = bytes.as_chunks::<4>();
+            return self.add_signs(stream, first, values, factor);
+        }
+        let mut key = [0; 8];
+        let (words, _) = self.key.as_chunks::<4>();
+        for (word, bytes) in key.iter_mut().zip(words) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        let mut desk = Desk::new();
+        wide!(|| {
+            for (number, values) in values.chunks_mut(BATCH).enumerate() {
+                let z = desk.batch(&key, stream, first + number * BATCH);
+                for (value, z) in values.iter_mut().zip(z) {
+                    *value += factor * z;
+                }
+            }
+        });
+    }
+
+    /// As [`Normals::add_from`] of a tensor from a value on, each number multiplied by that of `scale` in its place first.
+    fn add_scaled_from(
+        &self,
+        (tensor, first): (u32, usize),
+        values: &mut [f32],
+        scale: &[f32],
+        factor: f32,
+    ) {
+        let mut numbers = [0.0; CHUNK];
+        let z = &mut numbers[..values.len()];
+        self.add_from(tensor, first, z, 1.0);
+        for (value, (scale, z)) in values.iter_mut().zip(scale.iter().zip(z.iter())) {
+            *value += factor * (scale * z);
+        }
+    }
+
+    fn add_signs(&self, stream: u64, first: usize, values: &mut [f32], factor: f32) {
+        let mut generator = ChaCha12Rng::from_seed(self.key);
+        generator.set_stream(stream);
+        // A group of words has a bit for each of as many groups of values.
+        generator.set_word_pos((first / GROUP) as u128);
+        let mut bytes = [0; 4 * GROUP];
+        for values in values.chunks_mut(GROUP * GROUP) {
+            generator.fill_bytes(&mut bytes);
+            let (words, _) = bytes.as_chunks::<4>();
+            wide!(|| {
                 for (word, values) in words.iter().zip(values.chunks_mut(GROUP)) {
                     let word = u32::from_le_bytes(*word);
                     for (bit, value) in values.iter_mut().enumerate() {
                         let negative = (word >> bit) & 1 == 0;
                         *value += if negative { -factor } else { factor };
                     }
-                }
-            }
-            return;
-        }
-        generator.set_word_pos((chunk * CHUNK) as u128);
-        for values in values.chunks_mut(GROUP) {
-            generator.fill_bytes(&mut bytes);
-            pulp::Arch::new().dispatch(|| {
-                let z = group(&bytes);
-                for (value, z) in values.iter_mut().zip(z) {
-                    *value += factor * z;
                 }
             });
         }
@@ -147,73 +242,6 @@ fn key(purpose: &str, seed: u64, index: u64) -> [u8; 32] {
     digest.update(seed.to_le_bytes());
     digest.update(index.to_le_bytes());
     digest.finalize().into()
-}
-
-/// 32 words make 32 values: word `i` the radius and word `i + 16` the angle of values `i`, `i + 16`.
-#[inline(always)]
-fn group(bytes: &[u8; 4 * GROUP]) -> [f32; GROUP] {
-    let (words, _) = bytes.as_chunks::<4>();
-    let mut z = [0.0; GROUP];
-    for i in 0..GROUP / 2 {
-        let (a, b) = (
-            u32::from_le_bytes(words[i]),
-            u32::from_le_bytes(words[i + GROUP / 2]),
-        );
-        (z[i], z[i + GROUP / 2]) = pair(a, b);
-    }
-    z
-}
-
-/// Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958.
-#[inline(always)]
-fn pair(a: u32, b: u32) -> (f32, f32) {
-    const UNIT: f32 = 1.0 / (1 << 24) as f32;
-    // In (0, 1]: the logarithm exists. Through i32, which every vector unit converts.
-    let uniform = ((a >> 8) as i32 + 1) as f32 * UNIT;
-    let radius = (-2.0 * ln(uniform)).sqrt();
-    let (sine, cosine) = sine_cosine((b >> 8) as i32 as f32 * UNIT);
-    (radius * cosine, radius * sine)
-}
-
-/// The natural logarithm of a positive normal number, within 2 ulp; exactly 0 at 1. Cephes logf.
-#[inline(always)]
-fn ln(x: f32) -> f32 {
-    /// The bits of √½: the mantissa is taken from `[√½, √2)`.
-    const ROOT_HALF: u32 = 0x3F35_04F3;
-    let shifted = x.to_bits().wrapping_sub(ROOT_HALF);
-    let exponent = (shifted as i32 >> 23) as f32;
-    let r = f32::from_bits((shifted & 0x007F_FFFF) + ROOT_HALF) - 1.0;
-    let mut p = 7.037_683_6e-2;
-    p = p * r - 1.151_461e-1;
-    p = p * r + 1.167_699_9e-1;
-    p = p * r - 1.242_014_1e-1;
-    p = p * r + 1.424_932_3e-1;
-    p = p * r - 1.666_805_8e-1;
-    p = p * r + 2.000_071_5e-1;
-    p = p * r - 2.499_999_4e-1;
-    p = p * r + 3.333_333e-1;
-    let square = r * r;
-    let small = r * square * p + exponent * -2.121_944_4e-4 - 0.5 * square;
-    small + r + exponent * 0.693_359_4
-}
-
-/// Sine and cosine of `turns` whole turns in `[0, 1)`, within 2e-7. Cephes sinf and cosf.
-#[inline(always)]
-fn sine_cosine(turns: f32) -> (f32, f32) {
-    let quarters = turns * 4.0;
-    let quadrant = (quarters + 0.5) as i32;
-    let r = (quarters - quadrant as f32) * std::f32::consts::FRAC_PI_2;
-    let z = r * r;
-    let sine = ((-1.951_529_6e-4 * z + 8.332_161e-3) * z - 1.666_665_5e-1) * z * r + r;
-    let cosine =
-        ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
-    let (sine, cosine) = if quadrant & 1 == 0 {
-        (sine, cosine)
-    } else {
-        (cosine, sine)
-    };
-    let negate = |value: f32, when: i32| if when & 2 == 0 { value } else { -value };
-    (negate(sine, quadrant), negate(cosine, quadrant + 1))
 }
 
 #[cfg(test)]
@@ -382,36 +410,43 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_what_box_and_muller_say() {
-        let words = (0..200_000u32).map(|i| i.wrapping_mul(2_654_435_769));
-        for (a, b) in words.clone().zip(words.skip(77)).chain([
-            (0, 0),
-            (u32::MAX, u32::MAX),
-            (1 << 8, 1 << 29),
-        ]) {
-            let unit = f64::from(1 << 24);
-            let radius = (-2.0 * (f64::from((a >> 8) + 1) / unit).ln()).sqrt();
-            let angle = std::f64::consts::TAU * f64::from(b >> 8) / unit;
-            let (x, y) = pair(a, b);
-            let close = |got: f32, want: f64| (f64::from(got) - want).abs() < 1.5e-6;
-            assert!(
-                close(x, radius * angle.cos()) && close(y, radius * angle.sin()),
-                "{a} {b}: {x} {y}"
-            );
-        }
-    }
-
-    /// The same source, compiled for the narrowest instructions and for the widest that this machine has.
-    #[test]
-    fn no_vector_width_changes_a_bit() {
-        let wide = pulp::Arch::new();
-        for seed in 0..2000u64 {
-            let mut generator = ChaCha12Rng::from_seed(key("widths", seed, 0));
-            let mut bytes = [0; 4 * GROUP];
-            generator.fill_bytes(&mut bytes);
-            let narrow = group(&bytes);
-            let wide = wide.dispatch(|| group(&bytes));
-            assert_eq!(narrow.map(f32::to_bits), wide.map(f32::to_bits), "{seed}");
+    fn many_tensors_moved_at_once_are_each_moved_by_itself() {
+        let tensors = [(3, 2 * CHUNK + 77), (4, 5), (9, BATCH), (12, CHUNK)];
+        let start = |len: usize| (0..len).map(|i| (i as f32).sin()).collect::<Vec<f32>>();
+        let streams = [
+            (Normals::direction(1, 2, 0), 0.3),
+            (Normals::signs(1, 2, 0), -0.1),
+        ];
+        for streams in [&streams[..1], &streams[1..], &streams] {
+            for scaled in [false, true] {
+                let scales = tensors.map(|(_, len)| vec![0.7f32; len]);
+                let starts = tensors.map(|(_, len)| start(len));
+                let (mut want, mut there) = (starts.clone(), starts.clone());
+                for (((tensor, _), want), scale) in tensors.iter().zip(&mut want).zip(&scales) {
+                    if scaled {
+                        Normals::add_scaled(streams, *tensor, want, scale);
+                    } else {
+                        Normals::add_all(streams, *tensor, want);
+                    }
+                }
+                let mut beside = tensors.map(|(_, len)| vec![f32::NAN; len]);
+                let mut moving = Vec::new();
+                let values = there.iter_mut().map(|values| (values, None));
+                let moved = beside.iter_mut().zip(&starts);
+                let all = values.chain(moved.map(|(values, from)| (values, Some(from.as_slice()))));
+                let named = tensors.iter().zip(&scales).cycle();
+                for ((values, from), ((tensor, _), scale)) in all.zip(named) {
+                    moving.push(Moving {
+                        tensor: *tensor,
+                        values,
+                        from,
+                        scale: scaled.then_some(scale.as_slice()),
+                    });
+                }
+                Normals::move_all(streams, moving);
+                assert_eq!(there, want, "in place");
+                assert_eq!(beside, want, "beside");
+            }
         }
     }
 

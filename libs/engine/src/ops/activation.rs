@@ -74,7 +74,7 @@ pub fn forward<C: Curve>(y: &mut [f32], x: &[f32]) {
     assert!(x.len() == y.len(), "shapes must match");
     let tasks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     tasks.for_each(|(y, x)| {
-        wide(|| {
+        wide!(|| {
             for i in 0..y.len() {
                 y[i] = C::value(x[i]);
             }
@@ -90,7 +90,7 @@ pub fn backward<C: Curve>(x: &mut [f32], dy: &[f32]) {
     assert!(x.len() == dy.len(), "shapes must match");
     let tasks = x.par_chunks_mut(CHUNK).zip(dy.par_chunks(CHUNK));
     tasks.for_each(|(x, dy)| {
-        wide(|| {
+        wide!(|| {
             for i in 0..x.len() {
                 x[i] = dy[i] * C::both(x[i]).1;
             }

@@ -121,7 +121,7 @@ pub fn attend(
         let tile = &mut scores[..count * keys];
         let own = &q[first * size..][..count * size];
         score(tile, own, size, &k[from * size..], keys, sight.scale);
-        wide(|| {
+        wide!(|| {
             for (i, row) in tile.chunks_exact_mut(keys).enumerate() {
                 let (seen, unseen) = row.split_at_mut(before + i + 1 - from);
                 let (far, seen) = seen.split_at_mut(sight.first(before + i) - from);
@@ -259,7 +259,7 @@ impl OneHead<'_> {
                 1.0,
                 Into::Overwrite,
             );
-            wide(|| self.probabilities_and_gradients(p, ds, first, (from, keys)));
+            wide!(|| self.probabilities_and_gradients(p, ds, first, (from, keys)));
             let (p, ds) = (View::new(p, count, keys), View::new(ds, count, keys));
             multiply_here(
                 ViewMut::new(&mut dv[from * size..], keys, size),

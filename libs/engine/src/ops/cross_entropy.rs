@@ -109,7 +109,7 @@ pub fn losses_and_gradient<T: Table>(
         losses.par_extend(rows.map(|(row, target)| {
             let target = *target as usize;
             let wanted = row[target];
-            let normalizer = wide(|| {
+            let normalizer = wide!(|| {
                 let most = max(row);
                 row.iter_mut().for_each(|value| *value = exp(*value - most));
                 let all = sum(row.len(), |i| row[i]);

@@ -35,7 +35,7 @@ pub(crate) fn forward(joined: &mut [f32], raw: &mut [f32], layout: Layout, norms
         .par_chunks_mut(ROWS * whole)
         .zip(raw.par_chunks_mut(ROWS * part));
     tasks.for_each(|(joined, raw)| {
-        wide(|| {
+        wide!(|| {
             let rows = joined
                 .chunks_exact_mut(whole)
                 .zip(raw.chunks_exact_mut(part));
@@ -65,7 +65,7 @@ pub(crate) fn backward(d_joined: &mut [f32], raw: &[f32], layout: Layout, norms:
         .par_chunks_mut(ROWS * whole)
         .zip(raw.par_chunks(ROWS * part));
     tasks.for_each(|(d_joined, raw)| {
-        wide(|| {
+        wide!(|| {
             let rows = d_joined.chunks_exact_mut(whole).zip(raw.chunks_exact(part));
             for (d_joined, raw) in rows {
                 let heads = d_joined.chunks_exact_mut(layout.size);

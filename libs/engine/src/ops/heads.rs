@@ -112,7 +112,7 @@ pub fn cut(into: Cut<'_>, qkv: &[f32], layout: Layout, rope: &Rope, positions: &
         out.par_chunks_mut(tokens * size)
             .enumerate()
             .for_each(|(head, out)| {
-                wide(|| {
+                wide!(|| {
                     let start = (first + head) * size;
                     for ((token, out), position) in
                         out.chunks_exact_mut(size).enumerate().zip(positions)
@@ -162,7 +162,7 @@ pub fn cut_backward(
         .par_chunks_mut(ROWS * width)
         .enumerate()
         .for_each(|(task, rows)| {
-            wide(|| {
+            wide!(|| {
                 for (row, out) in rows.chunks_exact_mut(width).enumerate() {
                     let token = task * ROWS + row;
                     let angles = rope.at(positions[token]);

@@ -30,6 +30,8 @@ pub mod swiglu;
 
 mod simd;
 
+pub(crate) use simd::wide;
+
 #[cfg(test)]
 pub(crate) mod check;
 

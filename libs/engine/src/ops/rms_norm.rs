@@ -24,7 +24,7 @@ pub fn forward(y: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) {
         .par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width));
     tasks.for_each(|(y, x)| {
-        wide(|| {
+        wide!(|| {
             for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                 let inverse = inverse(x, epsilon);
                 for i in 0..width {
@@ -53,7 +53,7 @@ pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], epsilon: 
         .zip(dy.par_chunks(size))
         .zip(x.par_chunks(size));
     tasks.for_each(|((dx, dy), x)| {
-        wide(|| {
+        wide!(|| {
             let rows = dx
                 .chunks_exact_mut(width)
                 .zip(dy.chunks_exact(width))

@@ -6,13 +6,20 @@ pub(super) const LANES: usize = 16;
 /// Rows that one task of an elementwise operation handles.
 pub(super) const ROWS: usize = 8;
 
-/// Runs `kernel` compiled for the widest vector unit present.
+/// Runs a kernel, `wide!(|| …)`, compiled for the widest vector unit present.
 ///
-/// No operation is reassociated or contracted by this, so results do not depend on it.
-#[inline(always)]
-pub(super) fn wide<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
+/// No operation is reassociated or contracted by this, so results do not depend on it. A macro, for a kernel that is not
+/// inlined where the unit is chosen is compiled for the narrowest one; so is each function it calls that is not.
+macro_rules! wide {
+    (|| $kernel:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $kernel,
+        )
+    };
 }
+
+pub(crate) use wide;
 
 /// `eˣ` within 2 ulp on `[-87, 88]`, clamped outside; NaN stays NaN. Branch-free.
 #[inline(always)]

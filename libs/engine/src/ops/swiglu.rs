@@ -24,7 +24,7 @@ pub fn forward<C: Curve>(y: &mut [f32], gate_up: &[f32], width: usize) {
         .par_chunks_mut(ROWS * width)
         .zip(gate_up.par_chunks(2 * ROWS * width));
     tasks.for_each(|(y, gate_up)| {
-        wide(|| {
+        wide!(|| {
             for (y, gate_up) in y
                 .chunks_exact_mut(width)
                 .zip(gate_up.chunks_exact(2 * width))
@@ -51,7 +51,7 @@ pub fn backward<C: Curve>(gate_up: &mut [f32], dy: &[f32], width: usize) {
         .par_chunks_mut(2 * ROWS * width)
         .zip(dy.par_chunks(ROWS * width));
     tasks.for_each(|(gate_up, dy)| {
-        wide(|| {
+        wide!(|| {
             for (gate_up, dy) in gate_up
                 .chunks_exact_mut(2 * width)
                 .zip(dy.chunks_exact(width))

@@ -4,7 +4,8 @@
 
 use rayon::prelude::*;
 
-use super::{ROWS, Read, by_rows, strips, wide};
+use super::{ROWS, Read, by_rows, strips};
+use crate::ops::wide;
 
 /// A matrix `[rows, cols]` in bf16.
 pub(crate) struct Bf16 {
@@ -25,7 +26,7 @@ impl Bf16 {
             let tasks = own.par_chunks_mut(ROWS * cols);
             tasks
                 .zip(values.par_chunks(ROWS * cols))
-                .for_each(|(bits, values)| wide(|| round(bits, values)));
+                .for_each(|(bits, values)| wide!(|| round(bits, values)));
         })?;
         Ok(Self { bits, cols })
     }
@@ -47,7 +48,7 @@ impl Bf16 {
         by_rows(out, self.cols, |row, out| {
             let start = (first + row) * self.cols;
             let bits = self.bits.get(start..start + out.len()).unwrap_or_default();
-            wide(|| widen(out, bits));
+            wide!(|| widen(out, bits));
         });
     }
 }

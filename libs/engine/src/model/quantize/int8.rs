@@ -5,7 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::{ROWS, Read, by_rows, strips, wide};
+use super::{ROWS, Read, by_rows, strips};
+use crate::ops::wide;
 
 /// The largest code; −128 is not used, so that codes are symmetric.
 const LARGEST: f32 = 127.0;
@@ -36,7 +37,7 @@ impl Int8 {
             tasks.for_each(|((codes, scales), values)| {
                 let rows = codes.chunks_exact_mut(cols).zip(scales);
                 for ((codes, scale), values) in rows.zip(values.chunks_exact(cols)) {
-                    *scale = wide(|| round(codes, values));
+                    *scale = wide!(|| round(codes, values));
                 }
             });
         })?;
@@ -85,7 +86,7 @@ impl Int8 {
             let codes = self.codes.get((first + row) * self.cols..);
             let scales = self.scales.get(first + row..).unwrap_or_default();
             let codes = codes.unwrap_or_default().chunks_exact(self.cols);
-            wide(|| {
+            wide!(|| {
                 for ((out, codes), scale) in out.chunks_exact_mut(self.cols).zip(codes).zip(scales)
                 {
                     widen(out, codes, *scale);

@@ -58,12 +58,6 @@ fn by_rows(out: &mut [f32], cols: usize, decode: impl Fn(usize, &mut [f32]) + Sy
     tasks.for_each(|(index, rows)| decode(index * ROWS, rows));
 }
 
-/// Runs `kernel` compiled for the widest vector unit present; it rounds the same everywhere.
-#[inline(always)]
-fn wide<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
-}
-
 #[cfg(test)]
 mod check;
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn forward(
                 n,
                 scale(size),
             );
-            wide(|| {
+            wide!(|| {
                 let queries = tile.chunks_exact_mut(n).zip(&mut norm.data[first..]);
                 for (row, normalizer) in queries {
                     *normalizer = softmax(row);
@@ -137,7 +137,7 @@ impl OneHead<'_> {
                 1.0,
                 Into::Overwrite,
             );
-            wide(|| self.gradients(p, ds, first));
+            wide!(|| self.gradients(p, ds, first));
             let (p, ds) = (View::new(p, count, n), View::new(ds, count, n));
             let d_values = ViewMut::new(dv.data, n, size);
             multiply_here(d_values, p.t(), d_out, 1.0, Into::Add);

@@ -104,7 +104,7 @@ fn normalized<T: Table>(
     for piece in parts(output.weight.count(), PIECE) {
         let logits = scratch.piece(x, output, &piece)?;
         let rows = logits.par_chunks(piece.len()).zip(&mut normalizers);
-        rows.for_each(|(row, normalizer)| wide(|| normalizer.add(row)));
+        rows.for_each(|(row, normalizer)| wide!(|| normalizer.add(row)));
         let rows = logits.chunks(piece.len()).zip(wanted).zip(&mut found);
         for ((row, ids), found) in rows {
             for (id, found) in ids.iter().zip(found) {
@@ -136,7 +136,7 @@ fn gradient<T: Table>(
             .zip(targets)
             .zip(normalizers);
         rows.for_each(|((row, target), normalizer)| {
-            wide(|| {
+            wide!(|| {
                 for value in row.iter_mut() {
                     *value = exp(*value - normalizer) * scale;
                 }

@@ -67,7 +67,7 @@ fn levels<'a>(buffer: &'a mut Vec<f32>, scales: &mut Vec<f32>, from: View<'_>) -
     let tasks = buffer.par_chunks_mut(cols).zip(scales.par_iter_mut());
     tasks.enumerate().for_each(|(row, (to, scale))| {
         let from = from.row(row).unwrap_or_default();
-        wide(|| {
+        wide!(|| {
             to.iter_mut().zip(from).for_each(|(to, x)| *to = x.abs());
             let poison: f32 = to.iter().map(|x| x * 0.0).sum();
             *scale = max(to) / 127.0 + poison;

@@ -36,7 +36,7 @@ pub(super) fn product(dst: ViewMut<'_>, lhs: View<'_>, rhs: View<'_>, scale: f32
     }
     let tasks = dst.data.par_chunks_mut(TASK * dst.row_stride).enumerate();
     tasks.take(dst.rows.div_ceil(TASK)).for_each(|(task, out)| {
-        wide(|| {
+        wide!(|| {
             for (tall, out) in out.chunks_mut(TALL * dst.row_stride).enumerate() {
                 let first = task * TASK + tall * TALL;
                 let rows = TALL.min(dst.rows.saturating_sub(first));

@@ -29,7 +29,7 @@ pub fn forward<C: Curve>(y: &mut [f32], kept: &mut [f32], gate_up: &[f32], width
         .zip(kept.par_chunks_mut(ROWS * width))
         .zip(gate_up.par_chunks(2 * ROWS * width));
     tasks.for_each(|((y, kept), gate_up)| {
-        wide(|| {
+        wide!(|| {
             let rows = y
                 .chunks_exact_mut(width)
                 .zip(kept.chunks_exact_mut(width))
@@ -54,7 +54,7 @@ pub fn again<C: Curve>(y: &mut [f32], kept: &[f32]) {
     assert!(kept.len() == y.len(), "shapes must match");
     let tasks = y.par_chunks_mut(CHUNK).zip(kept.par_chunks(CHUNK));
     tasks.for_each(|(y, kept)| {
-        wide(|| {
+        wide!(|| {
             for (y, kept) in y.iter_mut().zip(kept) {
                 let (gate, up) = unpack(*kept);
                 *y = product::<C>(gate, up);
@@ -77,7 +77,7 @@ pub fn backward<C: Curve>(d_gate_up: &mut [f32], kept: &[f32], dy: &[f32], width
         .zip(kept.par_chunks(ROWS * width))
         .zip(dy.par_chunks(ROWS * width));
     tasks.for_each(|((d_gate_up, kept), dy)| {
-        wide(|| {
+        wide!(|| {
             let rows = d_gate_up
                 .chunks_exact_mut(2 * width)
                 .zip(kept.chunks_exact(width))

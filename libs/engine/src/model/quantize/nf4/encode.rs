@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::codebook::{BOUNDS, DynamicMap};
 use super::{BLOCK, GROUP, Magnitudes, ROWS, RUN, row_bytes};
-use crate::model::quantize::wide;
+use crate::ops::wide;
 
 /// Codes and magnitudes of `values` `[rows, cols]`.
 pub(super) fn rows(codes: &mut [u8], magnitudes: &mut [f32], values: &[f32], cols: usize) {
@@ -18,7 +18,7 @@ pub(super) fn rows(codes: &mut [u8], magnitudes: &mut [f32], values: &[f32], col
             .chunks_exact_mut(bytes)
             .zip(magnitudes.chunks_exact_mut(blocks))
             .zip(values.chunks_exact(cols));
-        wide(|| {
+        wide!(|| {
             for ((codes, magnitudes), values) in rows {
                 row(codes, magnitudes, values);
             }
