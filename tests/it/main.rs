@@ -46,5 +46,8 @@ mod storage;
 mod streaming;
 mod terminate;
 mod tokens;
+mod tools;
 mod traces;
 mod wedge;
+mod whole;
+mod writing;

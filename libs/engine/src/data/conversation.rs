@@ -4,29 +4,37 @@
 //! ends the turn. The ids are those of the rendered text as a whole.
 
 use super::encode::{Encoder, LossOn};
+use super::spans::Speech;
 use super::{Refusal, Truncate};
-use crate::text::{ChatTemplate, Message};
+use crate::text::{Message, Tools};
 
 type Labelled = (Vec<u32>, Vec<bool>);
 
 impl Encoder {
     /// Tokens and labels. What is too long loses its oldest exchanges first (the system's words
     /// stay), then tokens of the prompt before the last answer.
-    pub(super) fn conversation(&self, messages: &[Message]) -> Result<Labelled, Refusal> {
-        let (tokens, mut labelled) = self.fitted(messages)?;
+    pub(super) fn conversation(
+        &self,
+        messages: &[Message],
+        tools: &Tools,
+    ) -> Result<Labelled, Refusal> {
+        let (tokens, mut labelled) = self.fitted(messages, tools)?;
         if self.options.loss_on == LossOn::All {
             labelled.fill(true);
         }
         Ok((tokens, labelled))
     }
 
-    fn fitted(&self, messages: &[Message]) -> Result<Labelled, Refusal> {
+    fn fitted(&self, messages: &[Message], tools: &Tools) -> Result<Labelled, Refusal> {
         let template = self.template()?;
+        let template = template.as_ref();
+        let speech = Speech { template, tools };
         let last = messages.iter().rposition(Message::is_assistant);
         let last = last.ok_or(Refusal::NothingToLearn)?;
         // What is said after the last answer teaches nothing.
         let messages = messages.get(..=last).unwrap_or_default();
-        let whole = self.labelled(&template, messages)?;
+        template.check_tools(messages, tools)?;
+        let whole = self.labelled(&speech, messages)?;
         let length = self.options.sequence_length;
         if whole.0.len() <= length {
             return Ok(whole);
@@ -37,7 +45,7 @@ impl Encoder {
                 sequence_length: length,
             });
         }
-        let shorter = |from: usize| self.labelled(&template, &later(messages, from));
+        let shorter = |from: usize| self.labelled(&speech, &later(messages, from));
         let mut starts = starts(messages);
         // The fewest exchanges dropped that suffice: fewer turns never make a longer text.
         while starts.len() > 1 {
@@ -77,16 +85,16 @@ impl Encoder {
     }
 
     /// The whole conversation, its last token being the end of the last answer.
-    fn labelled(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Labelled, Refusal> {
-        let text = template.render(messages, false)?;
-        let spans = spans(template, messages, &text)?;
+    fn labelled(&self, speech: &Speech<'_>, messages: &[Message]) -> Result<Labelled, Refusal> {
+        let text = speech.render(messages, false)?;
+        let spans = speech.spans(messages, &text)?;
         let located = self.tokenizer.encode_located(&text)?;
         let mut labelled = vec![false; located.len()];
-        for (from, to) in spans {
+        for span in spans {
             // An empty token is a blank whose place was trimmed away.
             let inside: Vec<usize> = (0..)
                 .zip(&located)
-                .filter(|(_, token)| token.start < to && token.end > from)
+                .filter(|(_, token)| token.start < span.to && token.end > span.from)
                 .map(|(place, _)| place)
                 .collect();
             let is_end = |place: &&usize| {
@@ -94,7 +102,7 @@ impl Encoder {
                 token.is_some_and(|token| self.tokenizer.is_end(token.id))
             };
             let (first, last) = (inside.first(), inside.iter().rfind(is_end));
-            let last = last.or(inside.last());
+            let last = last.or(inside.last().filter(|_| !span.open));
             if let (Some(first), Some(last)) = (first, last) {
                 labelled
                     .iter_mut()
@@ -109,34 +117,6 @@ impl Encoder {
         labelled.truncate(tokens.len());
         Ok((tokens, labelled))
     }
-}
-
-/// Byte ranges of the text where the assistant speaks.
-fn spans(
-    template: &ChatTemplate,
-    messages: &[Message],
-    text: &str,
-) -> Result<Vec<(usize, usize)>, Refusal> {
-    let mut spans = Vec::new();
-    for (place, message) in messages.iter().enumerate() {
-        if !message.is_assistant() {
-            continue;
-        }
-        let until = template.render(messages.get(..=place).unwrap_or_default(), false)?;
-        // Some templates change earlier turns when more follow; such a turn is not learned.
-        if !text.starts_with(&until) {
-            continue;
-        }
-        let before = messages.get(..place).unwrap_or_default();
-        let prompt = template.render(before, true)?;
-        // A generation prompt may open what an answer does not contain, such as a thought.
-        let shared = prompt
-            .bytes()
-            .zip(until.bytes())
-            .take_while(|(a, b)| a == b);
-        spans.push((shared.count(), until.len()));
-    }
-    Ok(spans)
 }
 
 /// Where a conversation may begin anew: at a user's turn after the first that an answer follows.

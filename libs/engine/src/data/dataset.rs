@@ -261,7 +261,7 @@ impl Scan {
         while let Some(place) = blocks.next(&mut block)? {
             // A piece of plain text before a line beyond the limit is still a record.
             let read = if place.too_long && block.is_empty() {
-                Err(Reason::TooLong)
+                Err(Reason::TooLong.into())
             } else {
                 Record::read(&block, self.shape)
             };
@@ -272,7 +272,7 @@ impl Scan {
                     let class = record.class();
                     self.classes = self.classes.take().and_then(|classes| classes.with(class?));
                 }
-                Err(reason) => self.skipped.add(reason, place.line),
+                Err(unread) => self.skipped.add(unread, place.line),
             }
             self.bytes = blocks.offset();
             if self.bytes - told >= PROGRESS_BYTES {

@@ -139,7 +139,7 @@ impl Encoder {
                 let window = windows.get(window).ok_or(Refusal::NothingToLearn)?;
                 (window.to_vec(), vec![true; window.len()])
             }
-            Record::Messages { messages } => self.conversation(messages)?,
+            Record::Messages { messages, tools } => self.conversation(messages, tools)?,
             Record::Completion { .. } | Record::Label { .. } => {
                 let parts = self.parts(record)?;
                 let mut answer = self.tokenizer.encode(parts.completion)?;

@@ -20,6 +20,7 @@ mod refusal;
 
 mod classify;
 mod conversation;
+mod spans;
 mod truncate;
 
 mod choices;

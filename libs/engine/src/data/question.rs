@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::conversation::{later, starts};
 use super::encode::Encoder;
+use super::spans::Speech;
 use super::{Record, Refusal};
-use crate::text::Message;
+use crate::text::{Message, Tools};
 
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Encoder {
         let answer = tokens.min(self.options.sequence_length / 2);
         let (prompt, wanted) = match record {
             Record::Text { .. } => return Err(Refusal::NothingToLearn),
-            Record::Messages { messages } => self.turns_before(messages, answer)?,
+            Record::Messages { messages, tools } => self.turns_before(messages, tools, answer)?,
             Record::Completion { .. } | Record::Label { .. } => {
                 let parts = self.parts(record)?;
                 (self.prompt(&parts, answer)?, parts.completion.to_owned())
@@ -40,11 +41,12 @@ impl Encoder {
         Ok(Question { prompt, wanted })
     }
 
-    /// A conversation as far as the assistant's last turn, and that turn. What is too long loses its oldest exchanges
-    /// first, then tokens.
+    /// A conversation as far as the assistant's last turn, and that turn's words, or its calls as the model writes them.
+    /// What is too long loses its oldest exchanges first, then tokens.
     fn turns_before(
         &self,
         messages: &[Message],
+        tools: &Tools,
         answer: usize,
     ) -> Result<(Vec<u32>, String), Refusal> {
         let (last, before) = messages.split_last().ok_or(Refusal::NothingToLearn)?;
@@ -52,17 +54,28 @@ impl Encoder {
             return Err(Refusal::NothingToLearn);
         }
         let template = self.template()?;
+        let template = template.as_ref();
+        template.check_tools(messages, tools)?;
+        let speech = Speech { template, tools };
         let room = self.options.sequence_length - answer;
         let whole = std::iter::once(Cow::Borrowed(before));
         let shorter = starts(before).into_iter();
         let mut shortest = Vec::new();
         for turns in whole.chain(shorter.map(|from| Cow::Owned(later(before, from)))) {
-            shortest = self.tokenizer.encode(&template.render(&turns, true)?)?;
+            shortest = self.tokenizer.encode(&speech.render(&turns, true)?)?;
             if shortest.len() <= room {
                 break;
             }
         }
         let prompt = self.options.truncate.cut(shortest, room, 0)?;
-        Ok((prompt, last.content.clone()))
+        let wanted = match last.calls_tools() {
+            // Read as the model's answer will be.
+            true => {
+                let called = self.tokenizer.encode(&speech.last(messages)?)?;
+                self.tokenizer.decode_plain(&called)?.trim().to_owned()
+            }
+            false => last.said().to_owned(),
+        };
+        Ok((prompt, wanted))
     }
 }

@@ -1,7 +1,7 @@
 //! One record, and the shapes a line may have.
 //!
-//! Keys beyond a shape's own are ignored, but for tools and their calls, which cannot be learned as turns of text. A label may be written as a string, an integer or a
-//! boolean; every other value must be a string.
+//! Keys beyond a shape's own are ignored; a turn's all reach the chat template, as in transformers. A label may be
+//! written as a string, an integer or a boolean; every other value of a shape must be a string.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Reason;
-use crate::text::Message;
+use super::skipped::{ToolFault, Unread};
+use crate::text::{BadTurn, Message, Tools};
 
 /// What a data set's configuration may say of its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +25,7 @@ pub enum Format {
     Text,
     /// `{"prompt", "completion"}`
     Completion,
-    /// `{"messages": [{"role", "content"}]}`
+    /// `{"messages": [{"role", "content"}]}`, with `tools` beside them where turns have `tool_calls`
     Messages,
     /// `{"text", "label"}`
     Label,
@@ -67,6 +68,8 @@ pub enum Record {
     Messages {
         /// The turns.
         messages: Vec<Message>,
+        /// What they may call.
+        tools: Tools,
     },
     /// A text and the name of its class.
     Label {
@@ -84,8 +87,8 @@ struct Line {
     label: Option<Value>,
     prompt: Option<Value>,
     completion: Option<Value>,
-    messages: Option<Vec<Value>>,
-    tools: Option<Value>,
+    messages: Option<Vec<minijinja::Value>>,
+    tools: Option<minijinja::Value>,
 }
 
 impl Format {
@@ -105,11 +108,11 @@ impl Format {
 
 impl Record {
     /// Reads a block; without a shape the line tells its own.
-    pub(super) fn read(bytes: &[u8], shape: Option<Shape>) -> Result<(Self, Shape), Reason> {
+    pub(super) fn read(bytes: &[u8], shape: Option<Shape>) -> Result<(Self, Shape), Unread> {
         let text = str::from_utf8(bytes).map_err(|_| Reason::BadUtf8)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim().is_empty() {
-            return Err(Reason::Empty);
+            return Err(Reason::Empty.into());
         }
         if shape == Some(Shape::Plain) {
             let text = text.to_owned();
@@ -117,19 +120,19 @@ impl Record {
         }
         // serde would also read an array as the struct's fields in their order.
         if !text.trim_start().starts_with('{') {
-            return Err(Reason::BadJson);
+            return Err(Reason::BadJson.into());
         }
         let line: Line = serde_json::from_str(text).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => Reason::WrongShape,
             _ => Reason::BadJson,
         })?;
         let shape = shape.or_else(|| line.shape()).ok_or(Reason::WrongShape)?;
-        if shape == Shape::Messages && line.has_tools() {
-            return Err(Reason::ToolCalls);
-        }
-        let record = line.into_record(shape).ok_or(Reason::WrongShape)?;
+        let record = match shape {
+            Shape::Messages => line.into_conversation()?,
+            shape => line.into_record(shape).ok_or(Reason::WrongShape)?,
+        };
         if record.teaches_nothing() {
-            return Err(Reason::Empty);
+            return Err(Reason::Empty.into());
         }
         Ok((record, shape))
     }
@@ -158,7 +161,7 @@ impl Record {
             Self::Text { text } => text.len(),
             Self::Completion { prompt, completion } => prompt.len() + completion.len(),
             Self::Label { text, label } => text.len() + label.len(),
-            Self::Messages { messages } => messages.iter().map(|turn| turn.content.len()).sum(),
+            Self::Messages { messages, .. } => messages.iter().map(|turn| turn.said().len()).sum(),
         }
     }
 
@@ -167,7 +170,7 @@ impl Record {
             Self::Text { text } => text.trim().is_empty(),
             Self::Completion { completion, .. } => completion.is_empty(),
             Self::Label { label, .. } => label.trim().is_empty(),
-            Self::Messages { messages } => !messages.iter().any(Message::is_assistant),
+            Self::Messages { messages, .. } => !messages.iter().any(Message::is_assistant),
         }
     }
 }
@@ -187,18 +190,26 @@ impl Line {
         })
     }
 
-    /// Whether tools are described or called: without them a call is an empty answer, which nobody wants to be learned.
-    fn has_tools(&self) -> bool {
-        let says = |value: Option<&Value>| match value {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(_) => true,
-        };
-        let mut turns = self.messages.iter().flatten();
-        let calls = |turn: &Value| ["tool_calls", "function_call"].map(|key| says(turn.get(key)));
-        says(self.tools.as_ref()) || turns.any(|turn| calls(turn).contains(&true))
+    fn into_conversation(self) -> Result<Record, Unread> {
+        let tools = self.tools.map(Tools::try_from).transpose();
+        let tools = tools.map_err(|what| ToolFault { turn: None, what })?;
+        let turns = self.messages.ok_or(Reason::WrongShape)?.into_iter();
+        let turns = (1..).zip(turns).map(|(turn, value)| {
+            Message::try_from(value).map_err(|bad| match bad {
+                BadTurn::Shape => Unread::from(Reason::WrongShape),
+                BadTurn::Tools(what) => Unread::from(ToolFault {
+                    turn: Some(turn),
+                    what,
+                }),
+            })
+        });
+        Ok(Record::Messages {
+            messages: turns.collect::<Result<_, _>>()?,
+            tools: tools.unwrap_or_default(),
+        })
     }
 
+    /// A record of any other shape.
     fn into_record(self, shape: Shape) -> Option<Record> {
         Some(match shape {
             Shape::Text | Shape::Plain => Record::Text {
@@ -212,12 +223,7 @@ impl Line {
                 text: string(self.text?)?,
                 label: label(self.label?)?,
             },
-            Shape::Messages => {
-                let turns = self.messages?.into_iter().map(message);
-                Record::Messages {
-                    messages: turns.collect::<Option<Vec<_>>>()?,
-                }
-            }
+            Shape::Messages => return None,
         })
     }
 }
@@ -236,14 +242,6 @@ fn label(value: Value) -> Option<String> {
         Value::Number(number) if !number.is_f64() => Some(number.to_string()),
         _ => None,
     }
-}
-
-fn message(mut value: Value) -> Option<Message> {
-    let mut take = |key: &str| string(value.get_mut(key)?.take());
-    Some(Message {
-        role: take("role")?,
-        content: take("content")?,
-    })
 }
 
 /// Which choice an answer is.

@@ -28,7 +28,10 @@ pub enum Refusal {
     #[error("the record's label has no completion")]
     UnknownLabel,
     /// Records with labels need to be told how a label is said.
-    #[error("records with labels need a completion for each label")]
+    #[error(
+        "records of text and label need words for a decoder to answer with: a site's data set has them as `question` and \
+         `labels`, on the command line write records of prompt and completion"
+    )]
     NoVerbalizer,
     /// Classes are learned from labelled records alone.
     #[error("a classification head learns from records of {{\"text\", \"label\"}} alone")]
@@ -68,8 +71,8 @@ impl Refusal {
             | Self::OtherAnswer
             | Self::OtherLabel => true,
             Self::Text(error) => {
-                use text::Error::{Encode, Render, Turn};
-                matches!(error, Encode(_) | Render(_) | Turn { .. })
+                use text::Error::{Encode, LeftOut, Render, Turn};
+                matches!(error, Encode(_) | LeftOut(_) | Render(_) | Turn { .. })
             }
             Self::NotLabelled | Self::NoClassToken => false,
             Self::NoVerbalizer | Self::NoChoices | Self::SequenceTooShort { .. } => false,
@@ -91,7 +94,18 @@ impl Refusal {
             Self::NoChoices => "no_choices",
             Self::OtherAnswer => "other_answer",
             Self::SequenceTooShort { .. } => "sequence_too_short",
+            Self::Text(text::Error::LeftOut(_)) => "tools_left_out",
             Self::Text(_) => "text",
+        }
+    }
+
+    /// What to do about it, where the reason's word does not say it.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Text(text::Error::LeftOut(_)) => Some(
+                "the model's chat template has no words for tools: give its folder a chat_template.jinja that renders them, or write tools and calls as text into the contents",
+            ),
+            _ => None,
         }
     }
 }

@@ -19,6 +19,7 @@ struct Counted {
     count: u64,
     records: Vec<usize>,
     longest: usize,
+    advice: Option<&'static str>,
 }
 
 impl Refusals {
@@ -31,6 +32,7 @@ impl Refusals {
             if counted.records.len() < RECORDS_KEPT && !counted.records.contains(record) {
                 counted.records.push(*record);
             }
+            counted.advice = refusal.advice();
             if let Refusal::AnswerTooLong { answer, .. } = refusal {
                 counted.longest = counted.longest.max(*answer);
             }
@@ -60,6 +62,7 @@ impl fmt::Display for Refusals {
                 count,
                 records,
                 longest,
+                advice,
             } = counted;
             let before = if place == 0 { "" } else { "; " };
             let times = if *count == 1 { "time" } else { "times" };
@@ -79,6 +82,9 @@ impl fmt::Display for Refusals {
                     formatter,
                     "; answers have up to {longest} tokens and are never cut: use a longer sequence"
                 )?;
+            }
+            if let Some(advice) = advice {
+                write!(formatter, "; {advice}")?;
             }
             formatter.write_str(")")?;
         }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::BadTools;
+
 /// Line numbers kept for each reason.
 const LINES_KEPT: usize = 5;
 
@@ -22,7 +24,7 @@ pub enum Reason {
     Empty,
     /// Beyond the limit on one record.
     TooLong,
-    /// A conversation that describes or calls tools other than in its turns' text.
+    /// Tools, or calls of them, in another form than chat templates take.
     ToolCalls,
 }
 
@@ -36,14 +38,50 @@ pub struct Skipped {
 struct Lines {
     count: u64,
     first_lines: Vec<u64>,
+    /// What is wrong with each of the first lines, where it is their tools.
+    faults: Vec<ToolFault>,
+}
+
+/// What is wrong with a record's tools, or with calls of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ToolFault {
+    /// The number of the turn that calls, from 1; none: the record's list of tools.
+    pub(super) turn: Option<u64>,
+    pub(super) what: BadTools,
+}
+
+/// Why a line is no record, and more of it where there is more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    reason: Reason,
+    fault: Option<ToolFault>,
+}
+
+impl From<Reason> for Unread {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            fault: None,
+        }
+    }
+}
+
+impl From<ToolFault> for Unread {
+    fn from(fault: ToolFault) -> Self {
+        Self {
+            reason: Reason::ToolCalls,
+            fault: Some(fault),
+        }
+    }
 }
 
 impl Skipped {
-    pub(super) fn add(&mut self, reason: Reason, line: u64) {
-        let lines = self.reasons.entry(reason).or_default();
+    pub(super) fn add(&mut self, unread: Unread, line: u64) {
+        let lines = self.reasons.entry(unread.reason).or_default();
         lines.count += 1;
         if lines.first_lines.len() < LINES_KEPT {
             lines.first_lines.push(line);
+            lines.faults.extend(unread.fault);
         }
     }
 
@@ -86,35 +124,46 @@ impl Reason {
             Self::ToolCalls => "tool_calls",
         }
     }
+}
 
-    /// What to do about it, where the name does not say it.
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::ToolCalls => {
-                " (write tools and calls as text into the contents, as the model is to read and write them)"
-            }
-            _ => "",
+/// `lines 4, 9`, or `line 4, turn 2: only the assistant calls tools; line 9, …`
+impl fmt::Display for Lines {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = self.first_lines.iter();
+        if !self.faults.is_empty() {
+            let faults = numbers.zip(&self.faults);
+            let faults = faults.map(|(number, fault)| format!("line {number}, {fault}"));
+            return formatter.write_str(&faults.collect::<Vec<_>>().join("; "));
+        }
+        let numbers: Vec<_> = numbers.map(u64::to_string).collect();
+        let word = if numbers.len() == 1 { "line" } else { "lines" };
+        write!(formatter, "{word} {}", numbers.join(", "))
+    }
+}
+
+/// `turn 2: only the assistant calls tools`
+impl fmt::Display for ToolFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.turn {
+            Some(turn) => write!(formatter, "turn {turn}: {}", self.what),
+            None => write!(formatter, "{}", self.what),
         }
     }
 }
 
-/// `3 skipped: bad_json 2 (lines 4, 9), empty 1 (line 7)`
+/// `3 skipped: bad_json 2 (lines 4, 9), tool_calls 1 (line 7, turn 2: only the assistant calls tools)`
 impl fmt::Display for Skipped {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} skipped", self.total())?;
         for (place, (reason, lines)) in self.reasons.iter().enumerate() {
             let before = if place == 0 { ": " } else { ", " };
-            let numbers: Vec<_> = lines.first_lines.iter().map(u64::to_string).collect();
-            let word = if numbers.len() == 1 { "line" } else { "lines" };
-            let more = u64::try_from(numbers.len()).is_ok_and(|kept| kept < lines.count);
+            let more = u64::try_from(lines.first_lines.len()).is_ok_and(|kept| kept < lines.count);
             let more = if more { ", …" } else { "" };
-            let numbers = numbers.join(", ");
             write!(
                 formatter,
-                "{before}{} {} ({word} {numbers}{more}){}",
+                "{before}{} {} ({lines}{more})",
                 reason.name(),
-                lines.count,
-                reason.advice()
+                lines.count
             )?;
         }
         Ok(())

@@ -54,10 +54,14 @@ pub fn is_held_out(record: &Record, fraction: f64) -> bool {
             add(text);
             add(label);
         }
-        Record::Messages { messages } => {
+        Record::Messages { messages, tools } => {
             for message in messages {
                 add(&message.role);
-                add(&message.content);
+                add(message.said());
+                message.calls_json().for_each(|call| add(&call));
+            }
+            if !tools.is_empty() {
+                add(&tools.json());
             }
         }
     }

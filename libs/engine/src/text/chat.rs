@@ -11,9 +11,9 @@ use minijinja::value::ValueKind;
 use minijinja::{
     Environment, ErrorKind, Output, State, UndefinedBehavior, Value, escape_formatter,
 };
-use serde::{Deserialize, Serialize};
 
-use super::{Error, python_json};
+use super::tools::Arguments;
+use super::{Error, Message, Tools, python_json};
 
 /// Instructions a template may execute for one rendering.
 const FUEL: u64 = 10_000_000;
@@ -21,21 +21,13 @@ const FUEL: u64 = 10_000_000;
 const TURNS: usize = 256;
 const NAME: &str = "chat";
 
-/// One turn of a conversation.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or what else the template knows.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
 /// A compiled chat template.
 #[derive(Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
+    asks_for_calls: bool,
 }
 
 impl ChatTemplate {
@@ -63,6 +55,7 @@ impl ChatTemplate {
             environment,
             bos: bos.unwrap_or_default(),
             eos: eos.unwrap_or_default(),
+            asks_for_calls: source.contains("tool_calls"),
         })
     }
 
@@ -77,8 +70,21 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, Error> {
-        let rendered = self.rendered(messages, add_generation_prompt);
-        rendered.map_err(|source| match self.first_refused(messages) {
+        self.render_with_tools(messages, &Tools::default(), add_generation_prompt)
+    }
+
+    /// The same of a conversation that may call tools; [`ChatTemplate::check_tools`] tells whether all of it is said.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &Tools,
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
+        let rendered = self.rendered(messages, tools, add_generation_prompt);
+        rendered.map_err(|source| match self.first_refused(messages, tools) {
             Some(turn) => Error::Turn {
                 turn,
                 turns: messages.len(),
@@ -89,55 +95,49 @@ impl ChatTemplate {
     }
 
     /// The number, from 1, of the turn with which the template begins to refuse.
-    fn first_refused(&self, messages: &[Message]) -> Option<usize> {
+    fn first_refused(&self, messages: &[Message], tools: &Tools) -> Option<usize> {
         let mut turns = 1..=messages.len().min(TURNS);
         let until = |turn: usize| messages.get(..turn).unwrap_or_default();
-        turns.find(|turn| self.rendered(until(*turn), false).is_err())
+        turns.find(|turn| self.rendered(until(*turn), tools, false).is_err())
+    }
+
+    /// Whether the template looks for calls of tools at all.
+    pub(super) fn asks_for_calls(&self) -> bool {
+        self.asks_for_calls
     }
 
     fn rendered(
         &self,
         messages: &[Message],
+        tools: &Tools,
         add_generation_prompt: bool,
     ) -> Result<String, minijinja::Error> {
-        let messages = messages.iter().map(|message| {
-            let role = ("role", Value::from(message.role.as_str()));
-            let content = ("content", Value::from(message.content.as_str()));
-            Value::from_pairs([role, content])
-        });
+        let given = |arguments| self.given(messages, arguments, tools, add_generation_prompt);
+        let rendered = given(Arguments::Objects);
+        if rendered.is_err() && messages.iter().any(Message::calls_tools) {
+            // Where it fails again, the first says why.
+            return given(Arguments::Texts).or(rendered);
+        }
+        rendered
+    }
+
+    fn given(
+        &self,
+        messages: &[Message],
+        arguments: Arguments,
+        tools: &Tools,
+        add_generation_prompt: bool,
+    ) -> Result<String, minijinja::Error> {
+        let messages = messages.iter().map(|message| message.value(arguments));
         let context = Value::from_pairs([
             ("messages", messages.collect::<Value>()),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             ("bos_token", Value::from(self.bos.as_str())),
             ("eos_token", Value::from(self.eos.as_str())),
-            // Templates ask `if tools`, as transformers passes None.
-            ("tools", Value::from(())),
+            ("tools", tools.value()),
             ("documents", Value::from(())),
         ]);
         self.environment.get_template(NAME)?.render(context)
-    }
-}
-
-impl Message {
-    /// A turn.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
-    }
-
-    /// Whether the model is to learn this turn.
-    #[must_use]
-    pub fn is_assistant(&self) -> bool {
-        self.role == "assistant"
-    }
-}
-
-/// What was said is private: only its size is shown.
-impl fmt::Debug for Message {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} of {} bytes", self.role, self.content.len())
     }
 }
 
@@ -147,7 +147,7 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// Jinja prints `True` and `None`, as Python does.
+/// Jinja prints `True`, `None` and numbers as Python does.
 fn format_as_python(
     output: &mut Output<'_>,
     state: &mut State<'_, '_>,
@@ -157,6 +157,10 @@ fn format_as_python(
         ValueKind::None => "None",
         ValueKind::Bool if value.is_true() => "True",
         ValueKind::Bool => "False",
+        ValueKind::Number if !value.is_integer() => {
+            let number = python_json::float(f64::try_from(value.clone())?);
+            return output.write_str(&number).map_err(minijinja::Error::from);
+        }
         _ => return escape_formatter(output, state, value),
     };
     output.write_str(text).map_err(minijinja::Error::from)

@@ -72,15 +72,33 @@ fn chat_template(folder: &Path, config: &Value) -> Result<Option<String>, Error>
     }
     let inside = config.get("chat_template");
     let named = |list: &Vec<Value>| {
-        let is_default = |entry: &&Value| entry.get("name") == Some(&Value::from("default"));
-        let entry = list.iter().find(is_default)?;
-        Some(entry.get("template")?.as_str()?.to_owned())
+        let of = |name: &str| {
+            let mut entries = list.iter();
+            let entry = entries.find(|entry| entry.get("name") == Some(&Value::from(name)))?;
+            entry.get("template")?.as_str().map(str::to_owned)
+        };
+        let default = of("default")?;
+        Some(match of("tool_use") {
+            Some(with_tools) => either(&with_tools, &default),
+            None => default,
+        })
     };
     Ok(match inside {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Array(list)) => named(list),
         _ => None,
     })
+}
+
+/// One template that is the first where there are tools and the other where there are none: transformers chooses so. The
+/// empty texts keep the blanks at both ends, of which a template loses only its last line's end.
+fn either(with_tools: &str, without: &str) -> String {
+    let whole = |template: &str| {
+        let template = template.strip_suffix('\n').unwrap_or(template);
+        format!("{{{{ '' }}}}{template}{{{{ '' }}}}")
+    };
+    let (with_tools, without) = (whole(with_tools), whole(without));
+    format!("{{% if tools %}}{with_tools}{{% else %}}{without}{{% endif %}}")
 }
 
 /// A token is written as a string or as `{"content": …}`.

@@ -11,12 +11,20 @@ mod tokenizer;
 
 mod folder;
 mod gguf;
+mod sentencepiece;
+
+mod likeness;
 mod to_folder;
 mod to_gguf;
+mod to_sentencepiece;
 
 mod stream;
 
+mod message;
+mod tools;
+
 mod chat;
+mod left_out;
 mod python_json;
 
 #[cfg(test)]
@@ -27,9 +35,12 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::ChatTemplate;
+pub use left_out::LeftOut;
+pub use message::{BadTurn, Message};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub use tools::{BadTools, Tools};
 
 /// The error a third-party parser hands out.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -114,6 +125,11 @@ pub enum Error {
         /// What the template said.
         source: minijinja::Error,
     },
+    /// The chat template has no words for what a conversation holds of tools.
+    #[error(
+        "the model's chat template leaves out {0}: give the model's folder a chat_template.jinja that renders tools, or write tools and calls as text into the contents"
+    )]
+    LeftOut(LeftOut),
     /// The chat template refuses these messages.
     #[error("the chat template refuses the messages")]
     Render(#[source] minijinja::Error),

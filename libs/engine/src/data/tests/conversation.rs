@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::{LossOn, Refusal, Truncate};
-use crate::text::Message;
+use crate::text::{Message, Tools};
 
 const SYSTEM: &str = "<|im_start|>system\nBe kind<|im_end|>\n";
 
@@ -10,6 +10,7 @@ fn chat(turns: &[(&str, &str)]) -> Record {
         .map(|(role, content)| Message::new(*role, *content));
     Record::Messages {
         messages: messages.collect(),
+        tools: Tools::default(),
     }
 }
 

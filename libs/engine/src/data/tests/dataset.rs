@@ -2,7 +2,7 @@ use std::io::Write;
 
 use super::*;
 use crate::data::{Error, OpenOptions, Reason, Shape, is_held_out};
-use crate::text::Message;
+use crate::text::{Message, Tools};
 
 fn all(dataset: &Dataset) -> Vec<Record> {
     dataset.records().map(Result::unwrap).collect()
@@ -30,6 +30,7 @@ fn each_shape_is_found_by_its_first_readable_line() {
             Shape::Messages,
             Record::Messages {
                 messages: vec![Message::new("assistant", "c")],
+                tools: Tools::default(),
             },
         ),
     ];
@@ -336,22 +337,4 @@ fn a_record_knows_which_choice_it_is() {
     );
     assert_eq!(completion("p", "a").choice(&[" a", "a "]), None);
     assert_eq!(text("yes").choice(&choices), None);
-}
-
-#[test]
-fn calls_of_tools_are_counted_by_themselves_and_never_become_empty_answers() {
-    let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","tool_calls":[]}],"tools":null}"#;
-    let bad = [
-        r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"","tool_calls":[{"id":"1"}]}]}"#,
-        r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}]}"#,
-        r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[{"name":"t"}]}"#,
-    ];
-    let dataset = open("a.jsonl", format!("{good}\n{}\n", bad.join("\n")));
-    assert_eq!(dataset.len(), 1);
-    assert_eq!(dataset.skipped().count(Reason::ToolCalls), 3);
-    let said = dataset.skipped().to_string();
-    assert!(
-        said.starts_with("3 skipped: tool_calls 3 (lines 2, 3, 4) (write tools"),
-        "{said}"
-    );
 }

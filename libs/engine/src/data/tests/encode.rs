@@ -164,6 +164,7 @@ fn texts_and_prompts_begin_as_transformers_begins_them() {
     let messages = ["user", "assistant"].map(|role| crate::text::Message::new(role, "a"));
     let chat = Record::Messages {
         messages: messages.into(),
+        tools: crate::text::Tools::default(),
     };
     let plain = self::encoder(512).row(0, &chat).unwrap();
     let encoder = Encoder::new(tokenizer, EncodeOptions::new(512)).unwrap();

@@ -6,6 +6,8 @@ mod encode;
 mod filler;
 mod question;
 mod sampler;
+mod sentencepiece;
+mod tools;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,12 @@
 use super::*;
 use crate::data::{Refusal, Verbalizer};
-use crate::text::Message;
+use crate::text::{Message, Tools};
 
 fn chat(turns: &[(&str, &str)]) -> Record {
     let message = |(role, content): &(&str, &str)| Message::new(*role, *content);
     Record::Messages {
         messages: turns.iter().map(message).collect(),
+        tools: Tools::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a model is asked: a text, or a line of a file, as token ids.
 
 use anyhow::{Context, ensure};
-use engine::text::{Message, Tokenizer};
+use engine::text::{Message, Tokenizer, Tools};
 use serde::Deserialize;
 
 /// Puts a text into the model's chat template, as a user's turn after the system's.
@@ -11,12 +11,15 @@ fn chat(tokenizer: &Tokenizer, text: &str, system: Option<&str>) -> anyhow::Resu
     turns(
         tokenizer,
         &system.into_iter().chain([user]).collect::<Vec<_>>(),
+        &Tools::default(),
     )
 }
 
 /// The conversation, as far as the assistant's next turn. A template writes the model's own first token, if it wants one.
-fn turns(tokenizer: &Tokenizer, turns: &[Message]) -> anyhow::Result<Vec<u32>> {
-    Ok(tokenizer.encode(&tokenizer.chat_template()?.render(turns, true)?)?)
+fn turns(tokenizer: &Tokenizer, turns: &[Message], tools: &Tools) -> anyhow::Result<Vec<u32>> {
+    let template = tokenizer.chat_template()?;
+    template.check_tools(turns, tools)?;
+    Ok(tokenizer.encode(&template.render_with_tools(turns, tools, true)?)?)
 }
 
 /// A line of a file of prompts.
@@ -25,6 +28,7 @@ struct Line {
     prompt: Option<String>,
     text: Option<String>,
     messages: Option<Vec<Message>>,
+    tools: Option<Tools>,
 }
 
 /// How texts are asked.
@@ -47,8 +51,8 @@ impl Manner<'_> {
         }
     }
 
-    /// The ids of a line of a file: an object with `prompt`, `text` or `messages`, or else a text itself. An answer that
-    /// is there already, such as the assistant's last turn, is not part of the question.
+    /// The ids of a line of a file: an object with `prompt`, `text` or `messages` (and the `tools` that they may call), or
+    /// else a text itself. An answer that is there already, such as the assistant's last turn, is not part of the question.
     pub fn ask_line(self, tokenizer: &Tokenizer, line: &str) -> anyhow::Result<Vec<u32>> {
         let prompt = if line.trim_start().starts_with('{') {
             let line: Line = serde_json::from_str(line)
@@ -57,7 +61,8 @@ impl Manner<'_> {
                 (Some(messages), _) => {
                     let answered = messages.last().is_some_and(Message::is_assistant);
                     let asked = messages.len() - usize::from(answered);
-                    turns(tokenizer, messages.get(..asked).unwrap_or_default())?
+                    let asked = messages.get(..asked).unwrap_or_default();
+                    turns(tokenizer, asked, &line.tools.unwrap_or_default())?
                 }
                 (None, Some(text)) => self.ask(tokenizer, &text)?,
                 (None, None) => Vec::new(),
