@@ -136,7 +136,7 @@ def outcome(report: dict) -> dict:
         "mean_apart": mean_apart(rounds),
         "waiting": statistics.mean(one["together"]["waiting"] for one in rounds),
         "planned_apart": report["planned_together"]["apart"],
-        "sites": {name: site(plan) for name, plan in planned.items()},
+        "sites": {name: site(plan) | told(plan, name, rounds) for name, plan in planned.items()},
         "excluded": [trouble["worker"] for trouble in report["plan"]["excluded"]],
         "plans": 1 + sum("plan" in look for look in run["looks"]),
         "adapter": run["adapter"]["sha256"],
@@ -151,6 +151,12 @@ def mean_apart(rounds: list[dict]) -> float:
             seconds.setdefault(site["worker"], []).append(site["spent"]["seconds"])
     means = [statistics.mean(found) for found in seconds.values()]
     return (max(means) - min(means)) / max(means) if means else 0.0
+
+
+def told(plan: dict, name: str, rounds: list[dict]) -> dict:
+    """Seconds of a site's round as the first plan predicts them, and as they came."""
+    spent = [site["spent"]["seconds"] for one in rounds for site in one["workers"] if site["worker"] == name]
+    return {"predicted": plan["predicted"]["round_seconds"], "spent": statistics.mean(spent) if spent else None}
 
 
 def site(plan: dict) -> dict:

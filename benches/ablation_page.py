@@ -79,7 +79,8 @@ def sites(planned: dict) -> list[str]:
     """What each site trains."""
     return [
         f"- {site}: {plan['weights']} weights at mean rank {plan['rank']:.1f}, batch {plan['batch']}, {plan['steps']} steps, "
-        f"base {plan['base']}, {plan['kernel']}{', checkpointing' if plan['checkpoint'] else ''}, {plan['optimizer']}"
+        f"base {plan['base']}, {plan['kernel']}{', checkpointing' if plan['checkpoint'] else ''}, {plan['optimizer']}; "
+        f"a round of {plan['predicted']:.1f} s by the plan, {plan['spent']:.1f} s as it came"
         for site, plan in planned.items()
     ]
 

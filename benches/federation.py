@@ -150,7 +150,7 @@ def validation(found: dict, limit) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"{limit('step times within 15 %', time <= 0.15)} ({100 * time:.0f} %; {100 * raw:.0f} % with the machine's own changes, which the column "pace" tells: the largest probed step made again "
+        f"{limit('step times within 15 %', time <= 0.15)} ({100 * time:.0f} %; {100 * raw:.0f} % with the machine's own changes, which the column of the pace tells: the largest probed step made again "
         f"beside each case, over the probe's); "
         f"{limit('peaks within 10 %', memory <= 0.10)} ({100 * memory:.0f} %).",
     ]

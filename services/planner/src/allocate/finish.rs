@@ -11,6 +11,9 @@
 //! Every site that can take part does: T is never less than the slowest site's fastest choice, and the
 //! others use that time for higher ranks, a larger batch, a better mode.
 //!
+//! Many times cost nearly the same, and what sites are predicted to need is known to some per cent only: of the times
+//! that cost at most a twentieth more than the best, the one is taken in which the sites finish closest together.
+//!
 //! The search goes by what whole steps of the frontier reach, which costs one look-up per choice; T/G² has
 //! a minimum for each set of choices, so times are first laid out evenly in ratio, and the interval
 //! around the best of them is halved from there on. How many are laid out depends on the fleet's size alone.
@@ -28,10 +31,16 @@ const HALVINGS: u32 = 12;
 /// Above the time of a choice by rounding alone.
 const ROUNDING: f64 = 1e-9;
 
+/// By how much more a time may cost in which the sites finish closer together.
+const CLOSER: f64 = 0.05;
+
 #[derive(Clone, Copy)]
 struct Tried {
     within: f64,
+    /// The slowest site's.
     seconds: f64,
+    /// How much earlier than it the fastest is done, as a share of its time.
+    apart: f64,
     cost: f64,
 }
 
@@ -46,7 +55,7 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
         let part = step as f64 / times as f64;
         (shortest * ratio.powf(part)).max(shortest)
     };
-    let tried: Vec<Tried> = (0..=times).map(|step| attempt(sites, time(step))).collect();
+    let mut tried: Vec<Tried> = (0..=times).map(|step| attempt(sites, time(step))).collect();
     let first = tried.iter().enumerate().min_by(|(_, left), (_, right)| {
         let order = left.cost.total_cmp(&right.cost);
         order.then(left.seconds.total_cmp(&right.seconds))
@@ -59,6 +68,7 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
     for _ in 0..HALVINGS {
         let sides = [(low + best.within) / 2.0, (best.within + high) / 2.0];
         let [shorter, longer] = sides.map(|within| attempt(sites, within));
+        tried.extend([shorter, longer]);
         if shorter.cost < best.cost {
             (high, best) = (best.within, shorter);
         } else if longer.cost < best.cost {
@@ -67,7 +77,19 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
             (low, high) = (shorter.within, longer.within);
         }
     }
-    best.seconds * (1.0 + ROUNDING)
+    closest(&tried, best).seconds * (1.0 + ROUNDING)
+}
+
+/// The time in which the sites finish closest together of those that cost hardly more than the best.
+fn closest(tried: &[Tried], best: Tried) -> Tried {
+    let near = tried
+        .iter()
+        .filter(|one| one.cost <= best.cost * (1.0 + CLOSER));
+    let closest = near.min_by(|left, right| {
+        let order = left.apart.total_cmp(&right.apart);
+        order.then(left.cost.total_cmp(&right.cost))
+    });
+    closest.copied().unwrap_or(best)
 }
 
 /// The slowest site's fastest choice, and the time beyond which no site gains.
@@ -96,14 +118,19 @@ fn bounds(sites: &[Site<'_>]) -> (f64, f64) {
 /// What the fleet reaches within a time.
 fn attempt(sites: &[Site<'_>], within: f64) -> Tried {
     let within = within * (1.0 + ROUNDING);
-    let (mut gain, mut seconds) = (0.0, 0.0f64);
+    let (mut gain, mut seconds, mut earliest) = (0.0, 0.0f64, f64::INFINITY);
     for site in sites {
         if let Some((value, time)) = reach(site, within) {
             // A site whose rounding costs more than it learns holds nobody up.
             gain += site.share * value.max(0.0);
-            seconds = seconds.max(time);
+            (seconds, earliest) = (seconds.max(time), earliest.min(time));
         }
     }
+    let apart = if seconds > 0.0 {
+        1.0 - earliest / seconds
+    } else {
+        0.0
+    };
     let cost = if gain > 0.0 {
         seconds / (gain * gain)
     } else {
@@ -112,6 +139,7 @@ fn attempt(sites: &[Site<'_>], within: f64) -> Tried {
     Tried {
         within,
         seconds,
+        apart,
         cost,
     }
 }
@@ -135,4 +163,25 @@ pub(super) fn reach(site: &Site<'_>, within: f64) -> Option<(f64, f64)> {
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sites_that_finish_closer_are_worth_a_twentieth_and_no_more() {
+        let tried = |seconds, apart, cost| Tried {
+            within: seconds,
+            seconds,
+            apart,
+            cost,
+        };
+        let best = tried(10.0, 0.3, 1.0);
+        let (closer, dearer) = (tried(11.0, 0.1, 1.04), tried(12.0, 0.0, 1.06));
+        assert_eq!(closest(&[dearer, closer, best], best).seconds, 11.0);
+        assert_eq!(closest(&[dearer, best], best).seconds, 10.0);
+        let cheaper = tried(9.0, 0.1, 1.02);
+        assert_eq!(closest(&[closer, cheaper, best], best).seconds, 9.0);
+    }
 }

@@ -3,9 +3,9 @@
 use domain::job::choice::Choice;
 use domain::job::spec::{Optimizer, Spec};
 
-/// Batches that `auto` chooses from. Beside the powers of two their halves between, so that workers of
-/// different speed can finish close to each other.
-const BATCHES: [u16; 9] = [1, 2, 4, 6, 8, 12, 16, 24, 32];
+/// Batches that `auto` chooses from: the powers of two and three between any two of them from 4 on, so that workers of different
+/// speed can finish close to each other.
+const BATCHES: [u16; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32];
 
 /// Ends of [`BATCHES`].
 pub(super) const SMALLEST_BATCH: f64 = 1.0;

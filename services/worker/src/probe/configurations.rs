@@ -47,6 +47,8 @@ pub fn configurations(rank_max: u16) -> Vec<Configuration> {
         (2, rank_max, 1),
         (4, rank_max, 1),
         (8, low, 1),
+        (16, rank_max, 1),
+        (32, low, 1),
     ])
 }
 
@@ -61,6 +63,7 @@ pub fn fewer(rank_max: u16) -> Vec<Configuration> {
         (2, low, 1),
         (4, rank_max, 1),
         (8, low, 1),
+        (32, low, 1),
     ])
 }
 
@@ -105,8 +108,8 @@ mod tests {
 
     #[test]
     fn configurations_grow_and_none_comes_twice() {
-        assert_eq!(configurations(16).len(), 8);
-        assert_eq!(configurations(1).len(), 6);
+        assert_eq!(configurations(16).len(), 10);
+        assert_eq!(configurations(1).len(), 8);
         for rank_max in [1, 2, 3, 16, 256] {
             for all in [configurations(rank_max), fewer(rank_max)] {
                 assert!(all.len() > NEEDED);

@@ -39,6 +39,10 @@ pub(super) const FILL: f64 = 0.95;
 /// Records of the largest step that `auto` may plan.
 const LARGEST_BATCH: u16 = 32;
 
+/// Records that are measured of any job, for how a step grows; more only where a plan may choose them, for rows of a
+/// larger batch cost less each than what a line through small ones says.
+const ALWAYS: u16 = 8;
+
 /// Configurations of a kernel's trial, the smallest ones.
 const TRIAL: usize = 2;
 
@@ -99,7 +103,9 @@ impl Room<'_> {
         };
         let mut measured: Vec<Measured> = Vec::new();
         let mut too_large = None;
-        for next in grid {
+        let planned = self.task.training.batch.fixed().copied();
+        let largest = planned.map_or(LARGEST_BATCH, |fixed| fixed.max(ALWAYS));
+        for next in grid.into_iter().filter(|next| next.batch <= largest) {
             if !spent.allows(self.expected_seconds(&measured, next)) {
                 break;
             }
