@@ -30,7 +30,7 @@ pub mod swiglu;
 
 mod simd;
 
-pub(crate) use simd::wide;
+pub(crate) use simd::{Kernel, wide};
 
 #[cfg(test)]
 pub(crate) mod check;

@@ -12,14 +12,28 @@ pub(super) const ROWS: usize = 8;
 /// inlined where the unit is chosen is compiled for the narrowest one; so is each function it calls that is not.
 macro_rules! wide {
     (|| $kernel:expr) => {
-        pulp::Arch::new().dispatch(
+        pulp::Arch::new().dispatch($crate::ops::Kernel(
             #[inline(always)]
             || $kernel,
-        )
+        ))
     };
 }
 
 pub(crate) use wide;
+
+/// A kernel as the choice of the unit takes it. Called by reference: a closure that is called by value is called through a
+/// function that nobody can have inlined.
+#[derive(Debug)]
+pub(crate) struct Kernel<F>(pub(crate) F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Kernel<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
 
 /// `eˣ` within 2 ulp on `[-87, 88]`, clamped outside; NaN stays NaN. Branch-free.
 #[inline(always)]

@@ -85,8 +85,8 @@ impl Int8 {
         by_rows(out, self.cols, |row, out| {
             let codes = self.codes.get((first + row) * self.cols..);
             let scales = self.scales.get(first + row..).unwrap_or_default();
-            let codes = codes.unwrap_or_default().chunks_exact(self.cols);
             wide!(|| {
+                let codes = codes.unwrap_or_default().chunks_exact(self.cols);
                 for ((out, codes), scale) in out.chunks_exact_mut(self.cols).zip(codes).zip(scales)
                 {
                     widen(out, codes, *scale);

@@ -14,12 +14,12 @@ pub(super) fn rows(codes: &mut [u8], magnitudes: &mut [f32], values: &[f32], col
         .zip(magnitudes.par_chunks_mut(ROWS * blocks))
         .zip(values.par_chunks(ROWS * cols));
     tasks.for_each(|((codes, magnitudes), values)| {
-        let rows = codes
+        let mut rows = codes
             .chunks_exact_mut(bytes)
             .zip(magnitudes.chunks_exact_mut(blocks))
             .zip(values.chunks_exact(cols));
         wide!(|| {
-            for ((codes, magnitudes), values) in rows {
+            for ((codes, magnitudes), values) in &mut rows {
                 row(codes, magnitudes, values);
             }
         });
