@@ -25,3 +25,42 @@ pub fn give_back_large_blocks() {
 /// Other allocators are left as they are.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub const fn give_back_large_blocks() {}
+
+/// The variable that tells glibc how to behave. It is read before a program begins, so whoever starts one sets it.
+pub const TUNABLES_VARIABLE: &str = "GLIBC_TUNABLES";
+
+/// Of the stacks of threads that ended, how many bytes are kept for threads to come.
+const STACKS: &str = "glibc.pthread.stack_cache_size";
+
+/// What [`TUNABLES_VARIABLE`] must say, `known` being what it says already, for stacks of ended threads to be given back.
+/// By default up to 40 MiB of them are kept, and count against a limit as if their threads still ran. Versions
+/// before 2.34 do not know it and take no notice.
+#[must_use]
+pub fn tunables(known: Option<&str>) -> String {
+    match known.filter(|known| !known.is_empty()) {
+        None => format!("{STACKS}=0"),
+        Some(known) if known.contains(STACKS) => known.to_owned(),
+        Some(known) => format!("{known}:{STACKS}=0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_already_stays() {
+        let own = "glibc.pthread.stack_cache_size=0";
+        for (known, want) in [
+            (None, own.to_owned()),
+            (Some(""), own.to_owned()),
+            (Some(own), own.to_owned()),
+            (
+                Some("glibc.malloc.arena_max=2"),
+                format!("glibc.malloc.arena_max=2:{own}"),
+            ),
+        ] {
+            assert_eq!(tunables(known), want);
+        }
+    }
+}

@@ -1,9 +1,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::{Arc, Barrier};
 
 use chassis::memory::{
-    Exhaustion, current_bytes, data_bytes, give_back_large_blocks, peak_bytes, peak_data_bytes,
-    report_exhaustion_to, reset_peak, set_limit, take_exhaustion,
+    Exhaustion, TUNABLES_VARIABLE, current_bytes, data_bytes, give_back_large_blocks, peak_bytes,
+    peak_data_bytes, report_exhaustion_to, reset_peak, set_limit, take_exhaustion, tunables,
 };
 
 use crate::child;
@@ -81,6 +82,46 @@ fn large_blocks_that_were_freed_no_longer_count() {
         drop(odd);
         assert!(data_bytes() < before + SLACK);
     }
+}
+
+/// Each kind of process is one of its own: glibc reads the variable before a program begins.
+#[test]
+fn stacks_of_ended_threads_no_longer_count_where_glibc_is_told_so() {
+    const TEST: &str = "memory::stacks_of_ended_threads_no_longer_count_where_glibc_is_told_so";
+    const THREADS: u64 = 4;
+    const STACK: u64 = 8 * MIB;
+    if child::role().is_some() {
+        let before = data_bytes();
+        let all_run = Arc::new(Barrier::new(THREADS as usize));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (all_run, builder) = (Arc::clone(&all_run), std::thread::Builder::new());
+                let builder = builder.stack_size(STACK as usize);
+                builder.spawn(move || all_run.wait().is_leader()).unwrap()
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        println!("kept {}", data_bytes().saturating_sub(before));
+        return;
+    }
+    let kept = |known: Option<String>| -> u64 {
+        let mut command = child::command(TEST, "child");
+        match known {
+            Some(known) => command.env(TUNABLES_VARIABLE, known),
+            None => command.env_remove(TUNABLES_VARIABLE),
+        };
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (_, bytes) = text.split_once("kept ").unwrap();
+        bytes.lines().next().unwrap().trim().parse().unwrap()
+    };
+    let by_default = kept(None);
+    assert!(by_default > (THREADS - 1) * STACK, "{by_default}");
+    let told = kept(Some(tunables(None)));
+    assert!(told < STACK, "{told}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chassis::clock::Stopwatch;
+use chassis::memory::{self, TUNABLES_VARIABLE};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 use tokio::sync::mpsc;
@@ -61,6 +62,7 @@ impl Supervisor {
         }
         let output = log::open(&child.log)
             .with_context(|| format!("cannot open {}", child.log.display()))?;
+        let known = std::env::var(TUNABLES_VARIABLE).ok();
         let mut command = Command::new(&child.program);
         command
             .args(&child.arguments)
@@ -69,6 +71,8 @@ impl Supervisor {
                 chassis::signals::PARENT_VARIABLE,
                 std::process::id().to_string(),
             )
+            // A worker counts all that is held against its limit.
+            .env(TUNABLES_VARIABLE, memory::tunables(known.as_deref()))
             // The lock is held until the last child is gone, whoever reads from it: nobody does.
             .stdin(Stdio::from(self.lock.try_clone()?))
             .stdout(Stdio::from(output.try_clone()?))
@@ -217,6 +221,21 @@ mod tests {
             (status.as_str(), lines.as_slice()),
             ("exit code 3", ["farewell".to_owned()].as_slice())
         );
+    }
+
+    #[tokio::test]
+    async fn a_child_keeps_no_stacks_of_ended_threads() {
+        let (_folder, child, supervisor, mut inbox) = shell("echo $GLIBC_TUNABLES").await;
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(supervisor.keep(child, None, stop.clone()));
+        assert!(matches!(inbox.recv().await, Some(Notice::Started { .. })));
+        let Some(Notice::Died { lines, .. }) = inbox.recv().await else {
+            panic!("it ends by itself")
+        };
+        stop.cancel();
+        keeper.await.unwrap();
+        let own = "glibc.pthread.stack_cache_size=0";
+        assert!(lines.concat().contains(own), "{lines:?}");
     }
 
     #[tokio::test]
