@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Opens a classification adapter that fedpipe trained with the package that people load it with, PEFT, and compares what both say.
+"""Opens classification adapters, and encoders that they were merged into, with the packages that people load them with, PEFT and
+transformers, and compares what all say.
 
     FEDPIPE_BIN=target/debug/fedpipe python3 tests/peft/check_classes.py
 
@@ -25,7 +26,7 @@ WORDS = {"ham": "meeting", "sport": "goal", "spam": "money"}
 try:
     import torch
     from peft import PeftModel
-    from transformers import AutoTokenizer, BertForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
     MISSING = None
 except ImportError as error:
@@ -63,6 +64,8 @@ class Classes(unittest.TestCase):
         words = AutoTokenizer.from_pretrained(model)
         base = BertForSequenceClassification.from_pretrained(model, num_labels=len(LABELS), dtype=torch.float32)
         tuned = PeftModel.from_pretrained(base, adapter).eval()
+        merged, its_words = self.merged(model, adapter)
+        self.assertEqual([merged.config.id2label[number] for number in range(len(LABELS))], LABELS)
         told, confusion = 0.0, [[0] * len(LABELS) for _ in LABELS]
         with torch.no_grad():
             for record in self.records:
@@ -70,10 +73,23 @@ class Classes(unittest.TestCase):
                 logits, wanted = tuned(ids).logits, LABELS.index(record["label"])
                 told += torch.nn.functional.cross_entropy(logits, torch.tensor([wanted])).item()
                 confusion[wanted][int(logits.argmax())] += 1
+                ours = its_words(record["text"], truncation=True, max_length=32, return_tensors="pt")
+                self.assertEqual(ours["input_ids"].tolist(), ids.tolist())
+                self.assertLess((merged(**ours).logits - logits).norm() / logits.norm(), 1e-5)
         self.assertAlmostEqual(found["loss"], told / len(self.records), delta=1e-5)
         self.assertEqual(found["confusion"], confusion)
         # It learned something, in the head and below it.
         self.assertGreater(found["balanced_accuracy"], 0.9)
+
+    def merged(self, model: pathlib.Path, adapter: pathlib.Path, *more: object):
+        """The export of both as one model, as people open it."""
+        out = self.place / "merged"
+        found = fedpipe("export", "--adapter", adapter, "--model", model, "--to", "merged", "-o", out, "--force", *more)
+        self.assertLessEqual(found["logits_off"], found["logits_bound"])
+        opened, told = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+        # Nothing was made up for want of a tensor, and no tensor is left over.
+        self.assertEqual({what: list(names) for what, names in told.items() if names}, {})
+        return opened.eval(), AutoTokenizer.from_pretrained(out)
 
     def test_an_adapter_with_its_head_says_in_peft_what_it_says_here(self):
         self.compare(ENCODER, 1e-2, 120)
@@ -94,6 +110,22 @@ class Classes(unittest.TestCase):
             base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
             ours = PeftModel.from_pretrained(base, out).eval()(ids).logits
         self.assertTrue(torch.equal(theirs, ours))
+
+    def test_a_merged_encoder_says_in_transformers_what_peft_says(self):
+        base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
+        theirs = PeftModel.from_pretrained(base, ENCODER / "adapter").eval()
+        merged, words = self.merged(ENCODER, ENCODER / "adapter")
+        self.assertEqual(merged.config.label2id, {"ham": 0, "sport": 1, "spam": 2})
+        names = [f"--label={name}" for name in ("meeting", "goal", "money")]
+        halves, _ = self.merged(ENCODER, ENCODER / "adapter", "--precision", "f16", *names)
+        self.assertEqual(halves.config.id2label, {0: "meeting", 1: "goal", 2: "money"})
+        self.assertEqual(halves.dtype, torch.float16)
+        with torch.no_grad():
+            # Two texts of different length: what fills up the shorter is not seen.
+            ids = words(["a goal b", "money"], padding=True, return_tensors="pt")
+            wanted = theirs(**ids).logits
+            self.assertLess((merged(**ids).logits - wanted).norm() / wanted.norm(), 1e-5)
+            self.assertLess((halves.float()(**ids).logits - wanted).norm() / wanted.norm(), 1e-2)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,37 @@ class Families(Case):
                 for tensor in reader.tensors:
                     self.assertIn(tensor.name.rsplit(".", 1)[0], known)
 
+    def test_the_adapter_for_llama_cpp_changes_the_weights_of_every_family_by_its_rule(self):
+        """As for the tiny model above, with the file's own tensors before and after."""
+
+        def tensors(path: pathlib.Path) -> dict:
+            return {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(str(path)).tensors}
+
+        for folder in sorted((REFERENCE / "architectures").iterdir()):
+            with self.subTest(family=folder.name):
+                place = pathlib.Path(self.place.name) / f"{folder.name}-lora"
+                own, still = folder / "adapter", place / "still"
+                still.mkdir(parents=True)
+                (still / "adapter_config.json").write_bytes((own / "adapter_config.json").read_bytes())
+                factors = load_file(str(own / "adapter_model.safetensors"))
+                zeros = {key: tensor * (0 if "lora_B" in key else 1) for key, tensor in factors.items()}
+                save_file(zeros, str(still / "adapter_model.safetensors"))
+                export(folder, own, "gguf-lora", place / "lora")
+                export(folder, still, "gguf", place / "before", "--precision", "f32")
+                export(folder, own, "gguf", place / "after", "--precision", "f32")
+                lora, before, after = (tensors(place / name) for name in ("lora/adapter.gguf", "before/model.gguf", "after/model.gguf"))
+                alpha = gguf.GGUFReader(str(place / "lora/adapter.gguf")).fields["adapter.lora.alpha"].contents()
+                self.assertEqual(len(lora), len(factors))
+                for name, values in before.items():
+                    if f"{name}.lora_a" not in lora:
+                        np.testing.assert_array_equal(after[name], values, name)
+                        continue
+                    a, b = lora.pop(f"{name}.lora_a"), lora.pop(f"{name}.lora_b")
+                    change = alpha / a.shape[0] * (b @ a)
+                    np.testing.assert_allclose(after[name], values + change, atol=2e-6, err_msg=name)
+                    self.assertGreater(np.abs(change).max(), 1e-4, name)
+                self.assertEqual(lora, {}, "each changed a weight")
+
     def test_peft_loads_every_familys_adapter_with_all_its_modules(self):
         for folder in sorted((REFERENCE / "architectures").iterdir()):
             with self.subTest(family=folder.name), warnings.catch_warnings(record=True) as said:

@@ -28,6 +28,7 @@ struct Shared {
     jobs: OnceCell<Store<Job>>,
     watch: Watch,
     streams: Arc<Semaphore>,
+    merging: Arc<Semaphore>,
     tokens: Tokens,
     limits: Limits,
     stop: CancellationToken,
@@ -49,6 +50,7 @@ impl App {
             jobs: OnceCell::new(),
             watch: Watch::new(chassis::clock::now()),
             streams: Arc::new(Semaphore::new(config.limits.event_streams)),
+            merging: Arc::new(Semaphore::new(1)),
             tokens,
             limits: config.limits.clone(),
             stop,
@@ -78,6 +80,11 @@ impl App {
     /// One permit per open event stream.
     pub fn streams(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.streams)
+    }
+
+    /// The one permit to make a model of a base and an adapter, which takes memory and time.
+    pub fn merging(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.merging)
     }
 
     /// The tokens that requests must show one of; where there is none, nobody is asked.

@@ -37,11 +37,25 @@ pub enum Error {
     /// The adapter cannot be read.
     #[error("cannot use the adapter")]
     Adapter(#[from] adapter::Error),
-    /// An encoder in a format that has none here.
+    /// An encoder in a format that has none.
     #[error(
-        "an encoder's adapter is exported as peft alone; PEFT's merge_and_unload makes one model of both"
+        "an encoder's adapter is exported as peft or merged: gguf has neither encoders nor their heads here"
     )]
     Encoder,
+    /// Names of classes that are not those of the head.
+    #[error(
+        "there are {labels} labels, and the classification head tells {classes} classes apart: give one for each, in its \
+         order"
+    )]
+    Labels {
+        /// How many were given.
+        labels: usize,
+        /// Classes of the head.
+        classes: usize,
+    },
+    /// Names of classes for a model that tells none apart.
+    #[error("labels name the classes of an encoder's head, and this model is a decoder")]
+    NoClasses,
     /// The tokenizer cannot be said in the format.
     #[error("cannot export the tokenizer")]
     Tokenizer(#[from] text::Error),

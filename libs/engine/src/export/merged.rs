@@ -1,5 +1,5 @@
 //! A Hugging Face folder of the model with the adapter's change in its weights: `model.safetensors`,
-//! `config.json` and the tokenizer's files.
+//! `config.json` and the tokenizer's files. An encoder's has its head in it.
 
 use std::fs;
 use std::path::Path;
@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::error::{damaged, unreadable, unwritable};
 use super::safetensors::{Info, Writer};
 use super::tensors::Merged;
-use super::{Error, Precision, precision};
+use super::{Error, Precision, classes, precision};
 use crate::model::{Architecture, Config};
 use crate::source::{Name, gpt2};
 use crate::text::Tokenizer;
 
 /// What stands beside the weights and is copied as it is.
-const COPIED: [&str; 9] = [
+const COPIED: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -25,6 +25,7 @@ const COPIED: [&str; 9] = [
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
     "tokenizer.model",
 ];
 const CONFIG: &str = "config.json";
@@ -50,10 +51,10 @@ pub(super) fn kind(merged: &Merged<'_>, name: Name, asked: Precision) -> Result<
 pub(super) fn write(
     merged: &mut Merged<'_>,
     tokenizer: &Tokenizer,
-    asked: Precision,
+    (asked, labels): (Precision, &[String]),
     folder: &Path,
 ) -> Result<(), Error> {
-    let names = Name::all(merged.config);
+    let names = merged.names();
     let mut infos = Vec::with_capacity(names.len());
     for (name, shape) in &names {
         infos.push(Info {
@@ -111,6 +112,10 @@ pub(super) fn write(
         // transformers 5 reads the first, 4 the second.
         fields.insert("dtype".to_owned(), name.into());
         fields.insert("torch_dtype".to_owned(), name.into());
+    }
+    if let (Some(fields), Architecture::Bert) = (config.as_object_mut(), merged.config.architecture)
+    {
+        classes::tell(fields, merged.classes(), labels);
     }
     let path = folder.join(CONFIG);
     fs::write(&path, format!("{config:#}\n")).map_err(unwritable(&path))

@@ -9,28 +9,34 @@ mod error;
 
 mod output;
 mod precision;
+mod tokenizer;
 mod verify;
 
 mod tensors;
 
+mod classes;
 mod gguf;
 mod gguf_file;
 pub mod gguf_lora;
 mod merged;
 mod peft;
 mod safetensors;
+mod trained;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 pub use error::Error;
 pub use precision::Precision;
+pub use trained::{beside_trained, export_trained};
 
 use crate::adapter::Adapter;
+use crate::compute;
 use crate::control::Control;
 use crate::kernel::{Compute, Kernel};
 use crate::model::Architecture;
-use crate::source::{Name, Source};
+use crate::source::Source;
 use crate::threads::Threads;
 use output::Output;
 use tensors::Merged;
@@ -65,6 +71,8 @@ pub struct Request<'a> {
     pub replace: bool,
     /// What the model is called in the export.
     pub name: &'a str,
+    /// What the classes of an encoder's head are called, in its order; empty: as the model says, or by their numbers.
+    pub labels: &'a [String],
     /// Compute threads.
     pub threads: NonZeroUsize,
 }
@@ -79,6 +87,8 @@ pub struct Exported {
     pub logits_off: f64,
     /// What would have been accepted of it.
     pub logits_bound: f64,
+    /// Of which texts the export's tokenizer makes other ids than the model's own, which the format cannot help.
+    pub tokenizer_differs: Option<&'static str>,
 }
 
 /// Exports an adapter. The folder is there when this returns, whole and verified, or not at all.
@@ -90,7 +100,8 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
     let output = Output::begin(request.output, request.replace)?;
     let mut source = Source::open(request.model)?;
     let config = source.config()?;
-    if config.architecture == Architecture::Bert && request.format != Format::Peft {
+    let is_encoder = config.architecture == Architecture::Bert;
+    if is_encoder && matches!(request.format, Format::GgufLora | Format::Gguf) {
         return Err(Error::Encoder);
     }
     let tokenizer = source.tokenizer().map_err(Error::Model)?;
@@ -103,7 +114,11 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
         source: &mut source,
         config: &config,
         adapter: &adapter,
+        trained: BTreeMap::new(),
     };
+    if request.format == Format::Merged {
+        check_head(&merged, request.labels)?;
+    }
     let asked = request.precision;
     let want = || verify::logits(request.model, Some(&adapter), request.threads, control);
     let again = |path: &Path| verify::logits(path, None, request.threads, control);
@@ -125,7 +140,7 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
         Format::Merged => {
             let kind = |merged: &Merged<'_>, name, _: &[usize]| merged::kind(merged, name, asked);
             let tensors = threads.run(|| {
-                merged::write(&mut merged, &tokenizer, asked, folder)?;
+                merged::write(&mut merged, &tokenizer, (asked, request.labels), folder)?;
                 verify::weights(&mut merged, folder, &kind)
             })?;
             (tensors, again(folder)?, bound(&merged, &kind)?)
@@ -143,18 +158,46 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
         }
     };
     let logits_off = verify::compare(&want()?, &got, bound)?;
+    let tokenizer_differs = match request.format {
+        Format::Merged | Format::Gguf => tokenizer::compare(&tokenizer, folder)?,
+        Format::Peft | Format::GgufLora => None,
+    };
     output.finish()?;
     Ok(Exported {
         tensors,
         logits_off,
         logits_bound: bound,
+        tokenizer_differs,
     })
+}
+
+/// Whether an encoder has a head that fits it and these labels; a decoder has neither.
+fn check_head(merged: &Merged<'_>, labels: &[String]) -> Result<(), Error> {
+    let is_encoder = merged.config.architecture == Architecture::Bert;
+    if let Some(head) = merged.adapter.head() {
+        let width = head.shape().width;
+        if !is_encoder || width != merged.config.hidden {
+            return Err(compute::Error::Head { width }.into());
+        }
+    }
+    if !is_encoder && !labels.is_empty() {
+        return Err(Error::NoClasses);
+    }
+    let classes = merged.classes();
+    if is_encoder && classes == 0 {
+        return Err(compute::Error::NoHead.into());
+    }
+    if !labels.is_empty() && labels.len() != classes {
+        let labels = labels.len();
+        return Err(Error::Labels { labels, classes });
+    }
+    Ok(())
 }
 
 /// The widest bound of the kinds that some tensor was rounded to.
 fn bound(merged: &Merged<'_>, kind: &verify::Kind<'_>) -> Result<f64, Error> {
     let mut widest = precision::logits_bound(candle_core::quantized::GgmlDType::F32);
-    for (name, shape) in Name::all(merged.config) {
+    for (name, shape) in merged.names() {
         let meant = kind(merged, name, &shape)?;
         if meant != merged.source_kind(name)? || merged.changes(name) {
             widest = widest.max(precision::logits_bound(meant));

@@ -1,33 +1,79 @@
 //! The model's tensors with an adapter's change added, one at a time.
 
+use std::collections::BTreeMap;
+
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 
 use super::{Error, precision};
 use crate::adapter::Adapter;
-use crate::model::{Config, decode_parts};
+use crate::model::{Architecture, Config, decode_parts, parameters};
 use crate::ops::product::{Into, View, ViewMut, multiply};
-use crate::source::{Name, Source};
+use crate::source::{Name, Source, bert};
 
 /// A model and what changes it.
 pub(super) struct Merged<'a> {
     pub(super) source: &'a mut Source,
     pub(super) config: &'a Config,
     pub(super) adapter: &'a Adapter,
+    /// The values that stand in the place of the files', by the parameter's number, as they are computed with; empty
+    /// where it is an adapter that changes the model.
+    pub(super) trained: BTreeMap<u32, &'a [f32]>,
 }
 
 impl Merged<'_> {
-    /// Whether the adapter changes it.
-    pub(super) fn changes(&self, name: Name) -> bool {
-        matches!(name, Name::Weight(weight) if self.adapter.get(weight).is_some())
+    /// Every tensor with its shape, in a fixed order; an encoder's head among them.
+    pub(super) fn names(&self) -> Vec<(Name, Vec<usize>)> {
+        if self.config.architecture != Architecture::Bert {
+            return Name::all(self.config);
+        }
+        let types = self.source.rows_of(bert::TYPES).unwrap_or_default();
+        bert::tensors(self.config, types, self.classes())
     }
 
-    /// How the model's files hold it.
+    /// Classes of an encoder's head, the adapter's or where it brings none the model's own; 0 without either.
+    pub(super) fn classes(&self) -> usize {
+        let brought = self.adapter.head().map(|head| head.shape().classes);
+        let own = || self.source.rows_of(Name::Top(bert::HEAD_WEIGHT));
+        brought.or_else(own).unwrap_or_default()
+    }
+
+    /// The values of a part of the head that the adapter brings.
+    fn of_head(&self, name: Name) -> Option<&[f32]> {
+        let head = self.adapter.head()?;
+        match name {
+            Name::Top(bert::HEAD_WEIGHT) => Some(head.weight()),
+            Name::Top(bert::HEAD_BIAS) => Some(head.bias()),
+            _ => None,
+        }
+    }
+
+    /// The values of a parameter that was itself trained.
+    fn of_trained(&self, name: Name) -> Option<&'_ [f32]> {
+        self.trained.get(&parameters::number(name)?).copied()
+    }
+
+    /// Whether it is another than the files'.
+    pub(super) fn changes(&self, name: Name) -> bool {
+        if self.of_trained(name).is_some() {
+            return true;
+        }
+        match name {
+            Name::Weight(weight) => self.adapter.get(weight).is_some(),
+            _ => self.of_head(name).is_some(),
+        }
+    }
+
+    /// How the model's files hold it; a head that the adapter brings is held as the words are.
     pub(super) fn source_kind(&self, name: Name) -> Result<GgmlDType, Error> {
-        let kind = self.source.kind(name);
+        let held = match self.of_head(name) {
+            Some(_) => bert::WORDS,
+            None => name,
+        };
+        let kind = self.source.kind(held);
         Ok(kind.ok_or_else(|| crate::model::Error::Missing {
-            name: self.source.called(name),
+            name: self.source.called(held),
         })?)
     }
 
@@ -39,6 +85,13 @@ impl Merged<'_> {
         shape: &[usize],
         (kind, offset): (GgmlDType, f32),
     ) -> Result<Vec<u8>, Error> {
+        if let Some(values) = self.of_head(name) {
+            return self.encoded(name, values, (shape, kind));
+        }
+        if let Some(values) = self.of_trained(name) {
+            let less: Vec<f32> = values.iter().map(|value| value - offset).collect();
+            return self.encoded(name, &less, (shape, kind));
+        }
         let tensor = self.source.tensor(name, shape, self.config)?;
         let more = self.source.offset(name, self.config) - offset;
         let same = more == 0.0 && !self.changes(name);
@@ -49,7 +102,16 @@ impl Merged<'_> {
         if more != 0.0 {
             values.iter_mut().for_each(|value| *value += more);
         }
-        encode(&values, shape, kind).map_err(|failed| match failed {
+        self.encoded(name, &values, (shape, kind))
+    }
+
+    fn encoded(
+        &self,
+        name: Name,
+        values: &[f32],
+        (shape, kind): (&[usize], GgmlDType),
+    ) -> Result<Vec<u8>, Error> {
+        encode(values, shape, kind).map_err(|failed| match failed {
             Failed::TooLarge => Error::TooLarge {
                 name: self.source.called(name),
                 precision: precision::name(kind),
@@ -60,6 +122,9 @@ impl Merged<'_> {
 
     /// The tensor in `f32`, unrounded, as it is computed with.
     pub(super) fn values(&mut self, name: Name, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        if let Some(values) = self.of_head(name).or_else(|| self.of_trained(name)) {
+            return Ok(values.to_vec());
+        }
         let tensor = self.source.tensor(name, shape, self.config)?;
         let mut values = self.changed(&tensor, name, shape)?;
         let offset = self.source.offset(name, self.config);

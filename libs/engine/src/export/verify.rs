@@ -5,6 +5,7 @@
 //! than a stated part of their norm. The first finds an adapter that was left out, turned round or scaled
 //! wrongly however small it is; the second finds what is wrong beside the weights: sizes, rotation, order of rows.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -46,8 +47,9 @@ pub(super) fn weights(
         source: &mut again,
         config: &config,
         adapter: &nothing,
+        trained: BTreeMap::new(),
     };
-    let names = Name::all(merged.config);
+    let names = merged.names();
     for (name, shape) in &names {
         let meant = kind(merged, *name, shape)?;
         let kept = meant == merged.source_kind(*name)? && !merged.changes(*name);
@@ -96,12 +98,20 @@ pub(super) fn logits(
         threads,
         ..LoadOptions::default()
     };
-    let model = Model::load(model, &options)?;
+    logits_of(&Model::load(model, &options)?, adapter, control)
+}
+
+/// As [`logits`], of a model that is there.
+pub(super) fn logits_of(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    control: &Control,
+) -> Result<Vec<f32>, Error> {
     let tokens = tokens(model.config());
     if model.encoder().is_some() {
-        return classes(&model, adapter, tokens, control);
+        return classes(model, adapter, tokens, control);
     }
-    Ok(Evaluator::new(&model, adapter)?.logits(&tokens, control)?)
+    Ok(Evaluator::new(model, adapter)?.logits(&tokens, control)?)
 }
 
 /// What an encoder's head says of the tokens.

@@ -9,7 +9,7 @@ use super::block::STACKS;
 use super::load::{FromSource, Weights, stack};
 use super::{Base, Block, Config, Error, LoadOptions, Matrix, Parts};
 use crate::adapter::Head;
-use crate::source::{Name, Source};
+use crate::source::{Name, Source, bert};
 
 /// The frozen weights of an encoder that are no stacks, and its head.
 pub(crate) struct Encoder {
@@ -56,20 +56,6 @@ pub(crate) struct Layer {
     pub(crate) output_norm: Norm,
 }
 
-const TYPES: Name = Name::Of("embeddings.token_type_embeddings.weight");
-
-/// The modules of a layer, as its stacks hold them.
-const MODULES: [&[&str]; 4] = [
-    &[
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-    ],
-    &["attention.output.dense"],
-    &["intermediate.dense"],
-    &["output.dense"],
-];
-
 impl Encoder {
     /// Reads the whole model.
     pub(super) fn load(
@@ -81,13 +67,12 @@ impl Encoder {
             vocabulary, hidden, ..
         } = *config;
         let head = own_head(source, config)?;
-        let types = source.rows_of(TYPES).unwrap_or_default();
+        let types = source.rows_of(bert::TYPES).unwrap_or_default();
         let mut weights = FromSource::new(source, config);
-        let words = [(Name::Of("embeddings.word_embeddings.weight"), vocabulary)];
+        let words = [(bert::WORDS, vocabulary)];
         let embedding = weights.matrix(&words, hidden, super::load::table_base(options.base))?;
-        let places = Name::Of("embeddings.position_embeddings.weight");
-        let mut positions = dense(&mut weights, (places, config.context), hidden)?;
-        let types = dense(&mut weights, (TYPES, types), hidden)?;
+        let mut positions = dense(&mut weights, (bert::PLACES, config.context), hidden)?;
+        let types = dense(&mut weights, (bert::TYPES, types), hidden)?;
         for row in positions.chunks_exact_mut(hidden) {
             row.iter_mut().zip(&types).for_each(|(p, own)| *p += own);
         }
@@ -167,20 +152,15 @@ fn layer(
 ) -> Result<(Layer, Block), Error> {
     let mut biases = [const { Vec::new() }; 4];
     let mut stacks = Vec::new();
-    for ((projections, modules), bias) in STACKS.iter().zip(MODULES).zip(&mut biases) {
+    for (projections, bias) in STACKS.iter().zip(&mut biases) {
         let present = projections.iter().copied();
         let present: Vec<_> = present.filter(|own| config.has(*own)).collect();
-        for (projection, module) in present.iter().zip(modules) {
-            let name = Name::OfLayer(number, module, "bias");
+        for projection in &present {
+            let name = Name::Bias(WeightName::new(number, *projection));
             bias.extend(weights.vector(name, config.shape(*projection).0)?);
         }
-        let named = |weight: WeightName| {
-            let place = present.iter().position(|own| *own == weight.projection());
-            // Invariant: the stack holds these projections alone.
-            let module = place.and_then(|place| modules.get(place)).copied();
-            Name::OfLayer(number, module.unwrap_or_default(), "weight")
-        };
-        stacks.push(stack(weights, config, (number, &present), base, named)?);
+        let place = (number, present.as_slice());
+        stacks.push(stack(weights, config, place, base, Name::Weight)?);
     }
     let mut normal = |module: &'static str| {
         norm(weights, config.hidden, |part| match part {
@@ -203,7 +183,7 @@ fn layer(
 /// The head that a `BertForSequenceClassification` has; a `BertModel` has none.
 fn own_head(source: &mut Source, config: &Config) -> Result<Option<Head>, Error> {
     let width = config.hidden;
-    let (weight, bias) = (Name::Top("classifier.weight"), Name::Top("classifier.bias"));
+    let (weight, bias) = (Name::Top(bert::HEAD_WEIGHT), Name::Top(bert::HEAD_BIAS));
     let Some(classes) = source.rows_of(weight) else {
         return Ok(None);
     };

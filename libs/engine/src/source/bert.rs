@@ -1,11 +1,62 @@
-//! `config.json` of BERT, whose keys are others than a decoder's.
+//! BERT in Hugging Face's words: the keys of its `config.json`, which are others than a decoder's, and the names of its tensors.
 
+use domain::adapter::WeightName;
 use serde::Deserialize;
 
+use super::Name;
 use crate::model::{Architecture, Config, Error};
 
 /// What stands before the names of an encoder's tensors, unless it was saved alone.
 pub(super) const PREFIX: &str = "bert.";
+
+/// The table of words, `[vocabulary, hidden]`.
+pub(crate) const WORDS: Name = Name::Of("embeddings.word_embeddings.weight");
+/// The table of positions, `[context, hidden]`.
+pub(crate) const PLACES: Name = Name::Of("embeddings.position_embeddings.weight");
+/// What a token's segment adds, `[types, hidden]`.
+pub(crate) const TYPES: Name = Name::Of("embeddings.token_type_embeddings.weight");
+/// The head's weight, `[classes, hidden]`, where a checkpoint has one.
+pub(crate) const HEAD_WEIGHT: &str = "classifier.weight";
+/// The head's bias, `[classes]`.
+pub(crate) const HEAD_BIAS: &str = "classifier.bias";
+
+/// The normalizations of a layer.
+const NORMS: [&str; 2] = ["attention.output.LayerNorm", "output.LayerNorm"];
+
+/// Every tensor of a `BertForSequenceClassification` with its shape, in a fixed order: with so many types of segments, and a
+/// head for so many classes.
+pub(crate) fn tensors(config: &Config, types: usize, classes: usize) -> Vec<(Name, Vec<usize>)> {
+    let Config {
+        vocabulary,
+        context,
+        hidden,
+        ..
+    } = *config;
+    let mut all = vec![
+        (WORDS, vec![vocabulary, hidden]),
+        (PLACES, vec![context, hidden]),
+        (TYPES, vec![types, hidden]),
+        (Name::Of("embeddings.LayerNorm.weight"), vec![hidden]),
+        (Name::Of("embeddings.LayerNorm.bias"), vec![hidden]),
+    ];
+    for layer in (0u16..).take(config.layers) {
+        for projection in config.projections() {
+            let (out, inp) = config.shape(projection);
+            let weight = WeightName::new(layer, projection);
+            all.push((Name::Weight(weight), vec![out, inp]));
+            all.push((Name::Bias(weight), vec![out]));
+        }
+        for norm in NORMS {
+            all.push((Name::OfLayer(layer, norm, "weight"), vec![hidden]));
+            all.push((Name::OfLayer(layer, norm, "bias"), vec![hidden]));
+        }
+    }
+    all.push((Name::Of("pooler.dense.weight"), vec![hidden, hidden]));
+    all.push((Name::Of("pooler.dense.bias"), vec![hidden]));
+    all.push((Name::Top(HEAD_WEIGHT), vec![classes, hidden]));
+    all.push((Name::Top(HEAD_BIAS), vec![classes]));
+    all
+}
 
 /// What tells the family.
 #[derive(Deserialize)]

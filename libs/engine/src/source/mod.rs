@@ -5,7 +5,7 @@
 
 pub(crate) mod rows;
 
-mod bert;
+pub(crate) mod bert;
 mod broken;
 mod gemma3;
 mod gguf;
@@ -272,13 +272,19 @@ const fn gguf_module(projection: Projection) -> &'static str {
     }
 }
 
+/// What a folder of a model of this family calls the module of a weight.
+fn module(weight: WeightName, family: Architecture) -> String {
+    let of_bert = weight.in_bert().filter(|_| family == Architecture::Bert);
+    of_bert.unwrap_or_else(|| weight.to_string())
+}
+
 fn in_gguf(name: WeightName, part: &str) -> String {
     let (layer, module) = (name.layer(), gguf_module(name.projection()));
     format!("blk.{layer}.{module}.{part}")
 }
 
 impl Name {
-    /// Every tensor of a model with its shape, in a fixed order.
+    /// Every tensor of a decoder with its shape, in a fixed order; an encoder's are [`bert::tensors`].
     pub(crate) fn all(config: &Config) -> Vec<(Self, Vec<usize>)> {
         let Config {
             hidden, vocabulary, ..
@@ -392,8 +398,8 @@ impl Name {
             Self::FeedForwardNormBias(layer) => format!("model.layers.{layer}.{pre}.bias"),
             Self::QueryNorm(layer) => format!("model.layers.{layer}.self_attn.q_norm.weight"),
             Self::KeyNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm.weight"),
-            Self::Bias(name) => format!("{name}.bias"),
-            Self::Weight(name) => format!("{name}.weight"),
+            Self::Bias(name) => format!("{}.bias", module(name, family)),
+            Self::Weight(name) => format!("{}.weight", module(name, family)),
             Self::Of(name) => format!("{}{name}", bert::PREFIX),
             Self::OfLayer(layer, module, part) => {
                 format!("{}encoder.layer.{layer}.{module}.{part}", bert::PREFIX)

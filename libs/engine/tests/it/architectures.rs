@@ -96,6 +96,7 @@ fn logits_of_every_family_equal_transformers_from_a_folder_and_from_gguf() {
             output: &out,
             replace: false,
             name,
+            labels: &[],
             threads: NonZeroUsize::new(2).unwrap(),
         };
         export(request, &control()).unwrap();

@@ -50,6 +50,7 @@ impl Case {
             output: &self.out(),
             replace,
             name: "tiny",
+            labels: &[],
             threads: NonZeroUsize::new(2).unwrap(),
         };
         export(request, &control())

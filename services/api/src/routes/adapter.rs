@@ -1,10 +1,12 @@
 //! `GET /v1/jobs/{id}/adapter`: the trained adapter as one archive that unpacks into a folder that
-//! Hugging Face PEFT loads, or as a file for llama.cpp.
+//! Hugging Face PEFT loads, or as a file for llama.cpp; or the model with the adapter in its weights.
 //!
 //! It is fetched and verified as a whole before the first byte leaves: a client never gets half an
 //! adapter under a good status. It passes through a file, so that memory does not grow with it.
 
 mod gguf_lora;
+mod model;
+mod whole;
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -47,26 +49,43 @@ pub struct AdapterQuery {
 
 /// What is handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Peft,
     GgufLora,
+    Merged,
+    Gguf,
 }
 
-/// Hands out a finished job's adapter: a tar archive for Hugging Face PEFT, or one file for llama.cpp.
+impl Format {
+    const ALL: [Self; 4] = [Self::Peft, Self::GgufLora, Self::Merged, Self::Gguf];
+
+    /// Its name in queries, and after `fedpipe export --to`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::GgufLora => "gguf-lora",
+            Self::Merged => "merged",
+            Self::Gguf => "gguf",
+        }
+    }
+}
+
+/// Hands out a finished job's adapter: a tar archive for Hugging Face PEFT, or one file for llama.cpp; or the model with the
+/// adapter in its weights.
 ///
-/// The archive holds `adapter_config.json` and `adapter_model.safetensors`.
+/// The archive holds `adapter_config.json` and `adapter_model.safetensors`; that of `merged` a folder for Hugging Face transformers.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/adapter", tag = "jobs",
     params(
         ("id" = String, Path, description = "The job"),
-        ("format" = Option<String>, Query, description = "`peft`, the archive, if absent; `gguf-lora` for llama.cpp's `--lora`. What needs the model's weights, `merged` and `gguf`, is made by `fedpipe export`"),
+        ("format" = Option<String>, Query, description = "`peft`, the archive, if absent; `gguf-lora` for llama.cpp's `--lora`. `merged` (an archive) and `gguf` (a file) are the model with the adapter in its weights: made here if the model lies in storage and fits the service's memory, one at a time, else by `fedpipe export`"),
     ),
     responses(
-        (status = 200, description = "The archive; `Fedpipe-Adapter-Sha256` is the digest of `adapter_model.safetensors`, of `gguf-lora` that of the file", content_type = "application/x-tar",
-            headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`, or of the file"))),
+        (status = 200, description = "The archive; `Fedpipe-Adapter-Sha256` is the digest of `adapter_model.safetensors`, of `merged` that of `model.safetensors`, of `gguf-lora` and `gguf` that of the file", content_type = "application/x-tar",
+            headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`, of `model.safetensors`, or of the file"))),
         (status = 400, description = "There is no such format here", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has not succeeded, or its model cannot be read here", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not succeeded, or its model cannot be read here, or does not fit", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
@@ -75,7 +94,7 @@ pub async fn adapter(
     JobPath(id): JobPath,
     Params(query): Params<AdapterQuery>,
 ) -> Result<Response, Problem> {
-    let format = format(&id, query.format.as_deref())?;
+    let format = format(query.format.as_deref())?;
     let job = app.stored(&id).await?;
     let Phase::Succeeded {
         adapter, config, ..
@@ -90,25 +109,20 @@ pub async fn adapter(
     match format {
         Format::Peft => peft(&app, &id, adapter, config).await,
         Format::GgufLora => lora(&app, &job, adapter, config).await,
+        Format::Merged | Format::Gguf => whole::answer(&app, &job, format, (adapter, config)).await,
     }
 }
 
-fn format(id: &JobId, asked: Option<&str>) -> Result<Format, Problem> {
-    match asked {
-        None | Some("peft") => Ok(Format::Peft),
-        Some("gguf-lora") => Ok(Format::GgufLora),
-        Some(weights @ ("merged" | "gguf")) => Err(Problem::new(
-            Kind::BadRequest,
-            format!(
-                "{weights} holds the model's weights, which this service does not have: run `fedpipe job adapter {id} -o adapter`, then `fedpipe export --adapter adapter --model … --to {weights} -o …`"
-            ),
-        )),
-        Some(other) => {
-            let shown: String = other.chars().take(40).collect();
-            let detail = format!("there is no format {shown:?}: use peft or gguf-lora");
-            Err(Problem::new(Kind::BadRequest, detail))
-        }
-    }
+fn format(asked: Option<&str>) -> Result<Format, Problem> {
+    let Some(asked) = asked else {
+        return Ok(Format::Peft);
+    };
+    let found = Format::ALL.into_iter().find(|own| own.name() == asked);
+    found.ok_or_else(|| {
+        let shown: String = asked.chars().take(40).collect();
+        let detail = format!("there is no format {shown:?}: use peft, gguf-lora, merged or gguf");
+        Problem::new(Kind::BadRequest, detail)
+    })
 }
 
 async fn fetch(app: &App, adapter: &ArtifactRef, to: &Path, limit: u64) -> Result<(), Problem> {
@@ -149,7 +163,8 @@ async fn lora(
     adapter: &ArtifactRef,
     config: Bytes,
 ) -> Result<Response, Problem> {
-    let model = gguf_lora::described(app, &job.spec.model).await?;
+    let model::Stored { config: model, .. } =
+        model::stored(app, &job.spec.model, Format::GgufLora).await?;
     let folder = tempfile::tempdir().map_err(|error| local(&error))?;
     let (from, to) = (folder.path().join("adapter"), folder.path().join("gguf"));
     let limit = gguf_lora::LIMIT_BYTES.min(app.limits().adapter_bytes);

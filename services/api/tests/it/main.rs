@@ -4,6 +4,7 @@
 mod control;
 mod delete;
 mod events;
+mod merged;
 mod results;
 mod service;
 mod submit;

@@ -222,7 +222,8 @@ async fn an_adapter_that_was_deleted_from_storage_is_a_problem_and_not_half_an_a
 
 /// The model is described by its files in storage; its weights are never fetched.
 #[tokio::test]
-async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_sent_elsewhere() {
+async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_what_needs_a_model_elsewhere_is_refused()
+ {
     let service = Service::start().await;
     let id = service.submit().await;
     let reference =
@@ -282,23 +283,23 @@ async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_se
         let own = own.expect("an adapter");
         engine::export::gguf_lora::read_back(&own, &sizes.config, &file).expect("the same adapter");
     }
-    for (format, word) in [
-        ("merged", "fedpipe export"),
-        ("gguf", "--to gguf -o"),
-        ("onnx", "use peft or gguf-lora"),
-    ] {
-        let (status, problem) = service.get(&format!("{path}?format={format}")).await;
-        assert_eq!(status, 400, "{problem}");
-        let detail = problem["detail"].as_str().expect("a detail");
-        assert!(detail.contains(word), "{detail}");
-    }
+    let (status, problem) = service.get(&format!("{path}?format=onnx")).await;
+    assert_eq!(status, 400, "{problem}");
+    let detail = problem["detail"].as_str().expect("a detail");
+    let all = "use peft, gguf-lora, merged or gguf";
+    assert!(detail.contains(all), "{detail}");
     finish(domain::job::spec::Model {
         digest: None,
         source: Some("file:///elsewhere".to_owned()),
     })
     .await;
-    let (status, problem) = service.get(&format!("{path}?format=gguf-lora")).await;
-    assert_eq!(status, 409, "{problem}");
+    for format in ["gguf-lora", "merged", "gguf"] {
+        let (status, problem) = service.get(&format!("{path}?format={format}")).await;
+        assert_eq!(status, 409, "{problem}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        let command = format!("`fedpipe export --to {format}` where the model is");
+        assert!(detail.contains(&command), "{detail}");
+    }
     // An encoder: llama.cpp's format has no head.
     let pushed = service
         .objects
@@ -324,7 +325,7 @@ async fn a_finished_adapter_is_handed_out_for_llama_cpp_and_other_formats_are_se
     assert_eq!(status, 409, "{problem}");
     let detail = problem["detail"].as_str().expect("a detail");
     assert!(
-        detail.contains("an encoder's adapter is exported as peft alone"),
+        detail.contains("an encoder's adapter is exported as peft or merged"),
         "{detail}"
     );
     assert_eq!(

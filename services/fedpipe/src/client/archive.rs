@@ -1,4 +1,4 @@
-//! Unpacks an adapter's archive: two known files, verified, and nothing else.
+//! Unpacks an adapter's archive, two known files, or that of a model, a few plain ones: verified, and nothing else.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,6 +11,39 @@ use sha2::{Digest as _, Sha256};
 /// The files of an adapter.
 const FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
+/// Files of a model at most.
+const MODEL_FILES: usize = 64;
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// PEFT's two files.
+    Adapter,
+    /// A folder of Hugging Face transformers: its weights, its configuration, and what its tokenizer needs.
+    Model,
+}
+
+impl Content {
+    /// What it holds in any case, the weights last.
+    const fn needed(self) -> [&'static str; 2] {
+        match self {
+            Self::Adapter => FILES,
+            Self::Model => ["config.json", "model.safetensors"],
+        }
+    }
+
+    /// The name of an entry as a file of the folder; none if it has no place there.
+    fn named(self, path: &Path) -> Option<String> {
+        let name = path.to_str()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let legal = match self {
+            Self::Adapter => FILES.contains(&name),
+            Self::Model => name.bytes().all(plain) && !name.starts_with('.') && name.len() <= 100,
+        };
+        (legal && !name.is_empty()).then(|| name.to_owned())
+    }
+}
+
 /// Bytes of one file at most.
 const LIMIT_BYTES: u64 = 8 << 30;
 
@@ -19,14 +52,18 @@ const LIMIT_BYTES: u64 = 8 << 30;
 ///
 /// # Errors
 /// As said, or if the disk refuses.
-pub fn unpack(archive: impl Read, folder: &Path, expected: &Digest) -> anyhow::Result<()> {
+pub fn unpack(
+    (archive, content): (impl Read, Content),
+    folder: &Path,
+    expected: &Digest,
+) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let aside = folder.join(".incoming");
     let _ = fs::remove_dir_all(&aside);
     fs::create_dir(&aside).with_context(|| format!("cannot write into {}", folder.display()))?;
-    let unpacked = unpack_into(archive, &aside, expected).and_then(|()| {
-        for name in FILES {
-            fs::rename(aside.join(name), folder.join(name))?;
+    let unpacked = unpack_into((archive, content), &aside, expected).and_then(|names| {
+        for name in names {
+            fs::rename(aside.join(&name), folder.join(&name))?;
         }
         Ok(())
     });
@@ -34,37 +71,48 @@ pub fn unpack(archive: impl Read, folder: &Path, expected: &Digest) -> anyhow::R
     unpacked
 }
 
-fn unpack_into(archive: impl Read, folder: &Path, expected: &Digest) -> anyhow::Result<()> {
+fn unpack_into(
+    (archive, content): (impl Read, Content),
+    folder: &Path,
+    expected: &Digest,
+) -> anyhow::Result<Vec<String>> {
     let mut archive = tar::Archive::new(archive);
+    let mut names = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        let Some(name) = FILES.into_iter().find(|name| path.as_os_str() == *name) else {
+        let Some(name) = content.named(&path) else {
             bail!(
-                "the archive holds {}, which is no file of an adapter",
+                "the archive holds {}, which is no file of an adapter or a model",
                 path.display()
             );
         };
+        ensure!(
+            names.len() < MODEL_FILES,
+            "the archive holds too many files"
+        );
         ensure!(
             entry.header().entry_type().is_file(),
             "the archive's {name} is not a plain file"
         );
         let size = entry.size();
         ensure!(size <= LIMIT_BYTES, "the archive's {name} has {size} bytes");
-        let mut file = File::create_new(folder.join(name))
+        let mut file = File::create_new(folder.join(&name))
             .with_context(|| format!("the archive's {name} cannot be written"))?;
         let written = io::copy(&mut entry, &mut file)?;
         ensure!(written == size, "the archive is cut short in {name}");
+        names.push(name);
     }
-    for name in FILES {
+    let [config, weights] = content.needed();
+    for name in [config, weights] {
         ensure!(folder.join(name).is_file(), "the archive holds no {name}");
     }
-    let found = digest(&folder.join("adapter_model.safetensors"))?;
+    let found = digest(&folder.join(weights))?;
     ensure!(
         found == *expected,
-        "the adapter is {found} but {expected} was announced"
+        "{weights} is {found} but {expected} was announced"
     );
-    Ok(())
+    Ok(names)
 }
 
 /// The digest of a file.
@@ -103,16 +151,18 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn check(entries: &[(&str, &[u8])], refused: Option<&str>) {
+    fn check(content: Content, entries: &[(&str, &[u8])], refused: Option<&str>) {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("adapter");
         let weights = Digest::from_bytes(&Sha256::digest(b"weights").into());
-        let result = unpack(archive(entries).as_slice(), &target, &weights);
+        let from = archive(entries);
+        let result = unpack((from.as_slice(), content), &target, &weights);
         match refused {
             None => {
                 result.unwrap();
-                assert_eq!(fs::read(target.join(FILES[1])).unwrap(), b"weights");
-                assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
+                let [_, name] = content.needed();
+                assert_eq!(fs::read(target.join(name)).unwrap(), b"weights");
+                assert_eq!(fs::read_dir(&target).unwrap().count(), entries.len());
             }
             Some(part) => {
                 let error = format!("{:#}", result.unwrap_err());
@@ -129,11 +179,34 @@ mod tests {
             (FILES[0], b"{}".as_slice()),
             (FILES[1], b"weights".as_slice()),
         );
+        let check = |entries: &[(&str, &[u8])], refused| {
+            check(Content::Adapter, entries, refused);
+        };
         check(&[config, weights], None);
         check(&[config], Some("no adapter_model.safetensors"));
         check(&[config, (FILES[1], b"weightz")], Some("was announced"));
         check(&[config, weights, ("../evil", b"x")], Some("../evil"));
         check(&[config, weights, ("/etc/evil", b"x")], Some("/etc/evil"));
+        check(
+            &[config, weights, ("tokenizer.json", b"x")],
+            Some("tokenizer"),
+        );
         check(&[config, config, weights], Some("cannot be written"));
+    }
+
+    #[test]
+    fn a_model_is_unpacked_with_its_plain_files_alone() {
+        let model: [(&str, &[u8]); 3] = [
+            ("config.json", b"{}"),
+            ("model.safetensors", b"weights"),
+            ("tokenizer.json", b"{}"),
+        ];
+        let with = |entry: (&'static str, &'static [u8])| [&model[..], &[entry]].concat();
+        let check = |entries: &[(&str, &[u8])], refused| check(Content::Model, entries, refused);
+        check(&model, None);
+        check(&model[..1], Some("no model.safetensors"));
+        for name in ["../evil", "/etc/evil", "deep/evil", ".hidden"] {
+            check(&with((name, b"x")), Some(name));
+        }
     }
 }

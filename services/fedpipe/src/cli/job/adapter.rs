@@ -1,4 +1,4 @@
-//! `fedpipe job adapter`: fetches what a job has trained.
+//! `fedpipe job adapter`: fetches what a job has trained, alone or in the weights of its model.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -10,8 +10,10 @@ use domain::artifact::Digest;
 use domain::id::JobId;
 use futures::StreamExt;
 use reqwest::Method;
+use serde_json::Value;
 
-use crate::client::{Connection, archive};
+use crate::cli::offline::labels;
+use crate::client::{Client, Connection, archive};
 use crate::output;
 
 /// Header with the digest of the weights.
@@ -22,15 +24,17 @@ const SHA256: &str = "Fedpipe-Adapter-Sha256";
 #[command(after_help = "Example:
   fedpipe job adapter job_0123456789abcdef -o adapter
   fedpipe job adapter job_0123456789abcdef -o adapter --format gguf-lora      adapter/adapter.gguf, for llama.cpp's --lora
+  fedpipe job adapter job_0123456789abcdef -o model --format merged           the model with the adapter in its weights
   python3 -c \"import peft; …; peft.PeftModel.from_pretrained(model, 'adapter')\"")]
 pub struct Args {
     /// The job
     #[arg(value_name = "ID")]
     job: JobId,
-    /// Folder for adapter_config.json and adapter_model.safetensors, or for adapter.gguf
+    /// Folder for adapter_config.json and adapter_model.safetensors (and labels.json of a classification head), for
+    /// adapter.gguf or model.gguf, or for the model's files
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// The format; those that hold the model's weights are made by `fedpipe export`
+    /// The format; `merged` and `gguf` of models that fit the API's memory, others are made by `fedpipe export`
     #[arg(long, value_enum, default_value = "peft")]
     format: Format,
     /// Where the API is
@@ -41,13 +45,17 @@ pub struct Args {
     json: bool,
 }
 
-/// Formats that need no model here.
+/// Formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For Hugging Face PEFT
     Peft,
-    /// For llama.cpp
+    /// For llama.cpp, beside the model
     GgufLora,
+    /// The changed model for Hugging Face transformers
+    Merged,
+    /// The changed model for llama.cpp
+    Gguf,
 }
 
 impl Format {
@@ -55,6 +63,8 @@ impl Format {
         match self {
             Self::Peft => "",
             Self::GgufLora => "?format=gguf-lora",
+            Self::Merged => "?format=merged",
+            Self::Gguf => "?format=gguf",
         }
     }
 }
@@ -84,27 +94,51 @@ impl Args {
         }
         file.rewind()?;
         match self.format {
-            Format::Peft => archive::unpack(&file, &self.output, &expected)?,
-            Format::GgufLora => self.keep(&file, &expected)?,
+            Format::Peft => {
+                let adapter = (&file, archive::Content::Adapter);
+                archive::unpack(adapter, &self.output, &expected)?;
+                labels::keep(&self.output, &self.labels(&client).await?)?;
+            }
+            Format::Merged => {
+                let model = (&file, archive::Content::Model);
+                archive::unpack(model, &self.output, &expected)?;
+            }
+            Format::GgufLora => self.keep(&file, &expected, "adapter.gguf")?,
+            Format::Gguf => self.keep(&file, &expected, "model.gguf")?,
         }
         if self.json {
             return output::json(
                 &serde_json::json!({ "job": self.job, "folder": self.output, "sha256": expected }),
             );
         }
-        output::line(format!("{}: adapter {expected}", self.output.display()))
+        let what = match self.format {
+            Format::Peft | Format::GgufLora => "adapter",
+            Format::Merged | Format::Gguf => "model",
+        };
+        output::line(format!("{}: {what} {expected}", self.output.display()))
     }
+
+    /// The job's classes, which PEFT's files do not name; none where it trained no classification head.
+    async fn labels(&self, client: &Client) -> anyhow::Result<Vec<String>> {
+        let job: Value = client.get(&format!("/v1/jobs/{}", self.job)).await?;
+        let labels = job.pointer("/spec/training/labels").cloned();
+        let labels = labels.map(serde_json::from_value).transpose();
+        Ok(labels
+            .context("the job's labels are no list of texts")?
+            .unwrap_or_default())
+    }
+
     /// The one file, verified before it has its name.
-    fn keep(&self, file: &File, expected: &Digest) -> anyhow::Result<()> {
+    fn keep(&self, file: &File, expected: &Digest, name: &str) -> anyhow::Result<()> {
         let mut named = tempfile::NamedTempFile::new_in(&self.output)?;
         std::io::copy(&mut &*file, &mut named)?;
         let found = archive::digest(named.path())?;
         anyhow::ensure!(
             found == *expected,
-            "the adapter is {found} but {expected} was announced"
+            "{name} is {found} but {expected} was announced"
         );
         named.as_file().sync_all()?;
-        named.persist(self.output.join("adapter.gguf"))?;
+        named.persist(self.output.join(name))?;
         Ok(())
     }
 }

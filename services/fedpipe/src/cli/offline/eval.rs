@@ -1,6 +1,7 @@
 //! `fedpipe eval`: loss and perplexity; an encoder's classes; balanced accuracy among choices; generated answers beside the wanted ones.
 
 mod answers;
+mod nothing;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ const CHUNK: usize = 8;
 #[command(after_help = "Examples:
   fedpipe eval --model model.gguf --data heldout.jsonl
   fedpipe eval --model minilm --adapter adapter --data heldout.jsonl      the classes of an encoder's head
+  fedpipe eval --model merged --data heldout.jsonl                        the same of an export, which names them
   fedpipe eval --model model.gguf --adapter adapter --data heldout.jsonl --choice ' yes' --choice ' no' --json
   fedpipe eval --model model.gguf --adapter adapter --data questions.jsonl --answers --tokens 32")]
 pub struct Args {
@@ -95,15 +97,17 @@ impl Args {
         let dataset = self.data.open()?;
         let model = self.model.load()?;
         let from = self.adapter.as_deref();
-        let labels = labels::of(&self.data.labels, model.config(), &dataset, from)?;
+        let adapter = super::adapter(from, &model.weights())?;
+        let head = adapter.as_ref().and_then(|own| own.head());
+        let head = head.or(model.head());
+        let named = labels::named(self.model.model.path()?, head, &dataset);
+        let labels = labels::of(&self.data.labels, (model.config(), named), &dataset, from)?;
         anyhow::ensure!(
             labels.is_empty() || (self.choices.is_empty() && !self.answers),
             "an encoder with a classification head tells its labels apart and writes nothing: leave out --choice and --answers"
         );
         let encoder = self.data.encoder(&model, &labels)?;
-        let adapter = super::adapter(from, &model.weights())?;
-        let head = adapter.as_ref().and_then(|own| own.head());
-        labels::fits(head.or(model.head()), &labels)?;
+        labels::fits(head, &labels)?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
         let found = if self.answers {
             let records = (self.count(&dataset), self.tokens, self.data.sequence_length);
@@ -115,6 +119,11 @@ impl Args {
         } else {
             self.accuracy(&mut evaluator, &dataset, &encoder)?
         };
+        anyhow::ensure!(
+            found.records > 0,
+            "{}",
+            nothing::said(&found.refused, self.answers)
+        );
         if found.refused.total() > 0 {
             output::note(format!("not evaluated: {}", found.refused));
         }
@@ -247,7 +256,8 @@ impl Args {
                 Ok(question) => waiting.push(question),
                 Err(refusal) => found.refuse(number, refusal)?,
             }
-            if waiting.len() >= CHUNK || number + 1 == count {
+            let whole = waiting.len() >= CHUNK || number + 1 == count;
+            if whole && !waiting.is_empty() {
                 let (asked, answers): (Vec<Choice>, Vec<usize>) = waiting.drain(..).unzip();
                 let scores = evaluator.choices(&asked, &Control::new())?;
                 for (scores, answer) in scores.iter().zip(answers) {

@@ -9,6 +9,7 @@ use engine::control::Control;
 use engine::export::{Format, Precision, Request, export};
 use serde_json::json;
 
+use super::labels;
 use crate::cli::source::Source;
 use crate::output;
 
@@ -18,6 +19,7 @@ use crate::output;
   fedpipe export --adapter adapter --model model.gguf --to gguf -o out        out/model.gguf, for llama.cpp
   fedpipe export --adapter adapter --model model.gguf --to gguf-lora -o out   out/adapter.gguf, for llama.cpp's --lora
   fedpipe export --adapter adapter --model model --to merged -o out           a folder for Hugging Face transformers
+  fedpipe export --adapter adapter --model minilm --to merged -o out          an encoder with its head, for transformers
   fedpipe export --adapter adapter --model model --to peft -o out             a folder for Hugging Face PEFT
 
 Each is read back and held to the engine's own weights and logits before it gets its name.")]
@@ -43,6 +45,10 @@ pub struct Args {
     /// What the export calls the model; otherwise as the model's file or folder is called
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// A class of an encoder's head, for `merged`; give one for each, in the head's order [default: those in labels.json beside the
+    /// adapter, or the model's own names]
+    #[arg(long = "label", value_name = "TEXT")]
+    labels: Vec<String>,
     /// Compute threads; otherwise as many as this process may use
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -101,6 +107,7 @@ impl Args {
             .or_else(|| NonZeroUsize::new(chassis::memory::threads()))
             .unwrap_or(NonZeroUsize::MIN);
         let name = self.name.clone().unwrap_or_else(|| self.called());
+        let classes = self.classes()?;
         let request = Request {
             adapter: &self.adapter,
             model: self.model.path()?,
@@ -109,6 +116,7 @@ impl Args {
             output: &self.output,
             replace: self.force,
             name: &name,
+            labels: &classes,
             threads,
         };
         let place = self.output.display();
@@ -122,6 +130,10 @@ impl Args {
             }
         });
         let exported = exported.with_context(|| format!("nothing was exported to {place}"))?;
+        if self.to == To::Peft {
+            // PEFT's files name no classes.
+            labels::keep(&self.output, &classes)?;
+        }
         if self.json {
             let to = self.to.to_possible_value();
             return output::json(&json!({
@@ -130,12 +142,30 @@ impl Args {
                 "tensors_compared": exported.tensors,
                 "logits_off": exported.logits_off,
                 "logits_bound": exported.logits_bound,
+                "tokenizer_differs": exported.tokenizer_differs,
             }));
+        }
+        if let Some(texts) = exported.tokenizer_differs {
+            output::line(format!(
+                "{place}: readers of this format make other token ids than the model's own tokenizer of {texts}"
+            ))?;
         }
         output::line(format!(
             "{place}: {} tensors read back; logits off by {:.1e} of their norm (accepted: {:.0e})",
             exported.tensors, exported.logits_off, exported.logits_bound
         ))
+    }
+
+    /// What the classes of an encoder's head are called: as was asked, or as whoever trained it left beside it.
+    fn classes(&self) -> anyhow::Result<Vec<String>> {
+        if !self.labels.is_empty() {
+            anyhow::ensure!(
+                self.to == To::Merged,
+                "--label names the classes of an encoder's head in a `merged` model: the other formats have no place for it"
+            );
+            return Ok(self.labels.clone());
+        }
+        Ok(labels::kept(Some(&self.adapter))?.unwrap_or_default())
     }
 
     /// PEFT finds its base model by the path or name that an adapter says; the others show a short name.

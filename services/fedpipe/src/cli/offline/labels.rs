@@ -14,10 +14,10 @@ use engine::model::{Architecture, Config, Model};
 const FILE: &str = "labels.json";
 
 /// The classes that a command works with; none where the model is a decoder. Those that were asked for, those beside the
-/// adapter, or those of the records in the order of their text.
+/// adapter, those that the model names, or those of the records in the order of their text.
 pub fn of(
     asked: &[String],
-    model: &Config,
+    (model, named): (&Config, Option<Vec<String>>),
     dataset: &Dataset,
     adapter: Option<&Path>,
 ) -> anyhow::Result<Vec<String>> {
@@ -31,8 +31,8 @@ pub fn of(
     }
     let labels = match (asked, kept(adapter)?) {
         ([], Some(kept)) => kept,
-        ([], None) => match dataset.classes() {
-            Some(classes) => classes.to_vec(),
+        ([], None) => match named.or_else(|| Some(dataset.classes()?.to_vec())) {
+            Some(classes) => classes,
             None => bail!("the records have no small set of labels: give --label for each class"),
         },
         (asked, _) => asked.to_vec(),
@@ -45,6 +45,20 @@ pub fn of(
     Ok(labels)
 }
 
+/// What the configuration in a model's folder calls the classes of a head, if it names as many and the records' are among
+/// them: as transformers has it.
+pub fn named(model: &Path, head: Option<&Head>, dataset: &Dataset) -> Option<Vec<String>> {
+    let classes = head?.shape().classes;
+    let text = std::fs::read(model.join("config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let names = config.get("id2label")?.as_object()?;
+    let name = |class: usize| Some(names.get(&class.to_string())?.as_str()?.to_owned());
+    let found: Vec<String> = (0..classes).map(name).collect::<Option<_>>()?;
+    let of_records = dataset.classes().unwrap_or_default();
+    let fits = names.len() == classes && of_records.iter().all(|label| found.contains(label));
+    fits.then_some(found)
+}
+
 /// Leaves the classes beside an adapter.
 pub fn keep(folder: &Path, labels: &[String]) -> anyhow::Result<()> {
     let path = folder.join(FILE);
@@ -55,7 +69,8 @@ pub fn keep(folder: &Path, labels: &[String]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn kept(folder: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
+/// The classes that were left beside an adapter.
+pub fn kept(folder: Option<&Path>) -> anyhow::Result<Option<Vec<String>>> {
     let Some(path) = folder.map(|folder| folder.join(FILE)) else {
         return Ok(None);
     };

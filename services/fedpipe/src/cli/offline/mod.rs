@@ -6,19 +6,20 @@ pub mod bench;
 pub mod eval;
 pub mod export;
 pub mod generate;
-mod labels;
+pub mod labels;
 mod made;
 mod packing;
 mod prompt;
 pub mod quantized;
 pub mod train;
+mod writing;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::{Projection, RankTable, WeightShape};
 use engine::data::{Dataset, EncodeOptions, Encoder, Format};
@@ -77,6 +78,15 @@ pub struct Work<'a> {
     pub beside: u64,
 }
 
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Parameters {
+    /// An adapter beside the frozen model
+    Adapter,
+    /// The model itself: embedding, output layer, weights, biases, normalizations
+    All,
+}
+
 /// Names of precisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BaseName {
@@ -114,6 +124,17 @@ impl From<ComputeName> for Compute {
 }
 
 impl ModelArgs {
+    /// Holds the base in f32, whatever the file's precision, for its own parameters are trained.
+    pub fn hold_for_training(&mut self) -> anyhow::Result<()> {
+        let in_f32 = matches!(self.base, BaseName::Source | BaseName::F32);
+        ensure!(
+            in_f32 && self.compute == ComputeName::F32,
+            "--parameters all holds the model in f32 and computes in f32: leave out --base and --compute"
+        );
+        self.base = BaseName::F32;
+        Ok(())
+    }
+
     /// Loads it.
     pub fn load(&self) -> anyhow::Result<Model> {
         self.load_for(self.compute)
@@ -198,7 +219,8 @@ pub struct DataArgs {
     #[arg(long, value_name = "L", default_value_t = 128)]
     pub sequence_length: usize,
     /// A class of an encoder's classification head, as the records' labels say it; give two or more, always in the same
-    /// order [default: those beside the adapter, or of the records in the order of their text, where the model is an encoder]
+    /// order [default: those beside the adapter, those that the configuration of a model with a head names, or those of the records in
+    /// the order of their text, where the model is an encoder]
     #[arg(long = "label", value_name = "TEXT")]
     pub labels: Vec<String>,
 }

@@ -6,6 +6,7 @@ mod preview;
 mod resume;
 mod settings;
 mod told;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -21,10 +22,10 @@ use engine::data::{self, Balance, Batch, Dataset, Loader, Sampler, SamplerOption
 use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::plain::{self, Place};
-use engine::train::{Options, Trainer, ZerothTrainer};
+use engine::train::{Options, Trainer, Walked, ZerothTrainer};
 use serde_json::json;
 
-use super::{DataArgs, MemoryArgs, ModelArgs, Targets, Work, labels};
+use super::{DataArgs, MemoryArgs, ModelArgs, Parameters, Targets, Work, labels};
 use crate::output;
 use batches::Batches;
 use held_out::Course;
@@ -40,13 +41,14 @@ use told::Told;
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 400 --optimizer mezo --clip 50
+  fedpipe train --model model --data train.jsonl --out trained --steps 400 --optimizer mezo --parameters all
   fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch-tokens 1024 \\
     --held-out-share 0.05 --evaluate-every 100 --keep best --patience 3
   fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch 4 --accumulate 4 \\
     --schedule cosine --warmup 100 --dropout 0.05 --save-every 50 --resume
 
 The last may be killed and started again: it ends with the same adapter.
-The adapter folder loads in Hugging Face PEFT.")]
+The adapter folder loads in Hugging Face PEFT; that of --parameters all is a whole model, for transformers.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -57,7 +59,7 @@ pub struct Args {
     /// Show the first N records as the model reads them, tokens with loss within [ and ], and train nothing
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
     preview: Option<usize>,
-    /// Folder for the trained adapter
+    /// Folder for the trained adapter, or with --parameters all for the trained model
     #[arg(
         long,
         value_name = "DIR",
@@ -81,7 +83,7 @@ pub struct Args {
     /// By gradients, or in the memory of inference by forward passes alone
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: Optimizer,
-    /// Learning rate [default: 1e-3, with mezo 1e-4]
+    /// Learning rate [default: 1e-3, with mezo 1e-4, with --parameters all 1e-6]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f32>,
     #[command(flatten)]
@@ -156,9 +158,15 @@ pub struct Args {
 /// What mezo alone has.
 #[derive(Debug, Arguments)]
 struct MezoArgs {
-    /// mezo: how far the adapter is moved along a direction
-    #[arg(long, value_name = "X", default_value_t = 1e-2)]
-    perturbation: f64,
+    /// mezo: what is trained; with `all` there is no adapter: --rank, --targets, --alpha and --rslora say nothing
+    #[arg(long, value_enum, default_value = "adapter")]
+    parameters: Parameters,
+    /// mezo: the largest model all of whose parameters are trained
+    #[arg(long, value_name = "N", default_value_t = 500_000_000)]
+    most_parameters: u64,
+    /// mezo: how far what is trained is moved along a direction [default: 1e-2, with --parameters all 1e-3]
+    #[arg(long, value_name = "X")]
+    perturbation: Option<f64>,
     /// mezo: directions of a step, whose estimates are averaged
     #[arg(long, value_name = "P", default_value_t = 1)]
     perturbations: u16,
@@ -249,6 +257,17 @@ impl From<engine::train::Step> for Step {
     }
 }
 
+impl From<Walked> for Step {
+    fn from(walked: Walked) -> Self {
+        Self {
+            loss: walked.loss,
+            tokens: walked.tokens,
+            labelled_tokens: walked.labelled_tokens,
+            gradient_norm: walked.slope,
+        }
+    }
+}
+
 impl<'m> Trains<'m> {
     fn new(
         model: &'m Model,
@@ -271,15 +290,7 @@ impl<'m> Trains<'m> {
         Ok(match (self, batches) {
             (Self::Ours(trainer), batches) => trainer.step_over(batches, rate, &control)?.into(),
             (Self::Plain(trainer), [batch]) => trainer.step(batch, rate, &control)?.into(),
-            (Self::Zeroth(trainer), [batch]) => {
-                let walked = trainer.step(batch, &control)?;
-                Step {
-                    loss: walked.loss,
-                    tokens: walked.tokens,
-                    labelled_tokens: walked.labelled_tokens,
-                    gradient_norm: walked.slope,
-                }
-            }
+            (Self::Zeroth(trainer), [batch]) => trainer.step(batch, &control)?.into(),
             (Self::Plain(_) | Self::Zeroth(_), _) => anyhow::bail!("it takes one batch a step"),
         })
     }
@@ -297,13 +308,16 @@ impl Args {
     /// Trains.
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
+        if self.mezo.parameters == Parameters::All && self.preview.is_none() {
+            return self.run_whole();
+        }
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         let start = self.start(&inspected)?;
         self.check_memory(&inspected, &start)?;
         let model = self.model.load()?;
         let from = self.init_adapter.as_deref();
-        let labels = labels::of(&self.data.labels, model.config(), &dataset, from)?;
+        let labels = labels::of(&self.data.labels, (model.config(), None), &dataset, from)?;
         let start = labels::begun(start, &model, &labels, self.seed)?;
         let encoder = self.data.encoder(&model, &labels)?;
         if let Some(count) = self.preview {

@@ -1,0 +1,262 @@
+//! The job's model with its adapter in its weights, made here where this process has the memory for it.
+//!
+//! Promises: it is the engine's own export, which reads back what it wrote and compares its logits before the first byte
+//! leaves; one is made at a time, by one thread; what does not fit is refused with the command that makes it where the model is.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use artifacts::{CachedModel, ModelCache, Transfer};
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use domain::artifact::{ArtifactRef, Digest};
+use domain::job::Job;
+use engine::control::Control;
+use engine::export::{self, Error, Precision, Request};
+use engine::memory;
+use engine::model::Base;
+use futures::{Stream, StreamExt, stream};
+use tempfile::TempDir;
+use tokio::fs::File;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::io::ReaderStream;
+
+use super::model::{self, Stored, elsewhere};
+use super::{
+    BLOCK, CHUNK_BYTES, Format, SHA256, digest_of, fetch, header_of, local, padding, zeros,
+};
+use crate::problem::{Kind, Problem};
+use crate::state::App;
+
+/// How often the largest table is held at once: as it came, in 32 bits, rounded, and read back.
+const TABLES: u64 = 4;
+
+/// What is to be made, and of what; its files are gone with it.
+struct Asked {
+    place: TempDir,
+    model: CachedModel,
+    format: Format,
+    name: String,
+    labels: Vec<String>,
+    /// Others wait until this is made, or given up.
+    _alone: OwnedSemaphorePermit,
+}
+
+/// What was made; its files stay readable without their names.
+struct Made {
+    /// Of the file that holds the weights.
+    sha256: Digest,
+    files: Vec<(String, fs::File, u64)>,
+}
+
+/// Has a model be given up when nobody waits for it any more.
+struct GiveUp(Control);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Makes the model and hands it out: a tar archive of a folder, or one file.
+pub async fn answer(
+    app: &App,
+    job: &Job,
+    format: Format,
+    (adapter, config): (&ArtifactRef, Bytes),
+) -> Result<Response, Problem> {
+    let stored = model::stored(app, &job.spec.model, format).await?;
+    let allowed = chassis::memory::allowed_bytes(Path::new("/")).unwrap_or(u64::MAX);
+    let used = chassis::memory::data_bytes();
+    room(format, used.saturating_add(needed_bytes(&stored)), allowed)?;
+    let alone = app.merging().try_acquire_owned();
+    let alone = alone.map_err(|_| {
+        let detail = "another model is being made here: ask again when that is done";
+        Problem::new(Kind::Unavailable, detail)
+    })?;
+    let place = tempfile::tempdir().map_err(|error| local(&error))?;
+    let own = place.path().join("adapter");
+    let laid = async {
+        tokio::fs::create_dir(&own).await?;
+        tokio::fs::write(own.join("adapter_config.json"), &config).await
+    };
+    laid.await.map_err(|error| local(&error))?;
+    let tensors = own.join("adapter_model.safetensors");
+    fetch(app, adapter, &tensors, app.limits().adapter_bytes).await?;
+    let cache = ModelCache::open(&place.path().join("models"), u64::MAX)?;
+    let transfer = Transfer::default();
+    let model = cache
+        .fetch(app.objects(), &stored.digest, &transfer)
+        .await?;
+    let asked = Asked {
+        place,
+        model,
+        format,
+        name: job.id.to_string(),
+        labels: job.spec.training.labels.clone(),
+        _alone: alone,
+    };
+    let control = Control::new();
+    let _waits = GiveUp(control.clone());
+    let ended = tokio::task::spawn_blocking(move || make(&asked, &control)).await;
+    let made = ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
+    handed_out(job, format, made)
+}
+
+/// Bytes of memory that making it takes, as predicted: a model as it came or in 16 bits, whichever is more, and its largest
+/// table some times over.
+fn needed_bytes(
+    Stored {
+        manifest, config, ..
+    }: &Stored,
+) -> u64 {
+    let loaded = |base| memory::loading(config, manifest.bytes(), base);
+    let table = 4 * (config.vocabulary * config.hidden) as u64;
+    loaded(Base::Source).max(loaded(Base::Bf16)) + TABLES * table
+}
+
+/// Refuses what this process may not hold.
+fn room(format: Format, needed: u64, allowed: u64) -> Result<(), Problem> {
+    if needed <= allowed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let why = format!(
+        "the model takes about {} MiB to be made here, and this service may use {}",
+        mib(needed),
+        mib(allowed)
+    );
+    Err(elsewhere(format, &why))
+}
+
+/// Makes it; blocks.
+fn make(asked: &Asked, control: &Control) -> Result<Made, Problem> {
+    let (adapter, out) = (
+        asked.place.path().join("adapter"),
+        asked.place.path().join("made"),
+    );
+    let request = Request {
+        adapter: &adapter,
+        model: asked.model.path(),
+        format: match asked.format {
+            Format::Gguf => export::Format::Gguf,
+            _ => export::Format::Merged,
+        },
+        precision: Precision::Source,
+        output: &out,
+        replace: false,
+        name: &asked.name,
+        labels: &asked.labels,
+        // Requests are answered meanwhile.
+        threads: NonZeroUsize::MIN,
+    };
+    export::export(request, control).map_err(|error| refused(asked.format, &error))?;
+    opened(&out, asked.format).map_err(|error| local(&error))
+}
+
+fn refused(format: Format, error: &Error) -> Problem {
+    match error {
+        Error::Encoder => Problem::new(Kind::Conflict, error.to_string()),
+        Error::Write { source, .. } => local(source),
+        other => {
+            tracing::warn!(
+                error = bus::drive::error_chain(other),
+                "model cannot be exported"
+            );
+            elsewhere(format, "the job's model cannot be made here")
+        }
+    }
+}
+
+/// The folder's files in the order of their names.
+fn opened(folder: &Path, format: Format) -> std::io::Result<Made> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let file = fs::File::open(entry.path())?;
+        let bytes = file.metadata()?.len();
+        files.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            file,
+            bytes,
+        ));
+    }
+    files.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    let sha256 = digest_of(&fs::File::open(folder.join(weights(format)))?)?;
+    Ok(Made { sha256, files })
+}
+
+const fn weights(format: Format) -> &'static str {
+    match format {
+        Format::Gguf => "model.gguf",
+        _ => "model.safetensors",
+    }
+}
+
+fn handed_out(job: &Job, format: Format, made: Made) -> Result<Response, Problem> {
+    let digest = [(SHA256, made.sha256.to_string())];
+    let (kind, name, length, body) = match format {
+        Format::Gguf => {
+            let only = made.files.into_iter().next();
+            let (_, file, length) =
+                only.ok_or_else(|| Problem::new(Kind::Internal, "the export left no file"))?;
+            let content = ReaderStream::with_capacity(File::from_std(file), CHUNK_BYTES);
+            let body = Body::from_stream(content);
+            ("application/octet-stream", "model.gguf", length, body)
+        }
+        _ => {
+            let (length, archive) = archive(made.files).map_err(|error| local(&error))?;
+            let body = Body::from_stream(archive);
+            ("application/x-tar", "model.tar", length, body)
+        }
+    };
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}-{name}\"", job.id),
+        ),
+    ];
+    Ok((headers, digest, body).into_response())
+}
+
+/// The archive of some files, and its length.
+fn archive(
+    files: Vec<(String, fs::File, u64)>,
+) -> std::io::Result<(u64, impl Stream<Item = std::io::Result<Bytes>> + use<>)> {
+    let (mut length, mut parts) = (2 * BLOCK, Vec::new());
+    for (name, file, bytes) in files {
+        length += BLOCK + bytes.next_multiple_of(BLOCK);
+        parts.push((
+            header_of(&name, bytes)?,
+            File::from_std(file),
+            zeros(padding(bytes)),
+        ));
+    }
+    let content = stream::iter(parts).flat_map(|(before, file, after)| {
+        let file = ReaderStream::with_capacity(file, CHUNK_BYTES);
+        stream::iter([Ok(before)])
+            .chain(file)
+            .chain(stream::iter([Ok(after)]))
+    });
+    Ok((length, content.chain(stream::iter([Ok(zeros(2 * BLOCK))]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_command_that_makes_it() {
+        assert!(room(Format::Merged, 1 << 30, 1 << 30).is_ok());
+        let problem = room(Format::Gguf, (1 << 30) + 1, 1 << 30).expect_err("refused");
+        let said = serde_json::to_string(&problem).expect("a document");
+        for words in ["1025 MiB", "may use 1024", "fedpipe export --to gguf"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+}
