@@ -222,4 +222,90 @@ async fn what_does_not_go_with_a_head_is_refused_with_what_would() {
         ended.contains("failed") && ended.contains("evaluation.choices"),
         "{ended}"
     );
+    // Played, either is said by every site too.
+    let sites = fleet.folder().join("fleet.toml").display().to_string();
+    let file = folder.path().join("job.json").display().to_string();
+    for (job, said) in [
+        (&words, "give training.labels"),
+        (&decoder, "evaluation.choices"),
+    ] {
+        std::fs::write(&file, job.to_string()).unwrap();
+        let play = ["simulate", "--fleet", &sites, "--job", &file, "--plan-only"];
+        fedpipe(&play).await.failed(&["0 of 2 sites", said]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_becomes_one_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::start(&setup(folder.path())).await;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut fixed = asked();
+    // Fixed, because what a plan leaves open follows from speeds that no two measurements share.
+    fixed["adapter"]["rank"] = json!(4);
+    let id = fleet.api().submit(&fixed).await;
+    let digest = fleet.api().succeeded(&id, END).await;
+
+    let (file, played) = (path("job.json"), path("played"));
+    std::fs::write(&file, fixed.to_string()).unwrap();
+    let sites = fleet.folder().join("fleet.toml").display().to_string();
+    let words = ["simulate", "--fleet", &sites, "--job", &file];
+    let words = [&words[..], &["--out", &played, "--quantized-cache", "none"]].concat();
+    let report = fedpipe(&[&words[..], &["--json"]].concat()).await.json();
+    assert_eq!(report["run"]["adapter"]["sha256"], digest);
+    let rounds = fleet.api().rounds(&id).await;
+    let scores = report["run"]["rounds"].as_array().unwrap();
+    assert_eq!(scores.len() + 1, rounds.len());
+    for (round, real) in scores.iter().zip(&rounds[1..]) {
+        assert_eq!(round["global"], real["adapter"]["sha256"]);
+        for figure in ["records", "loss", "balanced_accuracy"] {
+            let (own, real) = (&round["score"][figure], &real["evaluation"][figure]);
+            assert_eq!(own, real, "{figure}");
+        }
+    }
+
+    // What is fetched is what was played, with the names of its classes beside it.
+    let address = std::fs::read_to_string(fleet.state().join("run/api.address")).unwrap();
+    let api = format!("http://{}", address.trim());
+    let fetched = path("fetched");
+    let fetch = ["job", "adapter", &id, "-o", &fetched, "--api", &api];
+    let _ = fedpipe(&fetch).await.good();
+    let same = |name: &str| {
+        let read = |place: &str| std::fs::read(Path::new(place).join(name)).unwrap();
+        assert_eq!(read(&played), read(&fetched), "{name}");
+    };
+    same("adapter_model.safetensors");
+    same("labels.json");
+
+    // And one model of both says what the base says with the adapter beside it.
+    let (model, merged) = (model().display().to_string(), path("merged"));
+    let export = ["export", "--adapter", &fetched, "--model", &model];
+    let export = [&export[..], &["--to", "merged", "-o", &merged, "--json"]].concat();
+    let exported = fedpipe(&export).await.json();
+    assert!(
+        exported["logits_off"].as_f64().unwrap() < 1e-5,
+        "{exported}"
+    );
+    let config = std::fs::read(Path::new(&merged).join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let names = json!({"0": LABELS[0], "1": LABELS[1], "2": LABELS[2]});
+    assert_eq!(config["id2label"], names);
+    let held_out = path("a.held.jsonl");
+    let score = async |of: &[&str]| {
+        let eval = [
+            "eval",
+            "--data",
+            &held_out,
+            "--sequence-length",
+            "24",
+            "--json",
+        ];
+        fedpipe(&[&eval[..], of].concat()).await.json()
+    };
+    let beside = score(&["--model", &model, "--adapter", &fetched]).await;
+    // Neither is told the labels, whose order is not that of their text.
+    let whole = score(&["--model", &merged]).await;
+    assert_eq!(whole["confusion"], beside["confusion"]);
+    let loss = |of: &Value| of["loss"].as_f64().unwrap();
+    assert!((loss(&whole) - loss(&beside)).abs() < 1e-5);
 }

@@ -27,6 +27,7 @@ use super::merge::{self, Delivered, Files, Merged};
 use super::report::{Adapter, Round, Run, Scored, SiteRound};
 use super::sites::{self, Sites};
 use super::walked::{self, Past};
+use crate::cli::offline::labels;
 use crate::client::archive;
 use crate::output;
 
@@ -400,18 +401,21 @@ impl<'a> Course<'a> {
 
     /// The result, in the folder that was asked for.
     fn finish(&self, global: &Global) -> anyhow::Result<Adapter> {
+        let path = merge::published(&self.job, &global.path, self.file("adapter"))?;
+        let global = Global::of(global.round, path, global.side.clone())?;
         if let Some(out) = self.limits.out {
             let write = || -> anyhow::Result<()> {
                 fs::create_dir_all(out)?;
                 fs::copy(&global.path, out.join("adapter_model.safetensors"))?;
                 let config = peft_config(&self.job, self.simulated.plan(), &global.side);
                 let text = serde_json::to_string_pretty(&config)?;
-                Ok(fs::write(out.join("adapter_config.json"), text + "\n")?)
+                fs::write(out.join("adapter_config.json"), text + "\n")?;
+                labels::keep(out, &self.job.spec.training.labels)
             };
             write().with_context(|| format!("cannot write into {}", out.display()))?;
         }
         Ok(Adapter {
-            sha256: global.sha256.clone(),
+            sha256: global.sha256,
             bytes: global.bytes,
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use domain::adapter::WeightShape;
+use domain::adapter::{HeadShape, WeightShape};
 use domain::artifact::Digest;
 use domain::cause::{Cause, SiteTrouble, Trouble};
 use domain::id::{JobId, WorkerName};
@@ -114,6 +114,11 @@ impl Simulated {
     pub fn weights(&self) -> &[WeightShape] {
         let any = self.profiles.values().next();
         any.map_or(&[], |profile| &profile.measurement.weights)
+    }
+
+    /// The classification head of a job that has labels.
+    pub fn head(&self) -> Option<HeadShape> {
+        HeadShape::over(self.weights(), self.job.spec.training.labels.len())
     }
 
     /// What a site trains.

@@ -7,6 +7,7 @@ use aggregator::strategy::{self, Folded, Member, Round};
 use artifacts::tensors::TensorFile;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
+use domain::job::Job;
 use domain::job::mezo::Rates;
 use domain::job::spec::Optimizer;
 use domain::round::{Contribution, Update, UpdateMetrics};
@@ -59,10 +60,23 @@ impl Delivered {
 /// Writes the adapter that every site starts from.
 pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
     let (ranks, weights) = (&simulated.plan().global, simulated.weights());
-    let mut out = strategy::files::create(path, ranks, weights)?;
-    strategy::fresh(ranks, weights, simulated.job.spec.training.seed, &mut out)?;
+    let (head, seed) = (simulated.head(), simulated.job.spec.training.seed);
+    let mut out = strategy::files::create_with_head(path, ranks, weights, head)?;
+    if let Some(head) = head {
+        strategy::head::fresh(head, seed, &mut out)?;
+    }
+    strategy::fresh(ranks, weights, seed, &mut out)?;
     out.finish()?;
     Ok(())
+}
+
+/// The adapter as a job leaves it behind: one with a head is written to `to`, under the names of its model's own checkpoint.
+pub fn published(job: &Job, from: &Path, to: PathBuf) -> anyhow::Result<PathBuf> {
+    if !job.spec.training.classifies() {
+        return Ok(from.to_owned());
+    }
+    aggregator::named_as_bert(from, &to)?;
+    Ok(to)
 }
 
 /// Refuses an update that is not what its plan demands, as the aggregator does.
@@ -74,7 +88,8 @@ pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow:
         return Ok(());
     }
     let trained = simulated.job.spec.aggregation.strategy.trains();
-    strategy::check(&TensorFile::open(path)?, &plan.ranks, weights, trained)?;
+    let demanded = (&plan.ranks, simulated.head());
+    strategy::check_with_head(&TensorFile::open(path)?, demanded, weights, trained)?;
     Ok(())
 }
 
