@@ -57,9 +57,12 @@ impl<'a> Source<'a> {
     /// # Errors
     /// If the file cannot be read.
     pub fn new(walk: &'a Walk, adapter: Option<&Path>) -> Result<Self, Error> {
-        let both = walk.mask.as_ref().zip(adapter);
-        let mask = both.map(|(masked, path)| mask(path, masked.share));
-        let mask = mask.transpose()?.map(Arc::new);
+        let Some((masked, adapter)) = walk.mask.as_ref().zip(adapter) else {
+            return Ok(Self { walk, mask: None });
+        };
+        let mut mask = Mask::new(masked.share);
+        TensorFile::open(adapter)?.each(|name, values| mask.add(name, values))?;
+        let mask = Some(Arc::new(mask));
         Ok(Self { walk, mask })
     }
 
@@ -100,16 +103,6 @@ pub fn before(log: &[Committed], round: u32, count: u32) -> Option<&[Committed]>
     }
     let from = log.iter().position(|one| one.round == first)?;
     log.get(from..from + wanted)
-}
-
-fn mask(path: &Path, share: f64) -> Result<Mask, Error> {
-    let file = TensorFile::open(path)?;
-    let names: Vec<String> = file.names().map(str::to_owned).collect();
-    let mut mask = Mask::new(share);
-    for name in names {
-        mask.add(&name, &file.read_f32(&name)?);
-    }
-    Ok(mask)
 }
 
 /// The adapter that a task's mask goes by, if it lies beside the merged ones in `folder`.

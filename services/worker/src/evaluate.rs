@@ -11,7 +11,7 @@ use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::plan::scoring_rows;
 use domain::round::Score;
-use engine::data::{Batch, Dataset, Encoder, Row};
+use engine::data::{Batch, Choices, Dataset, Encoder, Record, Refusal, Row};
 use engine::evaluate::{Choice, Confusion, Evaluator, best};
 
 use crate::adapter_file;
@@ -136,18 +136,8 @@ impl Scoring {
         encoder: &Encoder,
         numbers: &[usize],
     ) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        for number in numbers {
-            let record = held_out
-                .record(*number)
-                .map_err(|e| self.data.trouble(&e))?;
-            match encoder.row(*number, &record) {
-                Ok(row) => rows.push(row),
-                Err(refusal) if refusal.is_of_this_record() => {}
-                Err(refusal) => return Err(self.data.trouble(&refusal.into())),
-            }
-        }
-        Ok(rows)
+        let row = |number, record: &Record| encoder.row(number, record);
+        self.encoded(held_out, numbers, row)
     }
 
     fn questions(
@@ -156,21 +146,34 @@ impl Scoring {
         encoder: &Encoder,
         numbers: &[usize],
     ) -> Result<Vec<Question>, Failure> {
-        let mut questions = Vec::new();
+        let offered = &self.task.choices;
+        let choices = |number, record: &Record| encoder.choices(number, record, offered);
+        let all = self.encoded(held_out, numbers, choices)?;
+        let question = |own: Choices| {
+            let (answer, choice) = (own.answer?, choice(&own.rows)?);
+            Some(Question { choice, answer })
+        };
+        Ok(all.into_iter().filter_map(question).collect())
+    }
+
+    /// What `encode` makes of these records; those that it refuses for themselves are left out.
+    fn encoded<T>(
+        &self,
+        held_out: &Dataset,
+        numbers: &[usize],
+        encode: impl Fn(usize, &Record) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut made = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let record = held_out
-                .record(*number)
-                .map_err(|e| self.data.trouble(&e))?;
-            match encoder.choices(*number, &record, &self.task.choices) {
-                Ok(choices) => questions.extend(choices.answer.and_then(|answer| {
-                    let choice = choice(&choices.rows)?;
-                    Some(Question { choice, answer })
-                })),
+            let record = held_out.record(*number);
+            let record = record.map_err(|error| self.data.trouble(&error))?;
+            match encode(*number, &record) {
+                Ok(one) => made.push(one),
                 Err(refusal) if refusal.is_of_this_record() => {}
                 Err(refusal) => return Err(self.data.trouble(&refusal.into())),
             }
         }
-        Ok(questions)
+        Ok(made)
     }
 }
 

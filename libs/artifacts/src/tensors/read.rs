@@ -157,6 +157,17 @@ impl TensorFile {
         self.layout.names()
     }
 
+    /// Hands each tensor to `take` with its name, in their order; one is in memory at a time.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read_f32`].
+    pub fn each(&self, mut take: impl FnMut(&str, &[f32])) -> Result<(), Error> {
+        for name in self.names() {
+            take(name, &self.read_f32(name)?);
+        }
+        Ok(())
+    }
+
     /// The shape of a tensor, outermost dimension first.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -264,6 +275,11 @@ mod tests {
         assert_eq!(file.shape("b"), Some([2, 2].as_slice()));
         assert_eq!(file.read_f32("a").unwrap(), numbers);
         assert_eq!(file.read_f32("b").unwrap(), numbers);
+        let mut each = Vec::new();
+        file.each(|name, values| each.push((name.to_owned(), values.to_vec())))
+            .unwrap();
+        let both = ["a", "b"].map(|name| (name.to_owned(), numbers.to_vec()));
+        assert_eq!(each, both);
         assert!(matches!(file.read_f32("c"), Err(Error::Missing { .. })));
     }
 

@@ -78,11 +78,7 @@ pub fn scaled(job: &Job, past: &[Committed]) -> Emphasis {
 /// # Errors
 /// If it cannot be read.
 pub fn mask(adapter: &Path, share: f64) -> Result<Mask, Error> {
-    let file = TensorFile::open(adapter)?;
-    let names: Vec<String> = file.names().map(str::to_owned).collect();
     let mut mask = Mask::new(share);
-    for name in names {
-        mask.add(&name, &file.read_f32(&name)?);
-    }
+    TensorFile::open(adapter)?.each(|name, values| mask.add(name, values))?;
     Ok(mask)
 }

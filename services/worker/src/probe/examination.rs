@@ -23,7 +23,7 @@ use super::configurations::Configuration;
 use super::head;
 use super::kernels;
 use super::noise::Norms;
-use super::peaks;
+use super::peaks::{self, Peak};
 use super::room::{Measured, Room};
 use super::start;
 use super::stepper::Way;
@@ -399,7 +399,8 @@ impl Room<'_> {
             None => None,
         };
         let rounds = trained.iter().flat_map(|(_, rounds)| rounds);
-        let beside = peaks::beside(rounds.chain(&scored).map(|one| one.peak));
+        let seen = rounds.chain(&scored).map(|one| one.peak);
+        let beside = peaks::beside(seen.chain([Peak::now()]));
         let samples = |all: &[Measured]| all.iter().map(|one| one.told(beside)).collect();
         let modes = trained.iter().map(|(way, rounds)| ModeMeasurement {
             mode: Mode {

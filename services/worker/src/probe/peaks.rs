@@ -24,6 +24,14 @@ impl Peak {
         }
     }
 
+    /// Of what stands now, at work or not: threads that ended and arenas that grew since a round count in the rounds to come.
+    pub(super) fn now() -> Self {
+        Self {
+            counted: memory::data_bytes(),
+            heap: memory::current_bytes(),
+        }
+    }
+
     /// As it counted.
     pub(super) const fn counted(self) -> u64 {
         self.counted
