@@ -109,6 +109,13 @@ async fn every_export_of_a_trained_adapter_says_the_same() {
         .await;
     refused.failed(&["merged has no precision q8_0"]);
     assert!(!Path::new(&trained.path("other")).exists());
+    for (to, words) in [
+        ("merged", "this model is a decoder"),
+        ("peft", "--label names"),
+    ] {
+        let refused = trained.export(to, "other", &["--label", "ham"]).await;
+        refused.failed(&[words]);
+    }
     trained
         .export("onnx", "other", &[])
         .await
@@ -225,7 +232,14 @@ async fn generated_answers_are_compared_with_the_wanted_ones() {
     );
 
     let texts = trained.file("texts.jsonl", "{\"text\": \"nothing is asked here\"}\n");
-    ask(&texts, &[]).await.failed(&["no record has an answer"]);
+    let nothing = [
+        "no record has an answer",
+        "nothing_to_learn 1 time (record 0)",
+    ];
+    ask(&texts, &[]).await.failed(&nothing);
+    ask(&texts, &[])
+        .await
+        .failed(&["records of prompt and completion"]);
 
     let choices = trained.file(
         "choices.jsonl",
@@ -239,4 +253,27 @@ async fn generated_answers_are_compared_with_the_wanted_ones() {
         table.contains("taken for \" yes\"") && table.contains("balanced accuracy"),
         "{table}"
     );
+    let words = [
+        "eval", "--model", &model, "--data", &choices, "--choice", "maybe", "--choice", "never",
+    ];
+    let none = [
+        "no record could be evaluated: other_answer 1 time",
+        "--choice as",
+    ];
+    fedpipe(&words).await.failed(&none);
+
+    // A decoder has no words for labels here: training and scoring say so, and what would do.
+    let labels = trained.file(
+        "labels.jsonl",
+        "{\"text\": \"free money\", \"label\": \"spam\"}\n",
+    );
+    let words = ["records of prompt and completion", "a site's data set"];
+    ask(&labels, &[]).await.failed(&words);
+    let score = ["eval", "--model", &model, "--data", &labels];
+    fedpipe(&score).await.failed(&words);
+    let out = trained.path("never");
+    let train = [
+        "train", "--model", &model, "--data", &labels, "--steps", "1", "--out", &out,
+    ];
+    fedpipe(&train).await.failed(&words);
 }

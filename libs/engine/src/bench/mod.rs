@@ -4,6 +4,7 @@
 
 mod agreement;
 mod flops;
+mod generate;
 mod packing;
 mod roofline;
 
@@ -19,11 +20,12 @@ use crate::compute;
 use crate::control::Control;
 use crate::data::{Batch, Row};
 use crate::evaluate::Evaluator;
-use crate::model::Model;
-use crate::train::{self, Options, Trainer, ZerothTrainer};
+use crate::model::{Config, Model};
+use crate::train::{self, Options, Trainer, WholeTrainer, ZerothTrainer};
 
 pub use agreement::{agreement, slopes};
 use flops::{Flops, Passes};
+pub use generate::{Written, writing};
 pub use packing::{Batched, Batching, mixed_rows, packing};
 pub use roofline::roofline;
 
@@ -96,7 +98,7 @@ pub fn first_order(
     };
     let mut trainer = Trainer::new(model, &workload.adapter(model)?, options)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(model, workload, Passes::FORWARD_BACKWARD, now, || {
+    measure(model.config(), workload, Passes::FORWARD_BACKWARD, now, || {
         Ok(trainer.step(&batch, 1e-4, &control)?.loss)
     })
 }
@@ -116,10 +118,34 @@ pub fn zeroth_order(
     };
     let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, how, 0)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(model, workload, Passes::TWO_FORWARDS, now, || {
+    measure(model.config(), workload, Passes::TWO_FORWARDS, now, || {
         let walked = trainer.step(&batch, &control)?;
         Ok(walked.loss.unwrap_or(f64::NAN))
     })
+}
+
+/// As [`zeroth_order`], of all parameters of a model, without an adapter; gives the model back, moved.
+///
+/// # Errors
+/// The workload does not fit the model, or not all of its parameters can be trained.
+pub fn zeroth_order_whole(
+    model: Model,
+    workload: &Workload<'_>,
+    now: impl Fn() -> Duration,
+) -> Result<(Measured, Model), Error> {
+    let how = Steps {
+        rate: 1e-7,
+        perturbation: 1e-3,
+        ..Steps::of(&Training::default(), 0)
+    };
+    let (batch, control) = (workload.rows(&model), Control::new());
+    let config = model.config().clone();
+    let mut trainer = WholeTrainer::new(model, how, 0, u64::MAX)?;
+    let measured = measure(&config, workload, Passes::TWO_FORWARDS, now, || {
+        let walked = trainer.step(&batch, &control)?;
+        Ok(walked.loss.unwrap_or(f64::NAN))
+    })?;
+    Ok((measured, trainer.into_model()))
 }
 
 /// Measures forward passes with the loss, without an adapter. `now` is a monotonic clock.
@@ -133,13 +159,13 @@ pub fn forward(
 ) -> Result<Measured, Error> {
     let mut evaluator = Evaluator::new(model, None)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(model, workload, Passes::FORWARD, now, || {
+    measure(model.config(), workload, Passes::FORWARD, now, || {
         Ok(evaluator.loss(&batch, &control)?.mean().unwrap_or(f64::NAN))
     })
 }
 
 fn measure(
-    model: &Model,
+    config: &Config,
     workload: &Workload<'_>,
     passes: Passes,
     now: impl Fn() -> Duration,
@@ -154,7 +180,7 @@ fn measure(
     }
     let step = median(times);
     let per_second = |count: f64| count / step.as_secs_f64();
-    let flops = Flops::of(model.config(), workload).total(passes);
+    let flops = Flops::of(config, workload).total(passes);
     Ok(Measured {
         tokens_per_second: per_second((workload.batch * workload.sequence) as f64),
         step,

@@ -70,8 +70,7 @@ impl Format {
     }
 }
 
-/// Hands out a finished job's adapter: a tar archive for Hugging Face PEFT, or one file for llama.cpp; or the model with the
-/// adapter in its weights.
+/// Hands out a finished job's adapter, for Hugging Face PEFT or llama.cpp, or the model with the adapter in its weights.
 ///
 /// The archive holds `adapter_config.json` and `adapter_model.safetensors`; that of `merged` a folder for Hugging Face transformers.
 #[utoipa::path(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use chassis::clock::Stopwatch;
 use clap::{Args as Arguments, Subcommand, ValueEnum};
 use domain::adapter::RankTable;
@@ -10,7 +11,9 @@ use engine::memory::{self, Estimate};
 use engine::model::Model;
 use serde_json::{Value, json};
 
-use super::{MemoryArgs, ModelArgs, Targets, Work, aggregate, agreement, packing};
+use super::{
+    MemoryArgs, ModelArgs, Parameters, Targets, Work, aggregate, agreement, packing, writing,
+};
 use crate::cli::bench_plan;
 use crate::output;
 
@@ -25,6 +28,8 @@ pub enum Command {
     ZoAgreement(agreement::Args),
     /// What filling batches by tokens gains over other ways of batching the same records
     Packing(packing::Args),
+    /// Tokens per second of generation: of the base alone, with an adapter, and merged
+    Generate(writing::Args),
     /// Merges of many updates by every rule: error, speed, memory
     Aggregate(aggregate::Args),
     /// The planner, for fleets of any size
@@ -36,6 +41,7 @@ pub enum Command {
 #[command(after_help = "Examples:
   fedpipe bench train --model model.gguf --rank 16 --targets all-linear --batch 4 --seq 256 --steps 5 --threads 2 --json
   fedpipe bench train --model model --base f32 --optimizer mezo --json
+  fedpipe bench train --model model --optimizer mezo --parameters all
 
 Tokens per second are of the median step; a zeroth-order step counts its tokens once. peak_mib is this
 process's resident memory at its highest. The roofline is a plain f32 matrix product of the model's
@@ -54,6 +60,9 @@ pub struct TrainArgs {
     /// How to train
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: Optimizer,
+    /// mezo: what is trained; with `all` there is no adapter, and --rank and --targets say nothing
+    #[arg(long, value_enum, default_value = "adapter")]
+    parameters: Parameters,
     /// Compute each block again in the backward pass: less memory, more time
     #[arg(long)]
     checkpoint: bool,
@@ -111,6 +120,7 @@ impl Command {
             Self::Forward(args) => args.run(),
             Self::ZoAgreement(args) => args.run(),
             Self::Packing(args) => args.run(),
+            Self::Generate(args) => args.run(),
             Self::Aggregate(args) => args.run(),
             Self::Plan(args) => args.run(),
         }
@@ -119,6 +129,9 @@ impl Command {
 
 impl TrainArgs {
     fn run(self) -> anyhow::Result<()> {
+        if self.parameters == Parameters::All {
+            return self.run_whole();
+        }
         let inspected = self.model.inspect()?;
         let layers = super::layers(&inspected.config)?;
         let targets = self.targets.of(&inspected.config.weights());
@@ -155,6 +168,39 @@ impl TrainArgs {
             "rank": self.rank,
             "targets": targets,
             "checkpoint": self.checkpoint,
+        });
+        tell(about, &self.model, &self.work, &found)
+    }
+}
+
+impl TrainArgs {
+    /// All parameters.
+    fn run_whole(mut self) -> anyhow::Result<()> {
+        ensure!(
+            self.optimizer == Optimizer::Mezo && !self.checkpoint,
+            "--parameters all is mezo's: gradients are of adapters alone, and no activations are kept"
+        );
+        self.model.hold_for_training()?;
+        let (inspected, none) = (self.model.inspect()?, RankTable::default());
+        let work = Work {
+            beside: memory::whole(&inspected.config),
+            ..self.work.work(&none)
+        };
+        let mut predicted = self.model.check(&inspected, work, self.work.memory)?;
+        predicted.workspace += work.beside;
+        let clock = Clock::start();
+        let (model, workload) = (self.model.load()?, self.work.workload());
+        let (measured, model) = bench::zeroth_order_whole(model, &workload, || clock.now())?;
+        let found = Found {
+            model: &model,
+            predicted,
+            measured,
+        };
+        let about = json!({
+            "what": "train",
+            "optimizer": name(self.optimizer),
+            "parameters": name(self.parameters),
+            "parameters_trained": Model::parameters_of(model.config()),
         });
         tell(about, &self.model, &self.work, &found)
     }
