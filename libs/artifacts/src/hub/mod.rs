@@ -105,6 +105,20 @@ impl Hub {
             .map_err(|e| protocol(&model.to_string(), e.to_string()))
     }
 
+    /// The `config.json` of a pinned model, which says what it is; none if it has none.
+    ///
+    /// # Errors
+    /// What the Hub answers.
+    pub async fn description(&self, model: &Model) -> Result<Option<Vec<u8>>, Error> {
+        let (repository, commit) = (model.repository(), model.revision());
+        let url = self.url(&format!("{repository}/resolve/{commit}/config.json"))?;
+        match self.text(&url, &format!("config.json of {model}")).await {
+            Ok(text) => Ok(Some(text)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The bounds it keeps to.
     pub(crate) const fn limits(&self) -> Limits {
         self.limits

@@ -1,5 +1,7 @@
 //! `POST /v1/jobs`: a job is stored, then said; under one key it is one job.
 
+mod kind;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, SpanName};
 use contract::message::job::implied;
 use domain::artifact::Digest;
+use domain::hub::Model;
 use domain::id::{JobId, Submitter};
 use domain::job::{Job, Spec};
 use domain::trace::Trace;
@@ -117,7 +120,15 @@ struct Submission {
 
 impl Submission {
     async fn pinned(self, app: &App) -> Result<Self, Problem> {
+        let asked = self.spec.model.source.clone();
         let spec = pin::pinned(app.hub(), self.spec).await?;
+        // The Hub was asked, so it may be asked what the model is.
+        let found = spec.model.source.as_ref().filter(|_| asked != spec.model.source);
+        if let Some(model) = found.and_then(|source| source.parse::<Model>().ok())
+            && let Some(misfit) = kind::misfit_in_hub(app.hub(), &model, &spec.training).await
+        {
+            return Err(Problem::refused(vec![misfit]));
+        }
         Ok(Self { spec, ..self })
     }
 }
@@ -231,7 +242,13 @@ async fn check_references(app: &App, spec: &Spec) -> Result<(), Problem> {
             )
         })?;
         match found {
-            Ok(_) => {}
+            Ok(manifest) => {
+                let model = (digest, &manifest);
+                let misfit = kind::misfit_in_storage(app, model, &spec.training).await;
+                if let Some(misfit) = misfit {
+                    refuse(&misfit.field, misfit.problem);
+                }
+            }
             Err(artifacts::Error::NotFound { .. }) => refuse(
                 "model.digest",
                 "no such model is in storage: push it with `fedpipe model push`; `GET /v1/models` lists what is there".to_owned(),

@@ -118,6 +118,71 @@ async fn a_model_that_was_not_pushed_is_refused_and_a_pushed_one_is_taken() {
 }
 
 #[tokio::test]
+async fn labels_and_the_kind_of_a_pushed_model_must_go_together() {
+    let service = Service::start().await;
+    let reference =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../libs/engine/tests/reference");
+    let mut bodies = Vec::new();
+    for (model, encodes) in [("encoder", true), ("tiny", false), ("tiny.gguf", false)] {
+        let transfer = artifacts::Transfer::default();
+        let pushed = service
+            .objects
+            .push_model(&reference.join(model), &transfer)
+            .await;
+        let digest = pushed.expect("pushed").digest;
+        for classifies in [true, false] {
+            let mut body = spec();
+            body["model"] = json!({ "digest": digest });
+            if classifies {
+                body["training"] = json!({ "labels": ["ham", "spam"] });
+            }
+            bodies.push((model, body, encodes, classifies));
+        }
+    }
+    for (place, (model, body, encodes, classifies)) in bodies.iter().enumerate() {
+        let (status, answer) = submit(&service, &format!("k{place}"), body).await;
+        if encodes == classifies {
+            assert_eq!(status, 201, "{model}: {answer}");
+            continue;
+        }
+        assert_eq!(status, 422, "{model}: {answer}");
+        let error = &answer["errors"][0];
+        assert_eq!(error["field"], "training.labels", "{model}");
+        let words = if *encodes { "give the classes" } else { "evaluation.choices" };
+        let said = error["problem"].as_str().expect("text");
+        assert!(said.contains(words), "{model}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn labels_and_the_kind_of_a_model_of_the_hub_must_go_together() {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let encoder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../libs/engine/tests/reference/encoder");
+    let hub = testkit::hub::Hub::serve("org/encoder", COMMIT, &encoder)
+        .await
+        .expect("serves");
+    let service = Service::start_with(|config| config.hub.endpoint = Some(hub.url())).await;
+    let mut body = spec();
+    body["model"] = json!({ "source": "hf://org/encoder" });
+    let (status, problem) = submit(&service, "k1", &body).await;
+    assert_eq!(
+        (status, &problem["errors"][0]["field"]),
+        (422, &json!("training.labels")),
+        "{problem}"
+    );
+    // By its commit nothing is asked: a site will say it.
+    let asked = hub.asked().len();
+    let mut pinned = body.clone();
+    pinned["model"] = json!({ "source": format!("hf://org/encoder@{COMMIT}") });
+    assert_eq!(submit(&service, "k2", &pinned).await.0, 201);
+    assert_eq!(hub.asked().len(), asked);
+    body["training"] = json!({ "labels": ["ham", "spam"] });
+    let (status, job) = submit(&service, "k3", &body).await;
+    assert_eq!(status, 201, "{job}");
+}
+
+#[tokio::test]
 async fn a_storage_that_is_away_is_a_503_and_jobs_without_a_pushed_model_are_taken() {
     let service = Service::start_without_storage().await;
     let mut body = spec();
