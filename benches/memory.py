@@ -18,6 +18,7 @@ MODES = (
     ("train", "--base", "f32", "--compute", "f32", "--checkpoint"),
     ("train", "--base", "f32", "--compute", "f32", "--checkpoint", "--batch", "1", "--seq", "2048"),
     ("train", "--base", "f32", "--compute", "f32", "--optimizer", "mezo"),
+    ("train", "--base", "f32", "--compute", "f32", "--optimizer", "mezo", "--parameters", "all"),
     ("train", "--base", "bf16", "--compute", "bf16"),
     ("train", "--base", "int8", "--compute", "int8", "--rank", "4"),
     ("train", "--base", "nf4", "--compute", "bf16", "--checkpoint"),

@@ -335,6 +335,15 @@ mod tests {
         assert_eq!(paper.check(), Ok(()));
     }
 
+    /// All parameters of a model are trained by one site alone: see docs/zeroth.md.
+    #[test]
+    fn a_job_over_all_parameters_is_refused_by_that_name() {
+        let text = r#"{"optimizer":"mezo","mezo":{"parameters":"all"}}"#;
+        let refused = serde_json::from_str::<super::super::spec::Training>(text);
+        let said = refused.expect_err("refused").to_string();
+        assert!(said.contains("unknown field `parameters`"), "{said}");
+    }
+
     #[test]
     fn sites_may_have_rates_of_their_own_in_a_zeroth_order_job() {
         for rates in [

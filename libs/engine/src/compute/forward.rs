@@ -113,7 +113,7 @@ pub(crate) struct Cache {
 }
 
 #[derive(Debug, Default)]
-struct KeysValues {
+pub(super) struct KeysValues {
     k: Vec<f32>,
     v: Vec<f32>,
 }
@@ -183,16 +183,23 @@ impl<'a> Pass<'a> {
     }
 
     fn embed(&mut self) -> Result<Vec<f32>, Error> {
-        let mut x = self
-            .workspace
-            .take(self.packed.tokens.len() * self.model.config().hidden);
-        embedding::forward(&mut x, self.model.embedding(), &self.packed.tokens)?;
+        let model = self.model;
+        self.embed_from(model.embedding(), model.positions())
+    }
+
+    /// The rows of this table, at these positions where the family has a table of them.
+    pub(super) fn embed_from<T: Table<Error = candle_core::Error>>(
+        &mut self,
+        table: &T,
+        positions: &[f32],
+    ) -> Result<Vec<f32>, Error> {
         let config = self.model.config();
+        let mut x = self.workspace.take(self.packed.tokens.len() * config.hidden);
+        embedding::forward(&mut x, table, &self.packed.tokens)?;
         if config.architecture.facts().scaled_embedding {
             let root = (config.hidden as f32).sqrt();
             x.iter_mut().for_each(|value| *value *= root);
         }
-        let positions = self.model.positions();
         if !positions.is_empty() {
             let rows = x.chunks_exact_mut(config.hidden);
             for (row, position) in rows.zip(&self.packed.positions) {
@@ -205,7 +212,7 @@ impl<'a> Pass<'a> {
     }
 
     /// `x + attention(norm(x))`, then `+ feed_forward(norm(·))`. `kept.x` is left to the caller.
-    fn block(
+    pub(super) fn block(
         &mut self,
         index: usize,
         block: &Block,
@@ -433,7 +440,7 @@ impl Pass<'_> {
 }
 
 /// Whatever is computed here is a decoder's.
-fn decoder(model: &Model, what: &'static str) -> Result<(), Error> {
+pub(super) fn decoder(model: &Model, what: &'static str) -> Result<(), Error> {
     match model.encoder() {
         None => Ok(()),
         Some(_) => Err(Error::Encoder { what }),

@@ -2,8 +2,9 @@
 
 use super::forward::add;
 use super::{Error, Packed, Workspace, norm};
-use crate::model::Model;
-use crate::ops::cross_entropy;
+use crate::model::{Config, Model, Norm};
+use crate::ops::frozen::Frozen;
+use crate::ops::{Table, cross_entropy};
 
 /// The rows of `hidden` `[tokens, width]` at `positions`, `[positions, width]`.
 fn gather(
@@ -98,12 +99,21 @@ pub(crate) fn log_probabilities(
     wanted: &[&[u32]],
     workspace: &mut Workspace,
 ) -> Result<Vec<Vec<f32>>, Error> {
-    let config = model.config();
+    let by = (model.final_norm(), model.output(), model.config());
+    scores_by(by, hidden, (positions, wanted), workspace)
+}
+
+/// As [`log_probabilities`], by this normalization and this output layer.
+pub(super) fn scores_by<T: Table<Error = candle_core::Error>>(
+    (final_norm, output, config): (&Norm, Frozen<'_, T>, &Config),
+    hidden: &[f32],
+    (positions, wanted): (&[usize], &[&[u32]]),
+    workspace: &mut Workspace,
+) -> Result<Vec<Vec<f32>>, Error> {
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
-    norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
-    let scores =
-        cross_entropy::log_probabilities(&normed, model.output(), wanted, &mut workspace.ops)?;
+    norm::forward(&mut normed, &x, final_norm, config.epsilon);
+    let scores = cross_entropy::log_probabilities(&normed, output, wanted, &mut workspace.ops)?;
     workspace.give(x);
     workspace.give(normed);
     Ok(scores)

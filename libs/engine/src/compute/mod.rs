@@ -12,6 +12,7 @@ mod forward;
 mod gate;
 mod head;
 mod learn;
+mod moved;
 mod norm;
 mod packed;
 mod workspace;
@@ -23,6 +24,7 @@ pub(crate) use encoder::{log_softmax, scores as class_scores};
 pub(crate) use forward::{Cache, forward, forward_cached, forward_each};
 pub(crate) use head::{log_probabilities, logits};
 pub(crate) use learn::learn;
+pub(crate) use moved::{Room, target_scores};
 pub(crate) use packed::Packed;
 pub(crate) use workspace::{Choice, Workspace, choose};
 

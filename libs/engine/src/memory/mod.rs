@@ -15,7 +15,7 @@ mod tests;
 
 use domain::adapter::{Projection, RankTable, WeightName};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Compute, Kernel};
 use crate::model::{Architecture, Base, Config, STACKS};
 use crate::ops::frozen::Needs;
 use crate::ops::{attention, cross_entropy};
@@ -99,6 +99,20 @@ pub fn estimate(config: &Config, source_bytes: u64, demand: &Demand<'_>) -> Esti
         workspace: workspace(config, demand),
         process: PROGRAM + TOKEN * config.vocabulary as u64,
     }
+}
+
+/// What training all parameters of a model takes beside the model and its forward pass: a moved block, the moved vectors
+/// beside the blocks, and the moved rows of the output layer that are multiplied at a time.
+#[must_use]
+pub fn whole(config: &Config) -> u64 {
+    let weights = config.projections().map(|projection| {
+        let (outputs, inputs) = config.shape(projection);
+        outputs * inputs
+    });
+    let vectors = config.block_vectors() + config.other_vectors();
+    let kernel = Kernel::best(Compute::F32);
+    let (_, _, rows) = cross_entropy::held(kernel, 1, config.vocabulary, false);
+    4 * (weights.sum::<usize>() + vectors + rows * config.hidden) as u64
 }
 
 /// Predicts what a process that runs already takes more once it has loaded a model.

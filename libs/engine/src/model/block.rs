@@ -63,7 +63,7 @@ impl Block {
             .filter(|vector| !vector.is_empty())
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let vectors = self.vectors().map(|vector| size_of_val(vector.as_slice()));
         vectors.sum::<usize>()
             + self

@@ -1,8 +1,9 @@
 //! A frozen model: its configuration, its weights, its tokenizer and the threads it computes on.
 //!
-//! Promises: what was loaded is complete and of the right shapes; the weights never change. The
-//! base stays in the precision it came in unless another is asked for. As it came and in `f32` it
-//! gives the same numbers; bf16, int8 and NF4 round it, by how much stands in `docs/engine.md`.
+//! Promises: what was loaded is complete and of the right shapes; the weights never change, but for whoever owns
+//! the model and trains all of them ([`crate::train::WholeTrainer`]). The base stays in the precision it came in
+//! unless another is asked for. As it came and in `f32` it gives the same numbers; bf16, int8 and NF4 round it, by how
+//! much stands in `docs/engine.md`.
 //!
 //! Does not: download, or accept an architecture it was not tested with.
 
@@ -16,6 +17,7 @@ mod cache;
 mod encoder;
 mod inspect;
 mod load;
+pub(crate) mod parameters;
 mod quantize;
 pub(crate) mod rope;
 mod weights;
@@ -197,6 +199,11 @@ impl Model {
 
     pub(crate) const fn embedding(&self) -> &Matrix {
         &self.embedding
+    }
+
+    /// The output layer, unless it is the embedding.
+    pub(crate) const fn own_output(&self) -> Option<&Matrix> {
+        self.output.as_ref()
     }
 
     pub(crate) fn output(&self) -> Frozen<'_, Matrix> {

@@ -27,7 +27,7 @@ pub use emphasis::{Emphasis, Mask};
 pub use gate::Gate;
 pub use replay::Replay;
 pub use trainer::{Step, Trainer};
-pub use zeroth::{Slope, Walked, ZerothTrainer};
+pub use zeroth::{Slope, Walked, WholeTrainer, ZerothTrainer};
 
 /// How a gradient becomes a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -109,6 +109,19 @@ pub enum Error {
         step: u64,
         /// The records of its batch.
         records: Vec<usize>,
+    },
+    /// All parameters are to be trained where a move of them would be rounded away.
+    #[error("all parameters are trained in f32 alone: hold the base in f32 and compute in f32")]
+    NotF32,
+    /// All parameters are to be trained of a model that has more than is allowed.
+    #[error(
+        "the model has {parameters} parameters, and all of them are trained where there are {limit} at most: train an adapter"
+    )]
+    TooManyParameters {
+        /// Those of the model.
+        parameters: u64,
+        /// Those that are allowed.
+        limit: u64,
     },
     /// A checkpoint is of another optimizer.
     #[error("the checkpoint is of another optimizer")]

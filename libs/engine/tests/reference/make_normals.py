@@ -83,11 +83,12 @@ def signs(seed, step, perturbation, tensor):
     return words[0], np.where(bits == 1, F(1), F(-1))[:COUNT]
 
 
-for case in CASES[1:3]:
-    first, z = signs(*case)
-    print(case, f"0x{first:08x}", hashlib.sha256(z.astype("<f4").tobytes()).hexdigest())
+if __name__ == "__main__":
+    for case in CASES[1:3]:
+        first, z = signs(*case)
+        print(case, f"0x{first:08x}", hashlib.sha256(z.astype("<f4").tobytes()).hexdigest())
 
-for case in CASES:
-    z = normals(*case).astype("<f4")
-    first = [f"0x{bits:08x}" for bits in z[:4].view(np.uint32)]
-    print(case, first, hashlib.sha256(z.tobytes()).hexdigest())
+    for case in CASES:
+        z = normals(*case).astype("<f4")
+        first = [f"0x{bits:08x}" for bits in z[:4].view(np.uint32)]
+        print(case, first, hashlib.sha256(z.tobytes()).hexdigest())

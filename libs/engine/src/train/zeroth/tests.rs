@@ -6,6 +6,7 @@ use crate::adapter::Factors as WeightFactors;
 use crate::data::Row;
 use crate::evaluate::Evaluator;
 use crate::model::{Base, LoadOptions};
+use crate::normal::Normals;
 use crate::ops::check::dot;
 use crate::train::{Options, Replay, Trainer};
 use domain::job::mezo::Distribution;

@@ -135,12 +135,12 @@ impl Records {
     fn score(
         &self,
         steps: u64,
-        (model, adapter): (&Model, &Adapter),
+        (model, adapter): (&Model, Option<&Adapter>),
         (dataset, encoder): (&Dataset, &Encoder),
     ) -> anyhow::Result<(Scored, Refusals)> {
         let mut refused = Refusals::default();
         let dataset = self.own.as_ref().unwrap_or(dataset);
-        let mut evaluator = Evaluator::new(model, Some(adapter))?;
+        let mut evaluator = Evaluator::new(model, adapter)?;
         let (mut total, mut confusion) = (Loss::default(), None::<Confusion>);
         for numbers in self.numbers.chunks(CHUNK) {
             let mut batch = Batch::default();
@@ -249,7 +249,7 @@ impl<'a> Course<'a> {
         let Some(records) = &self.records else {
             return Ok(None);
         };
-        let (scored, refused) = records.score(steps, (model, &adapter), with)?;
+        let (scored, refused) = records.score(steps, (model, Some(&adapter)), with)?;
         self.refused = refused;
         self.scores.push(scored);
         if self.args.keep == Keep::Best && best(&self.scores) == Some(scored) {
@@ -264,6 +264,27 @@ impl<'a> Course<'a> {
         Ok(Some(scored))
     }
 
+    /// Scores the model itself; which of its steps was the best is all that is kept.
+    pub fn score_model(
+        &mut self,
+        steps: u64,
+        model: &Model,
+        with: (&Dataset, &Encoder),
+    ) -> anyhow::Result<Option<Scored>> {
+        let Some(records) = &self.records else {
+            return Ok(None);
+        };
+        let (scored, refused) = records.score(steps, (model, None), with)?;
+        self.refused = refused;
+        self.scores.push(scored);
+        Ok(Some(scored))
+    }
+
+    /// The score that the run ends with, where it ends with the best.
+    pub fn best_score(&self) -> Option<Scored> {
+        best(&self.scores).filter(|_| self.args.keep == Keep::Best)
+    }
+
     /// Whether the patience is at its end.
     pub fn is_out_of_patience(&self) -> bool {
         let without = without_improvement(&self.scores, self.args.min_delta);
@@ -274,7 +295,7 @@ impl<'a> Course<'a> {
 
     /// The adapter that the run ends with, if that is another than the last, and its score.
     pub fn best(&self, shapes: &[WeightShape]) -> anyhow::Result<Option<(Scored, Adapter)>> {
-        let Some(best) = best(&self.scores).filter(|_| self.args.keep == Keep::Best) else {
+        let Some(best) = self.best_score() else {
             return Ok(None);
         };
         let kept = Checkpoint::read(&self.best, shapes)?;

@@ -91,7 +91,7 @@ fn parts(header: &Value) -> (&Value, Vec<Scored>) {
 }
 
 /// The first setting that differs.
-fn difference(then: &Value, now: &Value) -> Option<String> {
+pub fn difference(then: &Value, now: &Value) -> Option<String> {
     let (Some(then), Some(now)) = (then.as_object(), now.as_object()) else {
         return (then != now).then(|| "unknown".to_owned());
     };

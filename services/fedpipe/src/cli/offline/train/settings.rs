@@ -11,7 +11,7 @@ use engine::model::{Inspected, Model};
 use engine::train::{Options, Rule};
 use serde_json::json;
 
-use super::{Args, Device, Draws, MezoArgs, Optimizer, Schedule};
+use super::{Args, Device, Draws, MezoArgs, Optimizer, Parameters, Schedule};
 
 impl Args {
     /// What does not go together.
@@ -39,6 +39,11 @@ impl Args {
             plain || matches!(self.device, Device::Cpu),
             "other devices than the cpu have adamw alone, one batch a step, no --dropout, --save-every or --resume"
         );
+        let whole = self.mezo.parameters == Parameters::All;
+        ensure!(
+            !whole || self.optimizer == Optimizer::Mezo,
+            "--parameters all is mezo's: gradients are of adapters alone"
+        );
         if self.optimizer == Optimizer::Mezo {
             self.check_mezo()?;
         }
@@ -59,18 +64,21 @@ impl Args {
             constant,
             "mezo has one rate and no decay: leave out --schedule, --warmup and --weight-decay"
         );
-        let whole =
-            self.accumulate == 1 && self.dropout == 0.0 && self.save_every == 0 && !self.resume;
+        let whole = self.mezo.parameters == Parameters::All;
         ensure!(
-            whole,
-            "mezo takes one batch a step: leave out --accumulate, --dropout, --save-every and --resume"
+            self.accumulate == 1 && self.dropout == 0.0,
+            "mezo takes one batch a step: leave out --accumulate and --dropout"
+        );
+        ensure!(
+            whole || (self.save_every == 0 && !self.resume),
+            "mezo keeps checkpoints with --parameters all alone: leave out --save-every and --resume"
         );
         let MezoArgs {
-            perturbation,
             perturbations,
             clip,
             ..
         } = self.mezo;
+        let perturbation = self.perturbation();
         let sound = perturbation > 0.0 && perturbation <= 1.0 && clip >= 0.0;
         ensure!(
             sound && perturbations > 0,
@@ -82,7 +90,7 @@ impl Args {
     /// How zeroth-order steps are made.
     pub(super) fn walk(&self) -> Steps {
         let mezo = Mezo {
-            perturbation: self.mezo.perturbation,
+            perturbation: self.perturbation(),
             perturbations: self.mezo.perturbations,
             distribution: match self.mezo.distribution {
                 Draws::Gaussian => Distribution::Gaussian,
@@ -99,11 +107,22 @@ impl Args {
         Steps::of(&training, self.seed)
     }
 
-    fn learning_rate(&self) -> f32 {
+    pub(super) fn learning_rate(&self) -> f32 {
         self.learning_rate.unwrap_or(match self.optimizer {
             Optimizer::Adamw | Optimizer::Sgd => 1e-3,
+            Optimizer::Mezo if self.mezo.parameters == Parameters::All => 1e-6,
             Optimizer::Mezo => 1e-4,
         })
+    }
+
+    /// μ; MeZO's own for either.
+    fn perturbation(&self) -> f64 {
+        self.mezo
+            .perturbation
+            .unwrap_or(match self.mezo.parameters {
+                Parameters::Adapter => 1e-2,
+                Parameters::All => 1e-3,
+            })
     }
 
     /// How the engine is to train.

@@ -1,0 +1,137 @@
+//! Where a run stands all of whose parameters move: the scalars of its steps, a few bytes each. Whoever goes on does these
+//! steps again from the model's files, without a pass, and ends with the bytes of a run that was never interrupted.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use domain::zeroth::Scalars;
+use engine::train::WholeTrainer;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::super::held_out::{Course, Scored};
+use super::super::resume::difference;
+use crate::output;
+
+/// A written limit: a million steps of a few directions each, in digits.
+const FILE_LIMIT_BYTES: u64 = 64 << 20;
+
+/// A run's checkpoint: a file beside the folder that it will make.
+pub struct Kept {
+    path: PathBuf,
+    /// Steps between two; 0: none is written.
+    every: u64,
+    /// What the run is asked for, as far as its result depends on it.
+    asked: Value,
+    /// Scalars of a step.
+    each: u64,
+}
+
+/// What the file holds; the scalars by their bits.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stands {
+    asked: Value,
+    scores: Vec<Scored>,
+    scalars: Vec<u32>,
+}
+
+impl Kept {
+    /// That of the run which makes `out`, in steps of so many scalars.
+    pub fn new(out: &Path, every: u64, each: u16, asked: Value) -> Self {
+        let mut name = out.file_name().map(OsString::from).unwrap_or_default();
+        name.push(".checkpoint");
+        Self {
+            path: out.with_file_name(name),
+            every,
+            asked,
+            each: u64::from(each).max(1),
+        }
+    }
+
+    /// Has the trainer go on from the checkpoint, if there is one; gives the steps that were made.
+    pub fn begin(
+        &self,
+        trainer: &mut WholeTrainer,
+        course: &mut Course<'_>,
+    ) -> anyhow::Result<u64> {
+        let path = self.path.display();
+        if !self.path.exists() {
+            output::note(format!(
+                "{path} is not there: beginning with the first step"
+            ));
+            return Ok(0);
+        }
+        let Stands {
+            asked,
+            scores,
+            scalars,
+        } = self.read()?;
+        if let Some(other) = difference(&asked, &self.asked) {
+            bail!(
+                "{path} is of a run with other settings ({other}). Next: the same settings, or leave out --resume"
+            );
+        }
+        let steps = scalars.len() as u64 / self.each;
+        let scalars = Scalars::new(scalars.into_iter().map(f32::from_bits).collect());
+        ensure!(
+            trainer.resume(&scalars, steps as usize),
+            "the checkpoint {path} is damaged: its last step is not whole"
+        );
+        course.resume(scores);
+        output::note(format!("{path}: going on after step {steps}"));
+        Ok(steps)
+    }
+
+    /// Writes a checkpoint after so many steps, if it is time for one.
+    pub fn step(&self, made: u64, trainer: &WholeTrainer, scores: &[Scored]) -> anyhow::Result<()> {
+        if self.every == 0 || !made.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        let scalars = trainer.scalars();
+        let bytes = serde_json::to_vec(&Stands {
+            asked: self.asked.clone(),
+            scores: scores.to_vec(),
+            scalars: scalars.values().iter().map(|one| one.to_bits()).collect(),
+        })?;
+        self.write(&bytes)
+            .with_context(|| format!("cannot write the checkpoint {}", self.path.display()))
+    }
+
+    /// The run has ended and its model is saved.
+    pub fn done(&self) {
+        // What cannot be deleted is no failure of a run that has succeeded.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn read(&self) -> anyhow::Result<Stands> {
+        let path = self.path.display();
+        let about = fs::metadata(&self.path);
+        let about = about.with_context(|| format!("cannot read the checkpoint {path}"))?;
+        ensure!(
+            about.len() <= FILE_LIMIT_BYTES,
+            "the checkpoint {path} is damaged: it is larger than any"
+        );
+        let bytes = fs::read(&self.path);
+        let bytes = bytes.with_context(|| format!("cannot read the checkpoint {path}"))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("the checkpoint {path} is damaged"))
+    }
+
+    /// In the place of an older one, which stays until this is whole.
+    fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(folder)?;
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
