@@ -62,7 +62,7 @@ fn setup(folder: &Path) -> Setup {
 
 fn asked() -> Value {
     let training = json!({
-        "labels": LABELS, "optimizer": "auto", "local_steps": 12, "batch": 6, "sequence_length": 24, "learning_rate": 2e-2, "seed": 7,
+        "labels": LABELS, "optimizer": "auto", "local_steps": 24, "batch": 6, "sequence_length": 24, "learning_rate": 2e-2, "seed": 7,
     });
     let adapter = json!({"targets": "auto", "rank": "auto", "rank_max": 4, "alpha": 8.0});
     let asked = with(job(&model()), "training", training);

@@ -45,8 +45,8 @@ pub fn of(
     Ok(labels)
 }
 
-/// What the configuration in a model's folder calls the classes of a head, if it names as many and the records' are among
-/// them: as transformers has it.
+/// What the configuration in a model's folder calls the classes of a head, as transformers has it: if it names as many, and any
+/// of the records' labels is among them. Names that nobody chose (`LABEL_0`) are none of them.
 pub fn named(model: &Path, head: Option<&Head>, dataset: &Dataset) -> Option<Vec<String>> {
     let classes = head?.shape().classes;
     let text = std::fs::read(model.join("config.json")).ok()?;
@@ -54,9 +54,9 @@ pub fn named(model: &Path, head: Option<&Head>, dataset: &Dataset) -> Option<Vec
     let names = config.get("id2label")?.as_object()?;
     let name = |class: usize| Some(names.get(&class.to_string())?.as_str()?.to_owned());
     let found: Vec<String> = (0..classes).map(name).collect::<Option<_>>()?;
-    let of_records = dataset.classes().unwrap_or_default();
-    let fits = names.len() == classes && of_records.iter().all(|label| found.contains(label));
-    fits.then_some(found)
+    let known = dataset.classes();
+    let used = known.is_none_or(|labels| labels.iter().any(|label| found.contains(label)));
+    (used && names.len() == classes).then_some(found)
 }
 
 /// Leaves the classes beside an adapter.
