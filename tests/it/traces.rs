@@ -1,5 +1,5 @@
-//! What a collector receives: the tree of a job's rounds from five kinds of process, logs that name their trace,
-//! metrics. And a collector that takes nothing changes nothing.
+//! What a collector receives, by TLS with certificates on both sides: the tree of a job's rounds from five kinds of
+//! process, logs that name their trace, metrics. And one that takes nothing or is not trusted changes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::id::JobId;
 use domain::trace::Trace;
 use testkit::collector::{Collector, Span};
+use testkit::tls::Authority;
 use testkit::wait;
 use tests::job::scored;
 use tests::{Fleet, Setup};
@@ -14,11 +15,13 @@ use tokio::net::TcpListener;
 
 const END: Duration = Duration::from_secs(60);
 
+/// Where the collectors are.
+const HERE: [&str; 1] = ["127.0.0.1"];
+
 /// Everything is sent at once, so that a test need not wait for it.
-fn pushed_to(endpoint: String) -> Vec<(&'static str, String)> {
+fn at_once() -> Vec<(&'static str, String)> {
     let quick = "200".to_owned();
     vec![
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_BSP_SCHEDULE_DELAY", quick.clone()),
         ("OTEL_BLRP_SCHEDULE_DELAY", quick.clone()),
         ("OTEL_METRIC_EXPORT_INTERVAL", quick),
@@ -45,9 +48,23 @@ fn find<'a>(spans: &'a [Span], trace: &Trace, name: &str) -> Option<&'a Span> {
 
 #[tokio::test]
 async fn a_round_is_one_trace_from_the_aggregator_to_each_worker_and_back() {
-    let collector = Collector::start().await;
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let collector = Collector::secured(&authority.certify(&HERE), Some(&clients)).await;
+    let shown = clients.certify(&["fedpipe"]);
+    let files = [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.file()),
+        (
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+            shown.certificate_file,
+        ),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", shown.key_file),
+    ];
+    let files = files.map(|(variable, file)| (variable, file.display().to_string()));
     let mut setup = Setup::sites(2);
-    setup.environment = pushed_to(collector.endpoint());
+    setup.environment = at_once();
+    setup.environment.extend(files);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    setup.environment.push(endpoint);
     let fleet = Fleet::start(&setup).await;
     let api = fleet.api();
     let id = api.submit(&scored(&fleet.model())).await;
@@ -55,14 +72,8 @@ async fn a_round_is_one_trace_from_the_aggregator_to_each_worker_and_back() {
 
     let job: JobId = id.parse().unwrap();
     let whole = Trace::of_job(&job);
-    wait::until("the job's span arrives", END, async || {
-        find(&collector.spans(), &whole, "job").is_some()
-            && find(
-                &collector.spans(),
-                &Trace::of_round(&job, 2),
-                "phase evaluating",
-            )
-            .is_some()
+    wait::until("all spans arrive", END, async || {
+        is_complete(&collector.spans(), &whole, &Trace::of_round(&job, 2))
     })
     .await;
     let spans = collector.spans();
@@ -82,6 +93,12 @@ async fn a_round_is_one_trace_from_the_aggregator_to_each_worker_and_back() {
         assert!(log.contains(&first), "{process}:\n{log}");
     }
     check_metrics(&collector).await;
+}
+
+/// Whether the last has come that each process sends, whenever that is.
+fn is_complete(spans: &[Span], whole: &Trace, last: &Trace) -> bool {
+    let within = |trace, name| find(spans, trace, name).map_or(0, |one| within(spans, one).len());
+    within(whole, "job") >= 7 && within(last, "phase evaluating") >= 2
 }
 
 /// The job's own trace: taken in by the api, then phase after phase by whose turn it is.
@@ -174,12 +191,29 @@ async fn check_metrics(collector: &Collector) {
 }
 
 #[tokio::test]
-async fn a_collector_that_takes_nothing_changes_nothing() {
-    // It accepts connections, and never reads.
-    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", hole.local_addr().unwrap());
+async fn collectors_that_take_nothing_or_are_not_trusted_change_nothing() {
+    // It accepts connections, and never reads: a request gets no answer, and a handshake does not end.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hole = listener.local_addr().unwrap();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let stranger = Collector::secured(&authority.certify(&HERE), None).await;
     let mut setup = Setup::sites(2);
-    setup.environment = pushed_to(endpoint);
+    setup.environment = at_once();
+    setup.environment.extend([
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            format!("http://{hole}"),
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            format!("https://{hole}"),
+        ),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", stranger.endpoint()),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            other.file().display().to_string(),
+        ),
+    ]);
     let fleet = Fleet::start(&setup).await;
     let api = fleet.api();
     let id = api.submit(&scored(&fleet.model())).await;
@@ -188,4 +222,25 @@ async fn a_collector_that_takes_nothing_changes_nothing() {
         let overhead = round["overhead_seconds"].as_f64().unwrap();
         assert!(overhead < 1.0, "{round:#}");
     }
+    wait::until("lost log records are counted", END, async || {
+        let lost = r#"otel_sdk_exporter_log_exported_total{error_type="collector"} "#;
+        let metrics = metrics(&fleet, "aggregator").await;
+        let mut counts = metrics.lines().filter_map(|line| line.strip_prefix(lost));
+        counts.any(|count| count.parse::<f64>().unwrap() > 0.0)
+    })
+    .await;
+    let log = fleet.log("aggregator");
+    let said = log
+        .lines()
+        .filter(|line| line.contains("invalid peer certificate"));
+    assert_eq!(said.count(), 1, "{log}");
+    assert!(stranger.records().is_empty());
+}
+
+/// What a process tells Prometheus.
+async fn metrics(fleet: &Fleet, process: &str) -> String {
+    let file = fleet.state().join(format!("run/{process}.health"));
+    let address = std::fs::read_to_string(file).unwrap();
+    let url = format!("http://{}/metrics", address.trim());
+    reqwest::get(url).await.unwrap().text().await.unwrap()
 }

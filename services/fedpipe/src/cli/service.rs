@@ -1,6 +1,7 @@
 //! `fedpipe api|profiler|planner|aggregator|worker`: one service as this process.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,10 @@ use crate::{output, units};
 /// How long a thread that did blocking work waits for more. Each one's stack counts against a worker's
 /// memory limit, and a round's transfers use a dozen: they are gone before training is at its largest.
 const KEEP_ALIVE: Duration = Duration::from_millis(100);
+
+/// How long the end waits for blocking work that nobody waits for any more. Names are resolved by such: one that no
+/// server answers for, a collector's say, would hold the process for as long as the resolver tries.
+const LAST: Duration = Duration::from_secs(1);
 
 /// What every service is told alike. Layers: defaults < file < environment (`FEDPIPE_NATS__URL`) < flag.
 #[derive(Debug, Arguments)]
@@ -69,14 +74,21 @@ impl Args {
             return output::line(chassis::config::dump(&config)?.trim_end());
         }
         measured::listen(observe_storage);
-        // Two threads serve a control service of any size; what computes has its own.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_keep_alive(KEEP_ALIVE)
-            .enable_all()
-            .build()?;
-        Ok(runtime.block_on(service(config))?)
+        Ok(to_its_end(service(config))??)
     }
+}
+
+/// Runs a service, on threads that end with it.
+fn to_its_end<T>(service: impl Future<Output = T>) -> io::Result<T> {
+    // Two threads serve a control service of any size; what computes has its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_keep_alive(KEEP_ALIVE)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(service);
+    runtime.shutdown_timeout(LAST);
+    Ok(result)
 }
 
 /// Storage knows no metrics, and metrics know no storage: this is where they meet.
@@ -159,8 +171,12 @@ fn merge(into: &mut Value, other: Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::mpsc;
+
+    use chassis::clock::Stopwatch;
     use clap::Parser;
+
+    use super::*;
 
     #[derive(Parser)]
     struct Line {
@@ -179,5 +195,23 @@ mod tests {
             Some("a")
         );
         assert_eq!(config.nats, bus::Connect::default());
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_name_that_nobody_resolves() {
+        let (release, held) = mpsc::channel::<()>();
+        let (starting, started) = tokio::sync::oneshot::channel();
+        let watch = Stopwatch::start();
+        let service = async {
+            drop(tokio::task::spawn_blocking(move || {
+                starting.send(()).unwrap();
+                held.recv_timeout(Duration::from_secs(60))
+            }));
+            started.await.unwrap();
+            7
+        };
+        assert_eq!(to_its_end(service).unwrap(), 7);
+        assert!(watch.seconds() < 20.0, "{} s to end", watch.seconds());
+        drop(release);
     }
 }
