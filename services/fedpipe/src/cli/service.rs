@@ -205,7 +205,7 @@ mod tests {
         let service = async {
             drop(tokio::task::spawn_blocking(move || {
                 starting.send(()).unwrap();
-                held.recv_timeout(Duration::from_secs(60))
+                held.recv_timeout(Duration::from_secs(30))
             }));
             started.await.unwrap();
             7
