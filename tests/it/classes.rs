@@ -243,14 +243,24 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
     let mut fixed = asked();
     // Fixed, because what a plan leaves open follows from speeds that no two measurements share.
     fixed["adapter"]["rank"] = json!(4);
+    // In storage, so that the API sees it.
+    let (store, transfer, place) = (fleet.objects(), Transfer::default(), model());
+    let pushed = store.push_model(&place, &transfer).await.unwrap();
+    fixed["model"] = json!({"digest": pushed.digest});
     let id = fleet.api().submit(&fixed).await;
     let digest = fleet.api().succeeded(&id, END).await;
 
     let (file, played) = (path("job.json"), path("played"));
     std::fs::write(&file, fixed.to_string()).unwrap();
     let sites = fleet.folder().join("fleet.toml").display().to_string();
+    let base = model().display().to_string();
     let words = ["simulate", "--fleet", &sites, "--job", &file];
-    let words = [&words[..], &["--out", &played, "--quantized-cache", "none"]].concat();
+    let words = [
+        &words[..],
+        &["--model", &base],
+        &["--out", &played, "--quantized-cache", "none"],
+    ]
+    .concat();
     let report = fedpipe(&[&words[..], &["--json"]].concat()).await.json();
     assert_eq!(report["run"]["adapter"]["sha256"], digest);
     let rounds = fleet.api().rounds(&id).await;
@@ -278,8 +288,8 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
     same("labels.json");
 
     // And one model of both says what the base says with the adapter beside it.
-    let (model, merged) = (model().display().to_string(), path("merged"));
-    let export = ["export", "--adapter", &fetched, "--model", &model];
+    let merged = path("merged");
+    let export = ["export", "--adapter", &fetched, "--model", &base];
     let export = [&export[..], &["--to", "merged", "-o", &merged, "--json"]].concat();
     let exported = fedpipe(&export).await.json();
     assert!(
@@ -302,10 +312,18 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
         ];
         fedpipe(&[&eval[..], of].concat()).await.json()
     };
-    let beside = score(&["--model", &model, "--adapter", &fetched]).await;
+    let beside = score(&["--model", &base, "--adapter", &fetched]).await;
     // Neither is told the labels, whose order is not that of their text.
-    let whole = score(&["--model", &merged]).await;
-    assert_eq!(whole["confusion"], beside["confusion"]);
+    let of_api = path("of_api");
+    let fetch = ["job", "adapter", &id, "-o", &of_api, "--api", &api];
+    let whole = [&fetch[..], &["--format", "merged"]].concat();
+    let _ = fedpipe(&whole).await.good();
     let loss = |of: &Value| of["loss"].as_f64().unwrap();
-    assert!((loss(&whole) - loss(&beside)).abs() < 1e-5);
+    for place in [&merged, &of_api] {
+        let whole = score(&["--model", place]).await;
+        assert_eq!(whole["confusion"], beside["confusion"], "{place}");
+        assert!((loss(&whole) - loss(&beside)).abs() < 1e-5, "{place}");
+    }
+    let gguf = [&fetch[..], &["--format", "gguf"]].concat();
+    fedpipe(&gguf).await.failed(&["exported as peft or merged"]);
 }
