@@ -1,8 +1,8 @@
 //! The tokenizer inside GGUF metadata.
 //!
-//! Only byte-level BPE (`tokenizer.ggml.model = gpt2`) is read, and only with a pre-tokenizer from
-//! the list below; llama.cpp's names for them are in its `llama-vocab.cpp`. The published
-//! `tokenizer.json` of each family says what the name stands for.
+//! SentencePiece's vocabularies (`tokenizer.ggml.model = llama`) are read by the module beside this one. Byte-level BPE
+//! (`gpt2`) is read here, and only with a pre-tokenizer from the list below; llama.cpp's names for them are in its
+//! `llama-vocab.cpp`. The published `tokenizer.json` of each family says what the name stands for.
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -14,8 +14,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::Error;
 use super::tokenizer::{Parts, Specials, malformed};
+use super::{Error, sentencepiece};
 
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -24,7 +24,7 @@ pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 
 /// `llama_token_type`: unknown and control tokens are special, user-defined ones are plain words.
-const UNKNOWN: i64 = 2;
+pub(super) const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
@@ -40,26 +40,44 @@ struct Pre {
     bos_first: bool,
 }
 
+/// What llama.cpp takes as given where the file does not say it.
+struct Unsaid {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    bos_first: bool,
+}
+
 /// Reads the metadata.
 pub(super) fn read(content: &Content) -> Result<Parts, Error> {
-    let model = string(content, MODEL)?;
-    if model != "gpt2" {
-        return Err(unsupported(MODEL, model));
-    }
-    let pre = pre_tokenizer(content)?;
     let tokens = strings(content, TOKENS)?;
-    let bos_first = flag(content, "tokenizer.ggml.add_bos_token").unwrap_or(pre.bos_first);
+    let (tokenizer, unsaid) = match string(content, MODEL)? {
+        "gpt2" => byte_level(content, &tokens)?,
+        "llama" => {
+            let unsaid = Unsaid {
+                bos: Some(1),
+                eos: Some(2),
+                bos_first: true,
+            };
+            (sentencepiece::assemble(content, &tokens)?, unsaid)
+        }
+        other => return Err(unsupported(MODEL, other)),
+    };
+    let known = |key: &str, unsaid: Option<u32>| {
+        let unsaid = unsaid.filter(|_| !content.metadata.contains_key(key));
+        known_id(content, key, &tokens).or_else(|| within(unsaid?, &tokens))
+    };
+    let bos_first = flag(content, "tokenizer.ggml.add_bos_token").unwrap_or(unsaid.bos_first);
     let eos_last = flag(content, "tokenizer.ggml.add_eos_token").unwrap_or(false);
-    let bos = known_id(content, "tokenizer.ggml.bos_token_id", &tokens);
-    let eos = known_id(content, "tokenizer.ggml.eos_token_id", &tokens);
+    let bos = known("tokenizer.ggml.bos_token_id", unsaid.bos);
+    let eos = known("tokenizer.ggml.eos_token_id", unsaid.eos);
     let end_of_turn = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
     let specials = Specials {
         bos,
         eos,
-        pad: known_id(content, "tokenizer.ggml.padding_token_id", &tokens),
+        pad: known("tokenizer.ggml.padding_token_id", None),
         other_ends: end_of_turn
             .iter()
-            .filter_map(|key| known_id(content, key, &tokens))
+            .filter_map(|key| known(key, None))
             .collect(),
         before: bos.filter(|_| bos_first),
         after: eos.filter(|_| eos_last),
@@ -67,10 +85,23 @@ pub(super) fn read(content: &Content) -> Result<Parts, Error> {
     let template = content.metadata.get("tokenizer.chat_template");
     let template = template.and_then(|value| value.to_string().ok());
     Ok(Parts {
-        tokenizer: assemble(content, &tokens, pre)?,
+        tokenizer,
         specials,
         chat_template: template.cloned(),
     })
+}
+
+fn byte_level(
+    content: &Content,
+    tokens: &[&str],
+) -> Result<(tokenizers::Tokenizer, Unsaid), Error> {
+    let pre = pre_tokenizer(content)?;
+    let unsaid = Unsaid {
+        bos: None,
+        eos: None,
+        bos_first: pre.bos_first,
+    };
+    Ok((assemble(content, tokens, pre)?, unsaid))
 }
 
 fn assemble(content: &Content, tokens: &[&str], pre: Pre) -> Result<tokenizers::Tokenizer, Error> {
@@ -87,8 +118,9 @@ fn assemble(content: &Content, tokens: &[&str], pre: Pre) -> Result<tokenizers::
         .map_err(|source| malformed(PRE, source))?;
     tokenizer.with_pre_tokenizer(Some(pre.cut));
     tokenizer.with_decoder(Some(ByteLevel::default()));
+    let kinds = kinds(content)?;
     tokenizer
-        .add_tokens(added(content, tokens)?)
+        .add_tokens(added(tokens, kinds.as_deref()))
         .map_err(|source| malformed(TOKEN_TYPE, source))?;
     Ok(tokenizer)
 }
@@ -129,21 +161,28 @@ fn pre_tokenizer(content: &Content) -> Result<Pre, Error> {
 }
 
 /// Tokens that are recognized in a text before anything else.
-fn added(content: &Content, tokens: &[&str]) -> Result<Vec<AddedToken>, Error> {
-    let Some(types) = content.metadata.get(TOKEN_TYPE) else {
-        return Ok(Vec::new());
+pub(super) fn added(tokens: &[&str], kinds: Option<&[i64]>) -> Vec<AddedToken> {
+    let kinds = kinds.unwrap_or_default();
+    let added = tokens
+        .iter()
+        .zip(kinds)
+        .filter_map(|(token, kind)| match *kind {
+            UNKNOWN | CONTROL => Some(AddedToken::from(*token, true)),
+            USER_DEFINED => Some(AddedToken::from(*token, false).normalized(false)),
+            _ => None,
+        });
+    added.collect()
+}
+
+/// What kind each token is of; nothing where the file does not say.
+pub(super) fn kinds(content: &Content) -> Result<Option<Vec<i64>>, Error> {
+    let Some(kinds) = content.metadata.get(TOKEN_TYPE) else {
+        return Ok(None);
     };
-    let wrong = |_| Error::Metadata { key: TOKEN_TYPE };
-    let mut added = Vec::new();
-    for (token, kind) in tokens.iter().zip(types.to_vec().map_err(wrong)?) {
-        match integer(kind) {
-            Some(UNKNOWN | CONTROL) => added.push(AddedToken::from(*token, true)),
-            Some(USER_DEFINED) => added.push(AddedToken::from(*token, false).normalized(false)),
-            Some(_) => {}
-            None => return Err(Error::Metadata { key: TOKEN_TYPE }),
-        }
-    }
-    Ok(added)
+    let wrong = Error::Metadata { key: TOKEN_TYPE };
+    let kinds = kinds.to_vec().ok();
+    let kinds = kinds.and_then(|kinds| kinds.iter().map(integer).collect());
+    kinds.map(Some).ok_or(wrong)
 }
 
 fn merges(content: &Content) -> Result<Vec<(String, String)>, Error> {
@@ -174,13 +213,31 @@ fn strings<'a>(content: &'a Content, key: &'static str) -> Result<Vec<&'a str>, 
     texts.ok_or(Error::Metadata { key })
 }
 
-fn flag(content: &Content, key: &str) -> Option<bool> {
+/// A list of numbers, whole ones or not.
+pub(super) fn numbers(content: &Content, key: &'static str) -> Result<Vec<f32>, Error> {
+    let Some(Value::Array(values)) = content.metadata.get(key) else {
+        return Err(Error::Metadata { key });
+    };
+    let number = |value: &Value| match value {
+        Value::F32(number) => Some(*number),
+        Value::F64(number) => Some(*number as f32),
+        other => integer(other).map(|number| number as f32),
+    };
+    let numbers: Option<Vec<f32>> = values.iter().map(number).collect();
+    numbers.ok_or(Error::Metadata { key })
+}
+
+pub(super) fn flag(content: &Content, key: &str) -> Option<bool> {
     content.metadata.get(key)?.to_bool().ok()
 }
 
 /// An id that the vocabulary holds.
-fn known_id(content: &Content, key: &str, tokens: &[&str]) -> Option<u32> {
-    let id = u32::try_from(integer(content.metadata.get(key)?)?).ok()?;
+pub(super) fn known_id(content: &Content, key: &str, tokens: &[&str]) -> Option<u32> {
+    let id = integer(content.metadata.get(key)?)?;
+    within(u32::try_from(id).ok()?, tokens)
+}
+
+fn within(id: u32, tokens: &[&str]) -> Option<u32> {
     let index = usize::try_from(id).ok()?;
     (index < tokens.len()).then_some(id)
 }

@@ -59,12 +59,23 @@ impl<'a> TextStream<'a> {
         let whole = self.tokenizer.decode_plain(&self.window)?;
         let given = self.window.get(..self.given).unwrap_or_default();
         let given = self.tokenizer.decode_plain(given)?;
-        Ok(whole.get(given.len()..).unwrap_or_default().to_owned())
+        match whole.strip_prefix(&given) {
+            Some(tail) => Ok(tail.to_owned()),
+            // SentencePiece's bytes in a row are decoded together: one character that is not whole makes none of them
+            // text, those included that have been handed out.
+            None => {
+                let withheld = self.window.get(self.given..).unwrap_or_default();
+                self.tokenizer.decode_plain(withheld)
+            }
+        }
     }
 
     fn take(&mut self) -> Result<String, Error> {
         let piece = self.tail()?;
-        self.window.drain(..self.given);
+        // Behind a token without text, a special one, the next would else be decoded as a sequence's first.
+        if !piece.is_empty() || self.window.len() > WITHHELD_TOKENS {
+            self.window.drain(..self.given);
+        }
         self.given = self.window.len();
         Ok(piece)
     }

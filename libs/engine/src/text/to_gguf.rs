@@ -1,39 +1,27 @@
 //! A tokenizer as GGUF metadata.
 //!
-//! GGUF names how text is cut before the merges, and has no words for anything else. So the name is found by
-//! trying: the metadata are read back with every name that is known here, and the first that gives the same
-//! ids for texts of every kind is taken. What none of them gives is refused, never approximated.
+//! Of byte-level BPE, GGUF names how text is cut before the merges, and has no words for anything else. So the name is
+//! found by trying: the metadata are read back with every name that is known here, and the first that gives the same ids
+//! for texts of every kind is taken. What none of them gives is refused, never approximated.
 
 use std::collections::HashMap;
 
 use candle_core::quantized::gguf_file::{Content, Value, VersionedMagic};
 use serde_json::Value as Json;
 
-use super::Error;
 use super::gguf::{MERGES, MODEL, PRE, TOKEN_TYPE, TOKENS};
+use super::likeness::Likeness;
 use super::tokenizer::{Tokenizer, malformed};
+use super::{Error, to_sentencepiece};
 
 /// Ways of cutting that are tried, the commonest first.
 const PRES: [&str; 4] = ["llama-bpe", "qwen2", "smollm", "gpt-2"];
 
-/// Texts on which the ways of cutting part: contractions, digits, blanks, lines, letters of other scripts,
-/// composed and decomposed accents, symbols, and code.
-const PROBES: [&str; 8] = [
-    "Hello World, it's the dog's; we'll see: I'VE, they're",
-    "1 22 333 4444 55555 3.14159 2026-11-26 0x1F",
-    "  two  blanks\tand a tab\n\n\nthree lines \n \n indented\r\n",
-    "Ünïcödé cafe\u{301} naïve Straße — “quotes” … ½",
-    "日本語のテキスト 한국어 текст العربية ไทย",
-    "😀👍🏽 🇩🇪 ∑∂√ €£¥",
-    "fn main() { let x_1 = [0; 16]; } // <b>&amp;</b> snake_case CamelCase",
-    "",
-];
-
 /// `llama_token_type`
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
+pub(super) const NORMAL: i32 = 1;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 
 impl Tokenizer {
     /// The metadata; `rows` is how many tokens the model's embedding has, of which the tokenizer may know fewer.
@@ -41,10 +29,25 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NotInGguf`] for a tokenizer that GGUF has no words for here.
     pub(crate) fn to_gguf(&self, rows: usize) -> Result<HashMap<String, Value>, Error> {
-        let mut about = self.without_pre(rows)?;
+        let text = self.parts().tokenizer.to_string(false);
+        let text = text.map_err(|source| malformed("tokenizer", source))?;
+        let json: Json =
+            serde_json::from_str(&text).map_err(|source| malformed("tokenizer", source))?;
+        let names = self.names(rows)?;
+        let mut about = self.around()?;
+        if to_sentencepiece::is(&json) {
+            return to_sentencepiece::say(self, (&json, &names), about);
+        }
+        if json.pointer("/model/type") != Some(&"BPE".into()) {
+            return Err(Error::NotInGguf {
+                what: "only byte-level BPE and SentencePiece's BPE are written",
+            });
+        }
+        self.say_byte_level(names, &mut about, &json)?;
         for pre in PRES {
             about.insert(PRE.to_owned(), Value::String(pre.to_owned()));
-            if self.reads_like(&about) {
+            let found = self.likeness_to(&about);
+            if found.is_some_and(|found| found.texts && found.begun_with_a_blank) {
                 return Ok(about);
             }
         }
@@ -53,31 +56,46 @@ impl Tokenizer {
         })
     }
 
-    fn without_pre(&self, rows: usize) -> Result<HashMap<String, Value>, Error> {
-        let parts = self.parts();
-        let text = parts.tokenizer.to_string(false);
-        let text = text.map_err(|source| malformed("tokenizer", source))?;
-        let json: Json =
-            serde_json::from_str(&text).map_err(|source| malformed("tokenizer", source))?;
-        if json.pointer("/model/type") != Some(&"BPE".into()) {
-            return Err(Error::NotInGguf {
-                what: "only byte-level BPE is written",
-            });
-        }
-        let mut tokens = vec![None; rows.max(self.vocabulary_size())];
-        for (token, id) in parts.tokenizer.get_vocab(true) {
-            if let Some(place) = tokens.get_mut(id as usize) {
-                *place = Some(token);
+    /// Where a reader of the metadata makes the same ids of texts; nothing if it refuses them.
+    pub(super) fn likeness_to(&self, about: &HashMap<String, Value>) -> Option<Likeness> {
+        let content = Content {
+            magic: VersionedMagic::GgufV3,
+            metadata: about.clone(),
+            tensor_infos: HashMap::new(),
+            tensor_data_offset: 0,
+        };
+        let other = Self::from_gguf(&content).ok()?;
+        Some(self.likeness(&other))
+    }
+
+    /// Every row's token, if it has one. Added tokens may lie behind the last row, as Gemma 3's for images: the model
+    /// has no use for them, and llama.cpp's converter leaves them out too.
+    fn names(&self, rows: usize) -> Result<Vec<Option<String>>, Error> {
+        let added = self.parts().tokenizer.get_added_tokens_decoder();
+        let mut names = vec![None; rows];
+        for (token, id) in self.parts().tokenizer.get_vocab(true) {
+            match names.get_mut(id as usize) {
+                Some(place) => *place = Some(token),
+                None if added.contains_key(&id) => {}
+                None => {
+                    return Err(Error::NotInGguf {
+                        what: "it has more tokens than the model",
+                    });
+                }
             }
         }
-        if tokens.len() > rows {
-            return Err(Error::NotInGguf {
-                what: "it has more tokens than the model",
-            });
-        }
-        let added = parts.tokenizer.get_added_tokens_decoder();
-        let kinds = (0u32..).zip(&tokens).map(|(id, token)| {
-            let kind = match (added.get(&id), token) {
+        Ok(names)
+    }
+
+    fn say_byte_level(
+        &self,
+        names: Vec<Option<String>>,
+        about: &mut HashMap<String, Value>,
+        json: &Json,
+    ) -> Result<(), Error> {
+        let added = self.parts().tokenizer.get_added_tokens_decoder();
+        let kinds = (0u32..).zip(&names).map(|(id, name)| {
+            let kind = match (added.get(&id), name) {
                 (Some(added), _) if added.special => CONTROL,
                 (Some(_), _) => USER_DEFINED,
                 (None, Some(_)) => NORMAL,
@@ -86,18 +104,26 @@ impl Tokenizer {
             Value::I32(kind)
         });
         let kinds = Value::Array(kinds.collect());
-        // Rows of the embedding that no token has; the name is llama.cpp's.
-        let names = tokens.into_iter().enumerate();
-        let names = names.map(|(id, token)| token.unwrap_or_else(|| format!("[PAD{id}]")));
+        let names = names.into_iter().enumerate();
+        let names = names.map(|(id, name)| name.unwrap_or_else(|| unused(id)));
         let names = Value::Array(names.map(Value::String).collect());
-        let specials = &parts.specials;
-        let bare = self.encode_with_special("")?;
-        let mut about = HashMap::from([
+        let merges = pairs(json)?.into_iter();
+        let merges = merges.map(|(left, right)| Value::String(format!("{left} {right}")));
+        about.extend([
             (MODEL.to_owned(), Value::String("gpt2".to_owned())),
             (TOKENS.to_owned(), names),
             (TOKEN_TYPE.to_owned(), kinds),
-            (MERGES.to_owned(), merges(&json)?),
+            (MERGES.to_owned(), Value::Array(merges.collect())),
         ]);
+        Ok(())
+    }
+
+    /// What stands around a text, where generation ends, and the chat template.
+    fn around(&self) -> Result<HashMap<String, Value>, Error> {
+        let parts = self.parts();
+        let specials = &parts.specials;
+        let bare = self.encode_with_special("")?;
+        let mut about = HashMap::new();
         let mut say = |key: &str, value| about.insert(format!("tokenizer.{key}"), value);
         let first = bare.first().is_some_and(|id| specials.bos == Some(*id));
         let last = bare.len() > usize::from(first) && bare.last() == Some(&self.eos());
@@ -127,45 +153,30 @@ impl Tokenizer {
         let others = self.parts().specials.other_ends.iter().copied();
         others.filter(|id| *id != self.eos()).nth(index)
     }
-
-    fn reads_like(&self, about: &HashMap<String, Value>) -> bool {
-        let content = Content {
-            magic: VersionedMagic::GgufV3,
-            metadata: about.clone(),
-            tensor_infos: HashMap::new(),
-            tensor_data_offset: 0,
-        };
-        let Ok(other) = Self::from_gguf(&content) else {
-            return false;
-        };
-        PROBES.iter().all(|text| {
-            let (own, theirs) = (
-                self.encode_with_special(text),
-                other.encode_with_special(text),
-            );
-            matches!((own, theirs), (Ok(own), Ok(theirs)) if own == theirs)
-        })
-    }
 }
 
-/// Pairs, as one text each: `tokenizer.json` has them so, or as lists of two.
-fn merges(json: &Json) -> Result<Value, Error> {
-    let lost = Error::NotInGguf {
+/// The name of a row of the embedding that no token has; it is llama.cpp's.
+pub(super) fn unused(id: usize) -> String {
+    format!("[PAD{id}]")
+}
+
+/// The merges, in their order.
+pub(super) fn pairs(json: &Json) -> Result<Vec<(&str, &str)>, Error> {
+    let pairs = json.pointer("/model/merges").and_then(Json::as_array);
+    let pairs = pairs.and_then(|pairs| pairs.iter().map(pair).collect());
+    pairs.ok_or(Error::NotInGguf {
         what: "its merges cannot be read",
-    };
-    let Some(Json::Array(pairs)) = json.pointer("/model/merges") else {
-        return Err(lost);
-    };
-    let text = |pair: &Json| match pair {
-        Json::String(text) => Some(Value::String(text.clone())),
+    })
+}
+
+/// One text, or a list of two.
+fn pair(json: &Json) -> Option<(&str, &str)> {
+    match json {
+        Json::String(text) => text.split_once(' '),
         Json::Array(two) => match two.as_slice() {
-            [Json::String(left), Json::String(right)] => {
-                Some(Value::String(format!("{left} {right}")))
-            }
+            [Json::String(left), Json::String(right)] => Some((left, right)),
             _ => None,
         },
         _ => None,
-    };
-    let texts: Option<Vec<Value>> = pairs.iter().map(text).collect();
-    texts.map(Value::Array).ok_or(lost)
+    }
 }
