@@ -98,9 +98,13 @@ pub fn first_order(
     };
     let mut trainer = Trainer::new(model, &workload.adapter(model)?, options)?;
     let (batch, control) = (workload.rows(model), Control::new());
-    measure(model.config(), workload, Passes::FORWARD_BACKWARD, now, || {
-        Ok(trainer.step(&batch, 1e-4, &control)?.loss)
-    })
+    measure(
+        model.config(),
+        workload,
+        Passes::FORWARD_BACKWARD,
+        now,
+        || Ok(trainer.step(&batch, 1e-4, &control)?.loss),
+    )
 }
 
 /// Measures zeroth-order steps, two forward passes each. `now` is a monotonic clock.

@@ -194,7 +194,9 @@ impl<'a> Pass<'a> {
         positions: &[f32],
     ) -> Result<Vec<f32>, Error> {
         let config = self.model.config();
-        let mut x = self.workspace.take(self.packed.tokens.len() * config.hidden);
+        let mut x = self
+            .workspace
+            .take(self.packed.tokens.len() * config.hidden);
         embedding::forward(&mut x, table, &self.packed.tokens)?;
         if config.architecture.facts().scaled_embedding {
             let root = (config.hidden as f32).sqrt();

@@ -123,7 +123,11 @@ impl Submission {
         let asked = self.spec.model.source.clone();
         let spec = pin::pinned(app.hub(), self.spec).await?;
         // The Hub was asked, so it may be asked what the model is.
-        let found = spec.model.source.as_ref().filter(|_| asked != spec.model.source);
+        let found = spec
+            .model
+            .source
+            .as_ref()
+            .filter(|_| asked != spec.model.source);
         if let Some(model) = found.and_then(|source| source.parse::<Model>().ok())
             && let Some(misfit) = kind::misfit_in_hub(app.hub(), &model, &spec.training).await
         {

@@ -148,7 +148,11 @@ async fn labels_and_the_kind_of_a_pushed_model_must_go_together() {
         assert_eq!(status, 422, "{model}: {answer}");
         let error = &answer["errors"][0];
         assert_eq!(error["field"], "training.labels", "{model}");
-        let words = if *encodes { "give the classes" } else { "evaluation.choices" };
+        let words = if *encodes {
+            "give the classes"
+        } else {
+            "evaluation.choices"
+        };
         let said = error["problem"].as_str().expect("text");
         assert!(said.contains(words), "{model}: {said}");
     }
