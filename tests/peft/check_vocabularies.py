@@ -39,7 +39,8 @@ params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_parallel, params.port = sys.argv[1], 64, 1, 0
 params.warmup = params.fit_params = False
 params.cpuparams.n_threads = 1
-place = xllamacpp.Server(params).listening_address + "/tokenize"
+server = xllamacpp.Server(params)
+place = server.listening_address + "/tokenize"
 def ids(text, around):
     asked = json.dumps({"content": text, "add_special": around, "parse_special": True}).encode()
     request = urllib.request.Request(place, asked, {"Content-Type": "application/json"})
