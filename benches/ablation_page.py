@@ -75,12 +75,18 @@ def promised(full: float, uniform: float) -> str:
     )
 
 
+def came(plan: dict) -> str:
+    """How long a site's rounds are by the plan, and how long they were."""
+    if plan.get("spent") is None:
+        return ""
+    return f"; a round of {plan['predicted']:.1f} s by the plan, {plan['spent']:.1f} s as it came"
+
+
 def sites(planned: dict) -> list[str]:
     """What each site trains."""
     return [
         f"- {site}: {plan['weights']} weights at mean rank {plan['rank']:.1f}, batch {plan['batch']}, {plan['steps']} steps, "
-        f"base {plan['base']}, {plan['kernel']}{', checkpointing' if plan['checkpoint'] else ''}, {plan['optimizer']}; "
-        f"a round of {plan['predicted']:.1f} s by the plan, {plan['spent']:.1f} s as it came"
+        f"base {plan['base']}, {plan['kernel']}{', checkpointing' if plan['checkpoint'] else ''}, {plan['optimizer']}{came(plan)}"
         for site, plan in planned.items()
     ]
 

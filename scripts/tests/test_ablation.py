@@ -29,6 +29,7 @@ def run(score: float, ends: float = 40.0, apart: float = 0.1) -> dict:
     """A run whose loss falls in a straight line from 3 to `score`."""
     point = lambda seconds, loss: {"seconds": seconds, "loss": loss, "balanced_accuracy": loss, "records": 8}
     plan = {"rank": 8.0, "weights": 4, "batch": 2, "steps": 4, "base": "source", "kernel": "k", "checkpoint": False, "optimizer": "adamw"}
+    plan |= {"predicted": 10.0, "spent": 9.5}
     return {
         "curve": [point(0.0, 3.0), point(ends, score)],
         "rounds": 4,
@@ -164,6 +165,7 @@ class Page(unittest.TestCase):
         machine = {"cores": 2, "cpu": "a processor", "instructions": ["avx2"]}
         text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}})
         self.assertIn("full FedPipe against uniform LoRA helps", text)
+        self.assertIn("a round of 10.0 s by the plan, 9.5 s as it came", text)
         self.assertIn("ranks no measurable effect; batch helps; bits helps; importance hurts; full helps", text)
         self.assertIn("12 % apart under the plan and 88 % apart with one configuration (as promised", text)
         few = found | {"cells": {cell: runs[cell] for cell in ("batch", "full")}, "same": {"full": "batch"}}

@@ -90,6 +90,8 @@ impl Args {
     /// How zeroth-order steps are made.
     pub(super) fn walk(&self) -> Steps {
         let mezo = Mezo {
+            // As it stands on the command line: there are no first-order sites beside it.
+            learning_rate: Some(self.learning_rate().into()),
             perturbation: self.perturbation(),
             perturbations: self.mezo.perturbations,
             distribution: match self.mezo.distribution {
@@ -100,7 +102,6 @@ impl Args {
             ..Mezo::default()
         };
         let training = Training {
-            learning_rate: self.learning_rate().into(),
             mezo,
             ..Training::default()
         };
