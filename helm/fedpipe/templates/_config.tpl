@@ -80,6 +80,21 @@ allow_http = {{ .Values.storage.allowHttp }}
       key: token
 {{- end -}}
 
+{{/* Where the Hub is, and as whom. */}}
+{{- define "fedpipe.env.hub" -}}
+{{- with .Values.hub.endpoint }}
+- name: HF_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.hub.existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: token
+{{- end }}
+{{- end -}}
+
 {{- define "fedpipe.env.trust" -}}
 {{- if or .Values.caBundle.configMap .Values.caBundle.secret }}
 - name: SSL_CERT_FILE

@@ -18,7 +18,7 @@ resources:
 {{- $settings := .site.settings | default dict -}}
 name = {{ .site.name | quote }}
 state_dir = "/var/lib/fedpipe"
-{{- range $key, $value := omit $settings "models" "datasets" "policy" "storage" }}
+{{- range $key, $value := omit $settings "models" "datasets" "policy" "storage" "hub" }}
 {{- if kindIs "string" $value }}
 {{ $key }} = {{ $value | quote }}
 {{- else }}
@@ -31,10 +31,20 @@ state_dir = "/var/lib/fedpipe"
 
 {{ toToml (dict "storage" .) }}
 {{- end }}
-{{- with pick $settings "models" "datasets" "policy" }}
+{{- with pick $settings "hub" "models" "datasets" "policy" }}
 
 {{ toToml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Models of the Hub that a site lets itself fetch; empty: none. (site) */}}
+{{- define "fedpipe.site.hub" -}}
+{{- dig "policy" "allow_hub" list (.settings | default dict) | join " " -}}
+{{- end -}}
+
+{{/* Where a site's Hub is, if it is not the release's. (site) */}}
+{{- define "fedpipe.site.hub.endpoint" -}}
+{{- dig "hub" "endpoint" "" (.settings | default dict) -}}
 {{- end -}}
 
 {{- define "fedpipe.data.mounts" -}}

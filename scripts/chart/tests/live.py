@@ -26,6 +26,7 @@ SECRETS = {
     "fedpipe-storage": {"access_key": "access", "secret_key": "secret-of-storage"},
     "fedpipe-tokens": {"dashboard": "0123456789abcdef-viewer", "alice": "0123456789abcdef-submitter"},
     "fedpipe-operators": {"token-of-bob": "0123456789abcdef-admin"},
+    "fedpipe-hub": {"token": "hf_of-the-hub"},
     "collector": {"headers": "authorization=Bearer of-the-collector"},
 }
 

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import pathlib
+import re
 import sys
+import tempfile
 import tomllib
 import unittest
 
@@ -77,6 +79,8 @@ class Reading(unittest.TestCase):
         self.assertEqual(site["datasets"]["mail"]["question"], 'Is this "spam"? Answer:')
         self.assertEqual(site["datasets"]["mail"]["labels"], {"spam": " yes", "ham": " no"})
         self.assertEqual(site["policy"]["hours"], "22-06")
+        self.assertEqual(set(site["policy"]["allow_hub"]), {"org/*", "org2/name@0123456789abcdef0123456789abcdef01234567"})
+        self.assertEqual(site["hub"], {"endpoint": "https://models.example.org/hub", "ca_file": "/data/claim/authority.pem"})
         self.assertEqual(site["nats"]["user"], "worker-vision")
 
     def test_a_node_is_named_after_itself(self):
@@ -110,6 +114,54 @@ class Reading(unittest.TestCase):
             mine = chart[f"Deployment/fedpipe-{service}"]
             for key in ("limits", "spool_bytes", "liveness"):
                 self.assertEqual(mine.get(key), default.get(key), f"{service}.{key}")
+
+
+class Settings(unittest.TestCase):
+    """What `settings` of a site may say is what the worker knows, but for what the chart itself says, and for secrets."""
+
+    # Section of site.toml → keys that are not settings; other sections are none at all.
+    OTHERS = {
+        "": {"name", "state_dir", "nats", "health", "telemetry", "liveness"},
+        "storage": {"url", "endpoint", "region", "access_key", "secret_key", "urls"},
+        "hub": {"token"},
+        "policy": set(),
+        "datasets.mail": {"path"},  # `train` by another name
+    }
+
+    def known(self, section: str) -> set[str]:
+        """The keys of a section that the worker names when it is told another."""
+        header = f"[{section}]\n" if section else ""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "site.toml")
+            path.write_text(f"{header}nonsense = 1\n")
+            done = run(["worker", "--config", str(path), "--dump-config"], {})
+        self.assertNotEqual(done.returncode, 0)
+        keys = re.search(r"nonsense: no such key; known are ([a-z_, ]+)$", done.stderr.strip())
+        self.assertTrue(keys, done.shown)
+        return set(keys.group(1).split(", "))
+
+    def of_schema(self, section: str) -> set[str]:
+        """The same as values.schema.json has them."""
+        schema = json.loads((helmchart.CHART / "values.schema.json").read_text())["$defs"]["settings"]
+        for part in section.split(".") if section else []:
+            schema = schema["properties"][part] if part in schema.get("properties", {}) else schema["additionalProperties"]
+        return set(schema["properties"])
+
+    def test_the_schema_has_every_key_of_the_worker_and_no_other(self):
+        for section, others in self.OTHERS.items():
+            with self.subTest(section):
+                known = self.known(section)
+                self.assertLessEqual(others, known)
+                self.assertEqual(self.of_schema(section), known - others)
+
+    def test_one_value_set_says_every_setting(self):
+        # So that the binary has read each of them (`Reading`).
+        said = SETS["gpu-nodes"]["workers"]["sites"][0]["settings"]
+        for section in self.OTHERS:
+            here = said
+            for part in section.split(".") if section else []:
+                here = here[part]
+            self.assertEqual(set(here), self.of_schema(section), section)
 
 
 class Running(unittest.TestCase):

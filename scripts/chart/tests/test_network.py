@@ -66,7 +66,7 @@ def outside(things: list[dict]) -> dict[str, list[tuple[object, object]]]:
         if thing["kind"] == "NetworkPolicy":
             component = thing["metadata"]["labels"]["app.kubernetes.io/component"]
             rules = [(rule.get("to"), rule["ports"][0]["port"]) for rule in thing["spec"]["egress"]]
-            found[component] = [(to, port) for to, port in rules if port not in (53, "nats")]
+            found.setdefault(component, []).extend((to, port) for to, port in rules if port not in (53, "nats"))
     return found
 
 
@@ -118,6 +118,22 @@ class Arrows(unittest.TestCase):
                 self.assertIn((peers, 4317), found[role])
             self.assertEqual(found["nats"], [])
         self.assertNotIn(4317, [port for rules in outside(helmchart.objects(SITE)).values() for _, port in rules])
+
+    def test_the_hub_is_reached_by_the_api_and_by_the_sites_that_allow_models_of_it(self):
+        things = helmchart.objects(SETS["gpu-nodes"])
+        peers = [{"ipBlock": {"cidr": "10.40.0.0/16"}}]
+        sites = {}
+        for thing in things:
+            if thing["kind"] == "NetworkPolicy" and "fedpipe/site" in thing["spec"]["podSelector"]["matchLabels"]:
+                (rule,) = thing["spec"]["egress"]
+                sites[thing["spec"]["podSelector"]["matchLabels"]["fedpipe/site"]] = (rule["to"], rule["ports"])
+                self.assertEqual(thing["spec"]["policyTypes"], ["Egress"])
+        # One has a mirror of its own, one the release's, and one that allows nothing has none.
+        self.assertEqual(sites, {site: (peers, [{"port": port, "protocol": "TCP"}]) for site, port in (("vision", 443), ("speech", 8443))})
+        self.assertEqual([rule for rule in outside(things)["api"] if rule[0] == peers], [(peers, 8443)])
+        # A node's file is not seen here, so its workers are let out if there is a Hub.
+        nodes = {**SETS["daemonset"], "hub": {"endpoint": "https://mirror.example.org:8443"}}
+        self.assertEqual(outside(helmchart.objects(nodes))["worker"][2], (None, 8443))
 
     def test_names_are_resolved_at_the_ports_of_the_pods_that_resolve_them(self):
         # A policy sees pods: of most clusters at the Service's own port, of OpenShift at 5353.
@@ -178,6 +194,12 @@ class Secrets(unittest.TestCase):
                 "Pod/fedpipe-test": {"fedpipe-api/token"},
             },
         )
+
+    def test_the_hubs_token_is_handed_to_those_that_ask_that_hub(self):
+        handed = self.handed(helmchart.objects(SETS["gpu-nodes"]))
+        holders = {place for place, keys in handed.items() if "fedpipe-hub/token" in keys}
+        # Not to the site with a mirror of its own, nor to the one that fetches nothing.
+        self.assertEqual(holders, {"Deployment/fedpipe-api", "StatefulSet/fedpipe-worker-speech"})
 
     def test_credentials_files_are_handed_out_one_by_one(self):
         handed = self.handed(helmchart.objects(SETS["external-services"]))
