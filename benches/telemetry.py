@@ -3,7 +3,7 @@
 
 Promises: whole fleets (`fedpipe up`, one site, one thread), started in turn with and without; what is pushed is everything,
 and twenty times as often as by default; each pair gives one ratio, and the result is their median with an interval.
-Writes results/telemetry.md and .json.
+Writes results/telemetry.md and .json; with --model, results/telemetry-MODEL.md and .json.
 Does not: build anything. Next to nothing else may run on the machine.
 
     cargo build --release -p fedpipe && cargo build --release -p testkit --example collector
@@ -160,8 +160,9 @@ def main(arguments: list[str]) -> int:
     print(f"a step takes {middle - 1:+.2%} with telemetry pushed ({low - 1:+.2%} to {high - 1:+.2%}, {len(ratios)} pairs); taken: {took}; {platform.machine()}")
     result = {"ratio": middle, "low": low, "high": high, "pairs": pairs, "took": took, "model": options.model.name if options.model else "tiny"}
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "telemetry.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.results / "telemetry.md").write_text(page(result))
+    stem = "telemetry" if options.model is None else f"telemetry-{options.model.stem.lower()}"
+    (options.results / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.results / f"{stem}.md").write_text(page(result))
     return 0 if middle < 1 + WANTED else 1
 
 

@@ -31,7 +31,7 @@ def processes(found: dict[str, list[tuple[float, float]]]) -> list[tuple[str, ..
         ("from SIGTERM until a worker that trains has ended", seconds(ends["worker, training"]), trains, command),
         ("from SIGTERM until an idle worker has ended", seconds(ends["worker, idle"]), "registered, without a task", command),
         ("from SIGTERM until a control service has ended", seconds(slowest(ends)), "the slowest of the four, while a job runs", command),
-        ("from `fedpipe worker` until it is ready", seconds(starts["worker, idle"]), "one that was registered before", command),
+        ("from `fedpipe worker` until it is ready", seconds(starts["worker, idle"]), "started again, with 96 records; each data set's records are counted first", command),
         ("from a control service's start until it is ready", seconds(slowest(starts)), "the slowest of the four, while a job runs", command),
     ]
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Usage: manifests.sh SOURCES SKELETON
-# Copies what decides about dependencies (manifests, the lock, cargo's own configuration) and puts an empty crate into the place of each of
+# Copies what decides about dependencies (manifests, the lock) and puts an empty crate into the place of each of
 # ours, so that `cargo build` of the skeleton compiles the dependencies and nothing else.
 set -eu
 sources=$1 skeleton=$2
