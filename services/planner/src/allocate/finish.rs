@@ -11,8 +11,8 @@
 //! Every site that can take part does: T is never less than the slowest site's fastest choice, and the
 //! others use that time for higher ranks, a larger batch, a better mode.
 //!
-//! Many times cost nearly the same, and what sites are predicted to need is known to some per cent only: of the times
-//! that cost at most a twentieth more than the best, the one is taken in which the sites finish closest together.
+//! What sites are predicted to need is known to some per cent only, and a site that is done early learns nothing
+//! meanwhile: the share of the round by which the fastest is done before the slowest is added to the cost, by half.
 //!
 //! The search goes by what whole steps of the frontier reach, which costs one look-up per choice; T/G² has
 //! a minimum for each set of choices, so times are first laid out evenly in ratio, and the interval
@@ -31,16 +31,14 @@ const HALVINGS: u32 = 12;
 /// Above the time of a choice by rounding alone.
 const ROUNDING: f64 = 1e-9;
 
-/// By how much more a time may cost in which the sites finish closer together.
-const CLOSER: f64 = 0.05;
+/// What it adds to a time's cost if the fastest site does nothing in all of it.
+const WAITING: f64 = 0.5;
 
 #[derive(Clone, Copy)]
 struct Tried {
     within: f64,
     /// The slowest site's.
     seconds: f64,
-    /// How much earlier than it the fastest is done, as a share of its time.
-    apart: f64,
     cost: f64,
 }
 
@@ -55,7 +53,7 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
         let part = step as f64 / times as f64;
         (shortest * ratio.powf(part)).max(shortest)
     };
-    let mut tried: Vec<Tried> = (0..=times).map(|step| attempt(sites, time(step))).collect();
+    let tried: Vec<Tried> = (0..=times).map(|step| attempt(sites, time(step))).collect();
     let first = tried.iter().enumerate().min_by(|(_, left), (_, right)| {
         let order = left.cost.total_cmp(&right.cost);
         order.then(left.seconds.total_cmp(&right.seconds))
@@ -68,7 +66,6 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
     for _ in 0..HALVINGS {
         let sides = [(low + best.within) / 2.0, (best.within + high) / 2.0];
         let [shorter, longer] = sides.map(|within| attempt(sites, within));
-        tried.extend([shorter, longer]);
         if shorter.cost < best.cost {
             (high, best) = (best.within, shorter);
         } else if longer.cost < best.cost {
@@ -77,19 +74,7 @@ pub(super) fn together(sites: &[Site<'_>]) -> f64 {
             (low, high) = (shorter.within, longer.within);
         }
     }
-    closest(&tried, best).seconds * (1.0 + ROUNDING)
-}
-
-/// The time in which the sites finish closest together of those that cost hardly more than the best.
-fn closest(tried: &[Tried], best: Tried) -> Tried {
-    let near = tried
-        .iter()
-        .filter(|one| one.cost <= best.cost * (1.0 + CLOSER));
-    let closest = near.min_by(|left, right| {
-        let order = left.apart.total_cmp(&right.apart);
-        order.then(left.cost.total_cmp(&right.cost))
-    });
-    closest.copied().unwrap_or(best)
+    best.seconds * (1.0 + ROUNDING)
 }
 
 /// The slowest site's fastest choice, and the time beyond which no site gains.
@@ -126,22 +111,20 @@ fn attempt(sites: &[Site<'_>], within: f64) -> Tried {
             (seconds, earliest) = (seconds.max(time), earliest.min(time));
         }
     }
-    let apart = if seconds > 0.0 {
-        1.0 - earliest / seconds
-    } else {
-        0.0
-    };
-    let cost = if gain > 0.0 {
-        seconds / (gain * gain)
-    } else {
-        f64::INFINITY
-    };
     Tried {
         within,
         seconds,
-        apart,
-        cost,
+        cost: cost(seconds, earliest, gain),
     }
+}
+
+/// What a round of so many seconds costs, of which the fastest site needs `earliest`, and in which the fleet gains so much.
+fn cost(seconds: f64, earliest: f64, gain: f64) -> f64 {
+    if gain <= 0.0 || seconds <= 0.0 {
+        return f64::INFINITY;
+    }
+    let waiting = 1.0 - earliest / seconds;
+    seconds / (gain * gain) * (1.0 + WAITING * waiting)
 }
 
 /// The best value of a site within a time, by whole steps, and how long it takes.
@@ -170,18 +153,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sites_that_finish_closer_are_worth_a_twentieth_and_no_more() {
-        let tried = |seconds, apart, cost| Tried {
-            within: seconds,
-            seconds,
-            apart,
-            cost,
-        };
-        let best = tried(10.0, 0.3, 1.0);
-        let (closer, dearer) = (tried(11.0, 0.1, 1.04), tried(12.0, 0.0, 1.06));
-        assert_eq!(closest(&[dearer, closer, best], best).seconds, 11.0);
-        assert_eq!(closest(&[dearer, best], best).seconds, 10.0);
-        let cheaper = tried(9.0, 0.1, 1.02);
-        assert_eq!(closest(&[closer, cheaper, best], best).seconds, 9.0);
+    fn sites_that_finish_closer_are_worth_some_seconds_and_no_more() {
+        let (apart, closer, little) = (
+            cost(10.0, 8.6, 1.0),
+            cost(10.5, 10.4, 1.0),
+            cost(10.5, 9.1, 1.0),
+        );
+        assert!(closer < apart && apart < little);
+        assert!(apart < cost(11.0, 11.0, 1.0));
+        assert!(
+            cost(10.0, 9.999, 1.0) < cost(10.0, 10.0, 0.999),
+            "what is hardly closer pays nothing"
+        );
+        assert_eq!(cost(10.0, 10.0, 0.0), f64::INFINITY);
     }
 }
