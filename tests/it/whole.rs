@@ -10,7 +10,8 @@ use testkit::wait;
 
 /// Far beyond what the steps of the tiny model take.
 const SOON: Duration = Duration::from_secs(120);
-const STEPS: &str = "240";
+/// So many that a run can be seen at work and killed before they are made.
+const STEPS: &str = "1000";
 
 fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = Command::new(tests::fleet::binary());

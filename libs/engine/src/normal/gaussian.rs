@@ -166,14 +166,10 @@ mod tests {
     /// The same source, compiled for the narrowest instructions and for the widest that this machine has.
     #[test]
     fn no_vector_width_changes_a_bit() {
-        let wide = pulp::Arch::new();
         for seed in 0..200 {
             let key = [seed; 8];
             let narrow = *Desk::new().batch(&key, 7, 32);
-            let wide = wide.dispatch(
-                #[inline(always)]
-                || *Desk::new().batch(&key, 7, 32),
-            );
+            let wide = crate::ops::wide!(|| *Desk::new().batch(&key, 7, 32));
             assert_eq!(narrow.map(f32::to_bits), wide.map(f32::to_bits), "{seed}");
         }
     }
