@@ -77,7 +77,10 @@ impl Config {
             ("final_logit_softcapping".to_owned(), Value::Null),
             ("hidden_activation".to_owned(), json!("gelu_pytorch_tanh")),
             ("layer_types".to_owned(), json!(layers)),
-            ("query_pre_attn_scalar".to_owned(), json!(scalar.round() as u64)),
+            (
+                "query_pre_attn_scalar".to_owned(),
+                json!(scalar.round() as u64),
+            ),
             ("rope_local_base_freq".to_owned(), shortest(near)),
             (
                 "rope_parameters".to_owned(),
