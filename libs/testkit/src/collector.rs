@@ -1,5 +1,6 @@
 //! A collector: takes telemetry over gRPC as a real one does, and keeps it for whoever looks.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tonic::metadata::KeyAndValueRef;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
@@ -85,6 +87,21 @@ struct Kept {
     records: Vec<Record>,
     /// Service and name of each metric.
     metrics: Vec<(String, String)>,
+    /// Signal, name and value of each header that is text.
+    headers: BTreeSet<(&'static str, String, String)>,
+}
+
+impl Kept {
+    fn note_headers<T>(&mut self, signal: &'static str, request: &Request<T>) {
+        for header in request.metadata().iter() {
+            if let KeyAndValueRef::Ascii(name, value) = header
+                && let Ok(value) = value.to_str()
+            {
+                self.headers
+                    .insert((signal, name.to_string(), value.to_owned()));
+            }
+        }
+    }
 }
 
 /// A running collector; it ends with this value.
@@ -182,6 +199,15 @@ impl Collector {
     pub fn metrics(&self) -> Vec<(String, String)> {
         lock(&self.kept).metrics.clone()
     }
+
+    /// The values so far of a header, of requests that carry `traces`, `logs` or `metrics`.
+    #[must_use]
+    pub fn header(&self, signal: &str, name: &str) -> Vec<String> {
+        let kept = lock(&self.kept);
+        let found = kept.headers.iter();
+        let found = found.filter(|(of, known, _)| (*of, known.as_str()) == (signal, name));
+        found.map(|(_, _, value)| value.clone()).collect()
+    }
 }
 
 /// Takes what is sent.
@@ -195,6 +221,7 @@ impl TraceService for Taker {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut kept = lock(&self.0);
+        kept.note_headers("traces", &request);
         for resource in request.into_inner().resource_spans {
             let service = service(resource.resource.as_ref());
             let said = resource.resource.as_ref();
@@ -232,6 +259,7 @@ impl LogsService for Taker {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         let mut kept = lock(&self.0);
+        kept.note_headers("logs", &request);
         for resource in request.into_inner().resource_logs {
             let service = service(resource.resource.as_ref());
             let scopes = resource.scope_logs.into_iter();
@@ -255,6 +283,7 @@ impl MetricsService for Taker {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         let mut kept = lock(&self.0);
+        kept.note_headers("metrics", &request);
         for resource in request.into_inner().resource_metrics {
             let service = service(resource.resource.as_ref());
             let scopes = resource.scope_metrics.into_iter();

@@ -239,6 +239,39 @@ fn check_received(collector: &Collector, output: &Output) {
 }
 
 #[test]
+fn headers_go_along_with_every_signal_or_with_one_and_nothing_is_compressed() {
+    const TEST: &str =
+        "push::headers_go_along_with_every_signal_or_with_one_and_nothing_is_compressed";
+    if child::role().is_some() {
+        return run(say_little());
+    }
+    run(async {
+        let collector = Collector::start().await;
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Bearer%20of-all,tenant=north".to_owned(),
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+                "authorization=Bearer%20of-logs".to_owned(),
+            ),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".to_owned()),
+        ];
+        child_of(TEST, &variables).await;
+        let all = (vec!["Bearer of-all".to_owned()], vec!["north".to_owned()]);
+        let own = (vec!["Bearer of-logs".to_owned()], Vec::new());
+        for (signal, expected) in [("traces", &all), ("logs", &own), ("metrics", &all)] {
+            let header = |name| collector.header(signal, name);
+            let found = (header("authorization"), header("tenant"));
+            assert_eq!(&found, expected, "{signal}");
+            assert_eq!(header("grpc-encoding"), Vec::<String>::new(), "{signal}");
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_pushed_is_said_once_and_the_work_goes_on() {
     const TEST: &str = "push::what_cannot_be_pushed_is_said_once_and_the_work_goes_on";
     if child::role().is_some() {
