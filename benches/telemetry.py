@@ -121,7 +121,7 @@ def page(result: dict) -> str:
         "# What telemetry costs\n\n"
         f"Written by `benches/telemetry.py`: a training step of one site, pushed everything twenty times as often as by default; {machine}, {os.cpu_count()} cores, model: {result['model']}.\n\n"
         f"A step takes **{result['ratio'] - 1:+.2%}** with telemetry pushed (median of {len(rows)} pairs, {result['low'] - 1:+.2%} to {result['high'] - 1:+.2%}); wanted: under {WANTED:.0%}. "
-        f"The collector took: {took}.\n\n"
+        f"The collector took: {took}.{' Sizes: `' + result['sizes'] + '`.' if result['sizes'] else ''}\n\n"
         "| pair | with | without | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
@@ -158,7 +158,8 @@ def main(arguments: list[str]) -> int:
     low, high = interval(ratios)
     middle = statistics.median(ratios)
     print(f"a step takes {middle - 1:+.2%} with telemetry pushed ({low - 1:+.2%} to {high - 1:+.2%}, {len(ratios)} pairs); taken: {took}; {platform.machine()}")
-    result = {"ratio": middle, "low": low, "high": high, "pairs": pairs, "took": took, "model": options.model.name if options.model else "tiny"}
+    sizes = [f"--{name} {getattr(options, name)}" for name in ("rounds", "steps", "batch", "length") if getattr(options, name) != parser.get_default(name)]
+    result = {"sizes": " ".join(sizes), "ratio": middle, "low": low, "high": high, "pairs": pairs, "took": took, "model": options.model.name if options.model else "tiny"}
     options.results.mkdir(parents=True, exist_ok=True)
     stem = "telemetry" if options.model is None else f"telemetry-{options.model.stem.lower()}"
     (options.results / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")

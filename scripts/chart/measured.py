@@ -53,6 +53,7 @@ def telemetry(found: dict) -> tuple[str, ...]:
     shown = f"{step * 1000:.1f} ms" if step < 0.1 else f"{step:.2f} s"
     tiny = found["model"] == "tiny"
     model = "a model of one small block, made to be the worst case" if tiny else found["model"]
-    command = f"`python3 benches/telemetry.py --pairs {len(pairs)}{'' if tiny else ' --model GGUF'}`"
+    sizes = f" {found['sizes']}" if found["sizes"] else ""
+    command = f"`python3 benches/telemetry.py --pairs {len(pairs)}{sizes}{'' if tiny else ' --model GGUF'}`"
     share = f"{found['ratio'] - 1:+.2%} ({found['low'] - 1:+.2%} to {found['high'] - 1:+.2%})"
     return ("what telemetry, pushed twenty times as often as by default, adds to a step", share, f"steps of {shown}: {model}", command)

@@ -30,10 +30,10 @@ class Generated(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             results = pathlib.Path(name)
             (results / "processes.json").write_text((measured.RESULTS / "processes.json").read_text())
-            slower = {"ratio": 1.25, "low": 1.2, "high": 1.3, "pairs": [[0.5, 0.4]], "model": "other.gguf"}
+            slower = {"sizes": "--steps 3", "ratio": 1.25, "low": 1.2, "high": 1.3, "pairs": [[0.5, 0.4]], "model": "other.gguf"}
             (results / "telemetry.json").write_text(json.dumps(slower))
             table = measured.table(results)
-        self.assertIn("| +25.00% (+20.00% to +30.00%) | steps of 0.40 s: other.gguf | `python3 benches/telemetry.py --pairs 1 --model GGUF` |", table)
+        self.assertIn("| +25.00% (+20.00% to +30.00%) | steps of 0.40 s: other.gguf | `python3 benches/telemetry.py --pairs 1 --steps 3 --model GGUF` |", table)
         with mock.patch.object(measured, "table", lambda: table):
             self.assertEqual([sentence.split(":")[0] for sentence in generate.check(fix=False)], ["docs/operate.md"])
 
