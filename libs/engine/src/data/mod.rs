@@ -136,8 +136,12 @@ pub enum Error {
         /// Records to draw from.
         records: usize,
     },
-    /// Balance was asked for and the records have no small set of completions.
-    #[error("records cannot be balanced: they have no or more than 8 distinct completions")]
+    /// Balance was asked for and the records have no small set of labels or completions.
+    #[error(
+        "records cannot be balanced: that takes at most {} distinct labels, or at most {} distinct completions",
+        domain::job::labels::LABEL_LIMIT,
+        dataset::COMPLETION_LIMIT
+    )]
     NoClasses,
     /// No record could be encoded, or the options suit none.
     #[error("records cannot be encoded")]

@@ -205,7 +205,7 @@ enum Order {
     File,
     /// Shuffled anew in each pass
     Shuffle,
-    /// As shuffle, with equal shares of the distinct completions in each step
+    /// As shuffle, with equal shares of the distinct labels (64 at most) or completions (8 at most)
     Balanced,
 }
 
