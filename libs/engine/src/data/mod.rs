@@ -101,7 +101,11 @@ pub enum Error {
         found: &'static str,
     },
     /// Nothing in the file can be read as a record.
-    #[error("{} has no readable record ({skipped})", path.display())]
+    #[error(
+        "{} has no readable record ({skipped}): write plain text, or on each line JSON of text, prompt and completion, \
+         messages, or text and label",
+        path.display()
+    )]
     NoRecords {
         /// The file.
         path: PathBuf,
