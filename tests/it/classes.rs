@@ -369,3 +369,28 @@ async fn twenty_labels_are_those_of_the_records_balanced_or_not() {
     });
     assert_eq!(sums.collect::<Vec<u64>>(), [2; 20]);
 }
+
+#[tokio::test]
+async fn a_preview_of_an_encoders_records_shows_their_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [base, data] = [model().display().to_string(), path("data.jsonl")];
+    let record = |text: &str, label: &str| json!({"text": text, "label": label}).to_string();
+    let lines = [record("a b", "ham"), record("c d e", "spam"), record("a", "other")];
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let preview = ["train", "--preview", "--model", &base, "--data", &data];
+    let labels = ["--label", "spam", "--label", "ham", "--sequence-length", "24"];
+    let preview = [&preview[..], &labels].concat();
+    let shown = fedpipe(&preview).await.good();
+    for part in [
+        "4 tokens, class \"ham\"",
+        "5 tokens, class \"spam\"",
+        "cannot be learned: other_label",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    assert!(!shown.contains("carry loss"), "{shown}");
+    let shown = fedpipe(&[&preview[..], &["--json"]].concat()).await.json();
+    assert_eq!((&shown[0]["class"], &shown[1]["class"]), (&json!("ham"), &json!("spam")));
+    assert_eq!(shown[2]["refused"], "other_label");
+}

@@ -108,6 +108,8 @@ fn ids_equal_transformers_and_what_is_too_long_loses_its_end() {
         let row = whole.row(3, &label(&text, "spam")).unwrap();
         assert_eq!(row.tokens, ids, "{text:?}");
         assert_eq!((row.class, row.record, row.targets()), (Some(2), 3, 0));
+        let shown = whole.preview(&row).unwrap();
+        assert_eq!(shown.class.as_deref(), Some("spam"));
     }
     let long = label("a b c d e f", "ham");
     let short = encoder(&model, |options| options.sequence_length = 5);

@@ -58,7 +58,7 @@ pub struct Args {
     memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Show the first N records as the model reads them, tokens with loss within [ and ], and train nothing
+    /// Show the first N records as the model reads them, tokens with loss within [ and ] or an encoder's class, and train nothing
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
     preview: Option<usize>,
     /// Folder for the trained adapter, or with --parameters all for the trained model
