@@ -274,9 +274,15 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
         }
     }
 
-    // What is fetched is what was played, with the names of its classes beside it.
+    // Below the rounds stands what the scores count, by the names of the job.
     let address = std::fs::read_to_string(fleet.state().join("run/api.address")).unwrap();
     let api = format!("http://{}", address.trim());
+    let shown = fedpipe(&["job", "rounds", &id, "--api", &api]).await.good();
+    for part in ["who was taken for whom:", "taken for \"sport\""] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+
+    // What is fetched is what was played, with the names of its classes beside it.
     let fetched = path("fetched");
     let fetch = ["job", "adapter", &id, "-o", &fetched, "--api", &api];
     let _ = fedpipe(&fetch).await.good();
@@ -376,10 +382,21 @@ async fn a_preview_of_an_encoders_records_shows_their_classes() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let [base, data] = [model().display().to_string(), path("data.jsonl")];
     let record = |text: &str, label: &str| json!({"text": text, "label": label}).to_string();
-    let lines = [record("a b", "ham"), record("c d e", "spam"), record("a", "other")];
+    let lines = [
+        record("a b", "ham"),
+        record("c d e", "spam"),
+        record("a", "other"),
+    ];
     std::fs::write(&data, lines.join("\n")).unwrap();
     let preview = ["train", "--preview", "--model", &base, "--data", &data];
-    let labels = ["--label", "spam", "--label", "ham", "--sequence-length", "24"];
+    let labels = [
+        "--label",
+        "spam",
+        "--label",
+        "ham",
+        "--sequence-length",
+        "24",
+    ];
     let preview = [&preview[..], &labels].concat();
     let shown = fedpipe(&preview).await.good();
     for part in [
@@ -391,6 +408,9 @@ async fn a_preview_of_an_encoders_records_shows_their_classes() {
     }
     assert!(!shown.contains("carry loss"), "{shown}");
     let shown = fedpipe(&[&preview[..], &["--json"]].concat()).await.json();
-    assert_eq!((&shown[0]["class"], &shown[1]["class"]), (&json!("ham"), &json!("spam")));
+    assert_eq!(
+        (&shown[0]["class"], &shown[1]["class"]),
+        (&json!("ham"), &json!("spam"))
+    );
     assert_eq!(shown[2]["refused"], "other_label");
 }
