@@ -385,11 +385,10 @@ const MAILS: [&str; 3] = [
     "Ümläute und 中文 too",
 ];
 
-/// all-MiniLM-L6-v2 itself, with a head of a formula; skipped, with a notice, unless `FEDPIPE_MINILM` names its folder.
+/// all-MiniLM-L6-v2 itself, whose folder `FEDPIPE_MINILM` names, with a head of a formula.
 #[test]
 fn minilm_equals_transformers() {
-    let Some(path) = std::env::var_os("FEDPIPE_MINILM").map(PathBuf::from) else {
-        eprintln!("skipped: FEDPIPE_MINILM does not name the model");
+    let Some(path) = testkit::model::real("FEDPIPE_MINILM") else {
         return;
     };
     let want: Real = read("minilm.json");
