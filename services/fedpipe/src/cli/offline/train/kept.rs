@@ -119,11 +119,12 @@ impl Kept {
         let about = about.with_context(|| format!("cannot read the checkpoint {path}"))?;
         ensure!(
             about.len() <= FILE_LIMIT_BYTES,
-            "the checkpoint {path} is damaged: it is larger than any"
+            "the checkpoint {path} is damaged, or of a run by gradients: it is larger than any of a walk"
         );
         let bytes = fs::read(&self.path);
         let bytes = bytes.with_context(|| format!("cannot read the checkpoint {path}"))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("the checkpoint {path} is damaged"))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("the checkpoint {path} is damaged, or of a run by gradients"))
     }
 
     /// In the place of an older one, which stays until this is whole.
