@@ -274,9 +274,15 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
         }
     }
 
-    // What is fetched is what was played, with the names of its classes beside it.
+    // Below the rounds stands what the scores count, by the names of the job.
     let address = std::fs::read_to_string(fleet.state().join("run/api.address")).unwrap();
     let api = format!("http://{}", address.trim());
+    let shown = fedpipe(&["job", "rounds", &id, "--api", &api]).await.good();
+    for part in ["who was taken for whom:", "taken for \"sport\""] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+
+    // What is fetched is what was played, with the names of its classes beside it.
     let fetched = path("fetched");
     let fetch = ["job", "adapter", &id, "-o", &fetched, "--api", &api];
     let _ = fedpipe(&fetch).await.good();
@@ -326,4 +332,85 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
     }
     let gguf = [&fetch[..], &["--format", "gguf"]].concat();
     fedpipe(&gguf).await.failed(&["exported as peft or merged"]);
+}
+
+/// As many classes as 20 Newsgroups has: nobody has to name them.
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_labels_are_those_of_the_records_balanced_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [base, data, out] = [
+        model().display().to_string(),
+        path("data.jsonl"),
+        path("out"),
+    ];
+    let names: Vec<String> = (0..20).map(|class| format!("group {class:02}")).collect();
+    let mut lines = String::new();
+    for number in 0..40 {
+        let letter = char::from(b'a' + (number % 20) as u8);
+        let record = json!({"text": format!("{letter} {letter}"), "label": names[number % 20]});
+        writeln!(lines, "{record}").unwrap();
+    }
+    std::fs::write(&data, lines).unwrap();
+    for order in ["shuffle", "balanced"] {
+        let train = ["train", "--model", &base, "--data", &data, "--out", &out];
+        let steps = ["--steps", "2", "--batch", "20", "--sequence-length", "16"];
+        let drawn = ["--order", order, "--targets", "all-linear", "--json"];
+        let trained = fedpipe(&[&train[..], &steps, &drawn].concat()).await.json();
+        assert_eq!(trained["steps"], 2, "{trained}");
+        let kept = std::fs::read(Path::new(&out).join("labels.json")).unwrap();
+        let kept: Vec<String> = serde_json::from_slice(&kept).unwrap();
+        assert_eq!(kept, names);
+    }
+    let eval = ["eval", "--model", &base, "--adapter", &out, "--data", &data];
+    let eval = [&eval[..], &["--sequence-length", "16", "--json"]].concat();
+    let found = fedpipe(&eval).await.json();
+    let rows = found["confusion"].as_array().unwrap().iter();
+    let sums = rows.map(|row| {
+        row.as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_u64)
+            .sum()
+    });
+    assert_eq!(sums.collect::<Vec<u64>>(), [2; 20]);
+}
+
+#[tokio::test]
+async fn a_preview_of_an_encoders_records_shows_their_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [base, data] = [model().display().to_string(), path("data.jsonl")];
+    let record = |text: &str, label: &str| json!({"text": text, "label": label}).to_string();
+    let lines = [
+        record("a b", "ham"),
+        record("c d e", "spam"),
+        record("a", "other"),
+    ];
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let preview = ["train", "--preview", "--model", &base, "--data", &data];
+    let labels = [
+        "--label",
+        "spam",
+        "--label",
+        "ham",
+        "--sequence-length",
+        "24",
+    ];
+    let preview = [&preview[..], &labels].concat();
+    let shown = fedpipe(&preview).await.good();
+    for part in [
+        "4 tokens, class \"ham\"",
+        "5 tokens, class \"spam\"",
+        "cannot be learned: other_label",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    assert!(!shown.contains("carry loss"), "{shown}");
+    let shown = fedpipe(&[&preview[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        (&shown[0]["class"], &shown[1]["class"]),
+        (&json!("ham"), &json!("spam"))
+    );
+    assert_eq!(shown[2]["refused"], "other_label");
 }

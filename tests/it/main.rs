@@ -8,6 +8,7 @@
 )]
 
 mod beyond;
+mod chat;
 mod classes;
 mod commands;
 mod disk;

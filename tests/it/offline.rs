@@ -74,8 +74,7 @@ const LOSS: f64 = 1e-3;
 
 #[test]
 fn ten_steps_of_fedpipe_train_on_smollm2_have_pytorchs_losses() {
-    let Some(model) = std::env::var_os("FEDPIPE_SMOLLM2").map(PathBuf::from) else {
-        eprintln!("skipped: FEDPIPE_SMOLLM2 does not name the model");
+    let Some(model) = testkit::model::real("FEDPIPE_SMOLLM2") else {
         return;
     };
     let want: Losses =

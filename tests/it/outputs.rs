@@ -66,6 +66,14 @@ impl Trained {
 async fn every_export_of_a_trained_adapter_says_the_same() {
     let trained = Trained::new(&["--rslora", "--alpha", "8"]).await;
     let adapter = trained.path("adapter");
+    // 8 / √4, which is said as PEFT divides: by the rank, 16 / 4.
+    let config = fs::read_to_string(Path::new(&adapter).join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(
+        (config["lora_alpha"].as_f64(), config["r"].as_u64()),
+        (Some(16.0), Some(4))
+    );
+    assert_eq!(config["use_rslora"], false);
     let ask = ["--prompt", "Question: how many?\nAnswer:"];
     let beside = [&ask[..], &["--adapter", &adapter]].concat();
     let want = trained.generate("model", &beside).await.good();

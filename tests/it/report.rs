@@ -95,10 +95,11 @@ async fn damaged_input_is_said_with_file_line_byte_or_turn_and_what_to_do() {
     );
     let _ = trained.good();
     let only_bad = bench.data(&["nothing", ""]);
-    bench
-        .train(&only_bad, &[])
-        .await
-        .failed(&["train.jsonl has no readable record", "bad_json 1 (line 1)"]);
+    bench.train(&only_bad, &[]).await.failed(&[
+        "train.jsonl has no readable record",
+        "bad_json 1 (line 1)",
+        "write plain text, or on each line JSON of text",
+    ]);
     let long = bench.data(&[LONG]);
     let refused = bench.train(&long, &["--sequence-length", "16"]).await;
     refused.failed(&[
@@ -139,6 +140,18 @@ async fn damaged_input_is_said_with_file_line_byte_or_turn_and_what_to_do() {
         .failed(&["model.safetensors", &cut]);
     fs::write(&weights, &whole).unwrap();
 
+    // The adapter that the first run left.
+    let adapter = bench.path("out");
+    for name in ["adapter_model.safetensors", "adapter_config.json"] {
+        let file = format!("{adapter}/{name}");
+        let sound = fs::read(&file).unwrap();
+        fs::write(&file, &sound[..sound.len() / 2]).unwrap();
+        let refused = bench.train(&good, &["--init-adapter", &adapter]).await;
+        let said = format!("{name} is damaged");
+        refused.failed(&["cannot use the adapter", &adapter, &said]);
+        fs::write(&file, sound).unwrap();
+    }
+
     // A tokenizer of another model, whose words this one has no rows for.
     let path = bench.path("model/tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -148,10 +161,10 @@ async fn damaged_input_is_said_with_file_line_byte_or_turn_and_what_to_do() {
         *id = Value::from(id.as_u64().unwrap() + 1000);
     }
     fs::write(&path, tokenizer.to_string()).unwrap();
-    bench
-        .train(&good, &[])
-        .await
-        .failed(&["the model's vocabulary ends at 264", "another model"]);
+    bench.train(&good, &[]).await.failed(&[
+        "the model's vocabulary ends at 264",
+        "another model; give its folder the tokenizer that came with it",
+    ]);
 }
 
 #[tokio::test]

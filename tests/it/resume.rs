@@ -40,6 +40,36 @@ fn train(folder: &Path, out: &str, more: &[&str]) -> Command {
     command
 }
 
+/// Zeroth-order steps of an adapter.
+fn walk(folder: &Path, out: &str, steps: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(tests::fleet::binary());
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/records.jsonl");
+    command
+        .args(["train", "--optimizer", "mezo", "--model"])
+        .arg(folder.join("model"))
+        .arg("--data")
+        .arg(records)
+        .arg("--out")
+        .arg(folder.join(out))
+        .arg("--metrics")
+        .arg(folder.join(format!("{out}.jsonl")))
+        .args(["--steps", steps, "--perturbations", "4", "--batch", "2"])
+        .args(["--learning-rate", "1e-3", "--clip", "50"])
+        .args(["--sequence-length", "96", "--threads", "2"])
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// What is said by a run that does not begin.
+fn refused(command: &mut Command) -> String {
+    let refused = command.stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    said
+}
+
 fn adapter(folder: &Path, out: &str) -> Vec<u8> {
     fs::read(folder.join(out).join("adapter_model.safetensors")).unwrap()
 }
@@ -117,4 +147,49 @@ async fn a_run_that_is_killed_twice_ends_with_the_adapter_of_an_undisturbed_one(
         assert!(!folder.join("killed.checkpoint").exists());
         assert!(!folder.join("killed.best").exists());
     }
+}
+
+/// The adapter that it began with and the scalars are enough.
+#[tokio::test]
+async fn a_walk_that_is_killed_twice_ends_with_the_adapter_of_an_undisturbed_one() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    let begun = walk(folder, "start", "5", &[]).status().unwrap();
+    assert!(begun.success());
+    let start = folder.join("start");
+    let mut flags = vec!["--init-adapter", start.to_str().unwrap()];
+    flags.extend(["--held-out-share", "0.25", "--evaluate-every", "50"]);
+    let undisturbed = walk(folder, "undisturbed", "400", &flags).status().unwrap();
+    assert!(undisturbed.success());
+
+    let saved = [&flags[..], &["--save-every", "7", "--resume"]].concat();
+    for steps in [20, 100] {
+        let mut child = walk(folder, "killed", "400", &saved).spawn().unwrap();
+        kill_after(folder, "killed", &mut child, steps).await;
+        assert!(!folder.join("killed").exists());
+        // Neither factors nor moments.
+        let kept = fs::metadata(folder.join("killed.checkpoint")).unwrap();
+        assert!(kept.len() < 64 << 10, "{} bytes", kept.len());
+    }
+    let other = [&saved[..], &["--perturbation", "5e-3"]].concat();
+    let said = refused(&mut walk(folder, "killed", "400", &other));
+    assert!(said.contains("other settings (walk"), "{said}");
+    // Another adapter under the same name would end elsewhere.
+    let file = start.join("adapter_model.safetensors");
+    let own = fs::read(&file).unwrap();
+    fs::write(&file, adapter(folder, "undisturbed")).unwrap();
+    let said = refused(&mut walk(folder, "killed", "400", &saved));
+    assert!(said.contains("other settings (start"), "{said}");
+    fs::write(&file, own).unwrap();
+
+    let ended = walk(folder, "killed", "400", &saved).status().unwrap();
+    assert!(ended.success());
+    assert!(
+        adapter(folder, "killed") == adapter(folder, "undisturbed"),
+        "other bytes"
+    );
+    assert!(adapter(folder, "killed") != adapter(folder, "start"));
+    assert_eq!(losses(folder, "killed"), losses(folder, "undisturbed"));
+    assert!(!folder.join("killed.checkpoint").exists());
 }

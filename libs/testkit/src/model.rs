@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -37,6 +37,24 @@ const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const VOCABULARY: usize = 256 + MERGES.len() + SPECIAL.len();
 
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// Where a real model lies, by the variable that names it (`FEDPIPE_SMOLLM2`, `FEDPIPE_MINILM`; `./run test` sets both). `None`, with
+/// a notice, only where `FEDPIPE_TEST_NO_MODELS` says that the tests of real weights are to be left out.
+///
+/// # Panics
+/// If neither is set: a test that compared nothing must not count as one that passed.
+#[must_use]
+pub fn real(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    if path.is_none() {
+        assert!(
+            std::env::var_os("FEDPIPE_TEST_NO_MODELS").is_some(),
+            "no real model is compared: set {variable}, or run ./run test, which does; FEDPIPE_TEST_NO_MODELS=1 leaves such tests out"
+        );
+        eprintln!("skipped: {variable} does not name a model");
+    }
+    path
+}
 
 /// Writes `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` into the
 /// folder, which is made if need be. The same seed gives the same bytes.

@@ -328,3 +328,21 @@ fn check_source(source: &str) -> Result<(), String> {
         Err(problem.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// arXiv 2312.03732: by the root of the rank, so that a higher rank learns no slower.
+    #[test]
+    fn the_scale_is_alpha_by_the_rank_or_with_rslora_by_its_root() {
+        let scale = |text: &str| serde_json::from_str::<Adapter>(text).expect(text).scale();
+        assert_eq!(scale(r#"{"alpha":8,"rank_max":16}"#), 0.5);
+        assert_eq!(scale(r#"{"alpha":8,"rank_max":16,"rslora":true}"#), 2.0);
+        // The job's own, whatever a site's rank.
+        assert_eq!(
+            scale(r#"{"alpha":8,"rank":4,"rank_max":16,"rslora":true}"#),
+            2.0
+        );
+    }
+}

@@ -18,10 +18,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The tensor file is damaged.
-    #[error("the adapter's tensor file is damaged")]
+    #[error("adapter_model.safetensors is damaged")]
     Tensors(#[source] safetensors::SafeTensorError),
     /// The configuration is not one of PEFT's.
-    #[error("the adapter's configuration is damaged")]
+    #[error("adapter_config.json is damaged")]
     Config(#[source] serde_json::Error),
     /// The configuration asks for something that this engine does not compute.
     #[error("unsupported adapter configuration: {what}")]

@@ -62,7 +62,8 @@ pub enum Error {
     },
     /// A token id that the model does not have.
     #[error(
-        "row {row} holds token {token}, and the model's vocabulary ends at {vocabulary}: its tokenizer is that of another model"
+        "row {row} holds token {token}, and the model's vocabulary ends at {vocabulary}: its tokenizer is that of another model; give its folder \
+         the tokenizer that came with it"
     )]
     Token {
         /// Index of the row in the batch.

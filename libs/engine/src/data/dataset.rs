@@ -5,12 +5,15 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use domain::job::labels::LABEL_LIMIT;
+
 use super::blocks::{Blocks, Kind};
 use super::{Error, Format, Reason, Record, Shape, Skipped};
 
-/// Records with more distinct completions than this have no classes.
-const CLASSES: usize = 8;
-/// A completion longer than this is no class.
+/// Prompts with more distinct completions than this have no classes: a few short answers are choices, many are texts that
+/// happen to repeat.
+pub(super) const COMPLETION_LIMIT: usize = 8;
+/// A completion or label longer than this is no class.
 const CLASS_BYTES: usize = 256;
 /// Buffer of the one pass over the file.
 const SCAN_BYTES: usize = 1 << 18;
@@ -43,7 +46,7 @@ pub struct Dataset {
     bytes: u64,
 }
 
-/// The few distinct completions of all records.
+/// The few distinct completions or labels of all records.
 #[derive(Debug, Default)]
 struct Classes {
     /// In the order of their text.
@@ -217,7 +220,8 @@ impl Dataset {
         (0..self.len()).map(|record| self.record(record))
     }
 
-    /// The distinct completions (or labels) in the order of their text, where there are at most 8.
+    /// The distinct labels in the order of their text, where there are at most as many as a job may have
+    /// ([`LABEL_LIMIT`]); of prompts the distinct completions, where there are at most 8.
     #[must_use]
     pub fn classes(&self) -> Option<&[String]> {
         self.classes
@@ -270,7 +274,9 @@ impl Scan {
                     self.shape = Some(shape);
                     self.offsets.push(place.offset);
                     let class = record.class();
-                    self.classes = self.classes.take().and_then(|classes| classes.with(class?));
+                    let most = class_limit(shape);
+                    let classes = self.classes.take();
+                    self.classes = classes.and_then(|classes| classes.with(class?, most));
                 }
                 Err(unread) => self.skipped.add(unread, place.line),
             }
@@ -286,12 +292,12 @@ impl Scan {
 }
 
 impl Classes {
-    /// With one more record; `None` once the completions are no small set.
-    fn with(mut self, class: &str) -> Option<Self> {
+    /// With one more record; `None` once there are more classes than this.
+    fn with(mut self, class: &str, most: usize) -> Option<Self> {
         let known = self.names.iter().position(|name| name == class);
         let class = match known {
             Some(class) => class,
-            None if self.names.len() < CLASSES && class.len() <= CLASS_BYTES => {
+            None if self.names.len() < most && class.len() <= CLASS_BYTES => {
                 self.names.push(class.to_owned());
                 self.names.len() - 1
             }
@@ -330,6 +336,14 @@ impl Read for At<'_> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += u64::try_from(read).unwrap_or(u64::MAX);
         Ok(read)
+    }
+}
+
+/// How many classes records of a shape may have. A label is there to tell classes apart, however many they are.
+fn class_limit(shape: Shape) -> usize {
+    match shape {
+        Shape::Label => LABEL_LIMIT,
+        _ => COMPLETION_LIMIT,
     }
 }
 

@@ -101,7 +101,11 @@ pub enum Error {
         found: &'static str,
     },
     /// Nothing in the file can be read as a record.
-    #[error("{} has no readable record ({skipped})", path.display())]
+    #[error(
+        "{} has no readable record ({skipped}): write plain text, or on each line JSON of text, prompt and completion, \
+         messages, or text and label",
+        path.display()
+    )]
     NoRecords {
         /// The file.
         path: PathBuf,
@@ -136,8 +140,12 @@ pub enum Error {
         /// Records to draw from.
         records: usize,
     },
-    /// Balance was asked for and the records have no small set of completions.
-    #[error("records cannot be balanced: they have no or more than 8 distinct completions")]
+    /// Balance was asked for and the records have no small set of labels or completions.
+    #[error(
+        "records cannot be balanced: that takes at most {} distinct labels, or at most {} distinct completions",
+        domain::job::labels::LABEL_LIMIT,
+        dataset::COMPLETION_LIMIT
+    )]
     NoClasses,
     /// No record could be encoded, or the options suit none.
     #[error("records cannot be encoded")]

@@ -13,6 +13,8 @@ pub struct Preview {
     pub text: String,
     /// Its tokens.
     pub pieces: Vec<Piece>,
+    /// The label of its class, where the whole row is classified: no token carries loss then.
+    pub class: Option<String>,
 }
 
 /// One token.
@@ -40,14 +42,17 @@ impl Encoder {
                 labelled: *labelled,
             })
         });
+        let class = row.class.and_then(|class| usize::try_from(class).ok());
+        let class = class.and_then(|class| self.options.labels.get(class));
         Ok(Preview {
             text: self.tokenizer.decode(&row.tokens)?,
             pieces: pieces.collect::<Result<_, Refusal>>()?,
+            class: class.cloned(),
         })
     }
 }
 
-/// Tokens apart by `|`, those with loss within `[` and `]`, then the count.
+/// Tokens apart by `|`, those with loss within `[` and `]`, then the count, or the class of all.
 impl fmt::Display for Preview {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut inside = false;
@@ -64,12 +69,12 @@ impl fmt::Display for Preview {
         if inside {
             formatter.write_str("]")?;
         }
+        let tokens = self.pieces.len();
+        if let Some(class) = &self.class {
+            return write!(formatter, "\n{tokens} tokens, class {class:?}");
+        }
         let learned = self.pieces.iter().filter(|piece| piece.labelled).count();
-        write!(
-            formatter,
-            "\n{} tokens, {learned} carry loss",
-            self.pieces.len()
-        )
+        write!(formatter, "\n{tokens} tokens, {learned} carry loss")
     }
 }
 

@@ -63,7 +63,11 @@ pub(super) fn write(
             shape: shape.clone(),
         });
     }
-    let factors = &merged.config.rope_factors;
+    // Gemma's one factor is among the metadata.
+    let factors: &[f32] = match merged.config.linear_factor() {
+        Some(_) => &[],
+        None => &merged.config.rope_factors,
+    };
     if !factors.is_empty() {
         infos.insert(
             0,

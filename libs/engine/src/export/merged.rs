@@ -88,7 +88,9 @@ pub(super) fn write(
             copy(from, folder)?;
             read(&from.join(CONFIG))?
         }
-        None if !merged.config.rope_factors.is_empty() => {
+        None if !merged.config.rope_factors.is_empty()
+            && merged.config.linear_factor().is_none() =>
+        {
             return Err(Error::Model(crate::model::Error::Feature {
                 what:
                     "scaled rotary positions of a gguf file in a folder, which says them otherwise"

@@ -167,6 +167,26 @@ impl Config {
             .unwrap_or_else(|| 1.0 / (self.head_size as f32).sqrt())
     }
 
+    /// What Gemma 3's positions are divided by in the layers without a window; none where they are not scaled, and of other
+    /// families, which scale each frequency by itself.
+    pub(crate) fn linear_factor(&self) -> Option<f32> {
+        match self.architecture {
+            Architecture::Gemma3 => self.rope_factors.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// What llama.cpp multiplies the scores by, where that is not [`Config::scores_by`] without a scale of its own: it knows
+    /// Gemma 3's largest model (27B) by its number of blocks, and takes a head's share of the residual stream.
+    pub(crate) fn score_scale_in_gguf(&self) -> Option<f32> {
+        const LARGEST_LAYERS: usize = 62;
+        if self.architecture != Architecture::Gemma3 || self.layers != LARGEST_LAYERS {
+            return None;
+        }
+        let share = self.hidden.checked_div(self.heads)?;
+        (share > 0 && share != self.head_size).then(|| 1.0 / (share as f32).sqrt())
+    }
+
     /// What is added to a normalization's weight that lies in a Hugging Face folder.
     pub(crate) const fn norm_offset(&self) -> f32 {
         match self.architecture.facts().norm {

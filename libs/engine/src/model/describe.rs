@@ -71,6 +71,13 @@ impl Config {
         };
         let layers: Vec<_> = (0..self.layers).map(kind).collect();
         let rope = |theta| json!({ "rope_theta": shortest(theta), "rope_type": "default" });
+        let scaling = self
+            .linear_factor()
+            .map(|factor| json!({ "factor": shortest(factor), "rope_type": "linear" }));
+        let mut far = rope(self.rope_theta);
+        if let (Some(own), Some(Value::Object(scaling))) = (far.as_object_mut(), &scaling) {
+            own.extend(scaling.clone());
+        }
         let near = self.sliding.map_or(10_000.0, |sliding| sliding.theta);
         fields.extend([
             ("attn_logit_softcapping".to_owned(), Value::Null),
@@ -84,8 +91,10 @@ impl Config {
             ("rope_local_base_freq".to_owned(), shortest(near)),
             (
                 "rope_parameters".to_owned(),
-                json!({ "full_attention": rope(self.rope_theta), "sliding_attention": rope(near) }),
+                json!({ "full_attention": far, "sliding_attention": rope(near) }),
             ),
+            // transformers 4 reads this one.
+            ("rope_scaling".to_owned(), json!(scaling)),
             (
                 "sliding_window".to_owned(),
                 json!(self.sliding.map(|sliding| sliding.window)),
@@ -134,7 +143,7 @@ impl Config {
                 "Gemma 3 whose layers without a window are not every sixth, or with other rotations",
             );
         }
-        let scaled = self.score_scale.is_some();
+        let scaled = self.score_scale != self.score_scale_in_gguf();
         scaled.then_some("Gemma 3 whose scores are scaled otherwise than by the width of a head")
     }
 
@@ -164,7 +173,14 @@ impl Config {
         let reals = reals.map(|(key, real)| (key, Gguf::F32(real)));
         let window = self.sliding.map(|sliding| sliding.window);
         let window = window.map(|window| ("attention.sliding_window", number(window)));
-        said(architecture, numbers.into_iter().chain(reals).chain(window))
+        let scaling = self.linear_factor().map(|factor| {
+            [
+                ("rope.scaling.type", Gguf::String("linear".to_owned())),
+                ("rope.scaling.factor", Gguf::F32(factor)),
+            ]
+        });
+        let all = numbers.into_iter().chain(reals).chain(window);
+        said(architecture, all.chain(scaling.into_iter().flatten()))
     }
 
     fn to_gpt2_gguf(&self) -> Vec<(String, Gguf)> {

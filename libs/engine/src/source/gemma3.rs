@@ -89,6 +89,36 @@ fn period(types: &[String], layers: usize) -> Result<usize, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Source;
+
+    /// What llama.cpp takes as given of the published models is what their configurations say: 4B's and 27B's, of which only
+    /// the latter's scores are scaled by something else than the width of a head.
+    #[test]
+    fn published_sizes_are_the_same_model_in_gguf() {
+        let config = |sizes: [usize; 6]| {
+            let [layers, hidden, inner, heads, size, scalar] = sizes;
+            let said = serde_json::json!({
+                "architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": layers, "hidden_size": hidden,
+                "intermediate_size": inner, "num_attention_heads": heads, "num_key_value_heads": heads / 2,
+                "head_dim": size, "query_pre_attn_scalar": scalar, "vocab_size": 262_208,
+                "max_position_embeddings": 131_072, "rms_norm_eps": 1e-6, "sliding_window": 1024,
+                "rope_scaling": { "factor": 8.0, "rope_type": "linear" },
+            });
+            Source::config_of_start("config.json", said.to_string().as_bytes()).unwrap()
+        };
+        let [small, large] = [
+            config([34, 2560, 10_240, 8, 256, 256]),
+            config([62, 5376, 21_504, 32, 128, 168]),
+        ];
+        assert_eq!(small.score_scale, None);
+        assert_eq!(large.score_scale, Some(1.0 / 168f32.sqrt()));
+        for own in [small, large] {
+            assert_eq!(own.score_scale_in_gguf(), own.score_scale);
+            assert_eq!(own.unsaid_in_gguf(), None);
+            assert_eq!(own.linear_factor(), Some(8.0));
+            assert_eq!(own.window(0).map(|near| near.theta), Some(NEAR_THETA));
+        }
+    }
 
     #[test]
     fn a_list_of_layers_is_a_period_or_refused() {

@@ -36,11 +36,7 @@ pub(super) fn read(
     let vocabulary = embedding
         .and_then(|info| info.shape.dims().first())
         .copied();
-    if said.scaled_rope() {
-        return Err(Error::Feature {
-            what: "rotary positions that are scaled otherwise than llama 3's".to_owned(),
-        });
-    }
+    let scaled = said.linear_factor(architecture)?;
     if said.number_or("expert_count", 0)? > 0 {
         return Err(Error::Feature {
             what: "mixture of experts".to_owned(),
@@ -70,7 +66,7 @@ pub(super) fn read(
         Norms::Layer => "attention.layer_norm_epsilon",
         Norms::Rms | Norms::RmsLessOne => "attention.layer_norm_rms_epsilon",
     };
-    let config = Config {
+    let mut config = Config {
         architecture,
         layers: said.number("block_count")?,
         hidden,
@@ -91,14 +87,23 @@ pub(super) fn read(
                 _ => 10_000.0,
             }
         },
-        rope_factors: match content.tensor_infos.get(ROPE_FACTORS) {
-            Some(info) => factors(info)?,
-            None => Vec::new(),
+        rope_factors: match (scaled, content.tensor_infos.get(ROPE_FACTORS)) {
+            // llama.cpp has no such tensor of it.
+            (_, Some(_)) if architecture == Architecture::Gemma3 => {
+                return Err(Error::Feature {
+                    what: "rotations of Gemma 3 that are scaled one by one".to_owned(),
+                });
+            }
+            // Bounded before anything of its length is made.
+            (Some(factor), _) if head_size <= 1 << 16 => vec![factor; head_size / 2],
+            (None, Some(info)) => factors(info)?,
+            _ => Vec::new(),
         },
         tied: !content.tensor_infos.contains_key(&Name::Output.in_gguf()),
         score_scale: None,
         sliding: sliding.filter(|own| own.every != 1),
     };
+    config.score_scale = config.score_scale_in_gguf();
     config.checked()
 }
 
@@ -173,9 +178,23 @@ impl<'a> Said<'a> {
         })
     }
 
-    fn scaled_rope(&self) -> bool {
-        let kind = self.value("rope.scaling.type");
-        kind.is_ok_and(|kind| kind.to_string().is_ok_and(|kind| kind != "none"))
+    /// What positions are divided by in layers without a window, as Gemma 3's of 4B and larger say it; none where they are not
+    /// scaled.
+    fn linear_factor(&self, architecture: Architecture) -> Result<Option<f32>, Error> {
+        let Ok(kind) = self.value("rope.scaling.type") else {
+            return Ok(None);
+        };
+        match kind.to_string().map(String::as_str) {
+            Ok("none") | Err(_) => Ok(None),
+            Ok("linear") if architecture == Architecture::Gemma3 => {
+                self.real("rope.scaling.factor").map(Some)
+            }
+            Ok(kind) => Err(Error::Feature {
+                what: format!(
+                    "rotary positions that are scaled in the way {kind}; supported: llama 3's, of Gemma 3 linear"
+                ),
+            }),
+        }
     }
 }
 

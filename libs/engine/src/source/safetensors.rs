@@ -343,7 +343,13 @@ struct RopeParameters {
 
 impl RopeParameters {
     /// What the frequencies of a head are divided by; none where they are not scaled.
-    fn factors(&self, size: usize, theta: f32) -> Result<Option<Vec<f32>>, Error> {
+    fn factors(
+        &self,
+        architecture: Architecture,
+        size: usize,
+        theta: f32,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        let gemma = architecture == Architecture::Gemma3;
         let needed = |value: Option<f32>, key: &str| {
             value.ok_or_else(|| Error::Setting {
                 key: key.to_owned(),
@@ -351,7 +357,12 @@ impl RopeParameters {
         };
         match self.rope_type.as_deref() {
             None | Some("default") => Ok(None),
-            Some("llama3") => {
+            // transformers divides positions by it, which is the same.
+            Some("linear") if gemma => {
+                let factor = needed(self.factor, "factor")?;
+                Ok(Some(vec![factor; size / 2]))
+            }
+            Some("llama3") if !gemma => {
                 let scaling = Llama3 {
                     factor: needed(self.factor, "factor")?,
                     low: needed(self.low_freq_factor, "low_freq_factor")?,
@@ -364,7 +375,10 @@ impl RopeParameters {
                 scaling.factors(size, theta).map(Some)
             }
             Some(kind) => Err(Error::Feature {
-                what: format!("rotary positions of type {kind}; supported: default, llama3"),
+                what: format!(
+                    "rotary positions of type {kind}; supported: default, {}",
+                    if gemma { "linear" } else { "llama3" }
+                ),
             }),
         }
     }
@@ -407,7 +421,7 @@ impl HuggingFace {
         let head_size = self.head_dim.unwrap_or_else(even);
         // Bounded before anything of its length is made.
         let factors = match rope {
-            Some(rope) if head_size <= 1 << 16 => rope.factors(head_size, theta)?,
+            Some(rope) if head_size <= 1 << 16 => rope.factors(architecture, head_size, theta)?,
             _ => None,
         };
         let config = Config {

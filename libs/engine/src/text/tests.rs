@@ -48,12 +48,9 @@ fn reference() -> Reference {
     serde_json::from_str(json).unwrap()
 }
 
-/// SmolLM2's GGUF, when the environment says where it lies.
+/// SmolLM2's GGUF.
 fn smollm2() -> Option<Tokenizer> {
-    let Some(path) = std::env::var_os("FEDPIPE_SMOLLM2") else {
-        eprintln!("notice: FEDPIPE_SMOLLM2 is unset, SmolLM2's token ids are not compared");
-        return None;
-    };
+    let path = testkit::model::real("FEDPIPE_SMOLLM2")?;
     let content = Content::read(&mut File::open(path).unwrap()).unwrap();
     Some(Tokenizer::from_gguf(&content).unwrap())
 }

@@ -154,3 +154,25 @@ fn a_table_of_ranks_is_held_to_as_well() {
         Err(Error::Shape { .. })
     ));
 }
+
+/// PEFT's own: `lora_alpha / sqrt(r)` where its configuration says `use_rslora`, by each weight's own rank.
+#[test]
+fn an_adapter_with_rslora_is_scaled_by_the_root_of_its_rank() {
+    let folder = reference("tiny-adapter");
+    let tensors = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+    let scale = |config: &str| {
+        let read = Adapter::from_peft(&tensors, config.as_bytes(), &tiny().weights());
+        read.map(|adapter| adapter.scale())
+    };
+    let with = config.replace("\"use_rslora\": false", "\"use_rslora\": true");
+    assert_ne!(with, config);
+    // Its alpha is 6 and its rank 4.
+    assert_eq!((scale(&config).unwrap(), scale(&with).unwrap()), (1.5, 3.0));
+    let pattern = |alpha: &str| {
+        let own = format!("\"alpha_pattern\": {{\"q_proj\": {alpha}}}");
+        scale(&with.replace("\"alpha_pattern\": {}", &own))
+    };
+    assert_eq!(pattern("6").unwrap(), 3.0);
+    assert!(matches!(pattern("7"), Err(Error::Scale)));
+}

@@ -108,6 +108,8 @@ fn ids_equal_transformers_and_what_is_too_long_loses_its_end() {
         let row = whole.row(3, &label(&text, "spam")).unwrap();
         assert_eq!(row.tokens, ids, "{text:?}");
         assert_eq!((row.class, row.record, row.targets()), (Some(2), 3, 0));
+        let shown = whole.preview(&row).unwrap();
+        assert_eq!(shown.class.as_deref(), Some("spam"));
     }
     let long = label("a b c d e f", "ham");
     let short = encoder(&model, |options| options.sequence_length = 5);
@@ -383,11 +385,10 @@ const MAILS: [&str; 3] = [
     "Ümläute und 中文 too",
 ];
 
-/// all-MiniLM-L6-v2 itself, with a head of a formula; skipped, with a notice, unless `FEDPIPE_MINILM` names its folder.
+/// all-MiniLM-L6-v2 itself, whose folder `FEDPIPE_MINILM` names, with a head of a formula.
 #[test]
 fn minilm_equals_transformers() {
-    let Some(path) = std::env::var_os("FEDPIPE_MINILM").map(PathBuf::from) else {
-        eprintln!("skipped: FEDPIPE_MINILM does not name the model");
+    let Some(path) = testkit::model::real("FEDPIPE_MINILM") else {
         return;
     };
     let want: Real = read("minilm.json");

@@ -102,6 +102,74 @@ fn gemmas_settings_mean_what_they_mean_to_transformers() {
     exported(folder.path(), "gemma3", Format::Merged).unwrap();
 }
 
+/// As Gemma 3 of 4B and larger has them: in layers that see everything positions are divided by eight, in the others by nothing.
+#[test]
+fn gemmas_scaled_rotations_are_those_of_transformers_from_a_folder_and_from_gguf() {
+    let values = values("gemma3");
+    let scaled = values["scaled"]["config"].as_object().unwrap();
+    let (long, want) = (
+        numbers::<u32>(&values["long"]),
+        numbers::<f32>(&values["scaled"]["long_last"]),
+    );
+    let check = |path: &Path| {
+        let model = load(path, Base::F32, Compute::F32);
+        let all = logits(&model, &long);
+        close(&all[all.len() - want.len()..], &want, 5e-6);
+        model.config().clone()
+    };
+    let folder = changed("gemma3", scaled);
+    let config = check(folder.path());
+    assert_eq!(config.rope_factors, [8.0; 4]);
+    // As published.
+    let older = [
+        ("rope_parameters", Value::Null),
+        (
+            "rope_scaling",
+            json!({ "factor": 8.0, "rope_type": "linear" }),
+        ),
+        ("rope_theta", json!(1_000_000.0)),
+        ("rope_local_base_freq", json!(10_000.0)),
+    ];
+    let older = older.map(|(key, value)| (key.to_owned(), value));
+    check(changed("gemma3", &Map::from_iter(older)).path());
+
+    // With an adapter that changes nothing: to a GGUF file, from that to a folder, and from the file to a file.
+    let model = load(folder.path(), Base::F32, Compute::F32);
+    let nothing = RankTable::uniform(&[Projection::Q], 6, 2);
+    let nothing = Adapter::initialize(&model.weights(), &nothing, 1.0, 1).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let (adapter, file) = (place.path().join("adapter"), place.path().join("file"));
+    let about = Export {
+        base_model: "gemma3",
+        layers: 6,
+    };
+    nothing.save(&adapter, &about).unwrap();
+    let make = |model: &Path, format: Format, output: &Path| {
+        let request = Request {
+            adapter: &adapter,
+            model,
+            format,
+            precision: Precision::F32,
+            output,
+            replace: false,
+            name: "gemma3",
+            labels: &[],
+            threads: std::num::NonZeroUsize::MIN,
+        };
+        export(request, &control()).unwrap();
+        assert_eq!(check(output).rope_factors, config.rope_factors);
+    };
+    make(folder.path(), Format::Gguf, &file);
+    make(&file, Format::Merged, &place.path().join("folder"));
+    make(&file, Format::Gguf, &place.path().join("again"));
+
+    // Nobody else's are scaled so.
+    let linear = json!({ "rope_type": "linear", "rope_theta": 1e6, "factor": 8.0 });
+    let other = with("qwen3", "rope_parameters", linear);
+    let refused = Model::load(other.path(), &options(Base::F32, 1)).unwrap_err();
+    assert!(refused.to_string().contains("linear"), "{refused}");
+}
+
 /// An error with its sources.
 fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

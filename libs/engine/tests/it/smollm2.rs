@@ -1,5 +1,4 @@
-//! SmolLM2-135M-Instruct itself. Skipped, with a notice, unless `FEDPIPE_SMOLLM2` names its GGUF
-//! file or the folder that holds it.
+//! SmolLM2-135M-Instruct itself, whose GGUF file, or the folder that holds it, `FEDPIPE_SMOLLM2` names (`testkit::model::real`).
 
 use std::path::PathBuf;
 
@@ -28,11 +27,7 @@ struct Reference {
 }
 
 pub fn path() -> Option<PathBuf> {
-    let path = std::env::var_os("FEDPIPE_SMOLLM2").map(PathBuf::from);
-    if path.is_none() {
-        eprintln!("skipped: FEDPIPE_SMOLLM2 does not name the model");
-    }
-    path
+    testkit::model::real("FEDPIPE_SMOLLM2")
 }
 
 /// The batches of the training steps.

@@ -4,7 +4,7 @@
 
 Each folder has config.json, model.safetensors, a tokenizer, and values.json: the logits of a prompt; and with an adapter whose
 every value is from a formula, the loss of two rows and its gradient by autograd. Where a family has settings of its
-own that its checkpoint leaves as usual, "other" has the logits under others.
+own that its checkpoint leaves as usual, "other" has the logits under others, and "scaled" those of a long text with scaled rotations.
 Made with torch 2.15.0, transformers 5.24.0, peft 0.21.2, float32, one thread.
 """
 import json
@@ -49,6 +49,11 @@ OTHER = {
     "gemma3": {"query_pre_attn_scalar": 12, "layer_types": ["sliding_attention", "full_attention"] * 3, "sliding_window": 4,
                "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0},
                                    "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}}},
+}
+# As of 4B and larger: in the layers that see everything, positions are divided by eight.
+SCALED = {
+    "gemma3": {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                                   "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
 }
 TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 
@@ -116,6 +121,10 @@ def main():
             other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **OTHER[name]).eval()
             with torch.no_grad():
                 values["other"] = {"config": OTHER[name], "logits": rounded(other(torch.tensor([PROMPT])).logits[0])}
+        if name in SCALED:
+            scaled = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **SCALED[name]).eval()
+            with torch.no_grad():
+                values["scaled"] = {"config": SCALED[name], "long_last": rounded(scaled(torch.tensor([long])).logits[0, -1])}
         lora = adapted(folder, name)
         values["rows"] = [{"tokens": tokens, "labelled": [i >= first for i in range(len(tokens))]} for tokens, first in ROWS]
         values["loss"], values["gradients"] = gradients(lora)

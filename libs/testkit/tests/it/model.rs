@@ -43,3 +43,11 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
     assert_eq!(weights(1), weights(1));
     assert_ne!(weights(1), weights(2));
 }
+
+#[test]
+fn a_real_model_that_nobody_names_is_left_out_only_where_that_is_asked_for() {
+    let found = std::panic::catch_unwind(|| testkit::model::real("FEDPIPE_NO_SUCH_MODEL"));
+    let asked = std::env::var_os("FEDPIPE_TEST_NO_MODELS").is_some();
+    assert_eq!(found.ok(), asked.then_some(None));
+    assert!(testkit::model::real("PATH").is_some());
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod bench_plan;
 mod bench_validate;
+mod confusion;
 mod doctor;
 mod exec_child;
 mod fleet;

@@ -262,6 +262,21 @@ fn classes_are_the_few_distinct_completions_in_their_own_order() {
 }
 
 #[test]
+fn labels_are_classes_up_to_as_many_as_a_job_may_have() {
+    let line = |n: usize| format!("{{\"text\":\"t\",\"label\":\"l{n:02}\"}}\n");
+    let with = |count: usize| open("a.jsonl", (0..count).rev().map(line).collect::<String>());
+    let twenty = with(20);
+    let names: Vec<String> = (0..20).map(|n| format!("l{n:02}")).collect();
+    assert_eq!(twenty.classes().unwrap(), names);
+    assert_eq!(
+        (twenty.class_of(0), twenty.class_of(19)),
+        (Some(19), Some(0))
+    );
+    assert_eq!(with(64).classes().unwrap().len(), 64);
+    assert!(with(65).classes().is_none());
+}
+
+#[test]
 fn the_held_out_part_is_stable_and_keeps_equal_records_together() {
     let line = |n: usize| format!("{{\"prompt\":\"{}\",\"completion\":\"c\"}}\n", n % 500);
     let lines: String = (0..1000).map(line).collect();

@@ -138,6 +138,30 @@ fn balance_gives_each_class_an_equal_share_of_every_batch() {
 }
 
 #[test]
+fn twenty_labels_are_balanced() {
+    // Label 0 has 21 records, each other one.
+    let line = |n: usize| {
+        let label = n.saturating_sub(20);
+        format!("{{\"text\":\"mail {n}\",\"label\":\"l{label:02}\"}}\n")
+    };
+    let dataset = open("a.jsonl", (0..40).map(line).collect::<String>());
+    let balanced = SamplerOptions {
+        balance: Balance::Label,
+        ..options(20)
+    };
+    let sampler = sampler(&dataset, balanced);
+    for step in 0..3 {
+        let mut drawn = sampler.batch(step);
+        drawn.sort_unstable();
+        let of: Vec<_> = drawn
+            .iter()
+            .filter_map(|record| dataset.class_of(*record))
+            .collect();
+        assert_eq!(of, (0..20).collect::<Vec<_>>(), "step {step}");
+    }
+}
+
+#[test]
 fn balance_needs_few_distinct_completions() {
     let lines = (0..9).map(|n| format!("{{\"prompt\":\"p\",\"completion\":\"{n}\"}}\n"));
     let many = open("a.jsonl", lines.collect::<String>());

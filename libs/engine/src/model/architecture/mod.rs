@@ -148,7 +148,10 @@ impl Architecture {
         let mut gguf = Self::ALL.map(|own| own.facts().gguf).to_vec();
         gguf.dedup();
         gguf.retain(|name| !name.is_empty());
-        let classes = Self::ALL.map(|own| own.facts().class);
+        let classes = Self::ALL.map(|own| match own {
+            Self::Bert => format!("{}, {}", own.facts().class, bert::WITHOUT_HEAD),
+            _ => own.facts().class.to_owned(),
+        });
         format!(
             "{} (gguf), {} (hugging face)",
             gguf.join(", "),
@@ -177,8 +180,8 @@ mod tests {
         assert_eq!(
             Architecture::supported(),
             "llama, qwen2, qwen3, gpt2, gemma3 (gguf), LlamaForCausalLM, MistralForCausalLM, \
-             Qwen2ForCausalLM, Qwen3ForCausalLM, BertForSequenceClassification, GPT2LMHeadModel, \
-             Gemma3ForCausalLM (hugging face)"
+             Qwen2ForCausalLM, Qwen3ForCausalLM, BertForSequenceClassification, BertModel, \
+             GPT2LMHeadModel, Gemma3ForCausalLM (hugging face)"
         );
     }
 }

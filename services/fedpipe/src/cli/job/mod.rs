@@ -42,7 +42,7 @@ pub enum Command {
     Plan(One),
     /// Show a finished job's report
     Report(One),
-    /// Show each committed round
+    /// Show each committed round, and of classes or choices who was taken for whom
     Rounds(One),
 }
 
@@ -150,12 +150,13 @@ impl One {
     }
 
     async fn rounds(&self) -> anyhow::Result<()> {
-        let items = self
-            .connection
-            .client()?
-            .items(&self.path("/rounds"))
-            .await?;
-        print(self.json, &Value::Array(items), show::rounds)
+        let client = self.connection.client()?;
+        let rounds = Value::Array(client.items(&self.path("/rounds")).await?);
+        if self.json {
+            return output::json(&rounds);
+        }
+        let job: Value = client.get(&self.path("")).await?;
+        output::line(show::rounds_of(&job, &rounds)?)
     }
 
     async fn delete(&self) -> anyhow::Result<()> {

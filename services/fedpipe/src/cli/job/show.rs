@@ -3,6 +3,7 @@
 use domain::plan::Plan;
 use serde_json::Value;
 
+use crate::cli::confusion;
 use crate::client::view::{Job, Kept, Late};
 use crate::output::table;
 use crate::units::bytes;
@@ -168,6 +169,44 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
         }
     }
     Ok(table(&rows))
+}
+
+/// A job's rounds, and below them who was taken for whom: in the round whose adapter it keeps, else in the last that was scored
+/// by classes.
+pub fn rounds_of(job: &Value, all: &Value) -> anyhow::Result<String> {
+    let shown = rounds(all)?;
+    let kept = job.pointer("/kept/round").and_then(Value::as_u64);
+    let scored: Vec<(u64, Vec<Vec<u64>>)> = items(all).iter().filter_map(counts).collect();
+    let of_kept = scored.iter().find(|(round, _)| Some(*round) == kept);
+    let names = classes(job);
+    match of_kept.or(scored.last()) {
+        Some((round, counts)) if counts.len() == names.len() => {
+            let table = confusion::table(&names, counts);
+            Ok(format!(
+                "{shown}\n\nafter round {round}, who was taken for whom:\n{table}"
+            ))
+        }
+        _ => Ok(shown),
+    }
+}
+
+/// A round's number, and its score by classes if it has one.
+fn counts(round: &Value) -> Option<(u64, Vec<Vec<u64>>)> {
+    let number = round.get("round")?.as_u64()?;
+    let counts = round.pointer("/evaluation/confusion")?.clone();
+    let counts: Vec<Vec<u64>> = serde_json::from_value(counts).ok()?;
+    (!counts.is_empty()).then_some((number, counts))
+}
+
+/// What a job's scores are counted by: its labels, else its choices.
+fn classes(job: &Value) -> Vec<String> {
+    let places = ["/spec/training/labels", "/spec/evaluation/choices"];
+    let read = |path: &str| -> Option<Vec<String>> {
+        serde_json::from_value(job.pointer(path)?.clone()).ok()
+    };
+    let mut found = places.into_iter().filter_map(read);
+    let named = found.find(|names| !names.is_empty());
+    named.unwrap_or_default()
 }
 
 /// A report: its rounds, and what it says of the whole job.
@@ -373,6 +412,31 @@ mod tests {
         for part in ["c (of round 1)", "0.625", "0.375"] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
         }
+    }
+
+    #[test]
+    fn below_the_rounds_stands_who_was_taken_for_whom_in_the_round_that_is_kept() {
+        let round = |number: u32, right: u64| {
+            json!({ "round": number, "seconds": 1.0, "workers": [],
+                "evaluation": { "loss": 0.5, "confusion": [[right, 0], [1, 2]] } })
+        };
+        let all =
+            json!([round(1, 3), round(2, 4), { "round": 3, "workers": [], "evaluation": null }]);
+        let labels = json!({ "training": { "labels": ["ham", "spam"] } });
+        let check = |kept: Value, spec: &Value, part: &str| {
+            let shown = rounds_of(&json!({ "kept": kept, "spec": spec }), &all).unwrap();
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+            assert!(shown.contains("taken for \"spam\""), "{shown}");
+        };
+        check(json!({ "round": 1 }), &labels, "after round 1, who");
+        check(Value::Null, &labels, "after round 2, who");
+        let choices =
+            json!({ "training": { "labels": [] }, "evaluation": { "choices": ["ham", "spam"] } });
+        check(Value::Null, &choices, "after round 2, who");
+        let without =
+            json!([{ "round": 1, "workers": [], "evaluation": { "loss": 0.5, "confusion": [] } }]);
+        let shown = rounds_of(&json!({ "spec": {} }), &without).unwrap();
+        assert!(!shown.contains("who was taken"), "{shown}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use engine::evaluate::{Choice, Confusion, Evaluator, Loss, best};
 use serde_json::{Value, json};
 
 use super::{DataArgs, ModelArgs, labels};
+use crate::cli::confusion;
 use crate::output;
 
 /// Records computed together.
@@ -146,7 +147,7 @@ impl Args {
             } else {
                 &labels
             };
-            output::line(table(names, &found.confusion))?;
+            output::line(confusion::table(names, &found.confusion))?;
         }
         output::line(format!(
             "{}\nrecords: {} ({} refused)",
@@ -271,18 +272,6 @@ impl Args {
         found.count(&confusion);
         Ok(found)
     }
-}
-
-/// How often each class, where it was right, was taken for each.
-fn table(names: &[String], confusion: &[Vec<u64>]) -> String {
-    let heading = |name: &String| format!("taken for {name:?}");
-    let first = std::iter::once("right".to_owned()).chain(names.iter().map(heading));
-    let mut rows = vec![first.collect::<Vec<_>>()];
-    for (name, counts) in names.iter().zip(confusion) {
-        let counts = counts.iter().map(u64::to_string);
-        rows.push(std::iter::once(format!("{name:?}")).chain(counts).collect());
-    }
-    output::table(&rows)
 }
 
 /// A record's prompt, the choices' tokens, and the right one, or why there is none.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use domain::adapter::HeadShape;
+use domain::job::labels::LABEL_LIMIT;
 use engine::adapter::{Adapter, Head};
 use engine::data::Dataset;
 use engine::model::{Architecture, Config, Model};
@@ -33,7 +34,9 @@ pub fn of(
         ([], Some(kept)) => kept,
         ([], None) => match named.or_else(|| Some(dataset.classes()?.to_vec())) {
             Some(classes) => classes,
-            None => bail!("the records have no small set of labels: give --label for each class"),
+            None => bail!(
+                "the records have no labels, or more than {LABEL_LIMIT}: give --label for each class"
+            ),
         },
         (asked, _) => asked.to_vec(),
     };

@@ -220,7 +220,7 @@ pub struct DataArgs {
     pub sequence_length: usize,
     /// A class of an encoder's classification head, as the records' labels say it; give two or more, always in the same
     /// order [default: those beside the adapter, those that the configuration of a model with a head names, or those of the records in
-    /// the order of their text, where the model is an encoder]
+    /// the order of their text, 64 at most, where the model is an encoder]
     #[arg(long = "label", value_name = "TEXT")]
     pub labels: Vec<String>,
 }

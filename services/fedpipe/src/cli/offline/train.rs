@@ -2,6 +2,7 @@
 
 mod batches;
 mod held_out;
+mod kept;
 mod preview;
 mod resume;
 mod settings;
@@ -29,6 +30,7 @@ use super::{DataArgs, MemoryArgs, ModelArgs, Parameters, Targets, Work, labels};
 use crate::output;
 use batches::Batches;
 use held_out::Course;
+use kept::Kept;
 use resume::Resume;
 use told::Told;
 
@@ -56,7 +58,7 @@ pub struct Args {
     memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Show the first N records as the model reads them, tokens with loss within [ and ], and train nothing
+    /// Show the first N records as the model reads them, tokens with loss within [ and ] or an encoder's class, and train nothing
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
     preview: Option<usize>,
     /// Folder for the trained adapter, or with --parameters all for the trained model
@@ -205,7 +207,7 @@ enum Order {
     File,
     /// Shuffled anew in each pass
     Shuffle,
-    /// As shuffle, with equal shares of the distinct completions in each step
+    /// As shuffle, with equal shares of the distinct labels (64 at most) or completions (8 at most)
     Balanced,
 }
 
@@ -335,13 +337,19 @@ impl Args {
                 Trains::Zeroth(Box::new(made))
             }
         };
+        let asked = self.asked_of(&start, (&dataset, &model))?;
         drop(start);
-        let resume = Resume::new(&self.out, self.save_every, self.asked(&dataset, &model));
+        let (every, directions) = (self.save_every, self.mezo.perturbations);
+        let kept = Kept::new(&self.out, every, directions, asked.clone());
+        let resume = Resume::new(&self.out, every, asked);
         let records = self.held_out.records(&dataset, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
         let made = match &mut trainer {
             Trains::Ours(trainer) if self.resume => {
                 resume.begin(trainer, &model.weights(), &mut course)?
+            }
+            Trains::Zeroth(trainer) if self.resume => {
+                kept.begin(|scalars, steps| trainer.resume(scalars, steps), &mut course)?
             }
             _ => 0,
         };
@@ -364,8 +372,12 @@ impl Args {
             if course.is_due(ended, self.steps) {
                 told.score(course.score(ended, (&model, trainer.adapter()?), with)?)?;
             }
-            if let Trains::Ours(trainer) = &trainer {
-                resume.step(trainer, course.scores())?;
+            match &trainer {
+                Trains::Ours(trainer) => resume.step(trainer, course.scores())?,
+                Trains::Zeroth(trainer) => {
+                    kept.step(ended, || trainer.scalars(), course.scores())?;
+                }
+                Trains::Plain(_) => {}
             }
             if course.is_out_of_patience() {
                 told.note(&format!(

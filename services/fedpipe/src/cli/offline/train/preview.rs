@@ -57,5 +57,10 @@ fn value(record: usize, line: u64, preview: &Preview) -> Value {
     let tokens: Vec<Value> = (preview.pieces.iter())
         .map(|piece| json!({ "id": piece.token, "text": piece.text, "loss": piece.labelled }))
         .collect();
-    json!({ "record": record, "line": line, "text": preview.text, "tokens": tokens })
+    let mut value =
+        json!({ "record": record, "line": line, "text": preview.text, "tokens": tokens });
+    if let (Some(class), Some(fields)) = (&preview.class, value.as_object_mut()) {
+        fields.insert("class".to_owned(), class.as_str().into());
+    }
+    value
 }

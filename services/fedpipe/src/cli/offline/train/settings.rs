@@ -64,14 +64,9 @@ impl Args {
             constant,
             "mezo has one rate and no decay: leave out --schedule, --warmup and --weight-decay"
         );
-        let whole = self.mezo.parameters == Parameters::All;
         ensure!(
             self.accumulate == 1 && self.dropout == 0.0,
             "mezo takes one batch a step: leave out --accumulate and --dropout"
-        );
-        ensure!(
-            whole || (self.save_every == 0 && !self.resume),
-            "mezo keeps checkpoints with --parameters all alone: leave out --save-every and --resume"
         );
         let MezoArgs {
             perturbations,
@@ -159,6 +154,24 @@ impl Args {
             "rank": self.rank, "targets": name(&self.targets.0), "alpha": name(&self.alpha), "rslora": self.rslora,
             "dropout": name(&self.dropout), "seed": self.seed, "labels": self.data.labels,
         })
+    }
+
+    /// The same of an adapter's training: a walk's steps are done again from the adapter that it began with, so that its result
+    /// depends on that one's values as well.
+    pub(super) fn asked_of(
+        &self,
+        start: &Adapter,
+        (dataset, model): (&Dataset, &Model),
+    ) -> anyhow::Result<serde_json::Value> {
+        let mut asked = self.asked(dataset, model);
+        if self.optimizer == Optimizer::Mezo
+            && let Some(fields) = asked.as_object_mut()
+        {
+            let begun_with = start.file_digest()?.to_string();
+            fields.insert("walk".to_owned(), format!("{:?}", self.walk()).into());
+            fields.insert("start".to_owned(), begun_with.into());
+        }
+        Ok(asked)
     }
 
     /// The learning rate of a step.

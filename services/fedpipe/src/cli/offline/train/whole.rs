@@ -1,8 +1,6 @@
 //! `fedpipe train --optimizer mezo --parameters all`: the model's own parameters are trained, by forward passes alone, and
 //! the run ends with a model.
 
-mod kept;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -20,11 +18,11 @@ use serde_json::{Value, json};
 
 use super::batches::Batches;
 use super::held_out::{Course, Scored};
+use super::kept::Kept;
 use super::told::Told;
 use super::{Args, Step};
 use crate::cli::offline::Work;
 use crate::output;
-use kept::Kept;
 
 /// A run, and how far it came.
 struct Run<'a> {
@@ -64,7 +62,8 @@ impl Args {
         let asked = self.asked_whole(&dataset, trainer.model());
         let kept = Kept::new(&self.out, self.save_every, self.mezo.perturbations, asked);
         let made = if self.resume {
-            kept.begin(&mut trainer, &mut course)?
+            let again = |scalars: &Scalars, steps| trainer.resume(scalars, steps);
+            kept.begin(again, &mut course)?
         } else {
             0
         };
@@ -100,7 +99,8 @@ impl Args {
             run.skipped += u64::from(step.loss.is_none());
             run.loss = step.loss.or(run.loss);
             run.score(self.steps, with)?;
-            run.kept.step(run.made, &run.trainer, run.course.scores())?;
+            let scalars = || run.trainer.scalars();
+            run.kept.step(run.made, scalars, run.course.scores())?;
             if run.course.is_out_of_patience() {
                 run.told.note(&format!(
                     "stopped after step {}: the held-out loss does not improve any more",

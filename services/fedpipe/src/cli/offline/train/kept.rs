@@ -1,5 +1,5 @@
-//! Where a run stands all of whose parameters move: the scalars of its steps, a few bytes each. Whoever goes on does these
-//! steps again from the model's files, without a pass, and ends with the bytes of a run that was never interrupted.
+//! Where a zeroth-order run stands: the scalars of its steps, a few bytes each. Whoever goes on does these steps again from the
+//! adapter or the model's files that it began with, without a pass, and ends with the bytes of a run that was never interrupted.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,19 +8,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use domain::zeroth::Scalars;
-use engine::train::WholeTrainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::super::held_out::{Course, Scored};
-use super::super::resume::difference;
+use super::held_out::{Course, Scored};
+use super::resume::difference;
 use crate::output;
 
 /// A written limit: a million steps of a few directions each, in digits.
 const FILE_LIMIT_BYTES: u64 = 64 << 20;
 
-/// A run's checkpoint: a file beside the folder that it will make.
+/// A walk's checkpoint: a file beside the folder that it will make.
 pub struct Kept {
     path: PathBuf,
     /// Steps between two; 0: none is written.
@@ -53,10 +52,11 @@ impl Kept {
         }
     }
 
-    /// Has the trainer go on from the checkpoint, if there is one; gives the steps that were made.
+    /// Has a trainer go on from the checkpoint, if there is one; gives the steps that were made. `resume` does so many steps
+    /// again by their scalars, or says that they are not of so many.
     pub fn begin(
         &self,
-        trainer: &mut WholeTrainer,
+        resume: impl FnOnce(&Scalars, usize) -> bool,
         course: &mut Course<'_>,
     ) -> anyhow::Result<u64> {
         let path = self.path.display();
@@ -79,7 +79,7 @@ impl Kept {
         let steps = scalars.len() as u64 / self.each;
         let scalars = Scalars::new(scalars.into_iter().map(f32::from_bits).collect());
         ensure!(
-            trainer.resume(&scalars, steps as usize),
+            resume(&scalars, steps as usize),
             "the checkpoint {path} is damaged: its last step is not whole"
         );
         course.resume(scores);
@@ -87,12 +87,17 @@ impl Kept {
         Ok(steps)
     }
 
-    /// Writes a checkpoint after so many steps, if it is time for one.
-    pub fn step(&self, made: u64, trainer: &WholeTrainer, scores: &[Scored]) -> anyhow::Result<()> {
+    /// Writes a checkpoint after so many steps, if it is time for one: the scalars of all of them.
+    pub fn step(
+        &self,
+        made: u64,
+        scalars: impl FnOnce() -> Scalars,
+        scores: &[Scored],
+    ) -> anyhow::Result<()> {
         if self.every == 0 || !made.is_multiple_of(self.every) {
             return Ok(());
         }
-        let scalars = trainer.scalars();
+        let scalars = scalars();
         let bytes = serde_json::to_vec(&Stands {
             asked: self.asked.clone(),
             scores: scores.to_vec(),
@@ -102,7 +107,7 @@ impl Kept {
             .with_context(|| format!("cannot write the checkpoint {}", self.path.display()))
     }
 
-    /// The run has ended and its model is saved.
+    /// The run has ended and what it made is saved.
     pub fn done(&self) {
         // What cannot be deleted is no failure of a run that has succeeded.
         let _ = fs::remove_file(&self.path);
@@ -114,11 +119,12 @@ impl Kept {
         let about = about.with_context(|| format!("cannot read the checkpoint {path}"))?;
         ensure!(
             about.len() <= FILE_LIMIT_BYTES,
-            "the checkpoint {path} is damaged: it is larger than any"
+            "the checkpoint {path} is damaged, or of a run by gradients: it is larger than any of a walk"
         );
         let bytes = fs::read(&self.path);
         let bytes = bytes.with_context(|| format!("cannot read the checkpoint {path}"))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("the checkpoint {path} is damaged"))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("the checkpoint {path} is damaged, or of a run by gradients"))
     }
 
     /// In the place of an older one, which stays until this is whole.
