@@ -6,8 +6,9 @@ use domain::adapter::RankTable;
 use domain::cause::Trouble;
 use domain::id::Epoch;
 use domain::job::Strategy;
-use domain::job::spec::{Answers, Optimizer, Training};
+use domain::job::spec::{Answers, Compute, Optimizer, Training};
 use domain::schedule::Shape;
+use engine::kernel::Kernel;
 use engine::adapter::Adapter;
 
 use crate::site::{self, RANK_MAX, SCALE, Site, TARGETS};
@@ -34,6 +35,8 @@ impl Asking<'_> {
     fn task(&mut self, training: Training, (round, rounds): (u32, u32)) -> Train {
         self.epoch += 1;
         let mut plan = site::plan(self.measured, ranks());
+        // The probe chose the faster arithmetic; only in f32 is rounding as small as `check` allows.
+        plan.kernel = Kernel::best(Compute::F32).to_string();
         plan.optimizer = training.optimizer;
         plan.accumulate = training.accumulate;
         Train {
