@@ -158,6 +158,41 @@ fn the_best_model_is_that_of_its_step_and_is_used_like_any_other() {
     assert!(folder.join("adapter/adapter_model.safetensors").is_file());
 }
 
+/// What the steps found is not lost with the folder that was to be made of it.
+#[tokio::test]
+async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    ran(&mut train(folder, "undisturbed", &[]));
+
+    let mut command = train(folder, "late", &[]);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let metrics = folder.join("late.jsonl");
+    wait::until("the run makes its steps", SOON, async || {
+        !fs::read(&metrics).unwrap_or_default().is_empty()
+    })
+    .await;
+    // Somebody else takes the place.
+    fs::create_dir(folder.join("late")).unwrap();
+    fs::write(folder.join("late/file"), "theirs").unwrap();
+    let refused = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("late.checkpoint has its steps"), "{said}");
+    assert_eq!(fs::read_dir(folder.join("late")).unwrap().count(), 1);
+
+    fs::remove_dir_all(folder.join("late")).unwrap();
+    let again = ran(&mut train(folder, "late", &["--resume", "--json"]));
+    assert_eq!(json(&again)["loss"], Value::Null, "a step was made again");
+    assert!(
+        model(folder, "late") == model(folder, "undisturbed"),
+        "other bytes"
+    );
+    assert!(!folder.join("late.checkpoint").exists());
+}
+
 #[test]
 fn what_does_not_go_with_all_parameters_is_refused_with_the_reason() {
     let place = tempfile::tempdir().unwrap();

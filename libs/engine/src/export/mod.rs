@@ -29,7 +29,7 @@ use std::path::Path;
 
 pub use error::Error;
 pub use precision::Precision;
-pub use trained::{beside_trained, export_trained};
+pub use trained::{beside_trained, check_trained, export_trained};
 
 use crate::adapter::Adapter;
 use crate::compute;

@@ -9,10 +9,11 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use chassis::clock::Stopwatch;
 use domain::adapter::RankTable;
+use domain::artifact::Digest;
 use domain::zeroth::{Scalars, Steps};
 use engine::control::Control;
 use engine::data::{Dataset, Encoder, Loader, Refusals};
-use engine::export::{beside_trained, export_trained};
+use engine::export::{beside_trained, check_trained, export_trained};
 use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::train::WholeTrainer;
@@ -115,7 +116,7 @@ impl Args {
     /// Leaves the model, of the last step or the best.
     fn end(&self, run: Run<'_>, watch: &Stopwatch) -> anyhow::Result<()> {
         let Run {
-            mut trainer,
+            trainer,
             course,
             kept,
             batches,
@@ -127,18 +128,14 @@ impl Args {
         } = run;
         told.done();
         note(batches.refused(), course.refused());
-        let best = course.best_score();
-        if let Some(best) = best.filter(|best| best.steps < made) {
-            let scalars = trainer.scalars();
-            // One model at a time.
-            drop(trainer);
-            trainer = self.after(&scalars, best.steps)?;
-        }
-        let parameters = Model::parameters_of(trainer.model().config());
-        let digest = trainer.digest();
         let seconds = watch.seconds();
-        let from = self.model.model.path()?;
-        export_trained(from, trainer.into_model(), &self.out, &Control::new())?;
+        // Whatever becomes of the model, it follows from these.
+        let saved = kept.save(&trainer, course.scores());
+        let best = course.best_score();
+        let earlier = best.map(|best| best.steps).filter(|steps| *steps < made);
+        let parameters = Model::parameters_of(trainer.model().config());
+        let left = self.leave(trainer, earlier);
+        let digest = left.with_context(|| kept.left(&saved))?;
         kept.done();
         let sha256 = crate::client::archive::digest(&self.out.join("model.safetensors"))?;
         if self.json {
@@ -157,6 +154,20 @@ impl Args {
             "{}: model {sha256}{of}, {parameters} parameters trained",
             self.out.display()
         ))
+    }
+
+    /// Writes the model after so many steps, if not after all; gives the digest of its parameters.
+    fn leave(&self, mut trainer: WholeTrainer, earlier: Option<u64>) -> anyhow::Result<Digest> {
+        if let Some(steps) = earlier {
+            let scalars = trainer.scalars();
+            // One model at a time.
+            drop(trainer);
+            trainer = self.after(&scalars, steps)?;
+        }
+        let digest = trainer.digest();
+        let from = self.model.model.path()?;
+        export_trained(from, trainer.into_model(), &self.out, &Control::new())?;
+        Ok(digest)
     }
 
     /// The model after the first of these steps, which are done again from its files.
@@ -183,7 +194,8 @@ impl Args {
         }
     }
 
-    /// Refuses, before the model is loaded, one that is too large: for the limit or for the memory.
+    /// Refuses, before the model is loaded, one that is too large, for the limit or for the memory, and one that could not be
+    /// written in the end.
     fn check_whole(&self, model: &Inspected) -> anyhow::Result<()> {
         let (parameters, limit) = (
             Model::parameters_of(&model.config),
@@ -206,7 +218,8 @@ impl Args {
             beside: memory::whole(&model.config).max(beside_trained(&model.config)),
         };
         self.model.check(model, work, self.memory)?;
-        Ok(())
+        check_trained(self.model.model.path()?, &self.out)
+            .context("the trained model could not be written in the end")
     }
 
     /// Everything that the model's bytes depend on.

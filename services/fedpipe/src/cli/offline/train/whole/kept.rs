@@ -92,6 +92,11 @@ impl Kept {
         if self.every == 0 || !made.is_multiple_of(self.every) {
             return Ok(());
         }
+        self.save(trainer, scores)
+    }
+
+    /// Writes a checkpoint, even where none was asked for.
+    pub fn save(&self, trainer: &WholeTrainer, scores: &[Scored]) -> anyhow::Result<()> {
         let scalars = trainer.scalars();
         let bytes = serde_json::to_vec(&Stands {
             asked: self.asked.clone(),
@@ -100,6 +105,22 @@ impl Kept {
         })?;
         self.write(&bytes)
             .with_context(|| format!("cannot write the checkpoint {}", self.path.display()))
+    }
+
+    /// What there is of a run whose model could not be written, as far as its steps were saved.
+    pub fn left(&self, saved: &anyhow::Result<()>) -> String {
+        let path = self.path.display();
+        match saved {
+            Ok(()) => format!(
+                "the trained model is not written; {path} has its steps. Next: the same command with --resume, which trains \
+                 nothing again"
+            ),
+            Err(error) => {
+                format!(
+                    "the trained model is not written, and its steps could not be saved ({error:#})"
+                )
+            }
+        }
     }
 
     /// The run has ended and its model is saved.
