@@ -68,6 +68,7 @@ pub fn export_trained(
         config: &config,
         adapter: &nothing,
         trained: values.map(|(number, values)| (number, &*values)).collect(),
+        control,
     };
     let asked = (Precision::F32, &[][..]);
     let kind = |merged: &Merged<'_>, name, _: &[usize]| merged::kind(merged, name, asked.0);

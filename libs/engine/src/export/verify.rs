@@ -43,6 +43,7 @@ pub(super) fn weights(
         config: &config,
         adapter: &nothing,
         trained: BTreeMap::new(),
+        control: merged.control,
     };
     let names = merged.names();
     for (name, shape) in &names {

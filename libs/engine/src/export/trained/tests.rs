@@ -96,12 +96,13 @@ fn what_a_folder_cannot_say_is_refused_before_any_training() {
     let mut source = Source::open(&from).unwrap();
     let (config, tokenizer) = (source.config().unwrap(), source.tokenizer().unwrap());
     assert!(!config.rope_factors.is_empty());
-    let nothing = Adapter::new(1.0, []).unwrap();
+    let (nothing, control) = (Adapter::new(1.0, []).unwrap(), Control::new());
     let mut merged = Merged {
         source: &mut source,
         config: &config,
         adapter: &nothing,
         trained: BTreeMap::new(),
+        control: &control,
     };
     let path = place.path().join("model.gguf");
     gguf::write(&mut merged, &tokenizer, (Precision::F32, "llama3"), &path).unwrap();

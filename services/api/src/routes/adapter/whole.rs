@@ -6,6 +6,7 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use artifacts::{CachedModel, ModelCache, Transfer};
 use axum::body::Body;
@@ -63,6 +64,32 @@ impl Drop for GiveUp {
 
 /// Makes the model and hands it out: a tar archive of a folder, or one file.
 pub async fn answer(
+    app: &App,
+    job: &Job,
+    format: Format,
+    adapter: (&ArtifactRef, Bytes),
+) -> Result<Response, Problem> {
+    let limit = Duration::from_millis(app.limits().request_timeout_ms);
+    // The answer to what takes too long elsewhere says to try again, which would take as long.
+    let limit = limit - limit / 10;
+    in_time(format, limit, made_here(app, job, format, adapter)).await
+}
+
+/// Gives up what is not made in time.
+async fn in_time<T>(
+    format: Format,
+    limit: Duration,
+    made: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let ended = tokio::time::timeout(limit, made).await;
+    ended.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        let why = format!("the model was not made within {seconds} s, which is the limit here");
+        Err(elsewhere(format, &why))
+    })
+}
+
+async fn made_here(
     app: &App,
     job: &Job,
     format: Format,
@@ -258,5 +285,23 @@ mod tests {
         for words in ["1025 MiB", "may use 1024", "fedpipe export --to gguf"] {
             assert!(said.contains(words), "{words}: {said}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_given_up_with_the_command_that_makes_it() {
+        let (control, limit) = (Control::new(), Duration::from_millis(10));
+        let waits = GiveUp(control.clone());
+        let made = async {
+            let _waits = waits;
+            std::future::pending::<Result<(), Problem>>().await
+        };
+        let problem = in_time(Format::Merged, limit, made).await;
+        let said = serde_json::to_string(&problem.expect_err("refused")).expect("a document");
+        for words in ["within 0 s", "409", "fedpipe export --to merged"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(control.is_cancelled());
+        let made = in_time(Format::Merged, Duration::from_secs(60), async { Ok(7) }).await;
+        assert_eq!(made.ok(), Some(7));
     }
 }
