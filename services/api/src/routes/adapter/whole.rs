@@ -6,6 +6,7 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::{CachedModel, ModelCache, Transfer};
@@ -22,12 +23,12 @@ use engine::model::Base;
 use futures::{Stream, StreamExt, stream};
 use tempfile::TempDir;
 use tokio::fs::File;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
 
 use super::model::{self, Stored, elsewhere};
 use super::{
-    BLOCK, CHUNK_BYTES, Format, SHA256, digest_of, fetch, header_of, local, padding, zeros,
+    BLOCK, CHUNK_BYTES, Format, SHA256, digest_of, fetch, header_of, local, padding, turn, zeros,
 };
 use crate::problem::{Kind, Problem};
 use crate::state::App;
@@ -42,8 +43,16 @@ struct Asked {
     format: Format,
     name: String,
     labels: Vec<String>,
-    /// Others wait until this is made, or given up.
-    _alone: OwnedSemaphorePermit,
+    /// Until this is made, or given up.
+    _alone: Alone,
+}
+
+/// What others have not meanwhile.
+struct Alone {
+    /// To make a model: others are refused.
+    _making: OwnedSemaphorePermit,
+    /// To compute: others wait.
+    _turn: OwnedSemaphorePermit,
 }
 
 /// What was made; its files stay readable without their names.
@@ -96,14 +105,12 @@ async fn made_here(
     (adapter, config): (&ArtifactRef, Bytes),
 ) -> Result<Response, Problem> {
     let stored = model::stored(app, &job.spec.model, format).await?;
-    let allowed = chassis::memory::allowed_bytes(Path::new("/")).unwrap_or(u64::MAX);
-    let used = chassis::memory::data_bytes();
-    room(format, used.saturating_add(needed_bytes(&stored)), allowed)?;
-    let alone = app.merging().try_acquire_owned();
-    let alone = alone.map_err(|_| {
-        let detail = "another model is being made here: ask again when that is done";
-        Problem::new(Kind::Unavailable, detail)
-    })?;
+    let has_room = || {
+        let used = chassis::memory::data_bytes();
+        let needed = used.saturating_add(needed_bytes(&stored));
+        room(format, needed, allowed_bytes())
+    };
+    let alone = admitted((app.merging(), app.computing()), has_room).await?;
     let place = tempfile::tempdir().map_err(|error| local(&error))?;
     let own = place.path().join("adapter");
     let laid = async {
@@ -145,8 +152,41 @@ fn needed_bytes(
     loaded(Base::Source).max(loaded(Base::Bf16)) + TABLES * table
 }
 
+/// The permits, if there is room while nobody else has them: what they use is no longer used then.
+async fn admitted(
+    (merging, computing): (Arc<Semaphore>, Arc<Semaphore>),
+    has_room: impl FnOnce() -> Result<(), Problem>,
+) -> Result<Alone, Problem> {
+    let making = merging.try_acquire_owned().map_err(|_| {
+        let detail = "another model is being made here: ask again when that is done";
+        Problem::new(Kind::Unavailable, detail)
+    })?;
+    let turn = turn(computing).await?;
+    has_room()?;
+    Ok(Alone {
+        _making: making,
+        _turn: turn,
+    })
+}
+
+/// Bytes of memory that this process may use, if that is known.
+fn allowed_bytes() -> Option<u64> {
+    let allowed = chassis::memory::allowed_bytes(Path::new("/"));
+    let unknown = |error: &chassis::memory::Error| {
+        tracing::warn!(
+            error = bus::drive::error_chain(error),
+            "it is not known how much memory may be used"
+        );
+    };
+    allowed.inspect_err(unknown).ok()
+}
+
 /// Refuses what this process may not hold.
-fn room(format: Format, needed: u64, allowed: u64) -> Result<(), Problem> {
+fn room(format: Format, needed: u64, allowed: Option<u64>) -> Result<(), Problem> {
+    let Some(allowed) = allowed else {
+        let why = "it is not known how much memory this service may use";
+        return Err(elsewhere(format, why));
+    };
     if needed <= allowed {
         return Ok(());
     }
@@ -279,12 +319,36 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_command_that_makes_it() {
-        assert!(room(Format::Merged, 1 << 30, 1 << 30).is_ok());
-        let problem = room(Format::Gguf, (1 << 30) + 1, 1 << 30).expect_err("refused");
+        assert!(room(Format::Merged, 1 << 30, Some(1 << 30)).is_ok());
+        let problem = room(Format::Gguf, (1 << 30) + 1, Some(1 << 30)).expect_err("refused");
         let said = serde_json::to_string(&problem).expect("a document");
         for words in ["1025 MiB", "may use 1024", "fedpipe export --to gguf"] {
             assert!(said.contains(words), "{words}: {said}");
         }
+        let problem = room(Format::Gguf, 1, None).expect_err("refused");
+        let said = serde_json::to_string(&problem).expect("a document");
+        assert!(said.contains("not known"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn room_is_looked_for_only_when_nobody_else_uses_it() {
+        let (merging, computing) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        let both = || (Arc::clone(&merging), Arc::clone(&computing));
+        let too_large = || room(Format::Merged, 2, Some(1));
+        let status = |alone: Result<Alone, Problem>| alone.err().map(|problem| problem.status());
+
+        let alone = admitted(both(), || Ok(())).await;
+        let second = admitted(both(), too_large).await;
+        assert_eq!(status(second), Some(503), "it has to ask again");
+        drop(alone);
+        assert_eq!(status(admitted(both(), too_large).await), Some(409));
+
+        // An adapter is being converted.
+        let converting = turn(Arc::clone(&computing)).await;
+        let mut waiting = Box::pin(admitted(both(), || Ok(())));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(converting);
+        assert_eq!(status(waiting.await), None);
     }
 
     #[tokio::test]
