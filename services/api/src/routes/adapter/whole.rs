@@ -19,7 +19,7 @@ use domain::job::Job;
 use engine::control::Control;
 use engine::export::{self, Error, Precision, Request};
 use engine::memory;
-use engine::model::Base;
+use engine::model::{Base, Model};
 use futures::{Stream, StreamExt, stream};
 use tempfile::TempDir;
 use tokio::fs::File;
@@ -43,15 +43,14 @@ struct Asked {
     format: Format,
     name: String,
     labels: Vec<String>,
-    /// Until this is made, or given up.
-    _alone: Alone,
+    alone: Alone,
 }
 
 /// What others have not meanwhile.
 struct Alone {
-    /// To make a model: others are refused.
-    _making: OwnedSemaphorePermit,
-    /// To compute: others wait.
+    /// To make a model and have it on the disk, until it is sent or given up: others are refused.
+    making: OwnedSemaphorePermit,
+    /// To compute, until it is made: others wait.
     _turn: OwnedSemaphorePermit,
 }
 
@@ -112,6 +111,8 @@ async fn made_here(
     };
     let alone = admitted((app.merging(), app.computing()), has_room).await?;
     let place = tempfile::tempdir().map_err(|error| local(&error))?;
+    let free = chassis::disk::free_bytes(place.path()).map_err(|error| local(&error))?;
+    room_on_disk(format, disk_bytes(&stored, adapter.bytes), free)?;
     let own = place.path().join("adapter");
     let laid = async {
         tokio::fs::create_dir(&own).await?;
@@ -120,7 +121,7 @@ async fn made_here(
     laid.await.map_err(|error| local(&error))?;
     let tensors = own.join("adapter_model.safetensors");
     fetch(app, adapter, &tensors, app.limits().adapter_bytes).await?;
-    let cache = ModelCache::open(&place.path().join("models"), u64::MAX)?;
+    let cache = ModelCache::open(&place.path().join("models"), free)?;
     let transfer = Transfer::default();
     let model = cache
         .fetch(app.objects(), &stored.digest, &transfer)
@@ -131,13 +132,19 @@ async fn made_here(
         format,
         name: job.id.to_string(),
         labels: job.spec.training.labels.clone(),
-        _alone: alone,
+        alone,
     };
     let control = Control::new();
     let _waits = GiveUp(control.clone());
-    let ended = tokio::task::spawn_blocking(move || make(&asked, &control)).await;
-    let made = ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
-    handed_out(job, format, made)
+    let work = move || {
+        let made = make(&asked, &control)?;
+        // Here its turn ends, and what it was made of goes away.
+        Ok::<_, Problem>((made, asked.alone.making))
+    };
+    let ended = tokio::task::spawn_blocking(work).await;
+    let (made, making) =
+        ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
+    handed_out(job, format, (made, making))
 }
 
 /// Bytes of memory that making it takes, as predicted: a model as it came or in 16 bits, whichever is more, and its largest
@@ -152,6 +159,23 @@ fn needed_bytes(
     loaded(Base::Source).max(loaded(Base::Bf16)) + TABLES * table
 }
 
+/// Bytes of disk that making it takes: what it is made of, and what is made. A file with fewer than 16 bits a value is one of
+/// integers, and some of them, or all, become floating-point numbers.
+fn disk_bytes(
+    Stored {
+        manifest, config, ..
+    }: &Stored,
+    adapter: u64,
+) -> u64 {
+    let (came, values) = (manifest.bytes(), Model::parameters_of(config));
+    let made = if came < values.saturating_mul(2) {
+        values.saturating_mul(4)
+    } else {
+        came
+    };
+    came.saturating_add(made).saturating_add(adapter)
+}
+
 /// The permits, if there is room while nobody else has them: what they use is no longer used then.
 async fn admitted(
     (merging, computing): (Arc<Semaphore>, Arc<Semaphore>),
@@ -164,7 +188,7 @@ async fn admitted(
     let turn = turn(computing).await?;
     has_room()?;
     Ok(Alone {
-        _making: making,
+        making,
         _turn: turn,
     })
 }
@@ -195,6 +219,20 @@ fn room(format: Format, needed: u64, allowed: Option<u64>) -> Result<(), Problem
         "the model takes about {} MiB to be made here, and this service may use {}",
         mib(needed),
         mib(allowed)
+    );
+    Err(elsewhere(format, &why))
+}
+
+/// Refuses what the disk does not hold.
+fn room_on_disk(format: Format, needed: u64, free: u64) -> Result<(), Problem> {
+    if needed <= free {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let why = format!(
+        "the model takes about {} MiB of disk to be made here, and {} are free",
+        mib(needed),
+        mib(free)
     );
     Err(elsewhere(format, &why))
 }
@@ -263,7 +301,11 @@ const fn weights(format: Format) -> &'static str {
     }
 }
 
-fn handed_out(job: &Job, format: Format, made: Made) -> Result<Response, Problem> {
+fn handed_out(
+    job: &Job,
+    format: Format,
+    (made, making): (Made, OwnedSemaphorePermit),
+) -> Result<Response, Problem> {
     let digest = [(SHA256, made.sha256.to_string())];
     let (kind, name, length, body) = match format {
         Format::Gguf => {
@@ -271,12 +313,12 @@ fn handed_out(job: &Job, format: Format, made: Made) -> Result<Response, Problem
             let (_, file, length) =
                 only.ok_or_else(|| Problem::new(Kind::Internal, "the export left no file"))?;
             let content = ReaderStream::with_capacity(File::from_std(file), CHUNK_BYTES);
-            let body = Body::from_stream(content);
+            let body = Body::from_stream(held(content, length, making));
             ("application/octet-stream", "model.gguf", length, body)
         }
         _ => {
             let (length, archive) = archive(made.files).map_err(|error| local(&error))?;
-            let body = Body::from_stream(archive);
+            let body = Body::from_stream(held(archive, length, making));
             ("application/x-tar", "model.tar", length, body)
         }
     };
@@ -289,6 +331,24 @@ fn handed_out(job: &Job, format: Format, made: Made) -> Result<Response, Problem
         ),
     ];
     Ok((headers, digest, body).into_response())
+}
+
+/// A body that has the permit until its last part is handed out, or nobody reads on: then its files are gone.
+fn held<S: Stream<Item = std::io::Result<Bytes>>>(
+    body: S,
+    length: u64,
+    making: OwnedSemaphorePermit,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    let (mut left, mut making) = (length, Some(making));
+    body.map(move |part| {
+        let bytes = part.as_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(bytes as u64);
+        if left == 0 {
+            // Before the client has it all, and may ask for the next.
+            drop(making.take());
+        }
+        part
+    })
 }
 
 /// The archive of some files, and its length.
@@ -328,6 +388,33 @@ mod tests {
         let problem = room(Format::Gguf, 1, None).expect_err("refused");
         let said = serde_json::to_string(&problem).expect("a document");
         assert!(said.contains("not known"), "{said}");
+
+        assert!(room_on_disk(Format::Merged, 5 << 20, 5 << 20).is_ok());
+        let problem = room_on_disk(Format::Merged, 6 << 20, 5 << 20).expect_err("refused");
+        let said = serde_json::to_string(&problem).expect("a document");
+        for words in ["6 MiB of disk", "5 are free", "fedpipe export --to merged"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_model_is_made_when_the_last_is_sent_or_given_up() {
+        let merging = Arc::new(Semaphore::new(1));
+        let body = || {
+            let making = Arc::clone(&merging).try_acquire_owned().expect("free");
+            let parts = ["ab", "c"].map(|part| Ok(Bytes::from_static(part.as_bytes())));
+            Box::pin(held(stream::iter(parts), 3, making))
+        };
+        let mut sent = body();
+        assert!(matches!(sent.next().await, Some(Ok(_))));
+        assert_eq!(merging.available_permits(), 0);
+        assert!(matches!(sent.next().await, Some(Ok(_))));
+        assert_eq!(merging.available_permits(), 1);
+        let mut given_up = body();
+        assert!(matches!(given_up.next().await, Some(Ok(_))));
+        assert_eq!(merging.available_permits(), 0);
+        drop(given_up);
+        assert_eq!(merging.available_permits(), 1);
     }
 
     #[tokio::test]
