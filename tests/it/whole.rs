@@ -193,6 +193,55 @@ async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
     assert!(!folder.join("late.checkpoint").exists());
 }
 
+/// A file that was replaced is another, whatever it is called.
+#[tokio::test]
+async fn a_checkpoint_is_of_the_files_that_it_was_made_of() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/records.jsonl");
+    let records = fs::read_to_string(records).unwrap();
+    let data = folder.join("records.jsonl");
+    fs::write(&data, &records).unwrap();
+    let again = || {
+        let mut command = Command::new(tests::fleet::binary());
+        command
+            .args(["train", "--optimizer", "mezo", "--parameters", "all"])
+            .arg("--model")
+            .arg(folder.join("model"))
+            .arg("--data")
+            .arg(&data)
+            .arg("--out")
+            .arg(folder.join("out"))
+            .args(["--steps", "400", "--save-every", "1", "--resume"])
+            .args(["--sequence-length", "96", "--threads", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    };
+    let mut child = again().spawn().unwrap();
+    let checkpoint = folder.join("out.checkpoint");
+    wait::until("a checkpoint is written", SOON, async || {
+        checkpoint.is_file()
+    })
+    .await;
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "it had ended before");
+
+    let refused = |key: &str| {
+        let refused = again().output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{key}: {said}");
+        assert!(said.contains(&format!("other settings ({key}")), "{said}");
+    };
+    // As many records, and other words.
+    fs::write(&data, records.replace("Answer", "Result")).unwrap();
+    refused("data_sha256");
+    fs::write(&data, &records).unwrap();
+    testkit::model::tiny(&folder.join("model"), 2).unwrap();
+    refused("model_sha256");
+}
+
 #[test]
 fn what_does_not_go_with_all_parameters_is_refused_with_the_reason() {
     let place = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::plain::{self, Place};
 use engine::train::{Options, Trainer, Walked, ZerothTrainer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{DataArgs, MemoryArgs, ModelArgs, Parameters, Targets, Work, labels};
 use crate::output;
@@ -336,7 +336,13 @@ impl Args {
             }
         };
         drop(start);
-        let resume = Resume::new(&self.out, self.save_every, self.asked(&dataset, &model));
+        let asked = if self.save_every > 0 || self.resume {
+            self.asked(&dataset, &model)?
+        } else {
+            // Nothing is kept that would have to be told from another run's.
+            Value::Null
+        };
+        let resume = Resume::new(&self.out, self.save_every, asked);
         let records = self.held_out.records(&dataset, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
         let made = match &mut trainer {

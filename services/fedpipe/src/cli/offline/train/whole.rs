@@ -52,6 +52,8 @@ impl Args {
         );
         self.model.hold_for_training()?;
         free(&self.out)?;
+        let scores = self.held_out.most_scores(self.steps);
+        kept::check((self.steps, self.mezo.perturbations), scores)?;
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         self.check_whole(&inspected)?;
@@ -62,7 +64,7 @@ impl Args {
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let records = self.held_out.records(&dataset, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
-        let asked = self.asked_whole(&dataset, trainer.model());
+        let asked = self.asked_whole(&dataset, trainer.model())?;
         let kept = Kept::new(&self.out, self.save_every, self.mezo.perturbations, asked);
         let made = if self.resume {
             kept.begin(&mut trainer, &mut course)?
@@ -223,15 +225,15 @@ impl Args {
     }
 
     /// Everything that the model's bytes depend on.
-    fn asked_whole(&self, dataset: &Dataset, model: &Model) -> Value {
-        let mut asked = self.asked(dataset, model);
+    fn asked_whole(&self, dataset: &Dataset, model: &Model) -> anyhow::Result<Value> {
+        let mut asked = self.asked(dataset, model)?;
         // Numbers as text, so that none is another when it is read.
         let walk = format!("{:?}", self.whole_walk());
         if let Some(fields) = asked.as_object_mut() {
             fields.insert("parameters".to_owned(), "all".into());
             fields.insert("walk".to_owned(), walk.into());
         }
-        asked
+        Ok(asked)
     }
 }
 
