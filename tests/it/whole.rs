@@ -164,9 +164,15 @@ async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     testkit::model::tiny(&folder.join("model"), 1).unwrap();
-    ran(&mut train(folder, "undisturbed", &[]));
+    // No score is better by as much, so it ends with the first after the beginning's.
+    let patient = [
+        &["--held-out-share", "0.25", "--evaluate-every", "100"][..],
+        &["--patience", "1", "--min-delta", "10"],
+    ]
+    .concat();
+    ran(&mut train(folder, "undisturbed", &patient));
 
-    let mut command = train(folder, "late", &[]);
+    let mut command = train(folder, "late", &patient);
     let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let metrics = folder.join("late.jsonl");
@@ -184,8 +190,10 @@ async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
     assert_eq!(fs::read_dir(folder.join("late")).unwrap().count(), 1);
 
     fs::remove_dir_all(folder.join("late")).unwrap();
-    let again = ran(&mut train(folder, "late", &["--resume", "--json"]));
-    assert_eq!(json(&again)["loss"], Value::Null, "a step was made again");
+    let again = [&patient[..], &["--resume", "--json"]].concat();
+    let again = json(&ran(&mut train(folder, "late", &again)));
+    assert_eq!(again["loss"], Value::Null, "a step was made again");
+    assert_eq!(again["ended_after"], 100, "{again}");
     assert!(
         model(folder, "late") == model(folder, "undisturbed"),
         "other bytes"

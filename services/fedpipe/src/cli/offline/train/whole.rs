@@ -91,6 +91,14 @@ impl Args {
     fn walk_on(&self, run: &mut Run<'_>, with: (&Dataset, &Encoder)) -> anyhow::Result<()> {
         run.score(self.steps, with)?;
         while run.made < self.steps {
+            // A run that is gone on with may have lost it before.
+            if run.course.is_out_of_patience() {
+                run.told.note(&format!(
+                    "stopped after step {}: the held-out loss does not improve any more",
+                    run.made
+                ));
+                break;
+            }
             let watch = Stopwatch::start();
             let drawn = run.batches.step().with_context(|| self.unlearnable())?;
             let [batch] = drawn.as_slice() else {
@@ -104,13 +112,6 @@ impl Args {
             run.loss = step.loss.or(run.loss);
             run.score(self.steps, with)?;
             run.kept.step(run.made, &run.trainer, run.course.scores())?;
-            if run.course.is_out_of_patience() {
-                run.told.note(&format!(
-                    "stopped after step {}: the held-out loss does not improve any more",
-                    run.made
-                ));
-                break;
-            }
         }
         Ok(())
     }
