@@ -178,7 +178,10 @@ impl Args {
         let mut trainer = self.trainer()?;
         let count = steps as usize * usize::from(self.mezo.perturbations);
         let first = scalars.values().get(..count).unwrap_or_default();
-        let again = trainer.resume(&Scalars::new(first.to_vec()), steps as usize);
+        output::note(format!(
+            "the best model is that of step {steps}: doing its steps again"
+        ));
+        let again = kept::again(&mut trainer, &Scalars::new(first.to_vec()), steps);
         ensure!(again, "the run has fewer scalars than steps");
         Ok(trainer)
     }

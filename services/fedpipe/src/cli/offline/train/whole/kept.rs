@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use chassis::clock::Stopwatch;
 use domain::zeroth::Scalars;
 use engine::train::WholeTrainer;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ const FILE_LIMIT_BYTES: u64 = 64 << 20;
 const SCALAR_BYTES: u64 = "4294967295,".len() as u64;
 const SCORE_BYTES: u64 = 192;
 const OTHER_BYTES: u64 = 1 << 20;
+/// Between two notes on steps that are done again.
+const NOTE_SECONDS: f64 = 10.0;
 
 /// Refuses a run of so many steps, with so many directions each, and scores that a checkpoint would not hold, before the first.
 pub fn check((steps, each): (u64, u16), scores: u64) -> anyhow::Result<()> {
@@ -97,8 +100,9 @@ impl Kept {
         }
         let steps = scalars.len() as u64 / self.each;
         let scalars = Scalars::new(scalars.into_iter().map(f32::from_bits).collect());
+        output::note(format!("{path}: doing {steps} steps again"));
         ensure!(
-            trainer.resume(&scalars, steps as usize),
+            again(trainer, &scalars, steps),
             "the checkpoint {path} is damaged: its last step is not whole"
         );
         course.resume(scores);
@@ -174,6 +178,18 @@ impl Kept {
         file.persist(&self.path)?;
         Ok(())
     }
+}
+
+/// Does so many steps again, which found these; says every so often how far that is.
+pub fn again(trainer: &mut WholeTrainer, scalars: &Scalars, steps: u64) -> bool {
+    let (watch, mut last) = (Stopwatch::start(), 0.0);
+    trainer.resume_telling(scalars, steps as usize, |made| {
+        let now = watch.seconds();
+        if now - last > NOTE_SECONDS {
+            output::note(format!("{made} of {steps} steps are done again"));
+            last = now;
+        }
+    })
 }
 
 #[cfg(test)]
