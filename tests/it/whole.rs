@@ -159,6 +159,98 @@ fn the_best_model_is_that_of_its_step_and_is_used_like_any_other() {
     assert!(folder.join("adapter/adapter_model.safetensors").is_file());
 }
 
+/// What the steps found is not lost with the folder that was to be made of it.
+#[tokio::test]
+async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    // No score is better by as much, so it ends with the first after the beginning's.
+    let patient = [
+        &["--held-out-share", "0.25", "--evaluate-every", "100"][..],
+        &["--patience", "1", "--min-delta", "10"],
+    ]
+    .concat();
+    ran(&mut train(folder, "undisturbed", &patient));
+
+    let mut command = train(folder, "late", &patient);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let metrics = folder.join("late.jsonl");
+    wait::until("the run makes its steps", SOON, async || {
+        !fs::read(&metrics).unwrap_or_default().is_empty()
+    })
+    .await;
+    // Somebody else takes the place.
+    fs::create_dir(folder.join("late")).unwrap();
+    fs::write(folder.join("late/file"), "theirs").unwrap();
+    let refused = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("late.checkpoint has its steps"), "{said}");
+    assert_eq!(fs::read_dir(folder.join("late")).unwrap().count(), 1);
+
+    fs::remove_dir_all(folder.join("late")).unwrap();
+    let again = [&patient[..], &["--resume", "--json"]].concat();
+    let again = json(&ran(&mut train(folder, "late", &again)));
+    assert_eq!(again["loss"], Value::Null, "a step was made again");
+    assert_eq!(again["ended_after"], 100, "{again}");
+    assert!(
+        model(folder, "late") == model(folder, "undisturbed"),
+        "other bytes"
+    );
+    assert!(!folder.join("late.checkpoint").exists());
+}
+
+/// A file that was replaced is another, whatever it is called.
+#[tokio::test]
+async fn a_checkpoint_is_of_the_files_that_it_was_made_of() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/records.jsonl");
+    let records = fs::read_to_string(records).unwrap();
+    let data = folder.join("records.jsonl");
+    fs::write(&data, &records).unwrap();
+    let again = || {
+        let mut command = Command::new(tests::fleet::binary());
+        command
+            .args(["train", "--optimizer", "mezo", "--parameters", "all"])
+            .arg("--model")
+            .arg(folder.join("model"))
+            .arg("--data")
+            .arg(&data)
+            .arg("--out")
+            .arg(folder.join("out"))
+            .args(["--steps", "400", "--save-every", "1", "--resume"])
+            .args(["--sequence-length", "96", "--threads", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    };
+    let mut child = again().spawn().unwrap();
+    let checkpoint = folder.join("out.checkpoint");
+    wait::until("a checkpoint is written", SOON, async || {
+        checkpoint.is_file()
+    })
+    .await;
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "it had ended before");
+
+    let refused = |key: &str| {
+        let refused = again().output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{key}: {said}");
+        assert!(said.contains(&format!("other settings ({key}")), "{said}");
+    };
+    // As many records, and other words.
+    fs::write(&data, records.replace("Answer", "Result")).unwrap();
+    refused("data_sha256");
+    fs::write(&data, &records).unwrap();
+    testkit::model::tiny(&folder.join("model"), 2).unwrap();
+    refused("model_sha256");
+}
+
 #[test]
 fn what_does_not_go_with_all_parameters_is_refused_with_the_reason() {
     let place = tempfile::tempdir().unwrap();

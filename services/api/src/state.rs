@@ -29,6 +29,7 @@ struct Shared {
     watch: Watch,
     streams: Arc<Semaphore>,
     merging: Arc<Semaphore>,
+    computing: Arc<Semaphore>,
     tokens: Tokens,
     limits: Limits,
     stop: CancellationToken,
@@ -51,6 +52,7 @@ impl App {
             watch: Watch::new(chassis::clock::now()),
             streams: Arc::new(Semaphore::new(config.limits.event_streams)),
             merging: Arc::new(Semaphore::new(1)),
+            computing: Arc::new(Semaphore::new(1)),
             tokens,
             limits: config.limits.clone(),
             stop,
@@ -82,9 +84,14 @@ impl App {
         Arc::clone(&self.0.streams)
     }
 
-    /// The one permit to make a model of a base and an adapter, which takes memory and time.
+    /// The one permit to make a model of a base and an adapter, which takes time and room.
     pub fn merging(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.merging)
+    }
+
+    /// The one permit of whatever takes memory by the size of an adapter or a model.
+    pub fn computing(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.computing)
     }
 
     /// The tokens that requests must show one of; where there is none, nobody is asked.

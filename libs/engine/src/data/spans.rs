@@ -26,6 +26,11 @@ impl Speech<'_> {
         Ok(text?)
     }
 
+    /// The same where a refusal says enough.
+    fn attempt(&self, messages: &[Message], prompt: bool) -> Option<String> {
+        self.template.attempt(messages, self.tools, prompt)
+    }
+
     /// What the assistant's last turn adds to the prompt for it.
     pub(super) fn last(&self, messages: &[Message]) -> Result<String, Refusal> {
         let (_, before) = messages.split_last().ok_or(Refusal::NothingToLearn)?;
@@ -41,8 +46,8 @@ impl Speech<'_> {
             if !message.is_assistant() {
                 continue;
             }
-            let until = self.render(messages.get(..=place).unwrap_or_default(), false);
-            let Some(until) = until.ok().filter(|until| text.starts_with(until)) else {
+            let until = self.attempt(messages.get(..=place).unwrap_or_default(), false);
+            let Some(until) = until.filter(|until| text.starts_with(until)) else {
                 spans.extend(self.rewritten(messages, place, text));
                 continue;
             };
@@ -75,8 +80,8 @@ impl Speech<'_> {
     /// What the last turn has before its own words and behind the prompt, such as a blank.
     fn lead(&self, messages: &[Message]) -> Option<String> {
         let (_, before) = messages.split_last()?;
-        let text = self.render(messages, false).ok()?;
-        let from = shared(&self.render(before, true).ok()?, &text);
+        let text = self.attempt(messages, false)?;
+        let from = shared(&self.attempt(before, true)?, &text);
         let to = shared(&self.otherwise(messages, before.len())?, &text);
         Some(text.get(from..to)?.to_owned())
     }
@@ -86,7 +91,7 @@ impl Speech<'_> {
         let mut others = messages.to_vec();
         let turn = others.get_mut(place)?;
         *turn = turn.otherwise();
-        self.render(&others, false).ok()
+        self.attempt(&others, false)
     }
 }
 

@@ -12,7 +12,7 @@ use super::safetensors::{Info, Writer};
 use super::tensors::Merged;
 use super::{Error, Precision, classes, precision};
 use crate::model::{Architecture, Config};
-use crate::source::{Name, gpt2};
+use crate::source::{Name, Source, gpt2};
 use crate::text::Tokenizer;
 
 /// What stands beside the weights and is copied as it is.
@@ -28,7 +28,7 @@ const COPIED: [&str; 10] = [
     "vocab.txt",
     "tokenizer.model",
 ];
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 
 /// In which kind a tensor is written.
 pub(super) fn kind(merged: &Merged<'_>, name: Name, asked: Precision) -> Result<GgmlDType, Error> {
@@ -66,6 +66,7 @@ pub(super) fn write(
             },
         });
     }
+    let mut config = describe((&*merged.source, merged.config), tokenizer, folder)?;
     let mut writer = Writer::create(&folder.join("model.safetensors"), &infos)?;
     for ((name, shape), info) in names.iter().zip(&infos) {
         let offset = if name.is_norm() {
@@ -83,25 +84,6 @@ pub(super) fn write(
     }
     writer.finish()?;
     let most = infos.first().map_or(GgmlDType::F32, |info| info.kind);
-    let mut config = match merged.source.folder() {
-        Some(from) => {
-            copy(from, folder)?;
-            read(&from.join(CONFIG))?
-        }
-        None if !merged.config.rope_factors.is_empty()
-            && merged.config.linear_factor().is_none() =>
-        {
-            return Err(Error::Model(crate::model::Error::Feature {
-                what:
-                    "scaled rotary positions of a gguf file in a folder, which says them otherwise"
-                        .to_owned(),
-            }));
-        }
-        None => {
-            tokenizer.write_folder(folder)?;
-            merged.config.to_hugging_face(tokenizer)
-        }
-    };
     if let (Some(fields), true) = (
         config.as_object_mut(),
         asked != Precision::Source || merged.source.folder().is_none(),
@@ -119,6 +101,37 @@ pub(super) fn write(
     {
         classes::tell(fields, merged.classes(), labels);
     }
+    write_config(&config, folder)
+}
+
+/// Writes what stands beside the weights, but for what this gives: the model's configuration as it came, or as it follows
+/// from the sizes.
+pub(super) fn describe(
+    (source, config): (&Source, &Config),
+    tokenizer: &Tokenizer,
+    folder: &Path,
+) -> Result<Value, Error> {
+    match source.folder() {
+        Some(from) => {
+            copy(from, folder)?;
+            read(&from.join(CONFIG))
+        }
+        None if !config.rope_factors.is_empty() && config.linear_factor().is_none() => {
+            Err(Error::Model(crate::model::Error::Feature {
+                what:
+                    "scaled rotary positions of a gguf file in a folder, which says them otherwise"
+                        .to_owned(),
+            }))
+        }
+        None => {
+            tokenizer.write_folder(folder)?;
+            Ok(config.to_hugging_face(tokenizer))
+        }
+    }
+}
+
+/// Writes the model's configuration.
+pub(super) fn write_config(config: &Value, folder: &Path) -> Result<(), Error> {
     let path = folder.join(CONFIG);
     fs::write(&path, format!("{config:#}\n")).map_err(unwritable(&path))
 }

@@ -29,7 +29,7 @@ use std::path::Path;
 
 pub use error::Error;
 pub use precision::Precision;
-pub use trained::{beside_trained, export_trained};
+pub use trained::{beside_trained, check_trained, export_trained};
 
 use crate::adapter::Adapter;
 use crate::compute;
@@ -91,7 +91,8 @@ pub struct Exported {
     pub tokenizer_differs: Option<&'static str>,
 }
 
-/// Exports an adapter. The folder is there when this returns, whole and verified, or not at all.
+/// Exports an adapter. The folder is there when this returns, whole and verified, or not at all. Cancelled, it ends with the
+/// tensor or the block that it is at.
 ///
 /// # Errors
 /// The adapter, the model or its tokenizer cannot be read, or said in the format; something is there; the
@@ -115,6 +116,7 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
         config: &config,
         adapter: &adapter,
         trained: BTreeMap::new(),
+        control,
     };
     if request.format == Format::Merged {
         check_head(&merged, request.labels)?;

@@ -8,6 +8,8 @@ use half::{bf16, f16};
 
 use super::{Error, precision};
 use crate::adapter::Adapter;
+use crate::compute;
+use crate::control::Control;
 use crate::model::{Architecture, Config, decode_parts, parameters};
 use crate::ops::product::{Into, View, ViewMut, multiply};
 use crate::source::{Name, Source, bert};
@@ -20,6 +22,8 @@ pub(super) struct Merged<'a> {
     /// The values that stand in the place of the files', by the parameter's number, as they are computed with; empty
     /// where it is an adapter that changes the model.
     pub(super) trained: BTreeMap<u32, &'a [f32]>,
+    /// Asked before each tensor whether to go on.
+    pub(super) control: &'a Control,
 }
 
 impl Merged<'_> {
@@ -85,6 +89,7 @@ impl Merged<'_> {
         shape: &[usize],
         (kind, offset): (GgmlDType, f32),
     ) -> Result<Vec<u8>, Error> {
+        self.go_on()?;
         if let Some(values) = self.of_head(name) {
             return self.encoded(name, values, (shape, kind));
         }
@@ -105,6 +110,11 @@ impl Merged<'_> {
         self.encoded(name, &values, (shape, kind))
     }
 
+    /// Whether nobody has cancelled; each tensor is a sign of life.
+    fn go_on(&self) -> Result<(), Error> {
+        Ok(self.control.block().map_err(compute::Error::from)?)
+    }
+
     fn encoded(
         &self,
         name: Name,
@@ -122,6 +132,7 @@ impl Merged<'_> {
 
     /// The tensor in `f32`, unrounded, as it is computed with.
     pub(super) fn values(&mut self, name: Name, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.go_on()?;
         if let Some(values) = self.of_head(name).or_else(|| self.of_trained(name)) {
             return Ok(values.to_vec());
         }
@@ -203,4 +214,39 @@ fn encode(values: &[f32], shape: &[usize], kind: GgmlDType) -> Result<Vec<u8>, F
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_cancelled_export_ends_with_the_next_tensor() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiny");
+        let mut source = Source::open(&folder).unwrap();
+        let config = source.config().unwrap();
+        let (nothing, control) = (Adapter::new(1.0, []).unwrap(), Control::new());
+        let mut merged = Merged {
+            source: &mut source,
+            config: &config,
+            adapter: &nothing,
+            trained: BTreeMap::new(),
+            control: &control,
+        };
+        let names = merged.names();
+        let (name, shape) = &names[0];
+        let kind = (GgmlDType::F32, 0.0);
+        assert!(merged.stored(*name, shape, kind).is_ok());
+        assert!(merged.values(*name, shape).is_ok());
+        assert_eq!(control.progress(), 2);
+        control.cancel();
+        let stored = merged.stored(*name, shape, kind).map(drop);
+        let values = merged.values(*name, shape).map(drop);
+        for ended in [stored, values] {
+            let cancelled = matches!(ended, Err(Error::Compute(compute::Error::Cancelled(_))));
+            assert!(cancelled, "{ended:?}");
+        }
+    }
 }

@@ -10,8 +10,12 @@ use crate::text::Tokenizer;
 /// Compares the ids of texts of every kind. Gives where they differ because the format has no words for what the
 /// model's tokenizer does: at a text's first blank, and around special tokens. Elsewhere they may not differ.
 pub(super) fn compare(own: &Tokenizer, written: &Path) -> Result<Option<&'static str>, Error> {
-    let again = Source::open(written)?.tokenizer()?;
-    let found = own.likeness(&again);
+    like(own, &Source::open(written)?.tokenizer()?)
+}
+
+/// The same of one that is there.
+pub(super) fn like(own: &Tokenizer, again: &Tokenizer) -> Result<Option<&'static str>, Error> {
+    let found = own.likeness(again);
     if !found.texts {
         return Err(damaged("its tokenizer makes other ids of a text"));
     }

@@ -13,6 +13,7 @@ use crate::control::Control;
 use crate::kernel::{Compute, Kernel};
 use crate::model::{Config, Model};
 use crate::source::Source;
+use crate::text::Tokenizer;
 use crate::threads::Threads;
 
 /// What [`export_trained`] takes beside the model: its largest tensor as it is written, and as it is read back and
@@ -20,6 +21,24 @@ use crate::threads::Threads;
 #[must_use]
 pub fn beside_trained(config: &Config) -> u64 {
     3 * 4 * (config.vocabulary * config.hidden) as u64
+}
+
+/// Tries, before any training, what [`export_trained`] has to say of the model at `from` beside its weights: its sizes and
+/// its tokenizer. The folder that they are written to goes away again.
+///
+/// # Errors
+/// As [`export_trained`], as far as weights have no part in it.
+pub fn check_trained(from: &Path, output: &Path) -> Result<(), Error> {
+    let output = Output::begin(output, false)?;
+    let source = Source::open(from)?;
+    let config = source.config()?;
+    let own = source.tokenizer()?;
+    let said = merged::describe((&source, &config), &own, output.folder())?;
+    merged::write_config(&said, output.folder())?;
+    let again = Config::of_start(merged::CONFIG, said.to_string().as_bytes())?;
+    verify::sizes(&config, again)?;
+    tokenizer::like(&own, &Tokenizer::from_folder(output.folder())?)?;
+    Ok(())
 }
 
 /// Writes a model that was trained from the one at `from`. The folder is there when this returns, whole and
@@ -49,6 +68,7 @@ pub fn export_trained(
         config: &config,
         adapter: &nothing,
         trained: values.map(|(number, values)| (number, &*values)).collect(),
+        control,
     };
     let asked = (Precision::F32, &[][..]);
     let kind = |merged: &Merged<'_>, name, _: &[usize]| merged::kind(merged, name, asked.0);

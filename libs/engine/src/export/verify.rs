@@ -36,18 +36,14 @@ pub(super) fn weights(
     kind: &Kind<'_>,
 ) -> Result<usize, Error> {
     let mut again = Source::open(written)?;
-    let mut config = again.config()?;
-    // GGUF files of several families say the same.
-    config.architecture = merged.config.architecture;
-    if config != *merged.config {
-        return Err(super::error::damaged("it is a model of other sizes"));
-    }
+    let config = sizes(merged.config, again.config()?)?;
     let nothing = Adapter::new(1.0, [])?;
     let mut again = Merged {
         source: &mut again,
         config: &config,
         adapter: &nothing,
         trained: BTreeMap::new(),
+        control: merged.control,
     };
     let names = merged.names();
     for (name, shape) in &names {
@@ -75,6 +71,16 @@ pub(super) fn weights(
         }
     }
     Ok(names.len())
+}
+
+/// What is said of a model, if it is that of the model itself.
+pub(super) fn sizes(own: &Config, mut said: Config) -> Result<Config, Error> {
+    // GGUF files of several families say the same.
+    said.architecture = own.architecture;
+    if said != *own {
+        return Err(super::error::damaged("it is a model of other sizes"));
+    }
+    Ok(said)
 }
 
 /// How far more a value may be off because it is held less one on one side or on both: rounding is then that of a

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Config, Error, Model};
+use domain::artifact::Digest;
+
+use super::{Config, Error, Model, cache};
 use crate::source::Source;
 
 /// A model that is not loaded.
@@ -27,6 +29,20 @@ impl Model {
             source,
         })?;
         Ok(Inspected { config, bytes })
+    }
+
+    /// The SHA-256 of those of all files that the weights of the model there depend on, its configuration among them.
+    /// Reads every byte of them.
+    ///
+    /// # Errors
+    /// There is no model, or a file cannot be read.
+    pub fn digest_of(path: &Path) -> Result<Digest, Error> {
+        let files = Source::open(path)?.files();
+        let identity = cache::identity_of(&files).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Digest::from_bytes(&identity))
     }
 }
 

@@ -21,6 +21,17 @@ const FUEL: u64 = 10_000_000;
 const TURNS: usize = 256;
 const NAME: &str = "chat";
 
+#[cfg(test)]
+thread_local! {
+    static MADE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Texts that templates made, or refused, on this thread.
+#[cfg(test)]
+pub(crate) fn texts_made() -> usize {
+    MADE.get()
+}
+
 /// A compiled chat template.
 #[derive(Clone)]
 pub struct ChatTemplate {
@@ -94,6 +105,16 @@ impl ChatTemplate {
         })
     }
 
+    /// The text, if the template makes one. Why it makes none is not looked for, which takes a text for every turn.
+    pub(crate) fn attempt(
+        &self,
+        messages: &[Message],
+        tools: &Tools,
+        add_generation_prompt: bool,
+    ) -> Option<String> {
+        self.rendered(messages, tools, add_generation_prompt).ok()
+    }
+
     /// The number, from 1, of the turn with which the template begins to refuse.
     fn first_refused(&self, messages: &[Message], tools: &Tools) -> Option<usize> {
         let mut turns = 1..=messages.len().min(TURNS);
@@ -128,6 +149,8 @@ impl ChatTemplate {
         tools: &Tools,
         add_generation_prompt: bool,
     ) -> Result<String, minijinja::Error> {
+        #[cfg(test)]
+        MADE.set(MADE.get() + 1);
         let messages = messages.iter().map(|message| message.value(arguments));
         let context = Value::from_pairs([
             ("messages", messages.collect::<Value>()),

@@ -44,7 +44,7 @@ impl ChatTemplate {
             .map(|(place, turn)| turn.marked(place))
             .unzip();
         // A template that looks into a name or an answer may refuse a mark: then it does not leave it out.
-        let Ok(text) = self.render_with_tools(&marked, &marked_tools, false) else {
+        let Some(text) = self.attempt(&marked, &marked_tools, false) else {
             return Ok(());
         };
         let is_missing = |marks: &Vec<String>| marks.iter().any(|mark| !text.contains(mark));

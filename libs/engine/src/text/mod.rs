@@ -36,6 +36,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use chat::ChatTemplate;
+#[cfg(test)]
+pub(crate) use chat::texts_made;
 pub use left_out::LeftOut;
 pub use message::{BadTurn, Message};
 pub use stream::TextStream;

@@ -24,6 +24,10 @@ use super::Error;
 use super::gguf::{TOKENS, UNKNOWN, added, flag, kinds, known_id, numbers};
 use super::tokenizer::malformed;
 
+/// The longest piece, in characters, whose ways of being made are looked for: far longer than SentencePiece makes (16 unless told
+/// otherwise). They take the square of its length. What is longer is never made of others.
+const LONGEST: usize = 256;
+
 pub(super) const SCORES: &str = "tokenizer.ggml.scores";
 pub(super) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 pub(super) const UNKNOWN_ID: &str = "tokenizer.ggml.unknown_token_id";
@@ -61,12 +65,15 @@ pub(super) fn assemble(content: &Content, tokens: &[&str]) -> Result<tokenizers:
     Ok(tokenizer)
 }
 
-/// Every way in which a piece is made of two others, the best scores first; of one piece, or of equally good ones, the
+/// Every way in which a piece of [`LONGEST`] characters at most is made of two others, the best scores first; of one piece, or of equally good ones, the
 /// longest left part first, as in transformers' `generate_merges`.
 pub(super) fn merges<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<(&'a str, &'a str)> {
     let known: HashSet<&str> = tokens.iter().copied().collect();
     let mut made = Vec::new();
     for (token, score) in tokens.iter().zip(scores) {
+        if token.chars().nth(LONGEST).is_some() {
+            continue;
+        }
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if known.contains(left) && known.contains(right) {
@@ -114,4 +121,20 @@ fn decoder(in_front: bool) -> Result<DecoderWrapper, Error> {
         steps.push(Strip::new(' ', 1, 0).into());
     }
     Ok(Decoders::new(steps).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_that_is_longer_than_any_is_not_looked_through() {
+        let [shorter, longest, longer] =
+            [LONGEST - 1, LONGEST, LONGEST + 1].map(|count| "a".repeat(count));
+        let tokens = ["a", shorter.as_str(), longest.as_str(), longer.as_str()];
+        let made = merges(&tokens, &[0.0, -1.0, -2.0, -3.0]);
+        let both = [("a", shorter.as_str()), (shorter.as_str(), "a")];
+        assert_eq!(made.len(), both.len());
+        assert!(both.iter().all(|way| made.contains(way)));
+    }
 }

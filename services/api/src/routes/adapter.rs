@@ -10,6 +10,7 @@ mod whole;
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -23,6 +24,7 @@ use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
 
 use super::openapi::Refusals;
@@ -169,7 +171,10 @@ async fn lora(
     let limit = gguf_lora::LIMIT_BYTES.min(app.limits().adapter_bytes);
     fetch(app, adapter, &from, limit).await?;
     let (name, made) = (job.id.to_string(), to.clone());
+    let turn = turn(app.computing()).await?;
     let work = move || {
+        // Kept even if nobody waits for the end any more.
+        let _turn = turn;
         gguf_lora::convert(&from, &config, &model, &name, &made)?;
         let file = std::fs::File::open(&made).map_err(|error| local(&error))?;
         let digest = digest_of(&file).map_err(|error| local(&error))?;
@@ -190,6 +195,12 @@ async fn lora(
     ];
     let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
     Ok((headers, [(SHA256, digest.to_string())], body).into_response())
+}
+
+/// Waits until nobody else computes here: memory that is promised to one is not promised to another.
+async fn turn(computing: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    let turn = computing.acquire_owned().await;
+    turn.map_err(|_| Problem::new(Kind::Internal, "nothing is computed here any more"))
 }
 
 /// The digest of a whole file.

@@ -265,6 +265,13 @@ mod tests {
             refused(illegal, &[trusted], &[&said]);
         }
         refused("no address", &[trusted], &["https://no address: it must"]);
+        let with_password = "https://me:pass word@c:4317";
+        refused(with_password, &[trusted], &["=https://***@c:4317: it must"]);
+        assert!(
+            !open(with_password, &[trusted])
+                .unwrap_err()
+                .contains("pass")
+        );
     }
 
     #[tokio::test]

@@ -87,9 +87,20 @@ pub struct Setting {
     pub value: String,
 }
 
+/// As it is logged: of an address that names somebody, with a password it may be, everything before the `@` as `***`.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.variable, self.value)
+        let Self { variable, value } = self;
+        let named = value.rsplit_once('@');
+        let Some((scheme, host)) = named.and_then(|(before, host)| {
+            let (scheme, _) = before.split_once("://")?;
+            Some((scheme, host))
+        }) else {
+            return write!(f, "{variable}={value}");
+        };
+        let is_scheme = scheme.chars().all(|one| one.is_ascii_alphanumeric());
+        let scheme = if is_scheme { scheme } else { "***" };
+        write!(f, "{variable}={scheme}://***@{host}")
     }
 }
 
@@ -238,6 +249,22 @@ mod tests {
         assert_eq!(addresses(&[own]), [address(own.1), None, None]);
         assert_eq!(addresses(&[all, own]), [address(own.1), there(), there()]);
         assert_eq!(addresses(&[all, (DISABLED, "TRUE")]), [None, None, None]);
+    }
+
+    #[test]
+    fn whom_an_address_names_is_not_said() {
+        let shown = |value: &str| {
+            let (variable, value) = ("X".to_owned(), value.to_owned());
+            Setting { variable, value }.to_string()
+        };
+        for plain in ["https://c:4317/a", "c:4317", "/etc/a@b.pem", ""] {
+            assert_eq!(shown(plain), format!("X={plain}"));
+        }
+        for named in ["me", "me:word", "me:w/o@r?d", "me: w#rd", "://"] {
+            let value = format!("https://{named}@c:4317");
+            assert_eq!(shown(&value), "X=https://***@c:4317", "{value}");
+        }
+        assert_eq!(shown("me:word://x@c:4317"), "X=***://***@c:4317");
     }
 
     #[test]

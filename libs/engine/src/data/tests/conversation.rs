@@ -163,3 +163,25 @@ fn templates_that_open_a_thought_or_forget_earlier_turns_still_learn_the_last_an
     assert_eq!(shown(&row), "U:a;A:(cut)<|im_end|>U:c;A:d<|im_end|>");
     assert_eq!(learned(&row), "d<|im_end|>");
 }
+
+/// Looking for the turn that a template refuses takes a text for each; where nobody asks for it, it is not looked for.
+#[test]
+fn beginnings_that_a_template_refuses_are_tried_once_each() {
+    let template = "{% if (messages|last).role == 'assistant' and messages|length < 40 %}\
+                    {{ raise_exception('it goes on') }}{% endif %}\
+                    {% for m in messages %}{% if m.role == 'assistant' %}A:{{ m.content }}<|im_end|>\
+                    {% else %}U:{{ m.content }};{% endif %}{% endfor %}\
+                    {% if add_generation_prompt %}A:{% endif %}";
+    let folder = tempfile::tempdir().unwrap();
+    fixture::write_folder(folder.path());
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let tokenizer = crate::text::Tokenizer::from_folder(folder.path()).unwrap();
+    let encoder = Encoder::new(tokenizer, EncodeOptions::new(1024)).unwrap();
+    let record = chat(&[("user", "a"), ("assistant", "b")].repeat(20));
+    let before = crate::text::texts_made();
+    let row = encoder.row(0, &record).unwrap();
+    assert!(learned(&row).ends_with("b<|im_end|>"), "{}", learned(&row));
+    let made = crate::text::texts_made() - before;
+    // Four for each answer that is not the last: its end, what it begins with, and itself and the turn behind it otherwise.
+    assert!(made <= 80, "{made} texts of 40 turns");
+}

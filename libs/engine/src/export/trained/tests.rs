@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -5,8 +6,20 @@ use domain::job::spec::Training;
 use domain::zeroth::{Scalars, Steps};
 
 use super::*;
+use crate::export::gguf;
 use crate::model::{Base, LoadOptions};
 use crate::train::WholeTrainer;
+
+/// Folders and GGUF files, transposed weights, tables of positions, biases, normalizations less one.
+const MODELS: [&str; 7] = [
+    "tiny",
+    "tiny.gguf",
+    "architectures/mistral",
+    "architectures/qwen2",
+    "architectures/qwen3",
+    "architectures/gpt2",
+    "architectures/gemma3",
+];
 
 fn reference(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
@@ -38,18 +51,9 @@ fn values(model: &mut Model) -> Vec<f32> {
     all
 }
 
-/// Folders and GGUF files, transposed weights, tables of positions, biases, normalizations less one.
 #[test]
 fn the_folder_holds_what_was_trained_bit_for_bit() {
-    for name in [
-        "tiny",
-        "tiny.gguf",
-        "architectures/mistral",
-        "architectures/qwen2",
-        "architectures/qwen3",
-        "architectures/gpt2",
-        "architectures/gemma3",
-    ] {
+    for name in MODELS {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("out");
         let want = values(&mut trained(name).into_model());
@@ -82,4 +86,37 @@ fn what_is_there_already_stays() {
     let refused = export_trained(&reference("tiny"), model, place.path(), &Control::new());
     assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+}
+
+/// A file says scaled positions as factors, a folder by what they follow from.
+#[test]
+fn what_a_folder_cannot_say_is_refused_before_any_training() {
+    let place = tempfile::tempdir().unwrap();
+    let (from, out) = (reference("architectures/llama3"), place.path().join("out"));
+    let mut source = Source::open(&from).unwrap();
+    let (config, tokenizer) = (source.config().unwrap(), source.tokenizer().unwrap());
+    assert!(!config.rope_factors.is_empty());
+    let (nothing, control) = (Adapter::new(1.0, []).unwrap(), Control::new());
+    let mut merged = Merged {
+        source: &mut source,
+        config: &config,
+        adapter: &nothing,
+        trained: BTreeMap::new(),
+        control: &control,
+    };
+    let path = place.path().join("model.gguf");
+    gguf::write(&mut merged, &tokenizer, (Precision::F32, "llama3"), &path).unwrap();
+    let refused = check_trained(&path, &out);
+    let scaled = matches!(
+        refused,
+        Err(Error::Model(crate::model::Error::Feature { .. }))
+    );
+    assert!(scaled, "{refused:?}");
+    // What a folder says is copied.
+    check_trained(&from, &out).unwrap();
+    for name in MODELS {
+        check_trained(&reference(name), &out).unwrap();
+    }
+    let left = std::fs::read_dir(place.path()).unwrap();
+    assert_eq!(left.count(), 1, "more is left than the file");
 }

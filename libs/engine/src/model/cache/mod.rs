@@ -127,6 +127,11 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// What tells the content of these files from any other: their cached models are named by it. Reads all of them.
+pub(super) fn identity_of(files: &[PathBuf]) -> io::Result<[u8; 32]> {
+    Identity::of(files).map(|identity| *identity.bytes())
+}
+
 /// Reads a small file of at most `limit` bytes.
 fn small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use std::io::Read as _;

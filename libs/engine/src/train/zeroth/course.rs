@@ -67,15 +67,46 @@ impl Course {
         scalars: &Scalars,
         steps: usize,
     ) -> bool {
-        let each = usize::from(self.how.perturbations).max(1);
-        let found = scalars.values();
-        if !self.scalars.is_empty() || found.len() != each * steps {
+        if !self.begins_with(scalars, steps) {
             return false;
         }
+        self.again(point, scalars, steps);
+        true
+    }
+
+    /// As [`Course::resume`], one step after the other; told after each how many are done.
+    pub(super) fn resume_telling(
+        &mut self,
+        point: &mut impl Point,
+        scalars: &Scalars,
+        steps: usize,
+        mut told: impl FnMut(usize),
+    ) -> bool {
+        if !self.begins_with(scalars, steps) {
+            return false;
+        }
+        for (number, found) in scalars.values().chunks(self.each()).enumerate() {
+            self.again(point, &Scalars::new(found.to_vec()), 1);
+            told(number + 1);
+        }
+        true
+    }
+
+    /// Scalars of a step.
+    fn each(&self) -> usize {
+        usize::from(self.how.perturbations).max(1)
+    }
+
+    /// Whether these may be the scalars of the first steps, so many of them.
+    fn begins_with(&self, scalars: &Scalars, steps: usize) -> bool {
+        self.scalars.is_empty() && scalars.values().len() == self.each() * steps
+    }
+
+    /// Does the next steps again, which found these.
+    fn again(&mut self, point: &mut impl Point, scalars: &Scalars, steps: usize) {
         point.walk(&replay::streams(&self.how, self.next, scalars));
         self.next += steps as u64;
-        self.scalars.extend(found);
-        true
+        self.scalars.extend(scalars.values());
     }
 
     /// One step on the mean loss of the batch's labelled tokens. One whose loss is not finite along some direction

@@ -92,6 +92,17 @@ impl WholeTrainer {
         self.course.resume(&mut self.point, scalars, steps)
     }
 
+    /// As [`WholeTrainer::resume`]; told after each step how many are done, for a large model takes its time over them.
+    pub fn resume_telling(
+        &mut self,
+        scalars: &Scalars,
+        steps: usize,
+        told: impl FnMut(usize),
+    ) -> bool {
+        let Self { point, course } = self;
+        course.resume_telling(point, scalars, steps, told)
+    }
+
     /// One step on the mean loss of the batch's labelled tokens. One whose loss is not finite along some
     /// direction moves nothing, and its scalars are marked so.
     ///

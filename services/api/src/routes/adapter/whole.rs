@@ -3,36 +3,31 @@
 //! Promises: it is the engine's own export, which reads back what it wrote and compares its logits before the first byte
 //! leaves; one is made at a time, by one thread; what does not fit is refused with the command that makes it where the model is.
 
+mod room;
+mod sent;
+
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use artifacts::{CachedModel, ModelCache, Transfer};
-use axum::body::Body;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::job::Job;
+use engine::compute;
 use engine::control::Control;
 use engine::export::{self, Error, Precision, Request};
-use engine::memory;
-use engine::model::Base;
-use futures::{Stream, StreamExt, stream};
 use tempfile::TempDir;
-use tokio::fs::File;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::io::ReaderStream;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
 
-use super::model::{self, Stored, elsewhere};
-use super::{
-    BLOCK, CHUNK_BYTES, Format, SHA256, digest_of, fetch, header_of, local, padding, zeros,
-};
+use super::model::{self, elsewhere};
+use super::{Format, digest_of, fetch, local};
 use crate::problem::{Kind, Problem};
 use crate::state::App;
-
-/// How often the largest table is held at once: as it came, in 32 bits, rounded, and read back.
-const TABLES: u64 = 4;
+use room::Alone;
 
 /// What is to be made, and of what; its files are gone with it.
 struct Asked {
@@ -41,8 +36,7 @@ struct Asked {
     format: Format,
     name: String,
     labels: Vec<String>,
-    /// Others wait until this is made, or given up.
-    _alone: OwnedSemaphorePermit,
+    alone: Alone,
 }
 
 /// What was made; its files stay readable without their names.
@@ -66,18 +60,39 @@ pub async fn answer(
     app: &App,
     job: &Job,
     format: Format,
+    adapter: (&ArtifactRef, Bytes),
+) -> Result<Response, Problem> {
+    let limit = Duration::from_millis(app.limits().request_timeout_ms);
+    // The answer to what takes too long elsewhere says to try again, which would take as long.
+    let limit = limit - limit / 10;
+    in_time(format, limit, made_here(app, job, format, adapter)).await
+}
+
+/// Gives up what is not made in time.
+async fn in_time<T>(
+    format: Format,
+    limit: Duration,
+    made: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let ended = tokio::time::timeout(limit, made).await;
+    ended.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        let why = format!("the model was not made within {seconds} s, which is the limit here");
+        Err(elsewhere(format, &why))
+    })
+}
+
+async fn made_here(
+    app: &App,
+    job: &Job,
+    format: Format,
     (adapter, config): (&ArtifactRef, Bytes),
 ) -> Result<Response, Problem> {
     let stored = model::stored(app, &job.spec.model, format).await?;
-    let allowed = chassis::memory::allowed_bytes(Path::new("/")).unwrap_or(u64::MAX);
-    let used = chassis::memory::data_bytes();
-    room(format, used.saturating_add(needed_bytes(&stored)), allowed)?;
-    let alone = app.merging().try_acquire_owned();
-    let alone = alone.map_err(|_| {
-        let detail = "another model is being made here: ask again when that is done";
-        Problem::new(Kind::Unavailable, detail)
-    })?;
+    let has_room = || room::in_memory(format, &stored);
+    let alone = room::admitted((app.merging(), app.computing()), has_room).await?;
     let place = tempfile::tempdir().map_err(|error| local(&error))?;
+    let free = room::on_disk(format, (&stored, adapter.bytes), place.path())?;
     let own = place.path().join("adapter");
     let laid = async {
         tokio::fs::create_dir(&own).await?;
@@ -86,50 +101,49 @@ pub async fn answer(
     laid.await.map_err(|error| local(&error))?;
     let tensors = own.join("adapter_model.safetensors");
     fetch(app, adapter, &tensors, app.limits().adapter_bytes).await?;
-    let cache = ModelCache::open(&place.path().join("models"), u64::MAX)?;
-    let transfer = Transfer::default();
-    let model = cache
-        .fetch(app.objects(), &stored.digest, &transfer)
-        .await?;
+    let cache = ModelCache::open(&place.path().join("models"), free)?;
+    let transfer = Transfer::new(app.stop().clone());
+    let fetched = cache.fetch(app.objects(), &stored.digest, &transfer).await;
+    let model = fetched.map_err(|error| match error {
+        artifacts::Error::Cancelled => stopping(),
+        other => other.into(),
+    })?;
     let asked = Asked {
         place,
         model,
         format,
         name: job.id.to_string(),
         labels: job.spec.training.labels.clone(),
-        _alone: alone,
+        alone,
     };
     let control = Control::new();
     let _waits = GiveUp(control.clone());
-    let ended = tokio::task::spawn_blocking(move || make(&asked, &control)).await;
-    let made = ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
-    handed_out(job, format, made)
+    let cancelled = control.clone();
+    let work = move || {
+        let made = make(&asked, &cancelled)?;
+        // Here its turn ends, and what it was made of goes away.
+        Ok::<_, Problem>((made, asked.alone.making))
+    };
+    let work = tokio::task::spawn_blocking(work);
+    let ended = until(app.stop(), &control, work).await;
+    let (made, making) =
+        ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
+    sent::answer(job, format, (made, making))
 }
 
-/// Bytes of memory that making it takes, as predicted: a model as it came or in 16 bits, whichever is more, and its largest
-/// table some times over.
-fn needed_bytes(
-    Stored {
-        manifest, config, ..
-    }: &Stored,
-) -> u64 {
-    let loaded = |base| memory::loading(config, manifest.bytes(), base);
-    let table = 4 * (config.vocabulary * config.hidden) as u64;
-    loaded(Base::Source).max(loaded(Base::Bf16)) + TABLES * table
-}
-
-/// Refuses what this process may not hold.
-fn room(format: Format, needed: u64, allowed: u64) -> Result<(), Problem> {
-    if needed <= allowed {
-        return Ok(());
+/// The end of some work, which is soon if the process is to stop: what it has on the disk goes away with it.
+async fn until<T>(
+    stop: &CancellationToken,
+    control: &Control,
+    mut work: JoinHandle<T>,
+) -> Result<T, JoinError> {
+    tokio::select! {
+        ended = &mut work => ended,
+        () = stop.cancelled() => {
+            control.cancel();
+            work.await
+        }
     }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let why = format!(
-        "the model takes about {} MiB to be made here, and this service may use {}",
-        mib(needed),
-        mib(allowed)
-    );
-    Err(elsewhere(format, &why))
 }
 
 /// Makes it; blocks.
@@ -161,6 +175,8 @@ fn refused(format: Format, error: &Error) -> Problem {
     match error {
         Error::Encoder => Problem::new(Kind::Conflict, error.to_string()),
         Error::Write { source, .. } => local(source),
+        // Whoever still waits was not the one who gave it up.
+        Error::Compute(compute::Error::Cancelled(_)) => stopping(),
         other => {
             tracing::warn!(
                 error = bus::drive::error_chain(other),
@@ -169,6 +185,11 @@ fn refused(format: Format, error: &Error) -> Problem {
             elsewhere(format, "the job's model cannot be made here")
         }
     }
+}
+
+fn stopping() -> Problem {
+    let detail = "this service is stopping: ask again when it is back";
+    Problem::new(Kind::Unavailable, detail)
 }
 
 /// The folder's files in the order of their names.
@@ -196,67 +217,47 @@ const fn weights(format: Format) -> &'static str {
     }
 }
 
-fn handed_out(job: &Job, format: Format, made: Made) -> Result<Response, Problem> {
-    let digest = [(SHA256, made.sha256.to_string())];
-    let (kind, name, length, body) = match format {
-        Format::Gguf => {
-            let only = made.files.into_iter().next();
-            let (_, file, length) =
-                only.ok_or_else(|| Problem::new(Kind::Internal, "the export left no file"))?;
-            let content = ReaderStream::with_capacity(File::from_std(file), CHUNK_BYTES);
-            let body = Body::from_stream(content);
-            ("application/octet-stream", "model.gguf", length, body)
-        }
-        _ => {
-            let (length, archive) = archive(made.files).map_err(|error| local(&error))?;
-            let body = Body::from_stream(archive);
-            ("application/x-tar", "model.tar", length, body)
-        }
-    };
-    let headers = [
-        (header::CONTENT_TYPE, kind.to_owned()),
-        (header::CONTENT_LENGTH, length.to_string()),
-        (
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{}-{name}\"", job.id),
-        ),
-    ];
-    Ok((headers, digest, body).into_response())
-}
-
-/// The archive of some files, and its length.
-fn archive(
-    files: Vec<(String, fs::File, u64)>,
-) -> std::io::Result<(u64, impl Stream<Item = std::io::Result<Bytes>> + use<>)> {
-    let (mut length, mut parts) = (2 * BLOCK, Vec::new());
-    for (name, file, bytes) in files {
-        length += BLOCK + bytes.next_multiple_of(BLOCK);
-        parts.push((
-            header_of(&name, bytes)?,
-            File::from_std(file),
-            zeros(padding(bytes)),
-        ));
-    }
-    let content = stream::iter(parts).flat_map(|(before, file, after)| {
-        let file = ReaderStream::with_capacity(file, CHUNK_BYTES);
-        stream::iter([Ok(before)])
-            .chain(file)
-            .chain(stream::iter([Ok(after)]))
-    });
-    Ok((length, content.chain(stream::iter([Ok(zeros(2 * BLOCK))]))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_does_not_fit_is_refused_with_the_command_that_makes_it() {
-        assert!(room(Format::Merged, 1 << 30, 1 << 30).is_ok());
-        let problem = room(Format::Gguf, (1 << 30) + 1, 1 << 30).expect_err("refused");
-        let said = serde_json::to_string(&problem).expect("a document");
-        for words in ["1025 MiB", "may use 1024", "fedpipe export --to gguf"] {
+    #[tokio::test]
+    async fn an_export_ends_with_the_process_and_is_waited_for() {
+        let (stop, control) = (CancellationToken::new(), Control::new());
+        let ended = until(&stop, &control, tokio::task::spawn_blocking(|| 7)).await;
+        assert_eq!(ended.expect("it ended"), 7);
+        assert!(!control.is_cancelled());
+
+        let cancelled = control.clone();
+        let (starting, started) = tokio::sync::oneshot::channel();
+        let work = tokio::task::spawn_blocking(move || {
+            starting.send(()).expect("somebody waits");
+            while !cancelled.is_cancelled() {
+                std::thread::yield_now();
+            }
+            8
+        });
+        started.await.expect("it began");
+        stop.cancel();
+        let ended = until(&stop, &control, work).await;
+        assert_eq!(ended.expect("it ended"), 8);
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_given_up_with_the_command_that_makes_it() {
+        let (control, limit) = (Control::new(), Duration::from_millis(10));
+        let waits = GiveUp(control.clone());
+        let made = async {
+            let _waits = waits;
+            std::future::pending::<Result<(), Problem>>().await
+        };
+        let problem = in_time(Format::Merged, limit, made).await;
+        let said = serde_json::to_string(&problem.expect_err("refused")).expect("a document");
+        for words in ["within 0 s", "409", "fedpipe export --to merged"] {
             assert!(said.contains(words), "{words}: {said}");
         }
+        assert!(control.is_cancelled());
+        let made = in_time(Format::Merged, Duration::from_secs(60), async { Ok(7) }).await;
+        assert_eq!(made.ok(), Some(7));
     }
 }

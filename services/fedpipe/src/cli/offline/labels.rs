@@ -62,11 +62,16 @@ pub fn named(model: &Path, head: Option<&Head>, dataset: &Dataset) -> Option<Vec
     (used && names.len() == classes).then_some(found)
 }
 
-/// Leaves the classes beside an adapter.
+/// Leaves the classes beside an adapter; where it has none, those of an older adapter in that folder do not stay.
 pub fn keep(folder: &Path, labels: &[String]) -> anyhow::Result<()> {
     let path = folder.join(FILE);
     if labels.is_empty() {
-        return Ok(());
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        };
     }
     std::fs::write(&path, serde_json::to_vec(labels)?)
         .with_context(|| format!("cannot write {}", path.display()))
@@ -121,4 +126,22 @@ pub fn fits(head: Option<&Head>, labels: &[String]) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_adapters_labels_do_not_stay_beside_one_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = || kept(Some(folder.path())).unwrap();
+        keep(folder.path(), &[]).unwrap();
+        assert_eq!(there(), None);
+        let labels = ["a", "b"].map(str::to_owned);
+        keep(folder.path(), &labels).unwrap();
+        assert_eq!(there(), Some(labels.to_vec()));
+        keep(folder.path(), &[]).unwrap();
+        assert_eq!(there(), None);
+    }
 }

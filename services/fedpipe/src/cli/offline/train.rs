@@ -361,6 +361,13 @@ impl Args {
             if course.is_due(number, self.steps) {
                 told.score(course.score(number, (&model, trainer.adapter()?), with)?)?;
             }
+            // A run that is gone on with may have lost it before.
+            if course.is_out_of_patience() {
+                told.note(&format!(
+                    "stopped after step {ended}: the held-out loss does not improve any more"
+                ));
+                break;
+            }
             let watch = Stopwatch::start();
             let drawn = batches.step().with_context(|| self.unlearnable())?;
             let step = trainer.step(&drawn, self.rate(number))?;
@@ -378,12 +385,6 @@ impl Args {
                     kept.step(ended, || trainer.scalars(), course.scores())?;
                 }
                 Trains::Plain(_) => {}
-            }
-            if course.is_out_of_patience() {
-                told.note(&format!(
-                    "stopped after step {ended}: the held-out loss does not improve any more"
-                ));
-                break;
             }
         }
         told.done();

@@ -153,6 +153,15 @@ fn training_is_the_replay_of_its_scalars_bit_for_bit_on_any_number_of_threads() 
             (again.scalars(), again.digest()),
             (scalars.clone(), want.clone())
         );
+        let mut told = Vec::new();
+        let mut stepwise = WholeTrainer::new(load("tiny", threads), how, 40, u64::MAX).unwrap();
+        assert!(!stepwise.resume_telling(&scalars, 5, |made| told.push(made)));
+        assert!(stepwise.resume_telling(&scalars, 4, |made| told.push(made)));
+        assert_eq!(told, [1, 2, 3, 4]);
+        assert_eq!(
+            (stepwise.scalars(), stepwise.digest()),
+            (scalars.clone(), want.clone())
+        );
         // And it goes on as the first would.
         again.step(&rows(), &Control::new()).unwrap();
         assert_ne!(again.digest(), want);

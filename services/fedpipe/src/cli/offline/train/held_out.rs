@@ -19,6 +19,8 @@ use engine::train::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::resume::content;
+
 /// Rows computed together.
 const CHUNK: usize = 4;
 
@@ -78,12 +80,21 @@ impl HeldOutArgs {
     }
 
     /// What the result depends on, for telling a run from another.
-    pub fn asked(&self) -> Value {
+    pub fn asked(&self) -> anyhow::Result<Value> {
+        let sha256 = self.held_out.as_deref().map(content).transpose()?;
         let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-        json!({
-            "file": self.held_out, "share": name(&self.held_out_share), "every": self.evaluate_every,
+        Ok(json!({
+            "file": self.held_out, "sha256": sha256, "share": name(&self.held_out_share), "every": self.evaluate_every,
             "keep": name(&self.keep), "patience": self.patience, "min_delta": name(&self.min_delta),
-        })
+        }))
+    }
+
+    /// How many scores a run of so many steps has, at most.
+    pub fn most_scores(&self, steps: u64) -> u64 {
+        let scores = self.held_out.is_some() || self.held_out_share.is_some();
+        // Before the first step, and after the last.
+        let most = steps / self.evaluate_every.max(1) + 2;
+        if scores { most } else { 0 }
     }
 
     /// The records to train on, if they are not all.

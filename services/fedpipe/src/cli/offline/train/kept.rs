@@ -13,11 +13,30 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::held_out::{Course, Scored};
-use super::resume::difference;
+use super::resume::{difference, is_there};
 use crate::output;
 
 /// A written limit: a million steps of a few directions each, in digits.
 const FILE_LIMIT_BYTES: u64 = 64 << 20;
+/// Bytes of a scalar and of a score in it, at most, and of all else.
+const SCALAR_BYTES: u64 = "4294967295,".len() as u64;
+const SCORE_BYTES: u64 = 192;
+const OTHER_BYTES: u64 = 1 << 20;
+
+/// Refuses a run of so many steps, with so many directions each, and scores that a checkpoint would not hold, before the first.
+pub fn check((steps, each): (u64, u16), scores: u64) -> anyhow::Result<()> {
+    let scalars = steps
+        .saturating_mul(u64::from(each))
+        .saturating_mul(SCALAR_BYTES);
+    let scores = scores.saturating_mul(SCORE_BYTES);
+    let bytes = scalars.saturating_add(scores).saturating_add(OTHER_BYTES);
+    ensure!(
+        bytes <= FILE_LIMIT_BYTES,
+        "what {steps} steps of {each} directions find may have {bytes} bytes, and a checkpoint has {FILE_LIMIT_BYTES} at most: \
+         use fewer --steps, and train the model that they leave further, or fewer --perturbations or scores"
+    );
+    Ok(())
+}
 
 /// A walk's checkpoint: a file beside the folder that it will make.
 pub struct Kept {
@@ -60,7 +79,7 @@ impl Kept {
         course: &mut Course<'_>,
     ) -> anyhow::Result<u64> {
         let path = self.path.display();
-        if !self.path.exists() {
+        if !is_there(&self.path)? {
             output::note(format!(
                 "{path} is not there: beginning with the first step"
             ));
@@ -78,6 +97,7 @@ impl Kept {
         }
         let steps = scalars.len() as u64 / self.each;
         let scalars = Scalars::new(scalars.into_iter().map(f32::from_bits).collect());
+        output::note(format!("{path}: doing {steps} steps again"));
         ensure!(
             resume(&scalars, steps as usize),
             "the checkpoint {path} is damaged: its last step is not whole"
@@ -97,7 +117,11 @@ impl Kept {
         if self.every == 0 || !made.is_multiple_of(self.every) {
             return Ok(());
         }
-        let scalars = scalars();
+        self.save(&scalars(), scores)
+    }
+
+    /// Writes a checkpoint, even where none was asked for.
+    pub fn save(&self, scalars: &Scalars, scores: &[Scored]) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec(&Stands {
             asked: self.asked.clone(),
             scores: scores.to_vec(),
@@ -105,6 +129,22 @@ impl Kept {
         })?;
         self.write(&bytes)
             .with_context(|| format!("cannot write the checkpoint {}", self.path.display()))
+    }
+
+    /// What there is of a run whose result could not be written, as far as its steps were saved.
+    pub fn left(&self, saved: &anyhow::Result<()>) -> String {
+        let path = self.path.display();
+        match saved {
+            Ok(()) => format!(
+                "the trained model is not written; {path} has its steps. Next: the same command with --resume, which trains \
+                 nothing again"
+            ),
+            Err(error) => {
+                format!(
+                    "the trained model is not written, and its steps could not be saved ({error:#})"
+                )
+            }
+        }
     }
 
     /// The run has ended and what it made is saved.
@@ -139,5 +179,33 @@ impl Kept {
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_begun_fits_its_checkpoint() {
+        assert!(check((1_000_000, 5), 0).is_ok());
+        assert!(check((u64::MAX, 1), 0).is_err() && check((1, 1), u64::MAX).is_err());
+        assert!(check((1_000_000, 7), 0).is_err());
+        // The longest that it may say.
+        let score = Scored {
+            steps: u64::MAX,
+            loss: -f64::MIN_POSITIVE,
+            accuracy: Some(-f64::MIN_POSITIVE),
+            balanced_accuracy: Some(-f64::MIN_POSITIVE),
+        };
+        let stands = |scalars, scores| Stands {
+            asked: Value::Null,
+            scores: vec![score; scores],
+            scalars: vec![u32::MAX; scalars],
+        };
+        let bytes = |stands: Stands| serde_json::to_vec(&stands).unwrap().len() as u64;
+        let nothing = bytes(stands(0, 0));
+        assert!(bytes(stands(100, 0)) <= nothing + 100 * SCALAR_BYTES);
+        assert!(bytes(stands(0, 100)) <= nothing + 100 * SCORE_BYTES);
     }
 }

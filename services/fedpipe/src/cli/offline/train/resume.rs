@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use domain::adapter::WeightShape;
+use domain::artifact::Digest;
 use engine::train::Trainer;
 use engine::train::checkpoint::Checkpoint;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ impl Resume {
         course: &mut Course<'_>,
     ) -> anyhow::Result<u64> {
         let path = self.path.display();
-        if !self.path.exists() {
+        if !is_there(&self.path)? {
             output::note(format!(
                 "{path} is not there: beginning with the first step"
             ));
@@ -88,6 +89,18 @@ fn parts(header: &Value) -> (&Value, Vec<Scored>) {
     let scores = header.get(SCORES).cloned().unwrap_or_default();
     let scores = serde_json::from_value(scores).unwrap_or_default();
     (header.get(ASKED).unwrap_or(header), scores)
+}
+
+/// Whether there is a checkpoint to go on from. One that cannot be looked at is not taken for none: that would begin anew.
+pub fn is_there(path: &Path) -> anyhow::Result<bool> {
+    let found = path.try_exists();
+    found.with_context(|| format!("cannot read the checkpoint {}", path.display()))
+}
+
+/// The content of a file that a run's result depends on: another of the same name makes it another run.
+pub fn content(path: &Path) -> anyhow::Result<Digest> {
+    let digest = crate::client::archive::digest(path);
+    digest.with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The first setting that differs.
@@ -137,6 +150,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_a_checkpoint_that_is_not_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        assert!(!is_there(&path).unwrap());
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let said = format!("{:#}", is_there(&path).unwrap_err());
+        assert!(said.contains("cannot read the checkpoint"), "{said}");
+    }
 
     #[test]
     fn a_setting_that_differs_is_named_with_both_values() {

@@ -11,6 +11,7 @@ use engine::model::{Inspected, Model};
 use engine::train::{Options, Rule};
 use serde_json::json;
 
+use super::resume::content;
 use super::{Args, Device, Draws, MezoArgs, Optimizer, Parameters, Schedule};
 
 impl Args {
@@ -140,20 +141,29 @@ impl Args {
         }
     }
 
-    /// Everything that the adapter's bytes depend on; what it is computed with, such as threads, is not among it.
-    pub(super) fn asked(&self, dataset: &Dataset, model: &Model) -> serde_json::Value {
+    /// Everything that the adapter's bytes depend on; what it is computed with, such as threads, is not among it. Reads the
+    /// model's files and the data.
+    pub(super) fn asked(
+        &self,
+        dataset: &Dataset,
+        model: &Model,
+    ) -> anyhow::Result<serde_json::Value> {
+        let (model_sha256, data_sha256) = (
+            Model::digest_of(self.model.model.path()?)?,
+            content(&self.data.data)?,
+        );
         // Numbers as text too, so that none is another when it is read.
         let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-        json!({
-            "model": self.model.model.to_string(), "base": name(&self.model.base), "kernel": model.kernel().to_string(),
-            "data": self.data.data, "records": dataset.len(), "sequence_length": self.data.sequence_length,
+        Ok(json!({
+            "model": self.model.model.to_string(), "model_sha256": model_sha256, "base": name(&self.model.base), "kernel": model.kernel().to_string(),
+            "data": self.data.data, "data_sha256": data_sha256, "records": dataset.len(), "sequence_length": self.data.sequence_length,
             "init_adapter": self.init_adapter, "steps": self.steps, "learning_rate": name(&self.learning_rate()),
-            "batch": self.batch, "batch_tokens": self.batch_tokens, "held_out": self.held_out.asked(), "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
+            "batch": self.batch, "batch_tokens": self.batch_tokens, "held_out": self.held_out.asked()?, "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
             "momentum": name(&self.momentum), "order": name(&self.order), "schedule": name(&self.schedule),
             "warmup": self.warmup, "clip_norm": name(&self.clip_norm), "weight_decay": name(&self.weight_decay),
             "rank": self.rank, "targets": name(&self.targets.0), "alpha": name(&self.alpha), "rslora": self.rslora,
             "dropout": name(&self.dropout), "seed": self.seed, "labels": self.data.labels,
-        })
+        }))
     }
 
     /// The same of an adapter's training: a walk's steps are done again from the adapter that it began with, so that its result
@@ -163,7 +173,11 @@ impl Args {
         start: &Adapter,
         (dataset, model): (&Dataset, &Model),
     ) -> anyhow::Result<serde_json::Value> {
-        let mut asked = self.asked(dataset, model);
+        if self.save_every == 0 && !self.resume {
+            // Nothing is kept that would have to be told from another run's.
+            return Ok(serde_json::Value::Null);
+        }
+        let mut asked = self.asked(dataset, model)?;
         if self.optimizer == Optimizer::Mezo
             && let Some(fields) = asked.as_object_mut()
         {

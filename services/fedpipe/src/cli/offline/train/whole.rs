@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use chassis::clock::Stopwatch;
 use domain::adapter::RankTable;
+use domain::artifact::Digest;
 use domain::zeroth::{Scalars, Steps};
 use engine::control::Control;
 use engine::data::{Dataset, Encoder, Loader, Refusals};
-use engine::export::{beside_trained, export_trained};
+use engine::export::{beside_trained, check_trained, export_trained};
 use engine::memory;
 use engine::model::{Inspected, Model};
 use engine::train::WholeTrainer;
@@ -18,11 +19,14 @@ use serde_json::{Value, json};
 
 use super::batches::Batches;
 use super::held_out::{Course, Scored};
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::told::Told;
 use super::{Args, Step};
 use crate::cli::offline::Work;
 use crate::output;
+
+/// Between two notes on steps that are done again.
+const NOTE_SECONDS: f64 = 10.0;
 
 /// A run, and how far it came.
 struct Run<'a> {
@@ -49,6 +53,8 @@ impl Args {
         );
         self.model.hold_for_training()?;
         free(&self.out)?;
+        let scores = self.held_out.most_scores(self.steps);
+        kept::check((self.steps, self.mezo.perturbations), scores)?;
         let dataset = self.data.open()?;
         let inspected = self.model.inspect()?;
         self.check_whole(&inspected)?;
@@ -59,11 +65,10 @@ impl Args {
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let records = self.held_out.records(&dataset, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
-        let asked = self.asked_whole(&dataset, trainer.model());
+        let asked = self.asked_whole(&dataset, trainer.model())?;
         let kept = Kept::new(&self.out, self.save_every, self.mezo.perturbations, asked);
         let made = if self.resume {
-            let again = |scalars: &Scalars, steps| trainer.resume(scalars, steps);
-            kept.begin(again, &mut course)?
+            kept.begin(|scalars, steps| again(&mut trainer, scalars, steps), &mut course)?
         } else {
             0
         };
@@ -87,6 +92,14 @@ impl Args {
     fn walk_on(&self, run: &mut Run<'_>, with: (&Dataset, &Encoder)) -> anyhow::Result<()> {
         run.score(self.steps, with)?;
         while run.made < self.steps {
+            // A run that is gone on with may have lost it before.
+            if run.course.is_out_of_patience() {
+                run.told.note(&format!(
+                    "stopped after step {}: the held-out loss does not improve any more",
+                    run.made
+                ));
+                break;
+            }
             let watch = Stopwatch::start();
             let drawn = run.batches.step().with_context(|| self.unlearnable())?;
             let [batch] = drawn.as_slice() else {
@@ -101,13 +114,6 @@ impl Args {
             run.score(self.steps, with)?;
             let scalars = || run.trainer.scalars();
             run.kept.step(run.made, scalars, run.course.scores())?;
-            if run.course.is_out_of_patience() {
-                run.told.note(&format!(
-                    "stopped after step {}: the held-out loss does not improve any more",
-                    run.made
-                ));
-                break;
-            }
         }
         Ok(())
     }
@@ -115,7 +121,7 @@ impl Args {
     /// Leaves the model, of the last step or the best.
     fn end(&self, run: Run<'_>, watch: &Stopwatch) -> anyhow::Result<()> {
         let Run {
-            mut trainer,
+            trainer,
             course,
             kept,
             batches,
@@ -127,18 +133,14 @@ impl Args {
         } = run;
         told.done();
         note(batches.refused(), course.refused());
-        let best = course.best_score();
-        if let Some(best) = best.filter(|best| best.steps < made) {
-            let scalars = trainer.scalars();
-            // One model at a time.
-            drop(trainer);
-            trainer = self.after(&scalars, best.steps)?;
-        }
-        let parameters = Model::parameters_of(trainer.model().config());
-        let digest = trainer.digest();
         let seconds = watch.seconds();
-        let from = self.model.model.path()?;
-        export_trained(from, trainer.into_model(), &self.out, &Control::new())?;
+        // Whatever becomes of the model, it follows from these.
+        let saved = kept.save(&trainer.scalars(), course.scores());
+        let best = course.best_score();
+        let earlier = best.map(|best| best.steps).filter(|steps| *steps < made);
+        let parameters = Model::parameters_of(trainer.model().config());
+        let left = self.leave(trainer, earlier);
+        let digest = left.with_context(|| kept.left(&saved))?;
         kept.done();
         let sha256 = crate::client::archive::digest(&self.out.join("model.safetensors"))?;
         if self.json {
@@ -159,13 +161,30 @@ impl Args {
         ))
     }
 
+    /// Writes the model after so many steps, if not after all; gives the digest of its parameters.
+    fn leave(&self, mut trainer: WholeTrainer, earlier: Option<u64>) -> anyhow::Result<Digest> {
+        if let Some(steps) = earlier {
+            let scalars = trainer.scalars();
+            // One model at a time.
+            drop(trainer);
+            trainer = self.after(&scalars, steps)?;
+        }
+        let digest = trainer.digest();
+        let from = self.model.model.path()?;
+        export_trained(from, trainer.into_model(), &self.out, &Control::new())?;
+        Ok(digest)
+    }
+
     /// The model after the first of these steps, which are done again from its files.
     fn after(&self, scalars: &Scalars, steps: u64) -> anyhow::Result<WholeTrainer> {
         let mut trainer = self.trainer()?;
         let count = steps as usize * usize::from(self.mezo.perturbations);
         let first = scalars.values().get(..count).unwrap_or_default();
-        let again = trainer.resume(&Scalars::new(first.to_vec()), steps as usize);
-        ensure!(again, "the run has fewer scalars than steps");
+        output::note(format!(
+            "the best model is that of step {steps}: doing its steps again"
+        ));
+        let done = again(&mut trainer, &Scalars::new(first.to_vec()), steps as usize);
+        ensure!(done, "the run has fewer scalars than steps");
         Ok(trainer)
     }
 
@@ -183,7 +202,8 @@ impl Args {
         }
     }
 
-    /// Refuses, before the model is loaded, one that is too large: for the limit or for the memory.
+    /// Refuses, before the model is loaded, one that is too large, for the limit or for the memory, and one that could not be
+    /// written in the end.
     fn check_whole(&self, model: &Inspected) -> anyhow::Result<()> {
         let (parameters, limit) = (
             Model::parameters_of(&model.config),
@@ -206,19 +226,20 @@ impl Args {
             beside: memory::whole(&model.config).max(beside_trained(&model.config)),
         };
         self.model.check(model, work, self.memory)?;
-        Ok(())
+        check_trained(self.model.model.path()?, &self.out)
+            .context("the trained model could not be written in the end")
     }
 
     /// Everything that the model's bytes depend on.
-    fn asked_whole(&self, dataset: &Dataset, model: &Model) -> Value {
-        let mut asked = self.asked(dataset, model);
+    fn asked_whole(&self, dataset: &Dataset, model: &Model) -> anyhow::Result<Value> {
+        let mut asked = self.asked(dataset, model)?;
         // Numbers as text, so that none is another when it is read.
         let walk = format!("{:?}", self.whole_walk());
         if let Some(fields) = asked.as_object_mut() {
             fields.insert("parameters".to_owned(), "all".into());
             fields.insert("walk".to_owned(), walk.into());
         }
-        asked
+        Ok(asked)
     }
 }
 
@@ -233,6 +254,18 @@ impl Run<'_> {
             .score_model(self.made, self.trainer.model(), with)?;
         self.told.score(scored)
     }
+}
+
+/// Does so many steps again, which found these; says every so often how far that is.
+fn again(trainer: &mut WholeTrainer, scalars: &Scalars, steps: usize) -> bool {
+    let (watch, mut last) = (Stopwatch::start(), 0.0);
+    trainer.resume_telling(scalars, steps, |made| {
+        let now = watch.seconds();
+        if now - last > NOTE_SECONDS {
+            output::note(format!("{made} of {steps} steps are done again"));
+            last = now;
+        }
+    })
 }
 
 /// Refuses a folder that holds something, before hours are spent.
