@@ -6,10 +6,10 @@ use domain::adapter::RankTable;
 use domain::cause::Trouble;
 use domain::id::Epoch;
 use domain::job::Strategy;
-use domain::job::spec::{Answers, Compute, Optimizer, Training};
+use domain::job::spec::{Answers, Optimizer, Training};
 use domain::schedule::Shape;
-use engine::kernel::Kernel;
 use engine::adapter::Adapter;
+use engine::kernel::{Compute, Kernel};
 
 use crate::site::{self, RANK_MAX, SCALE, Site, TARGETS};
 
