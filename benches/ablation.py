@@ -5,13 +5,16 @@ Every cell of a table has the same fleet, data, seeds and virtual time; only wha
 that was run is not run again: its result is kept by the digest of binary, fleet, job, model, data and time. Cells whose
 plans have the sites train the same are one.
 
-    benches/ablation.py                                              everything: about two hours
+    benches/ablation.py                                              everything: about four hours, half of them without gradients
     benches/ablation.py --only together,ranks --tasks mail           some parts, some tasks
     benches/ablation.py --only smollm2 --cells uniform,full --seeds 1    some cells, some seeds: a piece of the whole
+    benches/ablation.py --only zeroth --models small --minutes 40 --seeds 3    without gradients, in about so many minutes
+    benches/ablation.py --only zeroth,rates --estimate               how long that would take, and run none of it
     benches/ablation.py --quick                                      a smoke run of everything
 
 The virtual time of a table follows from measured step times and --minutes as if all cells and seeds were run, and is
-kept: whatever is run in pieces or interrupted goes on with the same. Writes results/ablation.json and results/ablation.md.
+kept: whatever is run in pieces or interrupted goes on with the same. What is without gradients has as many minutes for itself, and
+its rounds follow from them and from the cells and seeds that are asked for. Writes results/ablation.json and results/ablation.md.
 """
 
 import argparse
@@ -30,6 +33,7 @@ import ablation_fleet as fleet
 import ablation_page as page
 import ablation_zeroth as zeroth
 import ablation_zeroth_page as zeroth_page
+import ablation_zeroth_run as zeroth_run
 import engine
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -39,6 +43,7 @@ RUN_TIMEOUT_SECONDS = 3600
 # The small model needs less than half of SmolLM2's memory for the same steps; its machines have as much less.
 SMALL_MEMORY_SHARE = 0.45
 PARTS = ("together", "ranks", "small", "smollm2", "zeroth", "rates")
+MODELS = ("small", "smollm2")
 # Shares of the time that is given. What is left is for what does not depend on it: measuring the sites, making the small
 # model, how far sites finish apart, and the rules of merging.
 SHARES = {"smollm2": 0.27, "small": 0.27}
@@ -96,7 +101,8 @@ class Lab:
                     dealer(source, self.work / "data" / kind / name, sites, task.held_out)
             fleet.repair(self.options.mail, self.options.gsm8k, self.work / "data" / "repair.jsonl")
             stamp.write_text(json.dumps(dealt))
-        if wanted & {"small", "ranks", "zeroth", "rates"} and not self.models["small"].is_file():
+        without = {"zeroth", "rates"} if "small" in self.options.models else set()
+        if wanted & ({"small", "ranks"} | without) and not self.models["small"].is_file():
             say("making the small model; this takes minutes, once")
             import small  # numpy and gguf, which the headline does not need
 
@@ -108,8 +114,10 @@ class Lab:
         kind, _, limit = kind.partition("-")
         sites = fleet.FLEET if kind == "fleet" else fleet.EVEN
         share = SMALL_MEMORY_SHARE if table.model == "small" and kind == "fleet" else 1.0
-        text = fleet.fleet_toml(sites, table.task.name, self.work / "data" / kind / table.task.name, share)
-        if kind == "alike" or table.part == "rates":
+        without = kind == "alike" or table.part == "rates"
+        probing = zeroth.PROBE_SECONDS[table.model] if without else fleet.PROBE_SECONDS
+        text = fleet.fleet_toml(sites, table.task.name, self.work / "data" / kind / table.task.name, share, probing)
+        if without:
             text = zeroth.consenting(text)
         if limit:
             before, after = text.rsplit("memory_limit = ", 1)
@@ -159,6 +167,15 @@ class Lab:
         on += [self.digest(self.models[table.model]), [self.digest(path) for path in data]]
         return hashlib.sha256(json.dumps(on).encode()).hexdigest()
 
+    def decided(self, what: str, decide: Callable[[], float]) -> float:
+        """What was decided of this before, or is now, and kept."""
+        path = self.work / "budget.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if what not in known:
+            known[what] = decide()
+            path.write_text(json.dumps(known, indent=1))
+        return known[what]
+
     def digest(self, path: pathlib.Path) -> str:
         """A file's digest, computed once."""
         if path not in self.digests:
@@ -197,10 +214,8 @@ def say(text: str) -> None:
 
 def load(report: dict) -> tuple[float, float]:
     """Seconds that a round takes by the virtual clock, and about what it takes here: the sites' steps at full speed."""
-    speeds = {site["worker"]: site["speed"] or 1.0 for site in report["sites"]}
     workers = report["plan"]["workers"]
-    here = sum(plan["local_steps"] * plan["predicted"]["step_seconds"] * speeds[name] for name, plan in workers.items())
-    return max(plan["predicted"]["round_seconds"] for plan in workers.values()), here
+    return max(plan["predicted"]["round_seconds"] for plan in workers.values()), cells.seconds_here(report)
 
 
 def virtual_seconds(loads: list[tuple[float, float]], seeds: int, real_seconds: float) -> float:
@@ -233,14 +248,9 @@ def alike(reports: dict[str, dict]) -> dict[str, str]:
 
 def budget(lab: Lab, table: Table, loads: list[tuple[float, float]], real_seconds: float) -> float:
     """The table's time, decided once for this binary, fleet and budget."""
-    path = lab.work / "budget.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    key = f"{table.name} {lab.binary} {real_seconds:.0f}"
-    if key not in known:
-        # About half of the time goes to scoring and loading.
-        known[key] = round(virtual_seconds(loads, len(SEEDS[table.model]), real_seconds / 2), 1)
-        path.write_text(json.dumps(known, indent=1))
-    return known[key]
+    # About half of the time goes to scoring and loading.
+    decide = lambda: round(virtual_seconds(loads, len(SEEDS[table.model]), real_seconds / 2), 1)
+    return lab.decided(f"{table.name} {lab.binary} {real_seconds:.0f}", decide)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,42 +314,18 @@ def rules(lab: Lab, rounds: int) -> Iterator[tuple[str, dict]]:
         yield table.task.name, {"seeds": list(seeds), "rounds": rounds, "rows": rows}
 
 
-def without_gradients(lab: Lab, table: Table) -> dict:
-    """The zeroth-order cells of a table."""
-    small = table.model == "small"
-    budget = zeroth.Budget(1 if lab.options.quick else zeroth.ROUNDS[table.model])
-    # A smoke run of the long model is one cell.
-    asked = lab.options.cells or (tuple(zeroth.CELLS) if small else ("tuned",) if lab.options.quick else zeroth.HEADLINE)
-    seeds = ZEROTH_SEEDS[table.model][: 1 if lab.options.quick else lab.options.seeds]
-    found: dict = {"seeds": list(seeds), "rounds": budget.rounds, "cells": {cell: [] for cell in zeroth.CELLS if cell in asked}}
-    kinds = dict.fromkeys(found["cells"], "alike")
-    if zeroth.MIXED in kinds:
-        job = zeroth.job(table.task, zeroth.MIXED, 1, budget)
-        report = lab.simulate(table, job, "--plan-only", kind="alike")
-        if report is None:
-            raise AblationError(f"{table.name}: there is no plan for {job['name']}")
-        try:
-            kinds[zeroth.MIXED] = f"alike-{zeroth.between(report, 'site-3')}"
-        except ValueError as error:
-            say(f"{table.name}: no mixed fleet: {error}")
-            found["cells"].pop(zeroth.MIXED)
-    for seed in seeds:
-        for cell, runs in found["cells"].items():
-            job = zeroth.job(table.task, cell, seed, budget)
-            runs.append(lab.cell(table, job, kind=kinds[cell], outcome=zeroth.outcome))
-    return found
-
-
-def own_rates(lab: Lab, table: Table) -> dict:
-    """Rates of each site's own, on sites that are not alike."""
-    rounds = 1 if lab.options.quick else zeroth.RATES_ROUNDS
-    seeds = seeds_of(lab, "rates")
-    found: dict = {"seeds": list(seeds), "rounds": rounds, "cells": {rates: [] for rates in zeroth.RATES}}
-    for seed in seeds:
-        for rates, runs in found["cells"].items():
-            job = zeroth.rates_job(table.task, rates, seed, rounds)
-            runs.append(lab.cell(table, job, kind="even", outcome=zeroth.outcome))
-    return found
+def parts_without_gradients(lab: Lab) -> Iterator[tuple[str, Table, dict]]:
+    """Each table of the zeroth-order parts, again after each seed: its part, itself, and what is there of it."""
+    options = lab.options
+    wanted = [table for model in options.models if "zeroth" in options.only for table in tables(lab, model)]
+    if {"rates", "small", "mail"} <= {*options.only, *options.models, *options.tasks}:
+        wanted.append(Table("small", cells.TASKS["mail"], "rates"))
+    shares = ["-".join(filter(None, (table.part, table.name))) for table in wanted]
+    for table, share in zip(wanted, shares, strict=True):
+        clock = zeroth_run.Clock(share, shares, options.minutes)
+        seeds = seeds_of(lab, "rates") if table.part else ZEROTH_SEEDS[table.model][: 1 if options.quick else options.seeds]
+        found = (zeroth_run.own_rates if table.part else zeroth_run.without_gradients)(lab, table, clock, seeds, say)
+        yield from ((table.part or "zeroth", table, piece) for piece in found)
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -353,7 +339,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
     every = (*cells.CELLS, *zeroth.CELLS)
     parser.add_argument("--cells", type=several(every), help=f"of {','.join(every)} (default: all of the small model, of SmolLM2 the headline's)")
     parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds of each part (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=115, help="about what everything together may take (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=115, help="about what everything together may take, and what is without gradients for itself (default %(default)s)")
+    parser.add_argument("--models", type=several(MODELS), default=MODELS, help="models of what is without gradients (default: both)")
+    parser.add_argument("--rounds", type=int, help="rounds of what is without gradients (default: as many as --minutes has time for)")
+    parser.add_argument("--estimate", action="store_true", help="say how long what is without gradients would take, and run none of it")
     parser.add_argument("--fedpipe", type=pathlib.Path, default=ROOT / "target/release/fedpipe", help="the binary, a release build")
     parser.add_argument("--model", type=pathlib.Path, default=tools / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--mail", type=pathlib.Path, default=tools / "data/mail", help="the corpus (`./run setup mail`)")
@@ -363,6 +352,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.seeds < 1:
         parser.error("--seeds: at least one")
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds: at least one")
+    if options.estimate and not set(options.only) <= {"zeroth", "rates"}:
+        parser.error("--estimate: with --only zeroth, rates or both")
     if options.quick:
         options.work = options.work / "quick"
     return options
@@ -401,13 +394,8 @@ def run(options: argparse.Namespace) -> dict:
         for name, found in rules(lab, 1 if options.quick else RANKS_ROUNDS):
             results.setdefault("ranks", {})[name] = found
             keep()
-    for model in ("small", "smollm2") if "zeroth" in options.only else ():
-        for table in tables(lab, model):
-            results.setdefault("zeroth", {})[table.name] = without_gradients(lab, table)
-            keep()
-    if "rates" in options.only and "mail" in options.tasks:
-        table = Table("small", cells.TASKS["mail"], "rates")
-        results.setdefault("rates", {})[table.name] = own_rates(lab, table)
+    for part, table, found in parts_without_gradients(lab):
+        results.setdefault(part, {})[table.name] = found
         keep()
     for model in ("small", "smollm2"):
         if model not in options.only:

@@ -174,6 +174,13 @@ def site(plan: dict) -> dict:
     }
 
 
+def seconds_here(report: dict) -> float:
+    """About what a round takes here, by its plan: the steps of all sites at full speed, one after the other."""
+    speeds = {site["worker"]: site["speed"] or 1.0 for site in report["sites"]}
+    workers = report["plan"]["workers"].items()
+    return sum(plan["local_steps"] * plan["predicted"]["step_seconds"] * speeds[name] for name, plan in workers)
+
+
 def last(found: dict, what: str) -> float:
     """A score at the end, on all held-out records."""
     return found["curve"][-1][what]

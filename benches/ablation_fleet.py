@@ -51,12 +51,12 @@ class DataError(Exception):
     """What is missing and what to do next, in words for the terminal."""
 
 
-def fleet_toml(sites: tuple[Played, ...], dataset: str, folder: pathlib.Path, memory_share: float = 1.0) -> str:
+def fleet_toml(sites: tuple[Played, ...], dataset: str, folder: pathlib.Path, memory_share: float = 1.0, probe_seconds: int = PROBE_SECONDS) -> str:
     """The fleet file; a model that is smaller by some share is given machines that are."""
     parts = []
     for site in sites:
         lines = [f'name = "{site.name}"', f'memory_limit = "{round(site.memory_mib * memory_share)}MiB"', f"speed = {site.speed}"]
-        lines += [f"probe_seconds = {PROBE_SECONDS}"]
+        lines += [f"probe_seconds = {probe_seconds}"]
         if site.bandwidth:
             lines.append(f'bandwidth_limit = "{site.bandwidth}"')
         lines += [f"[workers.datasets.{dataset}]"]

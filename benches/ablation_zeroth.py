@@ -2,7 +2,7 @@
 forward-equivalent passes, both kinds of sites in one job; and rates of each site's own.
 
 Promises: every cell is a job anybody could submit; cells of a table have the same budget of passes and differ only in what
-they are named for. Does not: run anything; `ablation.py` does, and keeps what was run.
+they are named for, but for those of `ONCE`. Does not: run anything; `ablation_zeroth_run.py` does.
 """
 
 import copy
@@ -15,9 +15,13 @@ FIRST_ORDER_PASSES = 3
 # The least that both kinds of steps come to evenly: 6 steps of 4 directions are 48 passes, 16 steps by gradients as many.
 STEPS, DIRECTIONS = 6, 4
 PASSES = 2 * STEPS * DIRECTIONS
-BATCH = 8
+# What a direction finds is noise for the most part, however many records are asked: few records and many steps learn
+# most from a pass (FedMeZO takes one).
+BATCH = 2
 RANK = 8
-ROUNDS = {"small": 20, "smollm2": 6}
+# The most; the time that is given decides (`rounds_in`), which leaves room for these at least.
+ROUNDS = {"small": 40, "smollm2": 12}
+LEAST_ROUNDS = 2
 # The paper's run has 500 rounds of 30 steps; what stands here is so many of them.
 PAPER_ROUNDS = 20
 PAPER_STEPS = 30
@@ -26,17 +30,25 @@ CLIP = 20
 
 CELLS = {
     "paper": f"FedMeZO with the paper's settings, a stretch of {PAPER_ROUNDS} of its 500 rounds",
-    "tuned": "FedMeZO tuned: 4 directions, 8 records, μ 1e-2, scalars clipped",
-    "abreast": "tuned, the passes of a step computed as one",
-    "variance": "tuned, directions until the estimate varies little enough (at most 12)",
+    "tuned": f"FedMeZO tuned: {DIRECTIONS} directions, {BATCH} records, μ 1e-2, scalars clipped",
+    "abreast": "tuned, the passes of a step computed as one (some rounds: it changes speed alone)",
+    "variance": "tuned, directions until the estimate varies little enough (at most 8)",
     "mask": "tuned, a quarter of the numbers moves (largest after 2 rounds)",
     "scaling": "tuned, directions scaled as in HiSo",
     "adamw": "first-order: AdamW LoRA",
     "mixed": "two first-order sites and one without room for gradients",
     "without": "the two first-order sites alone",
+    "long": "tuned, many more rounds: how far it comes",
 }
 # What SmolLM2 shows by default; the small model shows all.
 HEADLINE = ("paper", "tuned", "adamw", "mixed", "without")
+# Where another number of rounds is the point: they are run with the first seed alone, and not compared by loss.
+ABREAST, LONG = "abreast", "long"
+ONCE = (ABREAST, LONG)
+ABREAST_ROUNDS = 2
+LONG_TIMES = 6
+# How often a run is scored, about.
+SCORES = 6
 # Whose third site has no room for gradients.
 MIXED = "mixed"
 
@@ -52,11 +64,19 @@ RATES_ROUNDS = 20
 # Fields of `training.mezo` beside those of the tuned cell.
 EXTENSIONS = {
     "tuned": {},
-    "abreast": {"abreast": 2 * DIRECTIONS},
-    "variance": {"perturbations": 12, "variance": 4.0},
+    ABREAST: {"abreast": 2 * DIRECTIONS},
+    "variance": {"perturbations": 2 * DIRECTIONS, "variance": 4.0},
     "mask": {"mask": {"share": 0.25, "after": 2}},
     "scaling": {"scaling": {"weight": 0.1, "rounds": 4}},
+    LONG: {},
 }
+
+# What each table gets of the time, of those that are asked for: scores of words need more steps than losses do.
+SHARES = {"small-mail": 0.34, "small-gsm8k": 0.2, "smollm2-mail": 0.22, "smollm2-gsm8k": 0.1, "rates-small-mail": 0.14}
+# Of it the steps take so much; the rest goes to scoring, loading and merging.
+STEPS_SHARE = 0.8
+# A probe has nothing to choose here but needs to know what steps take: a few of each size are enough.
+PROBE_SECONDS = {"small": 10, "smollm2": 40}
 
 
 @dataclass(frozen=True)
@@ -66,10 +86,25 @@ class Budget:
     rounds: int
 
     def of(self, cell: str) -> int:
-        """A cell's rounds. The paper's batch is an eighth of the others', and its rounds have more steps."""
-        if cell != "paper":
-            return self.rounds
-        return min(PAPER_ROUNDS, max(1, self.rounds * PAPER_ROUNDS // 6))
+        """A cell's rounds. The paper's batch is smaller than the others', and its rounds have more steps."""
+        if cell == "paper":
+            return min(PAPER_ROUNDS, max(1, self.rounds * PASSES * BATCH // (2 * PAPER_STEPS)))
+        if cell == ABREAST:
+            return min(self.rounds, ABREAST_ROUNDS)
+        return self.rounds * LONG_TIMES if cell == LONG else self.rounds
+
+
+def seconds_of(costs: dict[str, float], seeds: int, rounds: int) -> float:
+    """What the cells of a table take here, each with what a round of it takes, if they are run with so many seeds."""
+    budget = Budget(rounds)
+    return sum(cost * budget.of(cell) * (1 if cell in ONCE else seeds) for cell, cost in costs.items())
+
+
+def rounds_in(seconds: float, costs: dict[str, float], seeds: int, most: int) -> int:
+    """The most rounds for which the cells of a table take no more than so many seconds, scoring included; never fewer than the
+    least, for then there would be nothing to compare."""
+    fits = lambda rounds: seconds_of(costs, seeds, rounds) <= STEPS_SHARE * seconds
+    return max(filter(fits, range(LEAST_ROUNDS, most + 1)), default=LEAST_ROUNDS)
 
 
 def job(task: cells.Task, cell: str, seed: int, budget: Budget) -> dict:
@@ -83,7 +118,7 @@ def job(task: cells.Task, cell: str, seed: int, budget: Budget) -> dict:
         "precision": {"base": "source", "compute": "f32"},
         "rounds": {"count": budget.of(cell), "quorum": "all"},
         "aggregation": {"strategy": "sum"},
-        "evaluation": {"choices": list(task.choices), "every": 2, "sample": task.sample},
+        "evaluation": {"choices": list(task.choices), "every": -(-budget.of(cell) // SCORES), "sample": task.sample},
         "deadline_seconds": cells.DEADLINE_SECONDS,
     }
     if cell == "paper":
@@ -97,9 +132,10 @@ def job(task: cells.Task, cell: str, seed: int, budget: Budget) -> dict:
         steps = PASSES // FIRST_ORDER_PASSES
         found["training"] |= {"optimizer": "adamw", "local_steps": steps, "learning_rate": task.learning_rate}
         found["aggregation"] = {"strategy": "product"}
-    if cell == "mixed":
+    if cell == MIXED:
+        # All sites have as many steps: two directions are 64 passes beside the others' 48. Half the directions bear half the rate.
         found["training"]["optimizer"] = "auto"
-        found["training"]["mezo"] = {"perturbation": 1e-2, "perturbations": DIRECTIONS, "clip": CLIP, "learning_rate": RATE}
+        found["training"]["mezo"] = {"perturbation": 1e-2, "perturbations": DIRECTIONS // 2, "clip": CLIP, "learning_rate": RATE / 2}
     if cell == "without":
         found["data"]["sites"] = ["site-1", "site-2"]
     return found

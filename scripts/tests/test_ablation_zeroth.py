@@ -1,5 +1,8 @@
 """The zeroth-order parts of the ablation: cells, figures, page and plots, on made-up runs."""
 
+import argparse
+import contextlib
+import io
 import pathlib
 import sys
 import tomllib
@@ -8,10 +11,12 @@ import xml.etree.ElementTree as tree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "benches"))
 
+import ablation
 import ablation_cells as cells
 import ablation_fleet as fleet
 import ablation_zeroth as zeroth
 import ablation_zeroth_page as page
+import ablation_zeroth_run as zeroth_run
 
 MAIL = cells.TASKS["mail"]
 
@@ -42,9 +47,10 @@ class Cells(unittest.TestCase):
         for cell, fields in zeroth.EXTENSIONS.items():
             now = of(cell)
             self.assertEqual(now["training"]["mezo"], tuned["training"]["mezo"] | fields)
-            for job in (now, tuned):
-                job.pop("name", None)
-            self.assertEqual(now | {"training": None}, tuned | {"training": None})
+            other = {"name": None, "training": None}
+            if cell in zeroth.ONCE:
+                other |= {"rounds": None, "evaluation": None}
+            self.assertEqual(now | other, tuned | other)
 
     def test_first_order_has_as_many_passes(self) -> None:
         tuned, first = (zeroth.job(MAIL, cell, 1, zeroth.Budget(6))["training"] for cell in ("tuned", "adamw"))
@@ -53,10 +59,21 @@ class Cells(unittest.TestCase):
         self.assertEqual(tuned["batch"], first["batch"])
 
     def test_the_papers_cell_is_the_papers(self) -> None:
-        job = zeroth.job(MAIL, "paper", 1, zeroth.Budget(6))
+        job = zeroth.job(MAIL, "paper", 1, zeroth.Budget(20))
         training = job["training"]
         self.assertEqual((training["local_steps"], training["batch"], training["learning_rate"]), (30, 1, 1e-5))
         self.assertEqual((training["mezo"]["perturbation"], training["mezo"]["seeds"], job["rounds"]["count"]), (1e-3, "per-worker", 20))
+
+    def test_the_papers_cell_asks_as_many_records_as_the_tuned_one(self) -> None:
+        for rounds in (2, 5, 12):
+            asked = zeroth.Budget(rounds).of("paper") * 2 * zeroth.PAPER_STEPS
+            self.assertAlmostEqual(asked, rounds * zeroth.PASSES * zeroth.BATCH, delta=2 * zeroth.PAPER_STEPS)
+
+    def test_a_run_is_scored_as_often_however_long_it_is(self) -> None:
+        for rounds in (1, 2, 7, 40):
+            for cell in zeroth.CELLS:
+                job = zeroth.job(MAIL, cell, 1, zeroth.Budget(rounds))
+                self.assertLessEqual(job["rounds"]["count"] / job["evaluation"]["every"], zeroth.SCORES)
 
     def test_rates_differ_in_rates_alone(self) -> None:
         jobs = [zeroth.rates_job(MAIL, rates, 1, 20) for rates in zeroth.RATES]
@@ -85,20 +102,158 @@ class Cells(unittest.TestCase):
 class Figures(unittest.TestCase):
     def test_passes_are_counted_in_batches_of_one_size_and_a_gradient_costs_three(self) -> None:
         found = zeroth.outcome(report("mezo", 1, 60))
-        self.assertEqual(found["passes"], 2 * 60 / 8)
-        self.assertEqual([point["passes"] for point in found["curve"]], [0.0, 15.0])
+        passes = 2 * 60 / zeroth.BATCH
+        self.assertEqual(found["passes"], passes)
+        self.assertEqual([point["passes"] for point in found["curve"]], [0.0, passes])
         self.assertEqual((found["bytes_up"], found["peak_memory_bytes"]), (400, 7))
-        self.assertEqual(zeroth.outcome(report("adamw", 8, 16))["passes"], 2 * 16 * 3)
+        self.assertEqual(zeroth.outcome(report("adamw", zeroth.BATCH, 16))["passes"], 2 * 16 * 3)
+
+
+class Time(unittest.TestCase):
+    COSTS = {"paper": 2.0, "tuned": 10.0, "abreast": 8.0, "long": 10.0}
+
+    def test_rounds_are_the_most_that_there_is_time_for(self) -> None:
+        took = lambda rounds: zeroth.seconds_of(self.COSTS, 3, rounds)
+        # Three seeds of tuned and paper, abreast for two rounds and the long one with the first seed alone.
+        self.assertEqual(took(5), 3 * (5 * 10.0 + 8 * 2.0) + 2 * 8.0 + 5 * zeroth.LONG_TIMES * 10.0)
+        for seconds in (900.0, 2400.0, 4000.0):
+            rounds = zeroth.rounds_in(seconds, self.COSTS, 3, 40)
+            self.assertLessEqual(took(rounds), zeroth.STEPS_SHARE * seconds)
+            self.assertGreater(took(rounds + 1), zeroth.STEPS_SHARE * seconds)
+        self.assertEqual(zeroth.rounds_in(1e9, self.COSTS, 3, 40), 40)
+        self.assertEqual(zeroth.rounds_in(1.0, self.COSTS, 3, 40), zeroth.LEAST_ROUNDS)
+
+    def test_tables_share_the_time_of_those_that_are_asked_for(self) -> None:
+        asked = ["small-mail", "small-gsm8k"]
+        minutes = [zeroth_run.Clock(name, asked, 40.0).minutes for name in asked]
+        self.assertAlmostEqual(sum(minutes), 40.0)
+        self.assertGreater(minutes[0], minutes[1])
+        self.assertEqual(zeroth_run.Clock("rates-small-mail", ["rates-small-mail"], 7.0).minutes, 7.0)
+
+    def test_a_table_ends_with_a_whole_seed_when_its_time_is_over(self) -> None:
+        clock = zeroth_run.Clock("small-mail", ["small-mail"], 1.0)
+        ran, said = [], []
+
+        def cell(name: str, seed: int) -> dict:
+            ran.append((name, seed))
+            if seed == 2:
+                clock.began -= 60
+            return {"of": name}
+
+        *_, found = zeroth_run.by_seed(["tuned", "long"], 5, (1, 2, 3), cell, clock, said.append)
+        self.assertEqual(ran, [("tuned", 1), ("long", 1), ("tuned", 2)])
+        self.assertEqual((found["seeds"], found["asked_seeds"]), ([1, 2], [1, 2, 3]))
+        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 2, "long": 1})
+        self.assertIn("no time for seed 3", said[0])
+        self.assertEqual(page.seeds(found), "2 seed(s) of 3: there was no time for more")
+
+    def test_rounds_are_decided_once_and_only_said_when_asked_how_long_it_takes(self) -> None:
+        kept: dict[str, int] = {}
+
+        class Lab:
+            binary = "b"
+            options = argparse.Namespace(quick=False, rounds=None, estimate=False)
+
+            def decided(self, what: str, decide) -> int:
+                return kept.setdefault(what, kept[what] if what in kept else decide())
+
+        clock = zeroth_run.Clock("small-mail", ["small-mail"], 10.0)
+        decide = lambda costs: zeroth_run.decided(Lab(), ("t", ["tuned"], 40), lambda: costs, (1, 2), clock, lambda _: None)
+        first = decide({"tuned": 20.0})
+        self.assertEqual(first, 11)  # 480 of 600 seconds, two seeds of 20
+        self.assertEqual(decide({"tuned": 90.0}), first)
+        Lab.options.estimate = True
+        self.assertEqual((decide({"tuned": 40.0}), len(kept)), (5, 1))
+        Lab.options = argparse.Namespace(quick=False, rounds=7, estimate=False)
+        self.assertEqual(decide({"tuned": 40.0}), 7)
+
+
+class Laboratory:
+    """Plans and runs that are made up; what was asked for is kept."""
+
+    binary = "b"
+
+    def __init__(self, *words: str) -> None:
+        self.options = ablation.arguments(["--only", "zeroth,rates", *words])
+        self.kept: dict[str, float] = {}
+        self.ran: list[tuple[str, str, int, int]] = []
+
+    def simulate(self, table: ablation.Table, job: dict, *flags: str, kind: str) -> dict:
+        assert flags == ("--plan-only",), flags
+        rejected = [{"change": "optimizer", "memory_bytes": 500}, {"change": "checkpoint", "memory_bytes": 700}]
+        predicted = {"step_seconds": 1.0, "peak_memory_bytes": 900}
+        plan = {"local_steps": job["training"]["local_steps"], "optimizer": "adamw", "predicted": predicted, "why": {"rejected": rejected}}
+        sites = job["data"].get("sites", ["site-1", "site-2", "site-3"])
+        return {"sites": [{"worker": name, "speed": 1.0} for name in sites], "plan": {"workers": dict.fromkeys(sites, plan)}}
+
+    def cell(self, table: ablation.Table, job: dict, *, kind: str, outcome) -> dict:
+        self.ran.append((job["name"], kind, job["rounds"]["count"], job["training"]["seed"]))
+        return run(2.5)
+
+    def decided(self, what: str, decide) -> float:
+        if what not in self.kept:
+            self.kept[what] = decide()
+        return self.kept[what]
+
+
+class Parts(unittest.TestCase):
+    def run_all(self, *words: str) -> tuple[Laboratory, dict]:
+        lab, found = Laboratory(*words), {}
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            for part, table, piece in ablation.parts_without_gradients(lab):
+                found.setdefault(part, {})[table.name] = piece
+        lab.said = said.getvalue()
+        return lab, found
+
+    def test_every_cell_of_every_table_is_run_and_shown(self) -> None:
+        lab, found = self.run_all("--minutes", "600", "--seeds", "2")
+        self.assertEqual(list(found["zeroth"]), ["small-gsm8k", "small-mail", "smollm2-gsm8k", "smollm2-mail"])
+        self.assertEqual(list(found["rates"]), ["small-mail"])
+        small = found["zeroth"]["small-mail"]
+        self.assertEqual(set(small["cells"]), set(zeroth.CELLS))
+        self.assertEqual({name: len(runs) for name, runs in small["cells"].items()}, {name: 1 if name in zeroth.ONCE else 2 for name in zeroth.CELLS})
+        self.assertEqual(set(found["zeroth"]["smollm2-mail"]["cells"]), set(zeroth.HEADLINE))
+        self.assertEqual(found["zeroth"]["smollm2-mail"]["seeds"], [1])
+        kinds = {kind for name, kind, *_ in lab.ran if name == "zeroth-mail-mixed"}
+        self.assertEqual(kinds, {"alike-600"})
+        for name, table in found["zeroth"].items():
+            self.assertIn("The best without gradients", "\n".join(page.table(name, table)))
+        self.assertIn("drawn anew", "\n".join(page.rates("small-mail", found["rates"]["small-mail"])))
+        self.assertEqual(len(page.plots(found)), 5)
+
+    def test_models_tasks_cells_and_rounds_are_those_that_are_asked_for(self) -> None:
+        lab, found = self.run_all("--models", "small", "--tasks", "gsm8k", "--cells", "tuned,adamw", "--rounds", "7", "--seeds", "1")
+        self.assertEqual(list(found), ["zeroth"])
+        self.assertEqual([(name, rounds) for name, _, rounds, _ in lab.ran], [("zeroth-gsm8k-tuned", 7), ("zeroth-gsm8k-adamw", 7)])
+        self.assertEqual(lab.kept, {})
+
+    def test_an_estimate_runs_nothing(self) -> None:
+        lab, found = self.run_all("--estimate", "--minutes", "40")
+        self.assertEqual((lab.ran, found, lab.kept), ([], {}, {}))
+        self.assertEqual(lab.said.count("a round's seconds: "), 5)
+        self.assertIn("tuned 18", lab.said)  # three sites, six steps of a second
 
 
 class Page(unittest.TestCase):
     def test_the_table_says_how_far_it_stays_behind(self) -> None:
         runs = {"tuned": [run(2.5)], "mask": [run(2.6)], "adamw": [run(1.0)], "mixed": [run(1.2)], "without": [run(1.3)]}
-        text = "\n".join(page.table("small-mail", {"seeds": [1], "cells": runs}))
+        text = "\n".join(page.table("small-mail", {"seeds": [1], "rounds": 2, "cells": runs}))
         self.assertIn("The best without gradients is `tuned`.", text)
         self.assertIn("stays 1.5000 nats behind", text)
         self.assertIn("+0.200 from the constant answer's (as promised: 0.15)", text)
         self.assertIn("2.0 KiB | 512 MiB |", text)
+        self.assertIn("1 seed(s).", text)
+
+    def test_what_is_run_once_is_judged_by_what_it_is_for(self) -> None:
+        fast = run(2.9) | {"seconds": 12.0, "passes": 48.0}
+        long = run(1.5, exact=0.9) | {"rounds": 12}
+        runs = {"tuned": [run(2.5, exact=0.6), run(2.4, exact=0.6)], "abreast": [fast], "long": [long]}
+        text = "\n".join(page.table("small-mail", {"seeds": [1, 2], "rounds": 2, "cells": runs}))
+        self.assertIn("The best without gradients is `tuned`.", text)
+        self.assertIn("Passes computed as one take 0.50 of the time.", text)
+        self.assertIn("`long`, is +0.400 from the constant answer's (as promised", text)
+        self.assertIn("In 12 rounds, with one seed, the loss falls by 1.5000 nats.", text)
+        self.assertNotIn("`abreast` against", text)
 
     def test_plots_are_pictures_with_a_line_for_each_cell(self) -> None:
         runs = {"fixed": [run(2.5), run(2.7)], "random": [run(2.6), run(2.6)]}

@@ -1,0 +1,128 @@
+"""The zeroth-order parts of the ablation, run in the time that is given.
+
+Promises: how many rounds a table's cells have follows from what their steps take here and the time that the table is given,
+is decided once, and is kept; a table is written seed by seed, and ends with a whole seed when its time is over. Does not: know
+what a cell is (`ablation_zeroth.py`), or how a simulation is started and kept (`ablation.py`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import ablation_cells as cells
+import ablation_zeroth as zeroth
+
+if TYPE_CHECKING:
+    from ablation import Lab, Table
+
+Say = Callable[[str], None]
+QUICK_ROUNDS = 1
+
+
+class Clock:
+    """A table's share of the time."""
+
+    def __init__(self, table: str, asked: list[str], minutes: float) -> None:
+        shares = [zeroth.SHARES[name] for name in asked]
+        self.minutes = minutes * zeroth.SHARES[table] / sum(shares)
+        self.began = time.monotonic()
+
+    def left(self) -> float:
+        """Seconds that are left of it."""
+        return 60 * self.minutes - (time.monotonic() - self.began)
+
+
+def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
+    """The zeroth-order cells of a table, as far as it came: each seed's are there together, or not at all."""
+    small, quick = table.model == "small", lab.options.quick
+    # A smoke run of the long model is one cell.
+    asked = lab.options.cells or (tuple(zeroth.CELLS) if small else ("tuned",) if quick else zeroth.HEADLINE)
+    wanted = [cell for cell in zeroth.CELLS if cell in asked]
+    if not wanted:
+        return
+    kinds = dict.fromkeys(wanted, "alike")
+    if zeroth.MIXED in wanted:
+        try:
+            kinds[zeroth.MIXED] = f"alike-{zeroth.between(planned(lab, table, zeroth.MIXED, 'alike'), 'site-3')}"
+        except ValueError as error:
+            say(f"{table.name}: no mixed fleet: {error}")
+            wanted.remove(zeroth.MIXED)
+    costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
+    rounds = decided(lab, (table.name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
+    if lab.options.estimate:
+        return
+    budget = zeroth.Budget(rounds)
+
+    def cell(name: str, seed: int) -> dict:
+        job = zeroth.job(table.task, name, seed, budget)
+        return lab.cell(table, job, kind=kinds[name], outcome=zeroth.outcome)
+
+    # What is run once tells least of what the others do: it comes last.
+    ordered = sorted(wanted, key=lambda name: name in zeroth.ONCE)
+    yield from by_seed(ordered, rounds, seeds, cell, clock, lambda text: say(f"{table.name}: {text}"))
+
+
+def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
+    """Rates of each site's own, on sites that are not alike."""
+    job = lambda rates, seed, rounds: zeroth.rates_job(table.task, rates, seed, rounds)
+
+    def costs() -> dict[str, float]:
+        # Whatever the rate, a step is the same.
+        report = report_of(lab, table, job("fixed", 1, 1), "even")
+        return dict.fromkeys(zeroth.RATES, cells.seconds_here(report))
+
+    name = f"rates-{table.name}"
+    rounds = decided(lab, (name, list(zeroth.RATES), zeroth.RATES_ROUNDS), costs, seeds, clock, say)
+    if lab.options.estimate:
+        return
+    cell = lambda rates, seed: lab.cell(table, job(rates, seed, rounds), kind="even", outcome=zeroth.outcome)
+    yield from by_seed(list(zeroth.RATES), rounds, seeds, cell, clock, lambda text: say(f"{name}: {text}"))
+
+
+def by_seed(wanted: list[str], rounds: int, seeds: tuple[int, ...], cell: Callable[[str, int], dict], clock: Clock, say: Say) -> Iterator[dict]:
+    """All cells of one seed, then of the next, until the time is over; the first is run whatever the time."""
+    found: dict = {"seeds": [], "asked_seeds": list(seeds), "rounds": rounds, "minutes": round(clock.minutes, 1), "cells": {name: [] for name in wanted}}
+    longest = 0.0
+    for number, seed in enumerate(seeds):
+        if number and clock.left() < longest:
+            say(f"no time for seed {seed} and those after it; the same command with more --minutes and --rounds {rounds} goes on")
+            return
+        began = time.monotonic()
+        runs = {name: cell(name, seed) for name in wanted if number == 0 or name not in zeroth.ONCE}
+        longest = max(longest, time.monotonic() - began)
+        for name, run in runs.items():
+            found["cells"][name].append(run)
+        found["seeds"].append(seed)
+        yield found
+
+
+def decided(lab: "Lab", table: tuple[str, list[str], int], costs: Callable[[], dict[str, float]], seeds: tuple[int, ...], clock: Clock, say: Say) -> int:
+    """The table's rounds: those that were asked for, or as many as there is time for, decided once for this binary, cells, seeds and
+    time; and says what they take."""
+    name, wanted, most = table
+    fixed = QUICK_ROUNDS if lab.options.quick else lab.options.rounds
+
+    def decide() -> int:
+        found = costs()
+        rounds = fixed or zeroth.rounds_in(max(clock.left(), 0.0), found, len(seeds), most)
+        minutes = zeroth.seconds_of(found, len(seeds), rounds) / zeroth.STEPS_SHARE / 60
+        each = ", ".join(f"{cell} {cost:.0f}" for cell, cost in found.items())
+        say(f"{name}: {rounds} rounds, {len(seeds)} seed(s): about {minutes:.0f} minutes, where {clock.minutes:.0f} are given; a round's seconds: {each}")
+        return rounds
+
+    if lab.options.estimate:
+        return decide()
+    return fixed or lab.decided(f"{name} {lab.binary} {clock.minutes:.1f} {','.join(wanted)} {len(seeds)}", decide)
+
+
+def planned(lab: "Lab", table: "Table", cell: str, kind: str) -> dict:
+    """What a cell's plan is."""
+    return report_of(lab, table, zeroth.job(table.task, cell, 1, zeroth.Budget(1)), kind)
+
+
+def report_of(lab: "Lab", table: "Table", job: dict, kind: str) -> dict:
+    """A job's plan on a fleet of this kind."""
+    report = lab.simulate(table, job, "--plan-only", kind=kind)
+    if report is None:
+        raise RuntimeError(f"{table.name}: there is no plan for {job['name']}")
+    return report
