@@ -139,10 +139,11 @@ pub async fn handle(
     let mut seen = job.job().clone();
     seen.lost.retain(|lost| !back.contains(&lost.worker));
     let next = follow::after_merge(&seen, &plan, decided.round, global, job.now(), idle_ms);
-    let next = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
+    let (next, joined) = replan::before(aggregator, &seen, &plan, next, job.now()).await?;
     let paused = matches!(next, domain::job::Phase::Paused { .. });
     job.advance(next, |job| {
         job.lost = seen.lost;
+        job.join(joined);
         job.pause_requested &= !paused;
     })
     .await?;
@@ -278,6 +279,7 @@ async fn prepare(
         members,
         weights,
         ranks: plan.global.clone(),
+        tables: strategy::round::tables(plan),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
         out: merged_path(&folder, round),

@@ -63,6 +63,8 @@ pub struct Merge<'a> {
     pub global: &'a dyn Source,
     /// Live slices of each weight, before and after.
     pub ranks: &'a RankTable,
+    /// What the plan's sites train, in this round or not, each table once: where they take leading slices.
+    pub tables: &'a [RankTable],
     /// The job's one scale, alpha / `rank_max`.
     pub scale: f64,
     /// The job's seed, for rows that are drawn.

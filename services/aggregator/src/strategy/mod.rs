@@ -37,6 +37,7 @@ mod refactor;
 mod server;
 mod side;
 mod stream;
+mod turn;
 mod weight;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The product rule \[own; the pieces are known\]: what is merged is the change itself, `ΔW_{t+1}` of
-//! [`super::merge`], which is then taken apart into its best approximation of the kept rank.
+//! [`super::merge`], which is then taken apart into its best approximation of the kept rank and turned to the basis
+//! that the sites had.
 //!
 //! The global's slice j (counted from 1) stays with the weight `1 − Σ_{i: r_i ≥ j} c_i`. Averaging the
 //! products instead would shrink the slices that only large workers hold, round after round
@@ -8,7 +9,7 @@
 use super::Error;
 use super::change::{Change, Space};
 use super::merge::Merged;
-use super::refactor::refactor;
+use super::refactor::{Basis, refactor};
 use super::stream::Purpose;
 use super::weight::Weight;
 
@@ -23,7 +24,11 @@ pub(super) fn merge(weight: &Weight<'_>, space: &mut Space) -> Result<Merged, Er
         .ok_or_else(|| weight.undecomposed())?;
     let mut stream = weight.stream(Purpose::Restart);
     let scale = weight.merge.scale;
-    let kept = refactor(&spectrum, weight.keep, scale, live.a, &mut stream);
+    let basis = Basis {
+        previous: live.a,
+        cuts: &weight.cuts(),
+    };
+    let kept = refactor(&spectrum, weight.keep, scale, Some(basis), &mut stream);
     Ok(Merged {
         live: super::change::Factors {
             rank: weight.keep,

@@ -3,15 +3,15 @@
 //! `A = ρ·Vᵀ` and `B = U·Σ/(s·ρ)`, with ρ the row norm of a fresh A; the entry of largest magnitude in
 //! each column of U is positive, ties going to the lowest index. A slice with σ_j < 1e-6·σ_1 would
 //! give A a direction that is rounding noise and B nothing: it restarts as B = 0 and a seeded row of A
-//! orthogonal to the others. Where every σ is zero, A is kept.
-#![expect(
-    clippy::indexing_slicing,
-    reason = "numeric kernel: `a` holds keep · inp values and `b` out · keep, allocated here"
-)]
+//! orthogonal to the others. Where every σ is zero, A is kept. Factors that sites train on are then turned
+//! ([`super::turn`]).
+
+use faer::Mat;
 
 use super::FRESH_ROW_NORM;
 use super::change::Spectrum;
 use super::stream::Stream;
+use super::turn::turn;
 
 /// Share of σ_1 under which a slice restarts.
 pub(super) const DEAD: f64 = 1e-6;
@@ -22,59 +22,77 @@ const DEPENDENT: f64 = 1e-3;
 /// Rows drawn for one restart at most.
 const DRAWS: usize = 8;
 
+/// What the sites had, and will have.
+pub(super) struct Basis<'a> {
+    /// A `[keep, inp]` that they started from: it stays if there is no change at all.
+    pub previous: Vec<f32>,
+    /// Ranks at which they take their leading slices, ascending, below `keep`.
+    pub cuts: &'a [usize],
+}
+
 /// The factors kept, row by row, and the energy (σ²) of each slice and of the whole change.
 pub(super) struct Refactored {
     /// `[keep, inp]`.
     pub a: Vec<f32>,
     /// `[out, keep]`.
     pub b: Vec<f32>,
+    /// Those of the leading slices up to a cut add up to what these slices hold.
     pub energies: Vec<f64>,
     pub energy: f64,
 }
 
-/// Keeps `keep` slices. `previous` is the A that stays if there is no change at all.
+/// Keeps `keep` slices: the singular directions, or, for sites to go on from, what these are turned to within the basis.
 pub(super) fn refactor(
     spectrum: &Spectrum,
     keep: usize,
     scale: f64,
-    previous: Vec<f32>,
+    basis: Option<Basis<'_>>,
     stream: &mut Stream,
 ) -> Refactored {
     let (out, inp) = (spectrum.left.nrows(), spectrum.v.nrows());
     let largest = spectrum.sigma.first().copied().unwrap_or(0.0);
-    let mut b = vec![0.0f32; out * keep];
     if largest == 0.0 {
         return Refactored {
-            a: previous,
-            b,
+            a: basis.map_or_else(|| vec![0.0; keep * inp], |basis| basis.previous),
+            b: vec![0.0; out * keep],
             energies: vec![0.0; keep],
             energy: 0.0,
         };
     }
     let alive = |sigma: &&f64| **sigma >= DEAD * largest;
     let kept = spectrum.sigma.iter().take(keep).take_while(alive).count();
+    let mut left = Mat::zeros(out, keep);
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(keep);
     for j in 0..kept {
-        let sign = sign_of_largest((0..out).map(|row| spectrum.left[(row, j)]));
-        for row in 0..out {
-            let value = sign * spectrum.left[(row, j)] / (scale * FRESH_ROW_NORM);
-            b[row * keep + j] = value as f32;
-        }
-        rows.push((0..inp).map(|k| sign * spectrum.v[(k, j)]).collect());
+        let sign = sign_of_largest(spectrum.left.col(j).iter().copied());
+        left.col_mut(j)
+            .copy_from(faer::Scale(sign) * spectrum.left.col(j));
+        rows.push(spectrum.v.col(j).iter().map(|value| sign * value).collect());
     }
     for _ in kept..keep {
         let row = restart(&rows, inp, stream);
         rows.push(row);
     }
-    let a = rows.iter().flatten().map(|v| (FRESH_ROW_NORM * v) as f32);
-    let mut energies: Vec<f64> = spectrum.sigma.iter().take(kept).map(|s| s * s).collect();
-    energies.resize(keep, 0.0);
+    let mut v = Mat::from_fn(inp, keep, |k, j| value(&rows, j, k));
+    if let Some(basis) = basis {
+        turn(&mut left, &mut v, &basis);
+    }
+    let by_row = |matrix: &Mat<f64>, factor: f64| -> Vec<f32> {
+        let rows = matrix.row_iter();
+        rows.flat_map(|row| row.iter().map(|value| (factor * value) as f32).collect::<Vec<_>>())
+            .collect()
+    };
     Refactored {
-        a: a.collect(),
-        b,
-        energies,
+        a: by_row(&v.transpose().to_owned(), FRESH_ROW_NORM),
+        b: by_row(&left, 1.0 / (scale * FRESH_ROW_NORM)),
+        energies: left.col_iter().map(|column| column.squared_norm_l2()).collect(),
         energy: spectrum.energy,
     }
+}
+
+fn value(rows: &[Vec<f64>], row: usize, at: usize) -> f64 {
+    let value = rows.get(row).and_then(|row| row.get(at));
+    value.copied().unwrap_or(0.0)
 }
 
 /// −1 if the value of largest magnitude is negative, else 1; the first of equals decides.

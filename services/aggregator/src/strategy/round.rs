@@ -7,6 +7,7 @@ use artifacts::tensors::TensorFile;
 use domain::adapter::{RankTable, WeightShape};
 use domain::id::WorkerName;
 use domain::job::Aggregation;
+use domain::plan::Plan;
 
 use super::files::{self, Closed, Later};
 use super::head;
@@ -47,6 +48,8 @@ pub struct Round {
     pub weights: Vec<WeightShape>,
     /// Live slices of the merged adapter.
     pub ranks: RankTable,
+    /// What the plan's sites train, in this round or not, each table once (see [`tables`]).
+    pub tables: Vec<RankTable>,
     /// The job's one scale.
     pub scale: f64,
     /// The job's seed.
@@ -63,6 +66,18 @@ pub struct Round {
 #[must_use]
 pub fn all_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The tables of a plan's sites, each once, in the order of the sites.
+#[must_use]
+pub fn tables(plan: &Plan) -> Vec<RankTable> {
+    let mut found: Vec<RankTable> = Vec::new();
+    for own in plan.workers.values() {
+        if !found.contains(&own.ranks) {
+            found.push(own.ranks.clone());
+        }
+    }
+    found
 }
 
 impl Round {
@@ -113,6 +128,7 @@ impl Round {
             inputs: &inputs,
             global: &global,
             ranks: &self.ranks,
+            tables: &self.tables,
             scale: self.scale,
             seed: self.seed,
             round: self.round,

@@ -26,7 +26,7 @@ pub(super) fn compress(weight: &Weight<'_>, change: &mut Change<'_>) -> Result<F
         return Ok(Factors::default());
     }
     let mut unused = weight.stream(Purpose::Restart);
-    let kept = refactor(&spectrum, rank, weight.merge.scale, Vec::new(), &mut unused);
+    let kept = refactor(&spectrum, rank, weight.merge.scale, None, &mut unused);
     Ok(Factors {
         rank,
         a: kept.a,

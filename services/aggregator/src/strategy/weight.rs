@@ -1,5 +1,7 @@
 //! One weight as the rules see it: what was loaded, what came back, and what each part weighs.
 
+use std::collections::BTreeSet;
+
 use domain::adapter::WeightShape;
 
 use super::Error;
@@ -162,6 +164,14 @@ impl<'a> Weight<'a> {
         let slices =
             |input: &Input<'_>| self.rank(input) * (1 + usize::from(input.start.is_some()));
         self.merge.inputs.iter().map(slices).sum()
+    }
+
+    /// Where sites' leading slices of it end below `keep`, ascending: the ranks of the plan's sites, in this round or not.
+    pub(super) fn cuts(&self) -> Vec<usize> {
+        let tables = self.merge.tables.iter();
+        let ranks = tables.map(|table| usize::from(table.rank(self.shape.name)));
+        let ends: BTreeSet<usize> = ranks.filter(|rank| (1..self.keep).contains(rank)).collect();
+        ends.into_iter().collect()
     }
 
     /// Adds `ΔW_{t+1}`, the side term left out: what stays of the live slices, and every update.

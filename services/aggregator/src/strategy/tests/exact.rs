@@ -226,29 +226,6 @@ fn same_inputs_give_the_same_bytes() {
     assert_eq!(faer::get_global_parallelism(), faer::Par::Seq);
 }
 
-#[test]
-fn columns_of_b_point_where_their_largest_entry_is_positive_and_rows_of_a_have_the_fresh_norm() {
-    let (ranks, updates) = (uniform(16), uneven(4));
-    let (merged, _) = fold(&random(&ranks, 9), &ranks, &updates).expect("merges");
-    for weight in weights() {
-        let (_, b) = merged.get(&weight.name.peft_b()).expect("B");
-        for j in 0..16 {
-            let mut largest = 0.0f32;
-            for row in b.chunks(16) {
-                if row[j].abs() > largest.abs() {
-                    largest = row[j];
-                }
-            }
-            assert!(largest > 0.0, "{} column {j}", weight.name);
-        }
-        let (_, a) = merged.get(&weight.name.peft_a()).expect("A");
-        for row in a.chunks(weight.inp) {
-            let square: f32 = row.iter().map(|value| value * value).sum();
-            assert!((square - 1.0 / 3.0).abs() < 1e-5, "{square}");
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 

@@ -67,6 +67,7 @@ fn round(
         members: members.collect(),
         weights: weights(),
         ranks: ranks.clone(),
+        tables: Vec::new(),
         scale: SCALE,
         seed: SEED,
         out: dir.join("merged"),

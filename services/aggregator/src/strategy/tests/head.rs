@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use artifacts::tensors::TensorFile;
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape};
+use domain::adapter::{Encoder, HEAD_BIAS, HEAD_WEIGHT, HeadShape};
 
 use super::super::norm::Moved;
 use super::super::{check, check_with_head, files, fresh, head};
 use super::*;
 
 const HEAD: HeadShape = HeadShape {
+    encoder: Encoder::Bert,
     classes: 3,
     width: 80,
 };
@@ -44,6 +45,7 @@ fn merged(rule: Strategy, inputs: &[Input<'_>], global: &TensorFile, dir: &Path)
         inputs,
         global,
         ranks: &ranks,
+        tables: &[],
         scale: SCALE,
         seed: SEED,
         round: 1,
@@ -155,6 +157,50 @@ fn a_heads_change_counts_in_an_updates_norm() {
     // The factors are the same; 243 values of the head moved by 2 each.
     let norm = moved.norm().expect("a number");
     assert!((norm - 2.0 * 243f64.sqrt()).abs() < 1e-3, "{norm}");
+}
+
+/// Of two sites of equal weight, through files, whose tensors are written in the order of their names.
+#[test]
+fn a_dense_layer_of_a_head_is_averaged_with_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ranks = uniform(4);
+    for encoder in [Encoder::Roberta, Encoder::Distilbert] {
+        let shape = HeadShape { encoder, ..HEAD };
+        let start = |name: &str, seed| {
+            let path = dir.path().join(name);
+            let made = files::create_with_head(&path, &ranks, &weights(), Some(shape));
+            let mut out = made.expect("creates");
+            head::fresh(shape, seed, &mut out).expect("writes");
+            fresh(&ranks, &weights(), seed, &mut out).expect("writes");
+            out.finish().expect("finishes");
+            open(&path)
+        };
+        let (global, one, other) = (start("global", 1), start("one", 2), start("other", 3));
+        let demanded = (&ranks, Some(shape));
+        check_with_head(&one, demanded, &weights(), Trains::Both).expect("it is as demanded");
+        check_with_head(&one, (&ranks, Some(HEAD)), &weights(), Trains::Both)
+            .expect_err("it is another family's");
+        let names = ["a", "b"].map(|name| name.parse::<WorkerName>().expect("legal"));
+        let input = |site: usize, update| Input {
+            worker: &names[site],
+            weight: 0.5,
+            stretch: 1.0,
+            ranks: &ranks,
+            update,
+            start: None,
+        };
+        let inputs = [input(0, &one as &dyn Source), input(1, &other)];
+        let mean = merged(Strategy::Sum, &inputs, &global, dir.path());
+        for (key, _) in head::tensors(shape) {
+            let read = |file: &TensorFile| file.read_f32(&key).expect("there");
+            let (one, other) = (read(&one), read(&other));
+            let both = one.iter().zip(&other).zip(read(&mean));
+            for ((one, other), mean) in both {
+                assert!((mean - 0.5 * (one + other)).abs() < 1e-7, "{key}");
+            }
+            assert_eq!(key.ends_with("weight"), one != other, "{key}");
+        }
+    }
 }
 
 #[test]

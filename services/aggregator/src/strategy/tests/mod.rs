@@ -12,6 +12,7 @@ mod norms;
 mod optimizers;
 mod rounds;
 mod sides;
+mod turned;
 mod walk;
 
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
@@ -186,11 +187,13 @@ impl<'a> Case<'a> {
                     .map(|start| start as &dyn Source),
             })
             .collect();
+        let tables: Vec<RankTable> = self.updates.iter().map(|one| one.1.clone()).collect();
         let merge = Merge {
             rule: self.rule,
             inputs: &inputs,
             global: self.global,
             ranks: self.ranks,
+            tables: &tables,
             scale: SCALE,
             seed: SEED,
             round: self.round,

@@ -117,6 +117,7 @@ impl Bench {
             members: members.collect(),
             weights: self.model.weights(),
             ranks: self.ranks.clone(),
+            tables: Vec::new(),
             scale: SCALE,
             seed: SEED,
             out: self.path(out),

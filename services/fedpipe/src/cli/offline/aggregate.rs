@@ -241,6 +241,7 @@ impl Args {
             members,
             weights: weights.to_vec(),
             ranks: table(weights, self.keep()),
+            tables: self.ranks.iter().map(|rank| table(weights, *rank)).collect(),
             scale: SCALE,
             seed: 0,
             out: folder.join(format!("merged-{}", rule.name())),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aggregator::strategy::{self, Folded, Member, Round};
 use artifacts::tensors::TensorFile;
+use domain::adapter::Encoder;
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::job::Job;
@@ -71,12 +72,17 @@ pub fn fresh(simulated: &Simulated, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The adapter as a job leaves it behind: one with a head is written to `to`, under the names of its model's own checkpoint.
-pub fn published(job: &Job, from: &Path, to: PathBuf) -> anyhow::Result<PathBuf> {
+/// The family of encoders that it is of comes with it.
+pub fn published(
+    job: &Job,
+    from: &Path,
+    to: PathBuf,
+) -> anyhow::Result<(PathBuf, Option<Encoder>)> {
     if !job.spec.training.classifies() {
-        return Ok(from.to_owned());
+        return Ok((from.to_owned(), None));
     }
-    aggregator::named_as_bert(from, &to)?;
-    Ok(to)
+    let encoder = aggregator::named_as_encoder(from, &to)?;
+    Ok((to, Some(encoder)))
 }
 
 /// Refuses an update that is not what its plan demands, as the aggregator does.
@@ -158,6 +164,7 @@ pub fn merge(
         members,
         weights: simulated.weights().to_vec(),
         ranks: simulated.plan().global.clone(),
+        tables: strategy::round::tables(simulated.plan()),
         scale: spec.adapter.scale(),
         seed: spec.training.seed,
         out: files.out,
