@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::{Bus, Delivery, Outcome, Said, Serve};
 use domain::id::Epoch;
 use domain::trace::Trace;
-use testkit::wait;
+use testkit::{clock, wait};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -20,10 +20,14 @@ struct Queue {
 
 impl Queue {
     fn serve(bus: &Bus) -> Self {
+        Self::serve_within(bus, ACK_WAIT)
+    }
+
+    fn serve_within(bus: &Bus, ack_wait: Duration) -> Self {
         let (sender, deliveries) = mpsc::unbounded_channel();
         let serve = Serve {
             worker: site_a(),
-            ack_wait: ACK_WAIT,
+            ack_wait,
             max_deliveries: 3,
         };
         let token = CancellationToken::new();
@@ -60,10 +64,15 @@ impl Queue {
 
 /// A site whose tasks do not come again by themselves while a test lasts.
 async fn patient() -> Site {
+    with_idle_time(SOON * 10).await
+}
+
+/// A site whose tasks come again after so long without progress.
+async fn with_idle_time(ack_wait: Duration) -> Site {
     let site = Site::open().await;
     let worker = site_a();
     site.aggregator
-        .ensure_worker(&worker, SOON * 10)
+        .ensure_worker(&worker, ack_wait)
         .await
         .unwrap();
     site
@@ -90,7 +99,7 @@ async fn a_task_that_is_done_never_comes_again() {
 
 #[tokio::test]
 async fn a_worker_has_one_task_at_a_time() {
-    let site = Site::open().await;
+    let site = patient().await;
     for job in [1, 2] {
         site.aggregator
             .publish(&probe(&site_a(), job, 1), None)
@@ -125,25 +134,27 @@ async fn a_task_without_progress_comes_again_after_the_idle_time() {
 
 #[tokio::test]
 async fn progress_keeps_a_task_far_beyond_the_idle_time() {
-    let site = Site::open().await;
+    // Progress is told four times in it: a busy machine may be late for some.
+    let idle = ACK_WAIT * 2;
+    let site = with_idle_time(idle).await;
     site.aggregator
         .publish(&probe(&site_a(), 1, 1), None)
         .await
         .unwrap();
-    let mut busy = Queue::serve(&site.worker);
+    let mut busy = Queue::serve_within(&site.worker, idle);
     let (delivery, answer) = busy.next().await;
     let moving = delivery.progress;
     let steps = tokio::spawn(async move {
         loop {
             moving.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(ACK_WAIT / 20).await;
+            tokio::time::sleep(idle / 20).await;
         }
     });
-    let mut other = Queue::serve(&site.worker);
-    other.stays_empty(ACK_WAIT * 3).await;
+    let mut other = Queue::serve_within(&site.worker, idle);
+    other.stays_empty(idle * 3).await;
     drop(steps);
     answer.send(Outcome::Done).unwrap();
-    other.stays_empty(ACK_WAIT * 2).await;
+    other.stays_empty(idle * 2).await;
 }
 
 #[tokio::test]
@@ -154,9 +165,13 @@ async fn a_task_for_later_comes_after_a_pause() {
         .await
         .unwrap();
     let mut queue = Queue::serve(&site.worker);
-    queue.answer_next(Outcome::Later).await;
-    queue.stays_empty(ACK_WAIT / 16).await;
+    let (_, answer) = queue.next().await;
+    let answered_at = clock::now();
+    answer.send(Outcome::Later).unwrap();
     let again = queue.next().await;
+    // An eighth of the idle time; the clock tells whole milliseconds.
+    let pause_ms = u128::from(clock::now().since(answered_at));
+    assert!(pause_ms + 1 >= (ACK_WAIT / 8).as_millis(), "{pause_ms} ms");
     assert_eq!(again.0.deliveries, 2);
     again.1.send(Outcome::Done).unwrap();
 }

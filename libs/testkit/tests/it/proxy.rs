@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use testkit::proxy::Proxy;
-use testkit::wait;
+use testkit::{clock, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -103,9 +103,11 @@ async fn it_can_cut_in_the_middle_of_a_transfer() {
 async fn a_slow_network_delivers_late() {
     let (proxy, mut stream) = connected().await;
     proxy.slow(MOMENT);
-    stream.write_all(b"late").await.unwrap();
-    wait::never("an echo", MOMENT, stream.read(&mut [0; 4])).await;
-    assert_eq!(heard(&mut stream, 4).await, b"late");
+    let sent_at = clock::now();
+    assert_eq!(say(&mut stream, b"late").await, b"late");
+    // It waits there and back; the clock tells whole milliseconds.
+    let took_ms = u128::from(clock::now().since(sent_at));
+    assert!(took_ms + 1 >= 2 * MOMENT.as_millis(), "{took_ms} ms");
 }
 
 #[tokio::test]
