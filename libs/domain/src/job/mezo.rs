@@ -1,10 +1,12 @@
 //! How zeroth-order sites train, and how their steps travel: the job file's `training.mezo`.
 
 mod beyond;
+mod parameters;
 
 use serde::{Deserialize, Serialize};
 
 pub use beyond::{Mask, Scaling};
+pub use parameters::Parameters;
 
 use super::choice::Choice;
 use super::rounds::Late;
@@ -79,6 +81,9 @@ impl Rates {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mezo {
+    /// What is moved.
+    #[serde(skip_serializing_if = "parameters::is_adapter")]
+    pub parameters: Parameters,
     /// μ: how far the adapter is moved along a direction.
     pub perturbation: f64,
     /// P: directions of a step, whose estimates are averaged.
@@ -119,6 +124,7 @@ impl Default for Mezo {
     /// μ = 1e-2, MeZO's own advice for LoRA; rates spread as in `FedMeZO`, where α is half of η.
     fn default() -> Self {
         Self {
+            parameters: Parameters::Adapter,
             perturbation: 1e-2,
             perturbations: 1,
             distribution: Distribution::Gaussian,
@@ -210,6 +216,7 @@ impl Mezo {
     }
 
     fn check_fields(&self, spec: &Spec, refuse: &mut impl FnMut(&str, String)) {
+        self.parameters.check(refuse);
         if !(self.perturbation.is_finite() && self.perturbation > 0.0 && self.perturbation <= 1.0) {
             let problem = "use a number above 0, at most 1".to_owned();
             refuse("training.mezo.perturbation", problem);
@@ -333,15 +340,6 @@ mod tests {
                "seeds":"per-worker","wire":"tensors"}}"#,
         );
         assert_eq!(paper.check(), Ok(()));
-    }
-
-    /// All parameters of a model are trained by one site alone: see docs/zeroth.md.
-    #[test]
-    fn a_job_over_all_parameters_is_refused_by_that_name() {
-        let text = r#"{"optimizer":"mezo","mezo":{"parameters":"all"}}"#;
-        let refused = serde_json::from_str::<super::super::spec::Training>(text);
-        let said = refused.expect_err("refused").to_string();
-        assert!(said.contains("unknown field `parameters`"), "{said}");
     }
 
     #[test]
