@@ -8,6 +8,7 @@ use crate::evaluate::Evaluator;
 use crate::model::{Base, LoadOptions};
 use crate::normal::Normals;
 use crate::ops::check::dot;
+use crate::ops::lora_linear::Factors;
 use crate::train::{Options, Replay, Trainer};
 use domain::job::mezo::Distribution;
 use domain::zeroth::GENERATOR;
@@ -103,10 +104,17 @@ fn the_slope_is_that_of_the_loss_along_z_in_sign_and_size() {
 #[test]
 fn a_step_is_the_formula_with_whole_moved_adapters() {
     let (model, rows) = (tiny(), rows());
-    for (perturbations, clip) in [(1, 0.0), (3, 0.0), (2, 0.25)] {
+    let (gaussian, signs) = (Distribution::Gaussian, Distribution::Rademacher);
+    for (perturbations, clip, distribution) in [
+        (1, 0.0, gaussian),
+        (3, 0.0, gaussian),
+        (2, 0.25, gaussian),
+        (2, 0.0, signs),
+    ] {
         let how = Steps {
             perturbations,
             clip,
+            distribution,
             ..how(5, 1e-2)
         };
         let mut want = uneven(&model);
@@ -115,7 +123,10 @@ fn a_step_is_the_formula_with_whole_moved_adapters() {
         for step in 11..14 {
             let (mut moves, mut losses) = (Vec::new(), 0.0);
             for number in 0..u32::from(perturbations) {
-                let direction = Normals::direction(how.seed, step, number);
+                let direction = match distribution {
+                    Distribution::Gaussian => Normals::direction(how.seed, step, number),
+                    Distribution::Rademacher => Normals::signs(how.seed, step, number),
+                };
                 let loss = |factor: f32| {
                     let moved = along(&want, direction, factor);
                     let mut evaluator = Evaluator::new(&model, Some(&moved)).unwrap();
@@ -141,6 +152,41 @@ fn a_step_is_the_formula_with_whole_moved_adapters() {
             assert_eq!(trainer.adapter().unwrap(), want);
         }
         assert_eq!(clipped > 0, clip > 0.0, "the limit is one that is met");
+    }
+}
+
+/// The room of a moved adapter is that of one block, whatever the number of blocks.
+#[test]
+fn beside_the_adapter_one_block_of_it_is_held_for_each_pass_that_is_computed_at_once() {
+    let (model, rows) = (tiny(), rows());
+    let start = uneven(&model);
+    let (mut blocks, mut whole) = ([0; 2], 0);
+    for own in start.factors() {
+        let count = own.a().len() + own.b().len();
+        blocks[usize::from(own.shape().name.layer())] += count;
+        whole += count;
+    }
+    let largest = blocks.into_iter().max().unwrap();
+    assert!(largest < whole, "both blocks are adapted");
+    let how = Steps {
+        perturbations: 2,
+        ..how(5, 1e-2)
+    };
+    for passes in [1, 2, 4] {
+        let trainer = ZerothTrainer::new(&model, &start, how, 0).unwrap();
+        let mut trainer = trainer.with_abreast(passes);
+        trainer.step(&rows, &Control::new()).unwrap();
+        let moved = &trainer.point.moved.blocks;
+        assert_eq!(moved.len(), usize::from(passes));
+        let numbers = |factors: &Factors| {
+            let parts = factors.parts.iter().map(|part| part.b.len());
+            factors.a.len() + parts.sum::<usize>()
+        };
+        for block in moved {
+            let held: usize = block.iter().map(numbers).sum();
+            assert!((1..=largest).contains(&held), "{held} of {whole}");
+        }
+        assert!(trainer.point.scales.is_empty(), "nothing is scaled");
     }
 }
 
@@ -287,6 +333,32 @@ fn passes_that_are_computed_as_one_find_the_same_slopes() {
             // Two losses that differ by their last bits, through 2μ.
             assert!((got - one).abs() < 1e-3, "{abreast}: {got}, not {one}");
         }
+    }
+}
+
+/// The planner counts on it.
+#[test]
+fn passes_that_are_computed_as_one_need_the_buffers_of_a_batch_as_many_times_as_large() {
+    let (model, rows, control) = (tiny(), rows(), Control::new());
+    let start = uneven(&model);
+    let how = Steps {
+        perturbations: 2,
+        ..how(5, 1e-2)
+    };
+    let bytes = |abreast: u16, records: usize| {
+        let rows = rows.rows.iter().cycle().take(records);
+        let batch = Batch {
+            rows: rows.cloned().collect(),
+        };
+        let trainer = ZerothTrainer::new(&model, &start, how, 0).unwrap();
+        let mut trainer = trainer.with_abreast(abreast);
+        trainer.step(&batch, &control).unwrap();
+        trainer.workspace_bytes() as f64
+    };
+    for passes in [2, 4] {
+        let (abreast, large) = (bytes(passes, 1), bytes(1, passes.into()));
+        assert!(abreast < 1.15 * large, "{passes}: {abreast}, not {large}");
+        assert!(abreast > 1.5 * bytes(1, 1), "{passes}: {abreast}");
     }
 }
 
