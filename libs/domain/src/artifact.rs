@@ -29,6 +29,22 @@ impl Digest {
         Self(text)
     }
 
+    /// The 32 bytes that it says.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        let (pairs, _) = self.hex().as_bytes().as_chunks::<2>();
+        // Invariant: lower-case digits.
+        let digit = |text: u8| match text {
+            b'a'..=b'f' => text - b'a' + 10,
+            _ => text.wrapping_sub(b'0'),
+        };
+        let mut bytes = [0; 32];
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = (digit(*high) << 4) | digit(*low);
+        }
+        bytes
+    }
+
     /// The 64 hexadecimal digits alone, for paths and keys.
     #[must_use]
     pub fn hex(&self) -> &str {
@@ -95,6 +111,15 @@ mod tests {
     fn a_digest_prints_what_it_was_parsed_from() {
         let digest = Digest::from_bytes(&[0xab; 32]);
         assert_eq!(digest.to_string().parse(), Ok(digest));
+    }
+
+    #[test]
+    fn a_digest_is_the_bytes_it_was_made_of() {
+        let mut bytes = [0; 32];
+        for (number, byte) in (0u8..).zip(&mut bytes) {
+            *byte = number.wrapping_mul(41).wrapping_add(7);
+        }
+        assert_eq!(Digest::from_bytes(&bytes).to_bytes(), bytes);
     }
 
     #[test]

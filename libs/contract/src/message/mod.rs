@@ -6,4 +6,5 @@ pub mod dead;
 pub mod grant;
 pub mod job;
 pub mod report;
+mod short;
 pub mod task;

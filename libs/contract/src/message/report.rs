@@ -9,6 +9,7 @@ use domain::round::{Score, Update, UpdateMetrics};
 use domain::zeroth::Scalars;
 use serde::{Deserialize, Serialize};
 
+use super::short;
 use crate::{Message, subject};
 
 /// Who reports, on which job, in which epoch.
@@ -52,10 +53,15 @@ pub struct Walked {
     /// The generator's version.
     pub generator: u16,
     /// The adapter that it started from.
+    #[serde(with = "short::digest")]
     pub start: Digest,
     /// The adapter that it came to, as its file would have been; absent where all sites walk along the
     /// same directions, and nobody makes each one's adapter again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "short::optional"
+    )]
     pub reached: Option<Digest>,
     /// What it found along each direction.
     pub scalars: Scalars,
@@ -111,8 +117,8 @@ macro_rules! report_message {
 report_message!(Probed, "probed", 1..=3);
 // 2: energies of the trained weights. 3: refused_records.
 report_message!(Updated, "updated", 1..=3);
-// 2: refused_records.
-report_message!(Walked, "walked", 1..=2);
+// 2: refused_records. 3: digests as bytes, for what stands around the scalars is to be short whatever it says.
+report_message!(Walked, "walked", 1..=3);
 // 2: bytes_down of the score. 3: its answers.
 report_message!(Evaluated, "evaluated", 1..=3);
 report_message!(Failed, "failed", 1..=1);

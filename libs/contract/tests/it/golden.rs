@@ -86,14 +86,15 @@ fn reports_are_as_released() {
     check(&samples::failed(), "");
 }
 
-/// A round of 30 steps is 120 bytes of scalars; what stands around them has its limit.
+/// A round of 30 steps is 120 bytes of scalars; what stands around them has its limit, whatever it says.
 #[test]
 fn scalars_travel_in_4_bytes_each_and_an_envelope_of_at_most_512() {
-    let walked = samples::walked();
-    let scalars = walked.scalars.values().len();
-    let bytes = contract::encode(&walked).unwrap().len();
+    let scalars = samples::walked().scalars.values().len();
     assert_eq!(scalars, 30);
-    assert!(bytes <= 4 * scalars + 512, "{bytes}");
+    for walked in [samples::walked(), samples::longest_walked()] {
+        let bytes = contract::encode(&walked).unwrap().len();
+        assert!(bytes <= 4 * scalars + 512, "{bytes}");
+    }
 }
 
 #[test]
@@ -163,6 +164,7 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     assert_eq!(read_old::<Updated>(2), updated);
     updated.update.metrics.energies = EnergyTable::default();
     assert_eq!(read_old::<Updated>(1), updated);
+    assert_eq!(read_old::<Walked>(2), walked);
     for mut event in samples::events() {
         if let Event::Evaluated { figure, .. } = &mut event.event {
             *figure = None;

@@ -21,7 +21,7 @@ mod zeroth;
 
 pub use reports::{evaluated, failed, probed, report_head, updated};
 pub use tasks::{evaluate, probes, train};
-pub use zeroth::{walk_beyond, walked};
+pub use zeroth::{longest_walked, walk_beyond, walked};
 
 pub fn worker() -> WorkerName {
     "site-a".parse().unwrap()

@@ -1,6 +1,7 @@
 //! What travels of zeroth-order rounds.
 
-use contract::message::report::Walked;
+use contract::message::report::{Head, Walked};
+use domain::id::Epoch;
 use domain::job::mezo::{Distribution, Scaling};
 use domain::round::UpdateMetrics;
 use domain::zeroth::{Committed, GENERATOR, Masked, Scalars, Steps, Walk};
@@ -77,5 +78,32 @@ pub fn walked() -> Walked {
             energies: domain::energy::EnergyTable::default(),
             ..updated().update.metrics
         },
+    }
+}
+
+/// The same with the longest name there is, and every count at its largest.
+pub fn longest_walked() -> Walked {
+    let Walked { head, metrics, .. } = walked();
+    Walked {
+        head: Head {
+            worker: "w".repeat(63).parse().unwrap(),
+            epoch: Epoch(u64::MAX),
+            ..head
+        },
+        round: u32::MAX,
+        generator: u16::MAX,
+        metrics: UpdateMetrics {
+            records: u64::MAX,
+            tokens: u64::MAX,
+            steps: u32::MAX,
+            skipped_steps: u32::MAX,
+            refused_records: u64::MAX,
+            peak_memory_bytes: u64::MAX,
+            bytes_up: u64::MAX,
+            bytes_down: u64::MAX,
+            control_bytes_up: u64::MAX,
+            ..metrics
+        },
+        ..walked()
     }
 }
