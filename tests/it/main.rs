@@ -10,12 +10,14 @@
 mod beyond;
 mod chat;
 mod classes;
+mod coming;
 mod commands;
 mod disk;
 mod e2e;
 mod emulation;
 mod families;
 mod faults;
+mod federation;
 mod forged;
 mod grants;
 mod held_out;

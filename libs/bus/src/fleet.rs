@@ -30,6 +30,8 @@ pub struct Member {
     pub beat: Option<(Beat, UnixMillis)>,
     /// When it was last seen to make progress, or first seen at all.
     pub moved_at: UnixMillis,
+    /// When it was last heard to compute, if it was.
+    pub computed_at: Option<UnixMillis>,
 }
 
 impl Member {
@@ -167,6 +169,7 @@ impl Fleet {
                             registration,
                             beat: None,
                             moved_at: now,
+                            computed_at: None,
                         });
                 }
                 None => members.retain(|worker, _| worker.as_str() != change.key),
@@ -213,6 +216,9 @@ impl Fleet {
         });
         if moved {
             member.moved_at = now;
+        }
+        if beat.stage.computes() {
+            member.computed_at = Some(now);
         }
         member.beat = Some((beat, now));
     }

@@ -66,6 +66,17 @@ pub enum Stage {
     Stopping,
 }
 
+impl Stage {
+    /// Whether the cores of its machine are busy with it.
+    #[must_use]
+    pub const fn computes(self) -> bool {
+        matches!(
+            self,
+            Self::Loading | Self::Probing | Self::Training | Self::Evaluating
+        )
+    }
+}
+
 /// Progress of the task under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

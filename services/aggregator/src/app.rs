@@ -48,6 +48,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     });
     let aggregator = Aggregator {
         fleet: Fleet::watch(&bus, clock::now),
+        jobs: bus.store(Bucket::Jobs).await?,
         profiles: bus.store(Bucket::Profiles).await?,
         plans: bus.store(Bucket::Plans).await?,
         rounds: bus.store(Bucket::Jobs).await?,
@@ -79,6 +80,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
 /// What every step of the aggregator works with.
 pub(crate) struct Aggregator {
     pub fleet: Fleet,
+    /// To read: each job is written by whoever drives it.
+    pub jobs: Store<Job>,
     pub profiles: Store<Profile>,
     pub plans: Store<Plan>,
     pub rounds: Store<Summary>,

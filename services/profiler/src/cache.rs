@@ -10,11 +10,11 @@ use bus::drive::Owned;
 use contract::message::job::Event;
 use contract::topology::{measured_key, profile_key};
 use domain::adapter::Projection;
-use domain::fleet::DatasetSummary;
+use domain::fleet::{DatasetSummary, Registration};
 use domain::id::{DatasetName, JobId, WorkerName};
 use domain::job::Job;
 use domain::job::choice::Choice;
-use domain::job::spec::{Base, Compute, Importance, Optimizer, Order};
+use domain::job::spec::{Base, Compute, Importance, Optimizer, Order, Spec};
 use domain::profile::Profile;
 use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ struct Question {
     /// Passes of a zeroth-order step, and whether its round makes a file.
     #[serde(default)]
     zeroth_order: (u16, bool),
+    /// Whether its directions are multiplied by something, and whether its update is scalars.
+    #[serde(default)]
+    directions: (bool, bool),
     /// LoRA dropout, and a buffer of momentum: a step computes and holds more.
     #[serde(default)]
     beside: (bool, bool),
@@ -67,13 +70,13 @@ struct Question {
 }
 
 impl Question {
-    fn of(profiler: &Profiler, job: &Job, worker: &WorkerName) -> Option<Self> {
-        let registration = profiler.fleet.member(worker)?.registration;
-        let spec = &job.spec;
+    /// What this job asks of a worker that says so of itself; `None` if it has no such data.
+    fn of(registration: &Registration, spec: &Spec) -> Option<Self> {
         let records = registration.datasets.get(&spec.data.dataset)?.clone();
         let evaluation = spec.evaluation.as_ref();
+        let mezo = &spec.training.mezo;
         Some(Self {
-            version: registration.version,
+            version: registration.version.clone(),
             threads: registration.threads,
             memory_limit_bytes: registration.memory_limit_bytes,
             dataset: spec.data.dataset.clone(),
@@ -88,6 +91,10 @@ impl Question {
                 spec.training.mezo.perturbations,
                 spec.training.shares_directions(),
             ),
+            directions: (
+                mezo.scaling.is_some() || mezo.mask.is_some(),
+                spec.training.sends_scalars(Optimizer::Mezo),
+            ),
             beside: (spec.training.dropout > 0.0, spec.training.momentum > 0.0),
             side_term: spec.aggregation.strategy.has_side_term(),
             order: spec.training.order,
@@ -97,6 +104,19 @@ impl Question {
             labels: spec.training.labels.len(),
         })
     }
+}
+
+impl Kept {
+    /// Whether it may stand in for measuring, now: it answers this question, and has not expired.
+    fn holds(&self, question: Option<&Question>, now: UnixMillis, reuse_ms: u64) -> bool {
+        let fresh = now.since(self.measured_at) < reuse_ms;
+        fresh && question == Some(&self.question)
+    }
+}
+
+fn question(profiler: &Profiler, job: &Job, worker: &WorkerName) -> Option<Question> {
+    let member = profiler.fleet.member(worker)?;
+    Question::of(&member.registration, &job.spec)
 }
 
 /// Keeps what was measured just now.
@@ -109,7 +129,7 @@ pub async fn keep(
     let Some(model) = job.spec.model.digest.as_ref() else {
         return Ok(());
     };
-    let Some(question) = Question::of(profiler, job, &profile.worker) else {
+    let Some(question) = question(profiler, job, &profile.worker) else {
         return Ok(());
     };
     let kept = Kept {
@@ -134,9 +154,8 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
     let Some((kept, _)) = profiler.kept.get(&key).await? else {
         return Ok(false);
     };
-    let fresh = job.now().since(kept.measured_at) < profiler.reuse_ms;
-    let same = Question::of(profiler, job.job(), worker).as_ref() == Some(&kept.question);
-    if !(fresh && same) {
+    let asked = question(profiler, job.job(), worker);
+    if !kept.holds(asked.as_ref(), job.now(), profiler.reuse_ms) {
         return Ok(false);
     }
     let mut profile = kept.profile.clone();
@@ -164,3 +183,6 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
     profiler.kept.put(&key, &kept).await?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod config;
 mod error;
 pub mod fit;
 mod handlers;
+mod hosts;
 mod learn;
 pub mod refine;
 

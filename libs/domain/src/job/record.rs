@@ -262,6 +262,13 @@ impl Job {
         }
     }
 
+    /// Takes sites in that were not there when the job began.
+    pub fn join(&mut self, sites: impl IntoIterator<Item = WorkerName>) {
+        self.participants.extend(sites);
+        self.participants.sort_unstable();
+        self.participants.dedup();
+    }
+
     /// What a participant is at that goes on with an earlier round.
     #[must_use]
     pub fn behind(&self, worker: &WorkerName) -> Option<&Behind> {
@@ -404,6 +411,16 @@ mod tests {
         job.release(UnixMillis(60));
         let deadline = UnixMillis(150);
         assert_eq!(job.phase, Phase::Profiling { deadline });
+    }
+
+    #[test]
+    fn who_joins_stands_among_the_participants_once_in_the_order_of_names() {
+        let mut job = job();
+        let names = |all: [&str; 3]| all.map(|name| name.parse::<WorkerName>().expect("legal"));
+        job.participants = names(["a", "c", "d"]).into();
+        job.join(names(["b", "c", "e"]));
+        let found: Vec<&str> = job.active().map(WorkerName::as_str).collect();
+        assert_eq!(found, ["a", "b", "c", "d", "e"]);
     }
 
     #[test]

@@ -54,11 +54,12 @@ pub async fn handle(
     scored.course = course(&scored, merged, &evaluated);
     let global = merged.global.clone();
     let next = follow::after_score(&scored, &plan, merged.round, global, job.now());
-    let next = replan::before(aggregator, &scored, &plan, next, job.now()).await?;
+    let (next, joined) = replan::before(aggregator, &scored, &plan, next, job.now()).await?;
     let paused = matches!(next, Phase::Paused { .. });
     job.advance(next, |job| {
         job.pause_requested &= !paused;
         job.course = scored.course;
+        job.join(joined);
     })
     .await?;
     hit(Failpoint::AggregatorEvaluateAfterState);

@@ -98,19 +98,26 @@ pub fn after_score(
 /// How often it is asked whether the plan of a job still stands.
 pub const LOOKS: u32 = 8;
 
+/// How often that may be before a site that left is no reason any more: it may come back, and a plan that does not
+/// name it must be looked at once more then.
+const LOOKS_FOR_LEAVING: u32 = LOOKS / 2;
+
 /// What speaks for another plan before the next round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reasons {
     /// A site drifted.
     pub drifted: bool,
+    /// A site that the plan names was given up, and is not back.
+    pub left: bool,
     /// What the weights are worth is another order.
     pub moved: bool,
     /// The job replays another, whose next plan begins here.
     pub replayed: bool,
 }
 
-/// Whether the plan is looked at again before the next round opens: a site drifted, the weights' importance moved, or
-/// a site takes part that the plan neither uses nor excludes. A job that replays another's plans has the other's and nothing else.
+/// Whether the plan is looked at again before the next round opens: a site drifted, the weights' importance moved, a
+/// site left, or one takes part that the plan neither uses nor excludes. A job that replays another's plans has the
+/// other's and nothing else.
 #[must_use]
 pub fn looks_again(job: &Job, plan: &Plan, reasons: Reasons) -> bool {
     if job.looks.times >= LOOKS {
@@ -124,7 +131,8 @@ pub fn looks_again(job: &Job, plan: &Plan, reasons: Reasons) -> bool {
         excluded || plan.workers.contains_key(worker)
     };
     let unnamed = job.active().any(|worker| !named(worker));
-    reasons.drifted || reasons.moved || unnamed
+    let left = reasons.left && job.looks.times < LOOKS_FOR_LEAVING;
+    reasons.drifted || reasons.moved || left || unnamed
 }
 
 /// The same, with a look at the plan before the next round opens. What opens none stays.

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod emphasis;
 pub mod follow;
 pub mod ingest;
+pub mod joining;
 pub mod late;
 pub mod published;
 pub mod rates;

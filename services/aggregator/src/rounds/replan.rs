@@ -6,44 +6,64 @@ use std::ops::RangeInclusive;
 use contract::topology::{plan_key, profile_key, round_key};
 use domain::drift;
 use domain::id::WorkerName;
-use domain::job::{Job, Phase};
+use domain::job::{Job, Phase, Quorum};
 use domain::plan::Plan;
 use domain::round::Summary;
 use domain::time::UnixMillis;
 
 use super::follow::{self, Reasons};
+use super::joining::newcomers;
+use super::returning::returning;
 use crate::Error;
 use crate::app::Aggregator;
 
 /// Idle periods that sites may take to measure themselves between two rounds.
 pub const IDLES: u64 = 10;
 
-/// `next`, or the look at the plan that comes before it. Reads nothing unless a round would open and looks
-/// are left.
+/// `next`, or the look at the plan that comes before it; and who joins the job in the same write. Reads nothing unless
+/// a round would open and looks are left.
 pub async fn before(
     aggregator: &Aggregator,
     job: &Job,
     plan: &Plan,
     next: Phase,
     now: UnixMillis,
-) -> Result<Phase, Error> {
+) -> Result<(Phase, Vec<WorkerName>), Error> {
     let opens = match &next {
         Phase::Paused { resume, .. } => resume.as_ref(),
         other => other,
     };
     let Phase::Training { round, .. } = opens else {
-        return Ok(next);
+        return Ok((next, Vec::new()));
     };
     if job.looks.times >= follow::LOOKS {
-        return Ok(next);
+        return Ok((next, Vec::new()));
     }
     let mut reasons = found(aggregator, job, plan, round.saturating_sub(1)).await?;
     reasons.replayed = replayed(aggregator, job, plan, *round).await?;
-    if !follow::looks_again(job, plan, reasons) {
-        return Ok(next);
+    reasons.left = left(aggregator, job, plan, now);
+    let joined = newcomers(aggregator, job, now).await?;
+    let mut whole = job.clone();
+    whole.join(joined.iter().cloned());
+    if !follow::looks_again(&whole, plan, reasons) {
+        return Ok((next, Vec::new()));
+    }
+    if !joined.is_empty() {
+        tracing::info!(job = %job.id, ?joined, "sites join");
     }
     let deadline = now.plus(IDLES * aggregator.config.liveness.idle_ms);
-    Ok(follow::by_way_of_the_plan(next, deadline))
+    Ok((follow::by_way_of_the_plan(next, deadline), joined))
+}
+
+/// Whether a planned site was given up and is not back. A job that wants all of its sites does not go on without one.
+fn left(aggregator: &Aggregator, job: &Job, plan: &Plan, now: UnixMillis) -> bool {
+    if job.spec.rounds.quorum == Quorum::All {
+        return false;
+    }
+    let back = returning(aggregator, job, now);
+    job.lost
+        .iter()
+        .any(|lost| plan.workers.contains_key(&lost.worker) && !back.contains(&lost.worker))
 }
 
 /// What the last rounds up to this one say: whether a site drifted, whether the weights' importance moved.
@@ -78,7 +98,7 @@ async fn found(
     Ok(Reasons {
         drifted: !drifted.is_empty(),
         moved: job.spec.adapter.follows_importance() && moved.is_some(),
-        replayed: false,
+        ..Reasons::default()
     })
 }
 

@@ -29,8 +29,8 @@ const WORKERS: usize = 100_000;
   fedpipe bench plan --workers 4 --solver exact
   fedpipe bench plan --validate --model model.gguf --json
 
-The fleets are drawn from a seed, 210 weights as SmolLM2-135M has them, eight modes and nine batches for each
-worker. Seconds are of one plan, linted and explained. Peak memory is heap: the profiles, which are there
+The fleets are drawn from a seed, 210 weights as SmolLM2-135M has them, eight modes and up to sixteen batches for
+each worker. Seconds are of one plan, linted and explained. Peak memory is heap: the profiles, which are there
 before, and what planning adds. The last line plans one worker exactly as well, and compares.
 
 With --validate nothing is planned: 17 configurations (bases, recomputed activations, zeroth-order, ranks 4 to 32, 1

@@ -133,6 +133,95 @@ fn problems(
     problems
 }
 
+/// Checks a plan that was made for another job and is to be replayed: it has workers, and each trains something, of
+/// weights that its model has, at ranks that this job's merged adapter holds. It is not asked what it costs, nor
+/// whether it is what this job would have chosen: it is replayed because its result is wanted, and a worker that
+/// cannot honour it says so.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn lint_replayed(
+    plan: &Plan,
+    profiles: &BTreeMap<WorkerName, Profile>,
+    spec: &Spec,
+) -> Result<(), Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut find = |worker: Option<&WorkerName>, problem: String| {
+        findings.push(Finding {
+            worker: worker.cloned(),
+            problem,
+        });
+    };
+    if plan.workers.is_empty() {
+        find(None, "the plan has no workers".to_owned());
+    }
+    let (merged, asked) = (plan.global.max(), spec.adapter.rank_max);
+    if merged != asked {
+        let problem = format!("its merged adapter has rank {merged}, the job's rank_max is {asked}");
+        find(None, problem);
+    }
+    for (name, worker) in &plan.workers {
+        let Some(profile) = profiles.get(name) else {
+            find(Some(name), "it was not measured".to_owned());
+            continue;
+        };
+        for problem in rank_problems(plan, worker, profile, spec) {
+            find(Some(name), problem);
+        }
+        for (wrong, problem) in open_problems(worker, spec) {
+            if wrong {
+                find(Some(name), problem.to_owned());
+            }
+        }
+    }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(findings)
+    }
+}
+
+/// What is wrong with the ranks, whichever job they were chosen for.
+fn rank_problems(
+    plan: &Plan,
+    worker: &WorkerPlan,
+    profile: &Profile,
+    spec: &Spec,
+) -> Vec<String> {
+    let weights = profile.measurement.weights.iter();
+    let known: BTreeSet<_> = weights.map(|weight| weight.name).collect();
+    let mut problems = Vec::new();
+    for (weight, rank) in worker.ranks.trained() {
+        if !known.contains(&weight) {
+            problems.push(format!("it has no weight {weight}"));
+        }
+        if rank > plan.global.rank(weight) || rank > spec.adapter.rank_max {
+            problems.push(format!("rank {rank} of {weight} is above the merged one"));
+        }
+    }
+    problems
+}
+
+/// What no plan may leave to its worker, and what no job of this kind has sites do.
+fn open_problems(worker: &WorkerPlan, spec: &Spec) -> [(bool, &'static str); 5] {
+    [
+        (worker.ranks.max() == 0, "it trains nothing"),
+        (
+            worker.optimizer == Optimizer::Auto,
+            "its optimizer is left open",
+        ),
+        (worker.base == Base::Auto, "its base is left open"),
+        (
+            worker.optimizer == Optimizer::Mezo && !spec.takes_zeroth_order(),
+            "it trains zeroth-order in a job that does not",
+        ),
+        (
+            !mode::has_slope(&worker.mode()),
+            "its arithmetic rounds away what a zeroth-order step looks for",
+        ),
+    ]
+}
+
 fn is_frozen(worker: &WorkerPlan, target: Projection) -> bool {
     worker.ranks.row(target).iter().all(|rank| *rank == 0)
 }
@@ -145,15 +234,8 @@ fn choice_problems(
     spec: &Spec,
 ) -> Vec<String> {
     let measured = &profile.measurement;
-    let known: BTreeSet<_> = measured.weights.iter().map(|weight| weight.name).collect();
-    let mut problems = Vec::new();
+    let mut problems = rank_problems(plan, worker, profile, spec);
     for (weight, rank) in worker.ranks.trained() {
-        if !known.contains(&weight) {
-            problems.push(format!("it has no weight {weight}"));
-        }
-        if rank > plan.global.rank(weight) || rank > spec.adapter.rank_max {
-            problems.push(format!("rank {rank} of {weight} is above the merged one"));
-        }
         if spec
             .adapter
             .rank
@@ -167,7 +249,6 @@ fn choice_problems(
     let asked = spec.adapter.targets.fixed();
     let wanted = spec.training.batch.fixed();
     let checks = [
-        (worker.ranks.max() == 0, "it trains nothing"),
         (
             asked.is_some_and(|asked| targets != asked.iter().copied().collect()),
             "its targets are not the job's",
@@ -204,32 +285,20 @@ fn choice_problems(
             "its sequence length is not the job's",
         ),
         (
-            worker.base == Base::Auto
-                || (spec.precision.base != Base::Auto && worker.base != spec.precision.base),
+            spec.precision.base != Base::Auto && worker.base != spec.precision.base,
             "its base is not the job's",
-        ),
-        (
-            worker.optimizer == Optimizer::Auto,
-            "its optimizer is left open",
         ),
         (
             !mode::is_open(&worker.mode(), spec),
             "its arithmetic or optimizer is not the job's",
         ),
         (
-            worker.optimizer == Optimizer::Mezo && !spec.takes_zeroth_order(),
-            "it trains zeroth-order in a job that does not",
-        ),
-        (
-            !mode::has_slope(&worker.mode()),
-            "its arithmetic rounds away what a zeroth-order step looks for",
-        ),
-        (
             worker.threads != measured.threads,
             "it was measured with another number of threads",
         ),
     ];
-    let wrong = checks.into_iter().filter(|(wrong, _)| *wrong);
+    let checks = open_problems(worker, spec).into_iter().chain(checks);
+    let wrong = checks.filter(|(wrong, _)| *wrong);
     problems.extend(wrong.map(|(_, problem)| problem.to_owned()));
     problems
 }

@@ -35,11 +35,11 @@ mod worth;
 #[cfg(test)]
 mod tests;
 
-pub use lint::{Finding, lint};
+pub use lint::{Finding, lint, lint_replayed};
 pub use noise::BatchNoise;
 pub use predict::adapter_bytes;
 pub use replan::{Replanned, replan};
-pub use replay::replay;
+pub use replay::{admissible, replay};
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,14 @@
 //! Another job's plan, taken over as it is, so that its result can be reproduced byte for byte.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::id::{JobId, WorkerName};
+use domain::job::spec::Spec;
 use domain::plan::{Plan, PlanVersion};
+use domain::profile::Profile;
+
+use super::lint::{Finding, lint_replayed};
 
 /// The plan of `other` as version 1 of `job`'s. Participants that it does not name are excluded.
 ///
@@ -53,4 +57,28 @@ pub fn replay(
     plan.parent = None;
     plan.replayed_from = Some(other.job.clone());
     Ok(plan)
+}
+
+/// A replayed plan, if the job can train it: it was made for another.
+///
+/// # Errors
+/// `InputUnusable` with what its linter finds.
+pub fn admissible(
+    plan: Plan,
+    profiles: &BTreeMap<WorkerName, Profile>,
+    spec: &Spec,
+) -> Result<Plan, Cause> {
+    let Err(findings) = lint_replayed(&plan, profiles, spec) else {
+        return Ok(plan);
+    };
+    let words: Vec<String> = findings.iter().take(5).map(Finding::to_string).collect();
+    let other = plan.replayed_from.as_ref().unwrap_or(&plan.job);
+    Err(Cause {
+        kind: CauseKind::InputUnusable,
+        message: format!(
+            "the plan of {other} cannot be replayed by this job: {}; replay it with the other's adapter, model and optimizer, or leave plan_from out",
+            words.join("; ")
+        ),
+        sites: Vec::new(),
+    })
 }

@@ -16,6 +16,7 @@ use super::*;
 mod fixture;
 mod fleet;
 mod importance;
+mod linter;
 mod modes;
 mod noise;
 mod replan;
@@ -333,69 +334,6 @@ fn a_replayed_plan_is_the_same_plan_and_needs_the_same_workers() {
     here.remove(&"b".parse().expect("legal"));
     let cause = replay(&original, &job, &here).expect_err("b is not here");
     assert_eq!(cause.sites[0].worker.as_str(), "b");
-}
-
-#[test]
-fn the_linter_finds_what_is_wrong() {
-    let sites = [site("a", 1.0, GIB), site("b", 2.0, 8 * GIB)];
-    let profiles: BTreeMap<_, _> = sites.iter().cloned().collect();
-    let good = plan(&spec(), &sites, 2).expect("possible");
-    let check = |expected: &str, spoil: &dyn Fn(&mut Plan)| {
-        let mut plan = good.clone();
-        spoil(&mut plan);
-        let findings = lint(&plan, &profiles, &spec()).expect_err(expected);
-        let texts: Vec<String> = findings.iter().map(Finding::to_string).collect();
-        assert!(
-            texts.iter().any(|text| text.contains(expected)),
-            "{expected}: {texts:?}"
-        );
-    };
-    let worker = |plan: &mut Plan, change: &dyn Fn(&mut WorkerPlan)| {
-        let first = plan.workers.values_mut().next();
-        change(first.expect("a worker"));
-    };
-    check("no workers", &|plan| plan.workers.clear());
-    check("bytes and may use", &|plan| {
-        worker(plan, &|w| w.batch = 1000)
-    });
-    check("trains nothing", &|plan| {
-        worker(plan, &|w| w.ranks = RankTable::default())
-    });
-    check("has no weight", &|plan| {
-        worker(plan, &|w| {
-            w.ranks = RankTable::uniform(&[Projection::Q], 9, 1)
-        });
-    });
-    check("above the merged", &|plan| {
-        worker(plan, &|w| {
-            w.ranks = RankTable::uniform(&[Projection::Q], 1, 64)
-        });
-    });
-    check("steps are not the job's", &|plan| {
-        worker(plan, &|w| w.local_steps = 1)
-    });
-    check("left open", &|plan| {
-        worker(plan, &|w| w.optimizer = Optimizer::Auto)
-    });
-    check("base is not", &|plan| {
-        worker(plan, &|w| w.base = Base::Auto)
-    });
-    check("another number of threads", &|plan| {
-        worker(plan, &|w| w.threads = 64)
-    });
-    check("not measured in its plan's mode", &|plan| {
-        worker(plan, &|w| w.kernel = "abacus".to_owned())
-    });
-    check("cost model's", &|plan| {
-        worker(plan, &|w| w.predicted.step_seconds *= 0.5)
-    });
-    check("its round takes", &|plan| plan.round_seconds *= 0.5);
-    check("deadline is shorter", &|plan| plan.deadline_seconds = 0);
-    check("not measured", &|plan| {
-        let worker = plan.workers.values().next().expect("a worker").clone();
-        plan.workers
-            .insert("stranger".parse().expect("legal"), worker);
-    });
 }
 
 prop_compose! {

@@ -18,7 +18,7 @@ use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
 
 use crate::Error;
-use crate::allocate::{Replanned, Request, allocate, replan, replay};
+use crate::allocate::{Replanned, Request, admissible, allocate, replan, replay};
 use crate::app::Planner;
 
 const FIRST: PlanVersion = PlanVersion(1);
@@ -77,7 +77,9 @@ async fn first(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, 
                     sites: Vec::new(),
                 }));
             };
+            let profiles = profiles(planner, job).await?;
             replay(&plan, &job.id, &sites(job))
+                .and_then(|plan| admissible(plan, &profiles, &job.spec))
         }
         None => {
             let profiles = profiles(planner, job).await?;
@@ -109,7 +111,12 @@ async fn again(
         Some(other) => {
             let key = plan_key(other, parent.version.next());
             match planner.plans.get(&key).await? {
-                Some((plan, _)) => replay(&plan, &job.id, &sites(job)).map(Some),
+                Some((plan, _)) => {
+                    let profiles = profiles(planner, job).await?;
+                    replay(&plan, &job.id, &sites(job))
+                        .and_then(|plan| admissible(plan, &profiles, &job.spec))
+                        .map(Some)
+                }
                 None => Ok(None),
             }
         }

@@ -1,8 +1,6 @@
 //! Sites that measure themselves for a job: asked one per machine at a time, while nobody else computes there;
 //! collected, fitted, stored. What phase it is for, and what follows, is the callers'.
 
-use std::collections::BTreeSet;
-
 use bus::Said;
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
@@ -11,14 +9,13 @@ use contract::message::task::{Head, ModelRef, Probe};
 use contract::topology::profile_key;
 use domain::adapter::Projection;
 use domain::cause::{SiteTrouble, Trouble};
-use domain::fleet::{Liveness, Stage};
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Profiler;
-use crate::{cache, fit};
+use crate::{cache, fit, hosts};
 
 /// Idle periods that the measuring of a site may take in all.
 const MEASURING_IDLES: u64 = 10;
@@ -97,18 +94,10 @@ async fn ask(
     deadline: UnixMillis,
     waiting: &[WorkerName],
 ) -> Result<Next, Error> {
-    let (mut hosts, busy) = (BTreeSet::new(), busy_hosts(profiler, job.job(), job.now()));
-    let mut held_up = false;
-    for worker in waiting {
-        let host = profiler
-            .fleet
-            .member(worker)
-            .map(|member| member.registration.host);
-        let host = host.unwrap_or_else(|| worker.to_string());
-        let taken = busy.contains(&host);
-        held_up |= taken;
-        let first = hosts.insert(host) && !taken;
-        let asked_at = if first {
+    let members = profiler.fleet.members();
+    let turns = hosts::turns(&members, job.job(), waiting, job.now());
+    for (worker, now) in turns.waiting {
+        let asked_at = if now {
             job.job().phase_since
         } else {
             job.now()
@@ -120,7 +109,7 @@ async fn ask(
             job.lose(site).await?;
             return Ok(Next::Again);
         }
-        if first {
+        if now {
             let probe = probe(job.job(), worker, deadline);
             if job.bus().publish(&probe, None).await? == Said::Now {
                 hit(Failpoint::ProfilerProbeAfterFirstTask);
@@ -128,32 +117,12 @@ async fn ask(
         }
     }
     let left = deadline.since(job.now());
-    if held_up && left < MEASURING_IDLES * profiler.idle_ms / 2 {
+    if turns.held_up && left < MEASURING_IDLES * profiler.idle_ms / 2 {
         let more = MEASURING_IDLES * profiler.idle_ms - left;
         job.change(|job| job.phase = job.phase.clone().shifted(more))
             .await?;
     }
     Ok(Next::Wait(Some(deadline)))
-}
-
-/// The machines on which a worker that is not this job's computes, or one that is at an earlier round of it.
-fn busy_hosts(profiler: &Profiler, job: &Job, now: UnixMillis) -> BTreeSet<String> {
-    let computes = |stage| {
-        matches!(
-            stage,
-            Stage::Loading | Stage::Probing | Stage::Training | Stage::Evaluating
-        )
-    };
-    let others = profiler
-        .fleet
-        .members()
-        .into_iter()
-        .filter(|(worker, member)| {
-            (!job.participants.contains(worker) || job.behind(worker).is_some())
-                && member.liveness(now) == Liveness::Alive
-                && member.stage().is_some_and(computes)
-        });
-    others.map(|(_, member)| member.registration.host).collect()
 }
 
 /// When sites that measure themselves from now on are left out.

@@ -83,6 +83,22 @@ fn a_plan_is_looked_at_again_for_a_site_that_drifted_or_that_it_does_not_name() 
 }
 
 #[test]
+fn a_site_that_left_is_a_reason_while_a_look_is_left_for_its_return() {
+    let left = Reasons {
+        left: true,
+        ..Reasons::default()
+    };
+    let looked = |times: u32| {
+        let mut job = without_b(job(false));
+        job.looks = Looks { times, after: 1 };
+        looks_again(&job, &plan(), left)
+    };
+    assert!(looked(0) && looked(LOOKS / 2 - 1));
+    assert!(!looked(LOOKS / 2));
+    assert!(!looks_again(&without_b(job(true)), &plan(), left));
+}
+
+#[test]
 fn a_replayed_job_has_the_plans_of_the_other_and_no_more() {
     assert!(!looks_again(&job(true), &plan(), reasons(true, false)));
     assert!(looks_again(&job(true), &plan(), reasons(false, true)));
