@@ -55,6 +55,11 @@ def grown(metric: str, by: str = "") -> str:
     return rate(metric, by, function="increase")
 
 
+def climbed(metric: str, by: str, matchers: str = "") -> str:
+    """By how much what the api shows of a site's own count has grown since the point before; the site's process begins with 0."""
+    return f"max by ({by}) (increase({metric}{{{NAMESPACE}{matchers}}}[{RATE}]))"
+
+
 def quantile(share: float, metric: str, by: str = "") -> str:
     """A quantile of a histogram."""
     inner = f"le, {by}" if by else "le"
@@ -132,9 +137,10 @@ FLEET = Dashboard(
                 Panel("Speed", f"Tokens a second of the present task so far. {WHY_PACE}", TOKENS, {"{{worker}}": each("fedpipe_worker_tokens_per_second", "worker", WORKER)}, PACE, base=RED),
                 Panel("Memory", "Heap in use as a share of what the worker may use. A plan fills 98 % of it at most.", "percentunit", {"{{worker}}": f"{each('fedpipe_worker_memory_bytes', 'worker', WORKER)} / {each('fedpipe_worker_memory_limit_bytes', 'worker', WORKER)}"}, FULL),
                 Panel("Limits of memory", "What each worker may use. SmolLM2-135M takes 350 MiB in 4 bits and 1.4 GiB in 32 (benches/results/engine.md); what has less trains next to nothing.", "bytes", {"{{worker}}": each("fedpipe_worker_memory_limit_bytes", "worker", WORKER)}, ((512 << 20, YELLOW), (2 << 30, GREEN)), base=RED),
-                Panel("Tasks of each worker", "Tasks that wait for it, and the one that it works on.", "short", {"{{worker}}": each("fedpipe_worker_queue", "worker", WORKER)}, ((2, YELLOW), (10, RED))),
-                Panel("Delivered again", "Tasks in a worker's hands that came more than once: it died, or stood still.", "short", {"{{worker}}": each("fedpipe_worker_redelivered", "worker", WORKER)}, ((1, YELLOW),), alert="FedpipeTaskRedelivered"),
-                Panel("Late", "1 while a worker is at an earlier round of a job than the others.", "short", {"{{worker}}": each("fedpipe_worker_late", "worker", WORKER)}, ((1, YELLOW),)),
+                Panel("Tasks of each worker", "Tasks that wait for it, and the one that it works on.", "short", {"{{worker}}": each("fedpipe_worker_queue", "worker", WORKER)}, ((2, YELLOW), (10, RED)), width=6),
+                Panel("Delivered again", "Tasks in a worker's hands that came more than once: it died, or stood still.", "short", {"{{worker}}": each("fedpipe_worker_redelivered", "worker", WORKER)}, ((1, YELLOW),), width=6, alert="FedpipeTaskRedelivered"),
+                Panel("Tried again", "New attempts of each worker, wherever it is, as it beats: storage was away, or the bus did not take its report.", "short", {"{{worker}}": climbed("fedpipe_worker_retries", "worker", WORKER)}, SOME, width=6),
+                Panel("Late", "1 while a worker is at an earlier round of a job than the others.", "short", {"{{worker}}": each("fedpipe_worker_late", "worker", WORKER)}, ((1, YELLOW),), width=6),
             ],
         ),
         Row(

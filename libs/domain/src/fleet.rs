@@ -111,6 +111,10 @@ pub struct Beat {
     pub progress: Option<Progress>,
     /// Bytes of heap in use.
     pub memory_bytes: u64,
+    /// Attempts that this process has made again since it started, at storage or at saying a report; 0 from a version
+    /// that did not say.
+    #[serde(default)]
+    pub retries: u64,
 }
 
 /// How alive a worker is, seen from a control service.

@@ -132,6 +132,7 @@ impl Errand {
             }
             tracing::warn!(%error, pause_ms = millis(pause), "storage is away, trying again");
             telemetry::count(Metric::StorageRetries, 1, &[]);
+            self.site.status.retried();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 pub struct Status {
     inner: Mutex<Inner>,
     changed: Notify,
+    /// Attempts that were made again since the process started.
+    retries: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ impl Default for Status {
         Self {
             inner: Mutex::new(inner),
             changed: Notify::new(),
+            retries: AtomicU64::new(0),
         }
     }
 }
@@ -84,6 +87,11 @@ impl Status {
         }
     }
 
+    /// Something that failed is tried again; said with the next beat.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Waits for a new stage.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -100,6 +108,7 @@ impl Status {
             counter: inner.finished + inner.moving.load(Ordering::Relaxed),
             progress: inner.progress.clone(),
             memory_bytes: chassis::memory::current_bytes(),
+            retries: self.retries.load(Ordering::Relaxed),
         }
     }
 }
@@ -139,5 +148,15 @@ mod tests {
                 (Stage::Idle, seen, None)
             );
         }
+    }
+
+    #[test]
+    fn what_was_tried_again_is_told_with_every_beat_from_then_on() {
+        let (status, worker) = (Status::default(), "w".parse().unwrap());
+        let retries = || status.beat(&worker, UnixMillis(1)).retries;
+        assert_eq!(retries(), 0);
+        status.retried();
+        status.retried();
+        assert_eq!([retries(), retries()], [2, 2]);
     }
 }

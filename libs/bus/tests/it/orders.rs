@@ -70,6 +70,7 @@ async fn a_beat_reaches_every_control_service() {
         counter: 3,
         progress: None,
         memory_bytes: 1,
+        retries: 2,
     };
     site.worker.say(&beat).await.unwrap();
     for beats in &mut heard {

@@ -6,7 +6,8 @@ use crate::{Message, subject};
 
 impl Message for Beat {
     const KIND: &'static str = "beat";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+    const OLDEST: u16 = 1;
 
     fn subject(&self) -> String {
         subject::beat(&self.worker)

@@ -14,6 +14,7 @@ use contract::message::task::{Evaluate, Probe, Train};
 use contract::{DecodeError, Message};
 use domain::adapter::RankTable;
 use domain::energy::EnergyTable;
+use domain::fleet::Beat;
 use domain::job::Strategy;
 use domain::job::spec::{Compute, Importance, Training};
 
@@ -158,6 +159,10 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     assert_eq!(read_old::<Train>(1), train);
     let mut walked = samples::walked();
     walked.metrics.refused_records = 0;
+    for (mut beat, variant) in samples::beats().into_iter().zip([".working", ".idle"]) {
+        beat.retries = 0;
+        assert_eq!(read_variant::<Beat>(1, variant), beat);
+    }
     assert_eq!(read_old::<Walked>(1), walked);
     let mut updated = samples::updated();
     updated.update.metrics.refused_records = 0;

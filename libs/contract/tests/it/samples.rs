@@ -224,6 +224,7 @@ pub fn beats() -> [Beat; 2] {
         counter: 99,
         progress,
         memory_bytes: 250_000_000,
+        retries: 5,
     };
     let progress = Progress {
         job: job(),

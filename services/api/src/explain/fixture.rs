@@ -70,6 +70,7 @@ pub fn beat(name: &str) -> Beat {
         counter: 0,
         progress: None,
         memory_bytes: 1,
+        retries: 0,
     }
 }
 

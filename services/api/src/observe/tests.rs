@@ -1,7 +1,7 @@
 //! What is shown of a fleet and its jobs.
 
 use chassis::telemetry::{JOBS_SHOWN, Metric, Picture, WORKERS_SHOWN};
-use domain::fleet::Stage;
+use domain::fleet::{Beat, Stage};
 use domain::id::{InstanceId, JobId};
 use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
@@ -42,7 +42,11 @@ fn a_worker_is_shown_as_its_beats_say() {
     let job = held(training(1, &["works", "gone"]));
     let watch = watch(vec![job.clone()], &["works", "gone", "idle"]);
     watch.beat(beat_on("works", &job, Stage::Training), UnixMillis(98_000));
-    watch.beat(beat_on("works", &job, Stage::Training), UnixMillis(99_000));
+    let tried_again = Beat {
+        retries: 4,
+        ..beat_on("works", &job, Stage::Training)
+    };
+    watch.beat(tried_again, UnixMillis(99_000));
     watch.beat(beat("gone"), UnixMillis(80_000));
     watch.beat(beat("idle"), UnixMillis(99_000));
     let picture = look(&watch, &Seen::default());
@@ -56,6 +60,9 @@ fn a_worker_is_shown_as_its_beats_say() {
     assert_eq!(of(Metric::WorkerStage, &["gone", "idle"]), None);
     assert_eq!(of(Metric::WorkerTokens, &["works"]), Some(100.0));
     assert_eq!(of(Metric::WorkerTokens, &["idle"]), None);
+    assert_eq!(of(Metric::WorkerRetries, &["works"]), Some(4.0));
+    assert_eq!(of(Metric::WorkerRetries, &["idle"]), Some(0.0));
+    assert_eq!(of(Metric::WorkerRetries, &["gone"]), None);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub fn add(
             1.0,
         );
         picture.add(Metric::WorkerMemory, &name, beat.memory_bytes as f64);
+        picture.add(Metric::WorkerRetries, &name, beat.retries as f64);
         let still = match beat.stage {
             Stage::Idle => 0.0,
             _ => now.seconds_since(heard.moved_at),

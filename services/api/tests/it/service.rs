@@ -264,5 +264,6 @@ pub fn beat(name: &str, job: &Job, loss: f64) -> Beat {
         counter: 3,
         progress: Some(progress),
         memory_bytes: 1,
+        retries: 0,
     }
 }

@@ -176,6 +176,7 @@ pub async fn say(site: &Site, report: &Report, stop: &CancellationToken) -> Outc
         if stopped {
             return Outcome::Done;
         }
+        site.status.retried();
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -27,6 +27,13 @@ const SITE: &[Label] = &[any("job_id"), any("worker")];
 const OPERATION: &[Label] = &[of("operation", &["put", "get", "head", "delete", "list"])];
 const LET_IN: &[Label] = &[of("error.type", &["", "queue_full"])];
 const PUSHED: &[Label] = &[of("error.type", &["", "collector"])];
+const ANSWER: &[Label] = &[
+    any("http.route"),
+    any("http.request.method"),
+    of("url.scheme", &["http", "https"]),
+    any("http.response.status_code"),
+    of("error.type", &["", "500", "503"]),
+];
 const TASK: &[Label] = &[of("kind", &["probe", "train", "evaluate", "unknown"])];
 
 const fn any(name: &'static str) -> Label {
@@ -65,6 +72,7 @@ impl Metric {
             WorkerTokens,
             WorkerQueue,
             WorkerRedelivered,
+            WorkerRetries,
             WorkerLate,
             JobInfo,
             JobRound,
@@ -144,7 +152,7 @@ impl Metric {
             Self::SpansExported => counter("otel.sdk.exporter.span.exported", "{span}", PUSHED, ALL, "spans that the collector took, or did not and that are lost"),
             Self::LogsProcessed => counter("otel.sdk.processor.log.processed", "{log_record}", LET_IN, ALL, "log records that were to be pushed to a collector: let in, or dropped because too many waited"),
             Self::LogsExported => counter("otel.sdk.exporter.log.exported", "{log_record}", PUSHED, ALL, "log records that the collector took, or did not and that are lost"),
-            Self::HttpRequestSeconds => seconds("http.server.request.duration", const { &[any("http.route"), any("http.request.method"), any("http.response.status_code")] }, API, "time until the answer to a request begins"),
+            Self::HttpRequestSeconds => seconds("http.server.request.duration", ANSWER, API, "time until the answer to a request begins"),
             Self::Jobs => gauge("fedpipe.jobs", "{job}", const { &[any("phase")] }, API, "jobs in each phase"),
             Self::QueueMessages => gauge("fedpipe.queue.messages", "{message}", const { &[any("stream")] }, API, "messages in each NATS stream; in FEDPIPE_TASKS those that wait or are being worked on, in FEDPIPE_DEAD dead letters of the last 30 days"),
             Self::QueueBytes => gauge("fedpipe.queue", "By", const { &[any("stream")] }, API, "bytes in each NATS stream"),
@@ -165,6 +173,7 @@ impl Metric {
             Self::WorkerTokens => shown("fedpipe.worker.tokens", "{token}/s", BY_WORKER, "speed of the worker's present task so far; absent while it trains nothing"),
             Self::WorkerQueue => shown("fedpipe.worker.queue", "{message}", BY_WORKER, "tasks that wait for the worker or that it works on"),
             Self::WorkerRedelivered => shown("fedpipe.worker.redelivered", "{message}", BY_WORKER, "tasks in the worker's hands that were delivered more than once"),
+            Self::WorkerRetries => shown("fedpipe.worker.retries", "{attempt}", BY_WORKER, "attempts that the worker's process has made again since it started, as it beats: at storage that was away, at a bus that did not take its report; grows, so take `increase`"),
             Self::WorkerLate => shown("fedpipe.worker.late", "{worker}", BY_WORKER, "1 while the worker is at an earlier round of a job than the others"),
             Self::JobInfo => shown("fedpipe.job.info", "{job}", const { &[any("job_id"), any("name"), any("phase")] }, "always 1; the labels are the job's name and phase"),
             Self::JobRound => shown("fedpipe.job.round", "{round}", JOB, "the last committed round"),

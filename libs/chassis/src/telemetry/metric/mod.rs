@@ -96,6 +96,8 @@ pub enum Metric {
     WorkerQueue,
     /// Tasks that were delivered again.
     WorkerRedelivered,
+    /// What a worker tried again.
+    WorkerRetries,
     /// Workers at an earlier round.
     WorkerLate,
     /// A job's name and phase.
