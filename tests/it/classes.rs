@@ -28,8 +28,12 @@ const HEAD: [&str; 2] = [
 
 /// A tiny random BERT with its words, as transformers saves it.
 fn model() -> PathBuf {
+    reference("encoder")
+}
+
+fn reference(name: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let engine = tests.join("../libs/engine/tests/reference/encoder");
+    let engine = tests.join("../libs/engine/tests/reference").join(name);
     engine.canonicalize().unwrap()
 }
 
@@ -61,11 +65,15 @@ fn setup(folder: &Path) -> Setup {
 }
 
 fn asked() -> Value {
+    asked_of(&model())
+}
+
+fn asked_of(model: &Path) -> Value {
     let training = json!({
         "labels": LABELS, "optimizer": "auto", "local_steps": 24, "batch": 6, "sequence_length": 24, "learning_rate": 2e-2, "seed": 7,
     });
     let adapter = json!({"targets": "auto", "rank": "auto", "rank_max": 4, "alpha": 8.0});
-    let asked = with(job(&model()), "training", training);
+    let asked = with(job(model), "training", training);
     let asked = with(asked, "adapter", adapter);
     let asked = with(asked, "evaluation", json!({}));
     with(asked, "retention", json!({"keep_updates": true}))
@@ -332,6 +340,73 @@ async fn a_played_job_with_a_head_ends_in_the_running_services_adapter_which_bec
     }
     let gguf = [&fetch[..], &["--format", "gguf"]].concat();
     fedpipe(&gguf).await.failed(&["exported as peft or merged"]);
+}
+
+/// Its dense layer lies before the factors in the files of a job and behind them in PEFT's; the sites say whose head it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_distilbert_is_trained_by_a_fleet_and_published_under_its_own_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::start(&setup(folder.path())).await;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let base = reference("encoders/distilbert");
+    let mut fixed = asked_of(&base);
+    fixed["adapter"]["rank"] = json!(4);
+    let id = fleet.api().submit(&fixed).await;
+    let digest = fleet.api().succeeded(&id, END).await;
+    let report = fleet.api().report(&id).await;
+    let scores = report["evaluations"].as_array().unwrap();
+    let loss = |score: &Value| score["loss"].as_f64().unwrap();
+    let last = scores.last().unwrap();
+    assert!(loss(last) < 0.8 * loss(&scores[0]), "{scores:?}");
+
+    let (status, bytes) = {
+        let of = format!("/v1/jobs/{id}/adapter");
+        fleet.api().bytes(Method::GET, &of, None).await.unwrap()
+    };
+    assert_eq!(status, 200);
+    let files = archive::files(&bytes);
+    let own = tensors(&files["adapter_model.safetensors"]);
+    let layers = "base_model.model.distilbert.transformer.layer.";
+    let (factors, head): (Vec<&String>, Vec<_>) =
+        own.keys().partition(|key| key.starts_with(layers));
+    assert_eq!(factors.len(), 2 * 6 * 2);
+    let modules = ["classifier", "pre_classifier"];
+    let keys = modules.iter().flat_map(|module| {
+        let key = |part| format!("base_model.model.{module}.{part}");
+        ["bias", "weight"].map(key)
+    });
+    assert_eq!(head, keys.collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    let dense = &own["base_model.model.pre_classifier.bias"];
+    assert!(dense.iter().any(|value| *value != 0.0), "it was not trained");
+    let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
+    let saved = json!(["pre_classifier", "classifier"]);
+    assert_eq!(config["modules_to_save"], saved);
+
+    // One machine alone comes to the same answers with it, and plays the job to the same bytes.
+    let place = path("adapter");
+    std::fs::create_dir_all(&place).unwrap();
+    for (name, content) in &files {
+        std::fs::write(Path::new(&place).join(name), content).unwrap();
+    }
+    let both = ["a", "b"].map(|site| path(&format!("{site}.held.jsonl")));
+    let both = both.map(|path| std::fs::read_to_string(path).unwrap());
+    let held_out = path("both.jsonl");
+    std::fs::write(&held_out, both.concat()).unwrap();
+    let base = base.display().to_string();
+    let words = format!(
+        "eval --model {base} --adapter {place} --data {held_out} --label=ham --label=sport --label=spam \
+         --sequence-length=24 --json"
+    );
+    let words: Vec<&str> = words.split(' ').collect();
+    let found = fedpipe(&words).await.json();
+    assert!((loss(&found) - loss(last)).abs() < 1e-4, "{found}");
+    let (file, sites) = (path("job.json"), fleet.folder().join("fleet.toml"));
+    std::fs::write(&file, fixed.to_string()).unwrap();
+    let sites = sites.display().to_string();
+    let play = ["simulate", "--fleet", &sites, "--job", &file, "--json"];
+    let cache = ["--quantized-cache", "none"];
+    let played = fedpipe(&[&play[..], &cache].concat()).await.json();
+    assert_eq!(played["run"]["adapter"]["sha256"], digest);
 }
 
 /// As many classes as 20 Newsgroups has: nobody has to name them.

@@ -5,8 +5,8 @@ transformers, and compares what all say.
     FEDPIPE_BIN=target/debug/fedpipe python3 tests/peft/check_classes.py
 
 Needs torch, transformers, peft and safetensors (benches/requirements.txt has versions); where one is missing every test is reported
-as skipped, with its name. The model is the engine's tiny random BERT; with FEDPIPE_MINILM naming all-MiniLM-L6-v2's folder that one
-is trained as well.
+as skipped, with its name. The models are the engine's tiny random BERT, RoBERTa and DistilBERT; with FEDPIPE_MINILM naming
+all-MiniLM-L6-v2's folder that one is trained as well.
 """
 
 import json
@@ -18,6 +18,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 ENCODER = ROOT / "libs/engine/tests/reference/encoder"
+OTHERS = [ROOT / "libs/engine/tests/reference/encoders" / name for name in ("roberta", "distilbert")]
 FEDPIPE = os.environ.get("FEDPIPE_BIN", str(ROOT / "target/debug/fedpipe"))
 MINILM = os.environ.get("FEDPIPE_MINILM")
 LABELS = ["ham", "sport", "spam"]
@@ -62,7 +63,8 @@ class Classes(unittest.TestCase):
         found = fedpipe("eval", *common, "--adapter", adapter)
 
         words = AutoTokenizer.from_pretrained(model)
-        base = BertForSequenceClassification.from_pretrained(model, num_labels=len(LABELS), dtype=torch.float32)
+        kind = AutoModelForSequenceClassification if model in OTHERS else BertForSequenceClassification
+        base = kind.from_pretrained(model, num_labels=len(LABELS), dtype=torch.float32)
         tuned = PeftModel.from_pretrained(base, adapter).eval()
         merged, its_words = self.merged(model, adapter)
         self.assertEqual([merged.config.id2label[number] for number in range(len(LABELS))], LABELS)
@@ -94,22 +96,28 @@ class Classes(unittest.TestCase):
     def test_an_adapter_with_its_head_says_in_peft_what_it_says_here(self):
         self.compare(ENCODER, 1e-2, 120)
 
+    def test_other_families_say_in_peft_what_they_say_here(self):
+        for model in OTHERS:
+            with self.subTest(model.name):
+                self.compare(model, 1e-2, 120)
+
     @unittest.skipUnless(MINILM, "FEDPIPE_MINILM does not name the model")
     def test_minilm_says_in_peft_what_it_says_here(self):
         self.compare(pathlib.Path(MINILM), 2e-3, 20)
 
     def test_an_export_for_peft_is_the_same_adapter(self):
-        out = self.place / "out"
-        fedpipe("export", "--adapter", ENCODER / "adapter", "--model", ENCODER, "--to", "peft", "-o", out)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            self.assertTrue((out / name).is_file())
-        base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
-        ids = torch.tensor([[2, 57, 61, 30, 3]])
-        with torch.no_grad():
-            theirs = PeftModel.from_pretrained(base, ENCODER / "adapter").eval()(ids).logits
-            base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)
-            ours = PeftModel.from_pretrained(base, out).eval()(ids).logits
-        self.assertTrue(torch.equal(theirs, ours))
+        for model in (ENCODER, *OTHERS):
+            with self.subTest(model.name):
+                out = self.place / model.name
+                fedpipe("export", "--adapter", model / "adapter", "--model", model, "--to", "peft", "-o", out)
+                for name in ("adapter_model.safetensors", "adapter_config.json"):
+                    self.assertTrue((out / name).is_file())
+                ids = torch.tensor([[2, 57, 61, 30, 3]])
+                opened = [AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32) for _ in range(2)]
+                with torch.no_grad():
+                    theirs = PeftModel.from_pretrained(opened[0], model / "adapter").eval()(ids).logits
+                    ours = PeftModel.from_pretrained(opened[1], out).eval()(ids).logits
+                self.assertTrue(torch.equal(theirs, ours))
 
     def test_a_merged_encoder_says_in_transformers_what_peft_says(self):
         base = BertForSequenceClassification.from_pretrained(ENCODER, dtype=torch.float32)

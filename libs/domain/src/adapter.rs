@@ -2,6 +2,8 @@
 //!
 //! The names are those of Hugging Face checkpoints, so that an adapter's tensors need no mapping.
 
+mod encoder;
+mod head;
 mod projection;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use encoder::Encoder;
+pub use head::{HEAD_BIAS, HEAD_WEIGHT, HeadPart, HeadShape, HeadTensor, is_head_key};
 pub use projection::Projection;
 
 /// The highest rank a job may ask for.
@@ -17,38 +21,6 @@ pub const RANK_LIMIT: u16 = 256;
 
 /// The most layers a rank table may describe.
 pub const LAYER_LIMIT: usize = 1024;
-
-const BERT_LAYERS: &str = "bert.encoder.layer.";
-
-/// PEFT's keys of a classification head: the module `classifier` of its `modules_to_save`, trained in full.
-pub const HEAD_WEIGHT: &str = "base_model.model.classifier.weight";
-/// The head's bias, `[classes]`.
-pub const HEAD_BIAS: &str = "base_model.model.classifier.bias";
-
-/// The shape of a classification head: a weight `[classes, width]` and a bias `[classes]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeadShape {
-    /// Classes that it tells apart.
-    pub classes: usize,
-    /// Width of what it reads.
-    pub width: usize,
-}
-
-impl HeadShape {
-    /// That of a head over a model of these weights: it reads what the queries read.
-    #[must_use]
-    pub fn over(weights: &[WeightShape], classes: usize) -> Option<Self> {
-        let query = |weight: &&WeightShape| weight.name.projection == Projection::Q;
-        let width = weights.iter().find(query)?.inp;
-        (classes > 0).then_some(Self { classes, width })
-    }
-
-    /// Its trainable parameters.
-    #[must_use]
-    pub const fn parameters(self) -> u64 {
-        (self.classes * (self.width + 1)) as u64
-    }
-}
 
 /// Why a text does not name an adaptable weight.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,12 +66,20 @@ impl WeightName {
         format!("base_model.model.{self}.lora_B.weight")
     }
 
-    /// What checkpoints of BERT call the weight, such as `bert.encoder.layer.0.attention.self.query`; none for a
+    /// What checkpoints of these encoders call the weight, such as `bert.encoder.layer.0.attention.self.query`; none for a
     /// projection that an encoder does not have. Inside this program every family has the names of the others.
     #[must_use]
-    pub fn in_bert(self) -> Option<String> {
-        let module = self.projection.bert_module()?;
-        Some(format!("{BERT_LAYERS}{}.{module}", self.layer))
+    pub fn in_encoder(self, encoder: Encoder) -> Option<String> {
+        let module = encoder.module(self.projection)?;
+        Some(format!("{}{}.{module}", encoder.layers(), self.layer))
+    }
+
+    /// Whose name a key of a factor has; none where it is no encoder's own.
+    #[must_use]
+    pub fn encoder_of(key: &str) -> Option<Encoder> {
+        let inner = key.strip_prefix("base_model.model.")?;
+        let mut all = Encoder::ALL.into_iter();
+        all.find(|encoder| inner.starts_with(encoder.layers()))
     }
 
     /// Reads PEFT's key of either factor; `true` means A.
@@ -122,21 +102,22 @@ impl fmt::Display for WeightName {
 }
 
 impl WeightName {
-    fn of_bert(text: &str) -> Option<Self> {
-        let (layer, module) = text.strip_prefix(BERT_LAYERS)?.split_once('.')?;
-        let is = |projection: &Projection| projection.bert_module() == Some(module);
+    fn of_encoder(text: &str, encoder: Encoder) -> Option<Self> {
+        let (layer, module) = text.strip_prefix(encoder.layers())?.split_once('.')?;
+        let is = |projection: &Projection| encoder.module(*projection) == Some(module);
         let projection = Projection::ALL.into_iter().find(is)?;
         let name = Self::new(layer.parse().ok()?, projection);
-        (name.in_bert().as_deref() == Some(text)).then_some(name)
+        (name.in_encoder(encoder).as_deref() == Some(text)).then_some(name)
     }
 }
 
-/// Reads either family's name.
+/// Reads any family's name.
 impl FromStr for WeightName {
     type Err = InvalidWeightName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(name) = Self::of_bert(text) {
+        let mut encoders = Encoder::ALL.into_iter();
+        if let Some(name) = encoders.find_map(|encoder| Self::of_encoder(text, encoder)) {
             return Ok(name);
         }
         let parse = || {
@@ -329,35 +310,29 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_bert_is_the_same_weight() {
+    fn a_name_of_an_encoder_is_the_same_weight() {
         let name = WeightName::new(3, Projection::Down);
-        assert_eq!(
-            name.in_bert().as_deref(),
-            Some("bert.encoder.layer.3.output.dense")
-        );
-        let all = Projection::ALL.map(|projection| WeightName::new(11, projection));
-        for name in all {
-            let Some(text) = name.in_bert() else {
-                assert_eq!(name.projection(), Projection::Gate);
-                continue;
-            };
-            let key = format!("base_model.model.{text}.lora_A.weight");
-            assert_eq!(WeightName::from_peft(&key), Some((name, true)));
+        for (encoder, text) in [
+            (Encoder::Bert, "bert.encoder.layer.3.output.dense"),
+            (Encoder::Roberta, "roberta.encoder.layer.3.output.dense"),
+            (
+                Encoder::Distilbert,
+                "distilbert.transformer.layer.3.ffn.lin2",
+            ),
+        ] {
+            assert_eq!(name.in_encoder(encoder).as_deref(), Some(text));
+            let all = Projection::ALL.map(|projection| WeightName::new(11, projection));
+            for name in all {
+                let Some(text) = name.in_encoder(encoder) else {
+                    assert_eq!(name.projection(), Projection::Gate);
+                    continue;
+                };
+                let key = format!("base_model.model.{text}.lora_A.weight");
+                assert_eq!(WeightName::from_peft(&key), Some((name, true)));
+                assert_eq!(WeightName::encoder_of(&key), Some(encoder));
+            }
         }
-    }
-
-    #[test]
-    fn a_head_reads_what_queries_read() {
-        let shape = |projection, out, inp| WeightShape {
-            name: WeightName::new(0, projection),
-            out,
-            inp,
-        };
-        let weights = [shape(Projection::Down, 8, 32), shape(Projection::Q, 16, 8)];
-        let head = HeadShape::over(&weights, 3).expect("a head");
-        assert_eq!((head.classes, head.width, head.parameters()), (3, 8, 27));
-        assert_eq!(HeadShape::over(&weights, 0), None);
-        assert_eq!(HeadShape::over(&[], 3), None);
+        assert_eq!(WeightName::encoder_of(&name.peft_a()), None);
     }
 
     #[test]
@@ -365,6 +340,8 @@ mod tests {
         for text in [
             "bert.encoder.layer.0.pooler.dense",
             "bert.encoder.layer.00.output.dense",
+            "roberta.encoder.layer.0.ffn.lin1",
+            "distilbert.transformer.layer.0.output.dense",
             "lm_head",
             "model.layers.0.mlp.q_proj",
             "model.layers.01.self_attn.q_proj",

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::adapter::Encoder;
+
 /// A LoRA adapter's configuration. The fields stand in alphabetical order, as PEFT's do; what this
 /// program never does is said with PEFT's word for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,11 +71,11 @@ impl Config {
         }
     }
 
-    /// With a classification head, trained in full.
+    /// With a classification head of this family, trained in full.
     #[must_use]
-    pub fn with_head(self) -> Self {
+    pub fn with_head(self, encoder: Encoder) -> Self {
         Self {
-            modules_to_save: Some(vec!["classifier"]),
+            modules_to_save: Some(encoder.saved_modules().to_vec()),
             task_type: "SEQ_CLS",
             ..self
         }
@@ -99,13 +101,18 @@ mod tests {
 
     #[test]
     fn a_head_is_a_module_to_save() {
-        let config = Config::uniform("base".to_owned(), Vec::new(), 8, 16.0).with_head();
-        let text = serde_json::to_string(&config).expect("serializes");
-        for part in [
-            r#""modules_to_save":["classifier"]"#,
-            r#""task_type":"SEQ_CLS""#,
+        for (encoder, modules) in [
+            (Encoder::Bert, r#""modules_to_save":["classifier"]"#),
+            (
+                Encoder::Distilbert,
+                r#""modules_to_save":["pre_classifier","classifier"]"#,
+            ),
         ] {
-            assert!(text.contains(part), "{text}");
+            let config = Config::uniform("base".to_owned(), Vec::new(), 8, 16.0);
+            let text = serde_json::to_string(&config.with_head(encoder)).expect("serializes");
+            for part in [modules, r#""task_type":"SEQ_CLS""#] {
+                assert!(text.contains(part), "{text}");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{WeightName, WeightShape};
+use crate::adapter::{Encoder, WeightName, WeightShape};
 use crate::artifact::Digest;
 use crate::id::WorkerName;
 use crate::job::spec::{Base, Optimizer};
@@ -121,6 +121,9 @@ pub struct Measurement {
     pub model: Option<Digest>,
     /// Weights that can carry an adapter, with their shapes.
     pub weights: Vec<WeightShape>,
+    /// The family of the model where it is an encoder; a decoder's is BERT's, and means nothing.
+    #[serde(default, skip_serializing_if = "Encoder::is_bert")]
+    pub encoder: Encoder,
     /// Blocks of the model.
     pub layers: u16,
     /// Bytes the worker may use, all private writable memory counted.

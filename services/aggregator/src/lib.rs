@@ -15,7 +15,7 @@ pub use app::run;
 pub use config::Config;
 pub use error::Error;
 pub use rounds::emphasis::{mask, scaled};
-pub use rounds::published::of_bert as named_as_bert;
+pub use rounds::published::of_encoder as named_as_encoder;
 pub use rounds::rates::factor as rate_factor;
 pub use rounds::report::peft_config;
 pub use rounds::walk::{steps, together};

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use artifacts::tensors::{self, TensorFile};
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape, RankTable, WeightName, WeightShape};
+use domain::adapter::{
+    Encoder, HeadPart, HeadShape, HeadTensor, RankTable, WeightName, WeightShape, is_head_key,
+};
 use engine::adapter::{self, Adapter, Factors, Head};
 
 /// Why a file is not the adapter that was expected.
@@ -61,7 +63,7 @@ pub fn whole(path: &Path, shapes: &[WeightShape], scale: f64) -> Result<Adapter,
     let file = TensorFile::open(path)?;
     let mut names = BTreeSet::new();
     for key in file.names() {
-        if [HEAD_WEIGHT, HEAD_BIAS].contains(&key) {
+        if is_head_key(key) {
             continue;
         }
         let known = WeightName::from_peft(key);
@@ -153,26 +155,42 @@ fn read(
     Ok(Adapter::new(scale as f32, factors)?.with_head(head(file)?))
 }
 
-/// The file's classification head; none where it has none.
+/// The file's classification head; none where it has no tensor of one.
 fn head(file: &TensorFile) -> Result<Option<Head>, Error> {
-    if file.shape(HEAD_WEIGHT).is_none() && file.shape(HEAD_BIAS).is_none() {
+    let Some(encoder) = Encoder::of_head(|key| file.shape(key).is_some()) else {
         return Ok(None);
-    }
-    let weight = tensor(file, HEAD_WEIGHT, |classes, width| classes > 0 && width > 0)?;
-    let (classes, width) = (weight.values.len() / weight.cols, weight.cols);
-    let bias = file.shape(HEAD_BIAS);
-    let bias = bias.ok_or_else(|| Error::Missing(HEAD_BIAS.to_owned()))?;
-    if bias != [classes] {
+    };
+    let any = HeadShape {
+        encoder,
+        classes: 0,
+        width: 0,
+    };
+    let weight = any.tensors().into_iter();
+    let mut weight = weight.filter(|tensor| tensor.part == HeadPart::Weight);
+    let key = weight.next().map_or("", |tensor| tensor.key);
+    let (classes, width) = widths(file, key)?;
+    let shape = HeadShape {
+        encoder,
+        classes,
+        width,
+    };
+    Head::of(shape, |tensor| of_head(file, tensor)).map(Some)
+}
+
+fn of_head(file: &TensorFile, tensor: &HeadTensor) -> Result<Vec<f32>, Error> {
+    let key = tensor.key;
+    let found = file.shape(key);
+    let found = found.ok_or_else(|| Error::Missing(key.to_owned()))?;
+    if found != tensor.shape {
         return Err(Error::Shape {
-            key: HEAD_BIAS.to_owned(),
-            found: bias.to_vec(),
-            expected: format!("{classes} classes"),
+            key: key.to_owned(),
+            found: found.to_vec(),
+            expected: format!("the head's {:?}", tensor.shape),
         });
     }
-    let values = file.read_f32(HEAD_BIAS)?;
-    tensors::check_finite(HEAD_BIAS, &values)?;
-    let shape = HeadShape { classes, width };
-    Ok(Some(Head::new(shape, weight.values, values)?))
+    let values = file.read_f32(key)?;
+    tensors::check_finite(key, &values)?;
+    Ok(values)
 }
 
 struct Tensor {
@@ -252,21 +270,24 @@ mod tests {
 
     #[test]
     fn a_head_is_read_with_the_factors_and_not_half_of_one() {
-        let shape = HeadShape {
-            classes: 2,
-            width: 2,
-        };
-        let head = Head::new(shape, vec![1., 2., 3., 4.], vec![5., 6.]).unwrap();
-        let own = global().with_head(Some(head));
-        with_file(&own.to_safetensors().unwrap(), |path| {
-            let ranks = RankTable::uniform(&[Projection::Q], 1, 1);
-            let read = leading(path, &shapes(), &ranks, 0.5).unwrap();
-            assert_eq!(read, own.leading(&ranks).unwrap());
-            assert_eq!(whole(path, &shapes(), 0.5).unwrap(), own);
-        });
+        for encoder in Encoder::ALL {
+            let shape = HeadShape {
+                encoder,
+                classes: 2,
+                width: 2,
+            };
+            let head = Head::fresh(shape, 3).unwrap();
+            let own = global().with_head(Some(head));
+            with_file(&own.to_safetensors().unwrap(), |path| {
+                let ranks = RankTable::uniform(&[Projection::Q], 1, 1);
+                let read = leading(path, &shapes(), &ranks, 0.5).unwrap();
+                assert_eq!(read, own.leading(&ranks).unwrap());
+                assert_eq!(whole(path, &shapes(), 0.5).unwrap(), own);
+            });
+        }
         let half = global().to_safetensors().unwrap();
         let text = String::from_utf8_lossy(&half).into_owned();
-        assert!(!text.contains(HEAD_BIAS));
+        assert!(!text.contains("classifier"));
     }
 
     #[test]

@@ -114,7 +114,8 @@ macro_rules! report_message {
 
 // 2: longest_tokens of samples, scoring, noise; memory is all that counts against the limit, not heap alone.
 // 3: figures by mode; what an earlier version measured has none, because it did not say in which.
-report_message!(Probed, "probed", 1..=3);
+// 4: the family of an encoder; of an earlier version it is BERT.
+report_message!(Probed, "probed", 1..=4);
 // 2: energies of the trained weights. 3: refused_records.
 report_message!(Updated, "updated", 1..=3);
 // 2: refused_records. 3: digests as bytes, for what stands around the scalars is to be short whatever it says.

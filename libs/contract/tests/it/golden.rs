@@ -12,7 +12,7 @@ use contract::message::job::{Event, JobEvent};
 use contract::message::report::{Evaluated, Probed, Updated, Walked};
 use contract::message::task::{Evaluate, Probe, Train};
 use contract::{DecodeError, Message};
-use domain::adapter::RankTable;
+use domain::adapter::{Encoder, RankTable};
 use domain::energy::EnergyTable;
 use domain::fleet::Beat;
 use domain::job::Strategy;
@@ -130,6 +130,8 @@ fn read_variant<M: Message>(version: u16, dot_variant: &str) -> M {
 #[test]
 fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     let mut probed = samples::probed();
+    probed.measurement.encoder = Encoder::Bert;
+    assert_eq!(read_old::<Probed>(3), probed);
     probed.measurement.modes.clear();
     probed.measurement.importance = None;
     probed.measurement.mean_squares = 0.0;
@@ -234,7 +236,7 @@ fn plain(training: Training) -> Training {
 #[test]
 fn a_version_before_the_oldest_or_after_the_newest_is_refused() {
     let bytes = contract::encode(&samples::probed()).unwrap();
-    for version in ["0", "4", "x"] {
+    for version in ["0", "5", "x"] {
         let read = contract::decode::<Probed>(Some(Probed::KIND), Some(version), &bytes);
         assert!(
             matches!(read, Err(DecodeError::Version { .. })),

@@ -79,19 +79,6 @@ impl Projection {
         }
     }
 
-    /// The module's name in a layer of BERT, whose feed-forward network has no gate.
-    pub(super) const fn bert_module(self) -> Option<&'static str> {
-        match self {
-            Self::Q => Some("attention.self.query"),
-            Self::K => Some("attention.self.key"),
-            Self::V => Some("attention.self.value"),
-            Self::O => Some("attention.output.dense"),
-            Self::Up => Some("intermediate.dense"),
-            Self::Down => Some("output.dense"),
-            Self::Gate | Self::CAttn | Self::AttnCProj | Self::CFc | Self::MlpCProj => None,
-        }
-    }
-
     /// What comes before the layer's number in a weight's name.
     pub(super) const fn before(self) -> &'static str {
         match self {

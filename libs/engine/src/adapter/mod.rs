@@ -19,6 +19,7 @@ use domain::adapter::{RankTable, WeightName, WeightShape};
 
 pub use error::Error;
 pub use head::Head;
+pub(crate) use head::Dense;
 pub use peft::Export;
 
 /// The two factors of one weight's change.
@@ -158,7 +159,7 @@ impl Adapter {
         let factors = self.factors.values();
         let factors: usize = factors.map(|own| own.a.len() + own.b.len()).sum();
         let head = self.head.as_ref();
-        factors + head.map_or(0, |head| head.weight.len() + head.bias.len())
+        factors + head.map_or(0, Head::parameters)
     }
 
     /// Whether every value is a finite number.

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use domain::adapter::{HEAD_WEIGHT, Projection, WeightName, WeightShape};
+use domain::adapter::{Encoder, HEAD_WEIGHT, HeadPart, Projection, WeightName, WeightShape};
 use domain::peft;
 use serde::Deserialize;
 
-use super::{Adapter, Error, tensors};
+use super::tensors::{self, module};
+use super::{Adapter, Error};
 
 const TENSORS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
-/// What PEFT takes a classification head to be called; it writes both, whichever the model has.
-const HEADS: [&str; 2] = ["classifier", "score"];
+/// What PEFT takes a classification head to be called; it writes the first two, whichever the model has, and takes whatever
+/// ends so: `DistilBERT`'s two modules.
+const HEADS: [&str; 3] = ["classifier", "score", "pre_classifier"];
 
 /// What PEFT's configuration says beside the adapter itself.
 #[derive(Debug, Clone)]
@@ -77,6 +79,24 @@ impl Adapter {
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, folder: &Path, export: &Export<'_>) -> Result<(), Error> {
+        self.save_for(folder, export, self.encoder())
+    }
+
+    /// The family of encoders whose head it has.
+    fn encoder(&self) -> Option<Encoder> {
+        self.head.as_ref().map(|head| head.shape().encoder)
+    }
+
+    /// Like [`Adapter::save`], for a model of this family, or a decoder: an adapter without a head does not say whose it is.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn save_for(
+        &self,
+        folder: &Path,
+        export: &Export<'_>,
+        encoder: Option<Encoder>,
+    ) -> Result<(), Error> {
         fs::create_dir_all(folder).map_err(|source| Error::Access {
             path: folder.to_owned(),
             source,
@@ -85,8 +105,8 @@ impl Adapter {
             let path = folder.join(name);
             fs::write(&path, data).map_err(|source| Error::Access { path, source })
         };
-        write(TENSORS, &self.to_peft()?)?;
-        write(CONFIG, self.peft_config(export)?.as_bytes())
+        write(TENSORS, &self.to_peft(encoder)?)?;
+        write(CONFIG, self.config_for(export, encoder)?.as_bytes())
     }
 
     /// Reads PEFT's two files from `folder`; `shapes` are the base model's weights.
@@ -110,10 +130,16 @@ impl Adapter {
         let config: Read = serde_json::from_slice(config).map_err(Error::Config)?;
         let (expected, scale) = config.expected(shapes)?;
         let adapter = tensors::read(tensors, &expected, scale)?;
-        let key = HEAD_WEIGHT.to_owned();
-        match (config.saves_a_head(), adapter.head.is_some()) {
-            (true, false) => Err(Error::Missing { key }),
-            (false, true) => Err(Error::Extra { key }),
+        match (config.saves_a_head(), &adapter.head) {
+            (true, None) => Err(Error::Missing {
+                key: HEAD_WEIGHT.to_owned(),
+            }),
+            (false, Some(head)) => {
+                let mut tensors = head.shape().tensors().into_iter();
+                let weight = tensors.find(|own| own.part == HeadPart::Weight);
+                let key = weight.map(|own| own.peft()).unwrap_or_default();
+                Err(Error::Extra { key })
+            }
             _ => Ok(adapter),
         }
     }
@@ -123,6 +149,10 @@ impl Adapter {
     /// # Errors
     /// It cannot be made into JSON.
     pub fn peft_config(&self, export: &Export<'_>) -> Result<String, Error> {
+        self.config_for(export, self.encoder())
+    }
+
+    fn config_for(&self, export: &Export<'_>, encoder: Option<Encoder>) -> Result<String, Error> {
         let highest = self
             .factors
             .values()
@@ -136,37 +166,40 @@ impl Adapter {
                 .filter(|factors| factors.rank != highest)
         };
         let base_model = export.base_model.to_owned();
-        let targets = self.target_modules(export.layers);
+        let targets = self.target_modules(export.layers, encoder);
         let mut written = peft::Config::uniform(base_model, targets, highest, alpha(highest));
         written.alpha_pattern = others()
-            .map(|f| (self.module(f.shape.name), alpha(f.rank)))
+            .map(|f| (module(f.shape.name, encoder), alpha(f.rank)))
             .collect();
         written.rank_pattern = others()
-            .map(|f| (self.module(f.shape.name), f.rank))
+            .map(|f| (module(f.shape.name, encoder), f.rank))
             .collect();
         let mut names = self.factors.keys();
         let transposed = names.any(|name| name.projection().is_transposed());
         written = written.with_transposed_weights(transposed);
-        if self.head.is_some() {
-            written = written.with_head();
+        if let Some(head) = &self.head {
+            written = written.with_head(head.shape().encoder);
+        } else if encoder.is_some() {
+            written.task_type = "SEQ_CLS";
         }
         serde_json::to_string_pretty(&written).map_err(Error::Config)
     }
 
     /// Modules by their short names when each is adapted in every layer; otherwise every weight by
     /// its full name, since a short one would name the frozen ones too.
-    fn target_modules(&self, layers: usize) -> Vec<String> {
+    fn target_modules(&self, layers: usize, encoder: Option<Encoder>) -> Vec<String> {
         let projections: BTreeSet<Projection> =
             self.factors.keys().map(|name| name.projection()).collect();
         let everywhere = self.factors.len() == projections.len() * layers;
-        // BERT's modules are several that end alike.
-        if everywhere && self.head.is_none() {
+        // An encoder's modules are several that end alike.
+        if everywhere && encoder.is_none() {
             projections
                 .iter()
                 .map(|projection| projection.module().to_owned())
                 .collect()
         } else {
-            self.factors.keys().map(|name| self.module(*name)).collect()
+            let names = self.factors.keys();
+            names.map(|name| module(*name, encoder)).collect()
         }
     }
 }
@@ -196,11 +229,12 @@ impl Read {
         let mut found = Vec::new();
         let mut scale = None;
         for shape in shapes {
-            let Some(name) = targeted(shape.name, targets) else {
+            let names = called(shape.name);
+            if !targeted(&names, targets) {
                 continue;
-            };
-            let rank = pattern(&self.rank_pattern, &name).unwrap_or(self.r);
-            let alpha = pattern(&self.alpha_pattern, &name).unwrap_or(self.lora_alpha);
+            }
+            let rank = pattern(&self.rank_pattern, &names).unwrap_or(self.r);
+            let alpha = pattern(&self.alpha_pattern, &names).unwrap_or(self.lora_alpha);
             let divisor = if self.use_rslora {
                 f64::from(rank).sqrt()
             } else {
@@ -217,7 +251,7 @@ impl Read {
         if let Some(unknown) = targets.iter().find(|target| {
             !shapes
                 .iter()
-                .any(|shape| targeted(shape.name, std::slice::from_ref(target)).is_some())
+                .any(|shape| targeted(&called(shape.name), std::slice::from_ref(target)))
         }) {
             return Err(Error::Unsupported {
                 what: format!("target module {unknown:?}"),
@@ -259,11 +293,16 @@ impl Read {
     }
 }
 
-/// What a weight is called by whoever targets it: its name in either family, of which one is targeted.
-fn targeted(weight: WeightName, targets: &[String]) -> Option<String> {
-    let both = [Some(weight.to_string()), weight.in_bert()];
-    let mut both = both.into_iter().flatten();
-    both.find(|name| targets.iter().any(|target| names(target, name)))
+/// What a weight is called by whoever targets it: its name in every family, of which one is meant.
+fn called(weight: WeightName) -> Vec<String> {
+    let encoders = Encoder::ALL.into_iter();
+    let others = encoders.filter_map(|encoder| weight.in_encoder(encoder));
+    std::iter::once(weight.to_string()).chain(others).collect()
+}
+
+fn targeted(called: &[String], targets: &[String]) -> bool {
+    let mut any = called.iter();
+    any.any(|name| targets.iter().any(|target| names(target, name)))
 }
 
 /// PEFT's rule: the whole name, or its last components.
@@ -274,9 +313,9 @@ fn names(target: &str, name: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
 }
 
-fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, name: &str) -> Option<T> {
+fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, called: &[String]) -> Option<T> {
     patterns
         .iter()
-        .find(|(key, _)| names(key, name))
+        .find(|(key, _)| called.iter().any(|name| names(key, name)))
         .map(|(_, value)| *value)
 }

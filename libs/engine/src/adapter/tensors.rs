@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, RankTable, WeightName, WeightShape};
+use domain::adapter::{Encoder, HeadShape, HeadTensor, RankTable, WeightName, WeightShape};
 use domain::artifact::Digest;
 use domain::job::aggregation::Trains;
 use half::{bf16, f16};
@@ -17,19 +17,15 @@ impl Adapter {
     /// # Errors
     /// The file's header cannot be made.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, Error> {
-        self.written(Trains::Both, WeightName::to_string)
+        self.written(Trains::Both, WeightName::to_string, |own| {
+            own.key.to_owned()
+        })
     }
 
-    /// The same under the names of the model's own checkpoint, as PEFT finds them: an adapter with a head is one of
-    /// BERT.
-    pub(super) fn to_peft(&self) -> Result<Vec<u8>, Error> {
-        self.written(Trains::Both, |name| self.module(*name))
-    }
-
-    /// What the model's own checkpoint calls a weight.
-    pub(super) fn module(&self, name: WeightName) -> String {
-        let bert = self.head.as_ref().and_then(|_| name.in_bert());
-        bert.unwrap_or_else(|| name.to_string())
+    /// The same under the names of the model's own checkpoint, as PEFT finds them: a decoder's, or this family's.
+    pub(super) fn to_peft(&self, encoder: Option<Encoder>) -> Result<Vec<u8>, Error> {
+        let called = |name: &WeightName| module(*name, encoder);
+        self.written(Trains::Both, called, HeadTensor::peft)
     }
 
     /// The tensors of the factors that were trained alone: what a site sends.
@@ -37,13 +33,14 @@ impl Adapter {
     /// # Errors
     /// The file's header cannot be made.
     pub fn trained_to_safetensors(&self, trained: Trains) -> Result<Vec<u8>, Error> {
-        self.written(trained, WeightName::to_string)
+        self.written(trained, WeightName::to_string, |own| own.key.to_owned())
     }
 
     fn written(
         &self,
         trained: Trains,
         called: impl Fn(&WeightName) -> String,
+        of_head: impl Fn(&HeadTensor) -> String,
     ) -> Result<Vec<u8>, Error> {
         let mut tensors = Vec::new();
         for factors in self.factors.values() {
@@ -58,10 +55,10 @@ impl Adapter {
             tensors.push((key_b, vec![shape.out, rank], bytes(b)));
         }
         if let Some(head) = &self.head {
-            let (weight, bias) = (bytes(&head.weight), bytes(&head.bias));
-            let (classes, width) = (head.shape().classes, head.shape().width);
-            tensors.push((HEAD_WEIGHT.to_owned(), vec![classes, width], weight));
-            tensors.push((HEAD_BIAS.to_owned(), vec![classes], bias));
+            tensors.extend(head.shape().tensors().into_iter().map(|own| {
+                let values = bytes(head.part(own.part));
+                (of_head(&own), own.shape, values)
+            }));
         }
         let mut views = Vec::new();
         for (key, shape, data) in &tensors {
@@ -107,6 +104,12 @@ impl Adapter {
     }
 }
 
+/// What the model's own checkpoint calls a weight.
+pub(super) fn module(name: WeightName, encoder: Option<Encoder>) -> String {
+    let own = encoder.and_then(|encoder| name.in_encoder(encoder));
+    own.unwrap_or_else(|| name.to_string())
+}
+
 /// Reads exactly the expected factors.
 pub(super) fn read(
     data: &[u8],
@@ -115,13 +118,19 @@ pub(super) fn read(
 ) -> Result<Adapter, Error> {
     let file = SafeTensors::deserialize(data).map_err(Error::Tensors)?;
     let head = Head::read(&file)?;
+    let of_head = head.iter().flat_map(|head| head.shape().tensors());
+    let of_head: Vec<HeadTensor> = of_head.collect();
+    let is_of_head = |key: &str| {
+        let mut own = of_head.iter();
+        own.any(|own| own.key == key || own.peft() == key)
+    };
     // Every family's names are read; inside this program all have the same.
     let mut called = HashMap::new();
     for key in file.names() {
         let factor = WeightName::from_peft(key);
         if let Some(factor) = factor {
             called.insert(factor, key.to_owned());
-        } else if [HEAD_WEIGHT, HEAD_BIAS].contains(&key) {
+        } else if is_of_head(key) {
             continue;
         }
         let name = factor.map(|(name, _)| name);
@@ -131,6 +140,7 @@ pub(super) fn read(
             });
         }
     }
+    complete(head.as_ref(), called.values())?;
     let factors = expected.iter().map(|(shape, rank)| {
         let width = usize::from(*rank);
         let key = |is_a: bool, usual: String| {
@@ -145,6 +155,30 @@ pub(super) fn read(
     });
     let factors = factors.collect::<Result<Vec<_>, _>>()?;
     Ok(Adapter::new(scale, factors)?.with_head(head))
+}
+
+/// Whether the head is that of the family whose names the factors have: a part of another's is not all of it.
+fn complete<'a>(
+    head: Option<&Head>,
+    mut keys: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
+    let (Some(head), Some(encoder)) = (head, keys.find_map(|key| WeightName::encoder_of(key)))
+    else {
+        return Ok(());
+    };
+    let (own, wanted) = (
+        head.shape(),
+        HeadShape {
+            encoder,
+            ..head.shape()
+        },
+    );
+    let has = |tensor: &HeadTensor| own.tensors().iter().any(|own| own.name == tensor.name);
+    let mut wanted = wanted.tensors().into_iter();
+    match wanted.find(|tensor| !has(tensor)) {
+        Some(tensor) => Err(Error::Missing { key: tensor.peft() }),
+        None => Ok(()),
+    }
 }
 
 /// The values of a tensor, which must be of this shape.

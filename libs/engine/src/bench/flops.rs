@@ -91,6 +91,7 @@ mod tests {
             head_size: 64,
             vocabulary: 49152,
             context: 8192,
+            padding: None,
             epsilon: 1e-5,
             rope_theta: 1e5,
             rope_factors: Vec::new(),

@@ -28,10 +28,7 @@ impl Changes {
             }
         }
         if let Some(head) = adapter.head() {
-            let width = head.shape().width;
-            if model.encoder().is_none() || width != model.config().hidden {
-                return Err(Error::Head { width });
-            }
+            model.config().takes_head(head.shape())?;
         }
         let layers = (0u16..).zip(model.blocks());
         let blocks = layers.map(|(layer, block)| {
@@ -91,7 +88,7 @@ impl Changes {
             std::iter::once(f.a.as_slice()).chain(f.parts.iter().map(|part| part.b.as_slice()))
         });
         let head = self.head.iter();
-        factors.chain(head.flat_map(|head| [head.weight.as_slice(), head.bias.as_slice()]))
+        factors.chain(head.flat_map(Head::slices))
     }
 
     /// All values, in the same order.
@@ -102,7 +99,7 @@ impl Changes {
                 .chain(f.parts.iter_mut().map(|part| part.b.as_mut_slice()))
         });
         let head = self.head.iter_mut();
-        factors.chain(head.flat_map(|head| [head.weight.as_mut_slice(), head.bias.as_mut_slice()]))
+        factors.chain(head.flat_map(Head::slices_mut))
     }
 
     /// The factors A, those of a stack in one.
@@ -117,7 +114,7 @@ impl Changes {
         let of = |f: &lora_linear::Factors| {
             std::iter::once(true).chain(std::iter::repeat_n(false, f.parts.len()))
         };
-        let head = self.head.iter().flat_map(|_| [false; 2]);
+        let head = self.head.iter().flat_map(Head::slices).map(|_| false);
         stacks.flat_map(of).chain(head).collect()
     }
 

@@ -93,6 +93,16 @@ pub enum Error {
         /// Width of what the head reads.
         width: usize,
     },
+    /// A classification head of another family of encoders.
+    #[error(
+        "a classification head of {head:?}'s kind does not fit the model, whose kind is {model:?}'s: give the adapter its own model"
+    )]
+    HeadFamily {
+        /// Whose head it is.
+        head: domain::adapter::Encoder,
+        /// What the model is.
+        model: domain::adapter::Encoder,
+    },
     /// An encoder without a head.
     #[error(
         "the encoder has no classification head: give an adapter that has one, or train one for labels"

@@ -6,7 +6,11 @@ use crate::model::Architecture;
 
 /// Has the configuration tell of a head for so many classes, called by `labels`. Where there are none: as it calls them
 /// already, if it names as many, or as transformers calls classes without names.
-pub(super) fn tell(config: &mut Map<String, Value>, classes: usize, labels: &[String]) {
+pub(super) fn tell(
+    (config, family): (&mut Map<String, Value>, Architecture),
+    classes: usize,
+    labels: &[String],
+) {
     let names = match labels {
         [] => named(config, classes).unwrap_or_else(|| numbered(classes)),
         given => given.to_vec(),
@@ -17,7 +21,7 @@ pub(super) fn tell(config: &mut Map<String, Value>, classes: usize, labels: &[St
         by_name.insert(name.clone(), number.into());
     }
     for (key, value) in [
-        ("architectures", json!([Architecture::Bert.facts().class])),
+        ("architectures", json!([family.facts().class])),
         ("id2label", by_number.into()),
         ("label2id", by_name.into()),
         ("num_labels", names.len().into()),
@@ -51,7 +55,7 @@ mod tests {
     fn check(config: &Value, labels: &[&str], want: &Value) {
         let mut config = config.as_object().unwrap().clone();
         let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
-        tell(&mut config, 2, &labels);
+        tell((&mut config, Architecture::Bert), 2, &labels);
         assert_eq!(config["id2label"], *want, "{labels:?}");
         assert_eq!(config["num_labels"], 2);
         assert_eq!(

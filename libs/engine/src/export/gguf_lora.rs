@@ -19,7 +19,7 @@ use super::error::{damaged, unreadable};
 use super::gguf_file::{Info, Metadata, Writer};
 use super::tensors::decoded;
 use crate::adapter::{Adapter, Factors};
-use crate::model::{Architecture, Config};
+use crate::model::Config;
 use crate::source::{Name, rows};
 
 /// The file's name in a folder.
@@ -31,7 +31,7 @@ pub const FILE: &str = "adapter.gguf";
 /// [`Error::Encoder`] for an encoder, or a head: the format has neither. It cannot be written.
 pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Result<(), Error> {
     // llama.cpp would take the factors, and give the words of a model without its head.
-    if config.architecture == Architecture::Bert || adapter.head().is_some() {
+    if config.architecture.is_encoder() || adapter.head().is_some() {
         return Err(Error::Encoder);
     }
     let highest = highest(adapter);

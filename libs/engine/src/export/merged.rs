@@ -97,9 +97,9 @@ pub(super) fn write(
         fields.insert("dtype".to_owned(), name.into());
         fields.insert("torch_dtype".to_owned(), name.into());
     }
-    if let (Some(fields), Architecture::Bert) = (config.as_object_mut(), merged.config.architecture)
-    {
-        classes::tell(fields, merged.classes(), labels);
+    let family = merged.config.architecture;
+    if let (Some(fields), true) = (config.as_object_mut(), family.is_encoder()) {
+        classes::tell((fields, family), merged.classes(), labels);
     }
     write_config(&config, folder)
 }

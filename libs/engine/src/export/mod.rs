@@ -35,7 +35,6 @@ use crate::adapter::Adapter;
 use crate::compute;
 use crate::control::Control;
 use crate::kernel::{Compute, Kernel};
-use crate::model::Architecture;
 use crate::source::Source;
 use crate::threads::Threads;
 use output::Output;
@@ -101,7 +100,7 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
     let output = Output::begin(request.output, request.replace)?;
     let mut source = Source::open(request.model)?;
     let config = source.config()?;
-    let is_encoder = config.architecture == Architecture::Bert;
+    let is_encoder = config.architecture.is_encoder();
     if is_encoder && matches!(request.format, Format::GgufLora | Format::Gguf) {
         return Err(Error::Encoder);
     }
@@ -175,12 +174,9 @@ pub fn export(request: Request<'_>, control: &Control) -> Result<Exported, Error
 
 /// Whether an encoder has a head that fits it and these labels; a decoder has neither.
 fn check_head(merged: &Merged<'_>, labels: &[String]) -> Result<(), Error> {
-    let is_encoder = merged.config.architecture == Architecture::Bert;
+    let is_encoder = merged.config.architecture.is_encoder();
     if let Some(head) = merged.adapter.head() {
-        let width = head.shape().width;
-        if !is_encoder || width != merged.config.hidden {
-            return Err(compute::Error::Head { width }.into());
-        }
+        merged.config.takes_head(head.shape())?;
     }
     if !is_encoder && !labels.is_empty() {
         return Err(Error::NoClasses);

@@ -20,7 +20,8 @@ pub(super) fn write(
         base_model,
         layers: config.layers,
     };
-    Ok(adapter.save(folder, &export)?)
+    let encoder = config.architecture.encoder();
+    Ok(adapter.save_for(folder, &export, encoder)?)
 }
 
 /// Reads them back: the same adapter, to the last bit.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use domain::adapter::HeadShape;
 use half::{bf16, f16};
 
 use super::{Error, precision};
 use crate::adapter::Adapter;
 use crate::compute;
 use crate::control::Control;
-use crate::model::{Architecture, Config, decode_parts, parameters};
+use crate::model::{Config, decode_parts, parameters};
 use crate::ops::product::{Into, View, ViewMut, multiply};
 use crate::source::{Name, Source, bert};
 
@@ -29,28 +30,34 @@ pub(super) struct Merged<'a> {
 impl Merged<'_> {
     /// Every tensor with its shape, in a fixed order; an encoder's head among them.
     pub(super) fn names(&self) -> Vec<(Name, Vec<usize>)> {
-        if self.config.architecture != Architecture::Bert {
+        let Some(encoder) = self.config.architecture.encoder() else {
             return Name::all(self.config);
-        }
+        };
         let types = self.source.rows_of(bert::TYPES).unwrap_or_default();
-        bert::tensors(self.config, types, self.classes())
+        let head = HeadShape {
+            encoder,
+            classes: self.classes(),
+            width: self.config.hidden,
+        };
+        bert::tensors(self.config, types, head)
     }
 
     /// Classes of an encoder's head, the adapter's or where it brings none the model's own; 0 without either.
     pub(super) fn classes(&self) -> usize {
         let brought = self.adapter.head().map(|head| head.shape().classes);
-        let own = || self.source.rows_of(Name::Top(bert::HEAD_WEIGHT));
+        let encoder = self.config.architecture.encoder().unwrap_or_default();
+        let own = || self.source.rows_of(bert::head_weight(encoder));
         brought.or_else(own).unwrap_or_default()
     }
 
     /// The values of a part of the head that the adapter brings.
     fn of_head(&self, name: Name) -> Option<&[f32]> {
-        let head = self.adapter.head()?;
-        match name {
-            Name::Top(bert::HEAD_WEIGHT) => Some(head.weight()),
-            Name::Top(bert::HEAD_BIAS) => Some(head.bias()),
-            _ => None,
-        }
+        let (head, Name::Top(called)) = (self.adapter.head()?, name) else {
+            return None;
+        };
+        let mut tensors = head.shape().tensors().into_iter();
+        let own = tensors.find(|tensor| tensor.name == called)?;
+        Some(head.part(own.part))
     }
 
     /// The values of a parameter that was itself trained.

@@ -1,11 +1,13 @@
 //! The buffers of an encoder's step, in the order of `compute::encoder`. Whoever changes one changes the other; a test
 //! compares both.
 
+use domain::adapter;
+
 use super::pass::{Pass, Rest};
 use super::pool::Buffer;
 use crate::model::Config;
 
-/// Values of an encoder that are no stacks and no table of words: positions, biases, normalizations, the pooler.
+/// Values of an encoder that are no stacks and no table of words: positions, biases, normalizations, BERT's pooler.
 pub(super) fn vectors(config: &Config) -> usize {
     let Config {
         hidden,
@@ -14,8 +16,21 @@ pub(super) fn vectors(config: &Config) -> usize {
     } = *config;
     // Queries, keys, values and both outputs; two normalizations.
     let layer = 5 * hidden + intermediate + 4 * hidden;
-    let pooler = hidden * (hidden + 1);
-    config.context * hidden + 2 * hidden + config.layers * layer + pooler
+    let pooler = match config.architecture.encoder() {
+        Some(adapter::Encoder::Bert) => hidden * (hidden + 1),
+        _ => 0,
+    };
+    config.places() * hidden + 2 * hidden + config.layers * layer + pooler
+}
+
+/// Trained values of a head's dense layer; what it has for each class is little beside them.
+pub(super) fn head(config: &Config) -> u64 {
+    let dense = config
+        .architecture
+        .encoder()
+        .is_some_and(adapter::Encoder::has_dense);
+    let hidden = config.hidden as u64;
+    if dense { hidden * (hidden + 1) } else { 0 }
 }
 
 impl Pass<'_> {

@@ -16,7 +16,7 @@ mod tests;
 use domain::adapter::{Projection, RankTable, WeightName};
 
 use crate::kernel::{Compute, Kernel};
-use crate::model::{Architecture, Base, Config, STACKS};
+use crate::model::{Base, Config, STACKS};
 use crate::ops::frozen::Needs;
 use crate::ops::{attention, cross_entropy};
 
@@ -129,7 +129,7 @@ fn base(config: &Config, source_bytes: u64, base: Base) -> u64 {
         .map(|projection| matrix(config.shape(projection), base))
         .sum();
     let norms = 4 * match config.architecture {
-        Architecture::Bert => encoder::vectors(config),
+        own if own.is_encoder() => encoder::vectors(config),
         _ => config.layers * config.block_vectors() + config.other_vectors(),
     } as u64;
     match base {
@@ -152,7 +152,8 @@ fn matrix((rows, cols): (usize, usize), base: Base) -> u64 {
 }
 
 fn adapter(config: &Config, demand: &Demand<'_>) -> u64 {
-    let one = 4 * demand.ranks.parameters(&config.weights());
+    let head = encoder::head(config);
+    let one = 4 * (demand.ranks.parameters(&config.weights()) + head);
     match demand.optimizer {
         Optimizer::None => 0,
         // Itself, its gradient, two moments.
@@ -168,7 +169,7 @@ fn workspace(config: &Config, demand: &Demand<'_>) -> u64 {
     let (positions, columns, slice) = held;
     let logits = match config.architecture {
         // An encoder's head has few classes.
-        Architecture::Bert => 0,
+        own if own.is_encoder() => 0,
         _ => 4 * (positions * columns) as u64,
     };
     let scores = attention::scratch_len(demand.sequence.min(TOKENS), trains);

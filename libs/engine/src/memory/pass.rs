@@ -7,7 +7,7 @@ use super::Demand;
 use super::pool::{Buffer, Pool};
 use crate::compute::Keep;
 use crate::kernel::Compute;
-use crate::model::{Architecture, Config, STACKS};
+use crate::model::{Config, STACKS};
 
 /// The workspace of a training run, or of one evaluation after another.
 pub(super) fn workspace(config: &Config, demand: &Demand<'_>) -> Pool {
@@ -129,7 +129,7 @@ impl<'a> Pass<'a> {
     }
 
     fn encodes(&self) -> bool {
-        self.config.architecture == Architecture::Bert
+        self.config.architecture.is_encoder()
     }
 
     fn outputs(&self, stack: usize) -> usize {

@@ -159,7 +159,12 @@ fn the_predicted_workspace_and_base_of_every_family_are_what_it_holds() {
 
 #[test]
 fn the_predicted_workspace_and_base_of_an_encoder_are_what_it_holds() {
-    let model = named("encoder");
+    for name in ["encoder", "encoders/roberta", "encoders/distilbert"] {
+        holds_as_predicted(&named(name));
+    }
+}
+
+fn holds_as_predicted(model: &Model) {
     let [q, up] = [Projection::Q, Projection::Up];
     let both = RankTable::uniform(&[q, Projection::O, up, Projection::Down], 2, 4);
     let some = RankTable::uniform(&[q], 2, 3);
@@ -177,7 +182,7 @@ fn the_predicted_workspace_and_base_of_an_encoder_are_what_it_holds() {
                     checkpoint,
                     ..Options::default()
                 };
-                let mut trainer = Trainer::new(&model, &adapter, options).unwrap();
+                let mut trainer = Trainer::new(model, &adapter, options).unwrap();
                 let mut rows = rows(batch, sequence);
                 for row in &mut rows.rows {
                     (row.class, row.labelled) = (Some(1), vec![false; sequence]);

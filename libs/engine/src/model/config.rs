@@ -1,8 +1,9 @@
 //! The sizes of a model.
 
-use domain::adapter::{LAYER_LIMIT, Projection, WeightName, WeightShape};
+use domain::adapter::{HeadShape, LAYER_LIMIT, Projection, WeightName, WeightShape};
 
 use super::{Architecture, Error, Norms};
+use crate::compute;
 
 /// The sizes of a model. Built only by loading; every value is possible.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub vocabulary: usize,
     /// The longest sequence.
     pub context: usize,
+    /// The token that fills texts up, where the table of positions has those of texts behind its number (`RoBERTa`).
+    pub padding: Option<u32>,
     /// ε of the normalizations.
     pub epsilon: f32,
     /// Base of the rotary angles.
@@ -153,6 +156,28 @@ impl Config {
         ];
         let biased = facts.all_biases || (facts.biases && qkv.contains(&projection));
         biased && self.has(projection)
+    }
+
+    /// Rows of an encoder's table of positions.
+    pub(crate) fn places(&self) -> usize {
+        let before = self.padding.map_or(0, |token| token as usize + 1);
+        self.context.saturating_add(before)
+    }
+
+    /// Whether a classification head is one for this model.
+    ///
+    /// # Errors
+    /// It is a decoder, of another width, or of another family than the head.
+    pub(crate) fn takes_head(&self, head: HeadShape) -> Result<(), compute::Error> {
+        let width = head.width;
+        match self.architecture.encoder() {
+            Some(encoder) if width == self.hidden && encoder == head.encoder => Ok(()),
+            Some(encoder) if width == self.hidden => Err(compute::Error::HeadFamily {
+                head: head.encoder,
+                model: encoder,
+            }),
+            _ => Err(compute::Error::Head { width }),
+        }
     }
 
     /// The window of a layer; none: it sees everything.

@@ -1,26 +1,24 @@
 //! What an encoder of BERT's kind has beside the stacks of its blocks: positions, biases, normalizations behind each half
-//! of a block, a pooler, and perhaps a head of its own.
+//! of a block, BERT's pooler, and perhaps a head of its own.
 //!
 //! A sequence is one segment, so that the first row of the table of types is added to every position.
 
-use domain::adapter::{HeadShape, WeightName};
+use domain::adapter::{self, HeadShape, HeadTensor, WeightName};
 
 use super::block::STACKS;
 use super::load::{FromSource, Weights, stack};
 use super::{Base, Block, Config, Error, LoadOptions, Matrix, Parts};
-use crate::adapter::Head;
+use crate::adapter::{Dense, Head};
 use crate::source::{Name, Source, bert};
 
 /// The frozen weights of an encoder that are no stacks, and its head.
 pub(crate) struct Encoder {
-    /// `[context, hidden]`, that of the first type added.
+    /// `[places, hidden]`, that of the first type added.
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
     pub(crate) layers: Vec<Layer>,
-    /// `[hidden, hidden]`
-    pub(crate) pooler: Vec<f32>,
-    /// `[hidden]`
-    pub(crate) pooler_bias: Vec<f32>,
+    /// BERT's layer before the head; the others have theirs in the head.
+    pub(crate) pooler: Option<Dense>,
     /// What classifies where the adapter brings no head.
     pub(crate) head: Option<Head>,
 }
@@ -59,20 +57,23 @@ pub(crate) struct Layer {
 impl Encoder {
     /// Reads the whole model.
     pub(super) fn load(
-        source: &mut Source,
+        (source, family): (&mut Source, adapter::Encoder),
         config: &Config,
         options: &LoadOptions,
     ) -> Result<(Self, Parts), Error> {
         let Config {
             vocabulary, hidden, ..
         } = *config;
-        let head = own_head(source, config)?;
+        let head = own_head(source, family, config)?;
         let types = source.rows_of(bert::TYPES).unwrap_or_default();
         let mut weights = FromSource::new(source, config);
         let words = [(bert::WORDS, vocabulary)];
         let embedding = weights.matrix(&words, hidden, super::load::table_base(options.base))?;
-        let mut positions = dense(&mut weights, (bert::PLACES, config.context), hidden)?;
-        let types = dense(&mut weights, (bert::TYPES, types), hidden)?;
+        let mut positions = dense(&mut weights, (bert::PLACES, config.places()), hidden)?;
+        let types = match family {
+            adapter::Encoder::Distilbert => Vec::new(),
+            _ => dense(&mut weights, (bert::TYPES, types), hidden)?,
+        };
         for row in positions.chunks_exact_mut(hidden) {
             row.iter_mut().zip(&types).for_each(|(p, own)| *p += own);
         }
@@ -86,18 +87,15 @@ impl Encoder {
             layers.push(layer);
             blocks.push(block);
         }
-        let pooler = dense(
-            &mut weights,
-            (Name::Of("pooler.dense.weight"), hidden),
-            hidden,
-        )?;
-        let pooler_bias = weights.vector(Name::Of("pooler.dense.bias"), hidden)?;
+        let pooler = match family {
+            adapter::Encoder::Bert => Some(read_pooler(&mut weights, hidden)?),
+            _ => None,
+        };
         let own = Self {
             positions,
             embedding_norm,
             layers,
             pooler,
-            pooler_bias,
             head,
         };
         Ok((own, Parts::of(embedding, blocks)))
@@ -110,9 +108,18 @@ impl Encoder {
             biases + norm(&layer.attention_norm) + norm(&layer.output_norm)
         };
         let layers: usize = self.layers.iter().map(layer).sum();
-        let pooler = self.pooler.len() + self.pooler_bias.len();
+        let pooler = self.pooler.iter();
+        let pooler: usize = pooler.map(|own| own.weight.len() + own.bias.len()).sum();
         4 * (self.positions.len() + norm(&self.embedding_norm) + layers + pooler)
     }
+}
+
+fn read_pooler(weights: &mut FromSource<'_>, hidden: usize) -> Result<Dense, Error> {
+    let weight = (Name::Of("pooler.dense.weight"), hidden);
+    Ok(Dense {
+        weight: dense(weights, weight, hidden)?,
+        bias: weights.vector(Name::Of("pooler.dense.bias"), hidden)?,
+    })
 }
 
 enum Part {
@@ -180,23 +187,52 @@ fn layer(
     Ok((own, Block::of_stacks(stacks)))
 }
 
-/// The head that a `BertForSequenceClassification` has; a `BertModel` has none.
-fn own_head(source: &mut Source, config: &Config) -> Result<Option<Head>, Error> {
+/// The head that a checkpoint for classification has; others have none.
+fn own_head(
+    source: &mut Source,
+    family: adapter::Encoder,
+    config: &Config,
+) -> Result<Option<Head>, Error> {
     let width = config.hidden;
-    let (weight, bias) = (Name::Top(bert::HEAD_WEIGHT), Name::Top(bert::HEAD_BIAS));
-    let Some(classes) = source.rows_of(weight) else {
+    let Some(classes) = source.rows_of(bert::head_weight(family)) else {
         return Ok(None);
     };
-    let tensor = source.tensor(weight, &[classes, width], config)?;
-    let values = tensor
-        .dequantize(&candle_core::Device::Cpu)
-        .and_then(|tensor| tensor.flatten_all()?.to_vec1());
-    let (values, bias) = (
-        values.map_err(Error::Decode)?,
-        source.vector(bias, classes, config)?,
-    );
-    let head = Head::new(HeadShape { classes, width }, values, bias);
-    head.map(Some).map_err(|_| Error::Setting {
-        key: "classifier".to_owned(),
-    })
+    let shape = HeadShape {
+        encoder: family,
+        classes,
+        width,
+    };
+    let read = |tensor: &HeadTensor| {
+        let own = source.tensor(Name::Top(tensor.name), &tensor.shape, config)?;
+        let values: candle_core::Result<Vec<f32>> = own
+            .dequantize(&candle_core::Device::Cpu)
+            .and_then(|own| own.flatten_all()?.to_vec1());
+        values.map_err(|error| Unread::Model(Error::Decode(error)))
+    };
+    match Head::of(shape, read) {
+        Ok(head) => Ok(Some(head)),
+        Err(Unread::Model(error)) => Err(error),
+        Err(Unread::Head) => Err(Error::Setting {
+            key: "classifier".to_owned(),
+        }),
+    }
+}
+
+/// Why a checkpoint's head cannot be read.
+enum Unread {
+    Model(Error),
+    /// Its tensors make none.
+    Head,
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<crate::adapter::Error> for Unread {
+    fn from(_: crate::adapter::Error) -> Self {
+        Self::Head
+    }
 }

@@ -12,7 +12,7 @@ use super::encoder::Encoder;
 use super::quantize::{Bf16, Int8, Nf4};
 use super::weights::decode_parts;
 use super::{
-    Architecture, Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack,
+    Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack,
     StackPart,
 };
 use crate::ops::side_term::SideTerm;
@@ -31,12 +31,12 @@ impl Model {
         let mut source = Source::open(path)?;
         let config = source.config()?;
         let tokenizer = source.tokenizer()?;
-        let (encoder, parts) = threads.run(|| match config.architecture {
-            Architecture::Bert => {
-                let (encoder, parts) = Encoder::load(&mut source, &config, options)?;
+        let (encoder, parts) = threads.run(|| match config.architecture.encoder() {
+            Some(family) => {
+                let (encoder, parts) = Encoder::load((&mut source, family), &config, options)?;
                 Ok::<_, Error>((Some(encoder), parts))
             }
-            _ => Ok((None, load(&mut source, &config, options)?)),
+            None => Ok((None, load(&mut source, &config, options)?)),
         })?;
         let Parts {
             embedding,

@@ -158,16 +158,13 @@ impl Model {
     /// Has an encoder classify by this head where an adapter brings none.
     ///
     /// # Errors
-    /// The model is no encoder, or of another width.
+    /// The model is no encoder, of another family, or of another width.
     pub fn set_head(&mut self, head: Head) -> Result<(), compute::Error> {
-        let width = head.shape().width;
-        match &mut self.encoder {
-            Some(encoder) if width == self.config.hidden => {
-                encoder.head = Some(head);
-                Ok(())
-            }
-            _ => Err(compute::Error::Head { width }),
+        self.config.takes_head(head.shape())?;
+        if let Some(encoder) = &mut self.encoder {
+            encoder.head = Some(head);
         }
+        Ok(())
     }
 
     pub(crate) const fn encoder(&self) -> Option<&Encoder> {

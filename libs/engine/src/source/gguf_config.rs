@@ -78,6 +78,7 @@ pub(super) fn read(
             name: Name::Embedding.in_gguf(),
         })?,
         context: context.min(near),
+        padding: None,
         epsilon: said.real(epsilon)?,
         rope_theta: if said.has("rope.freq_base") {
             said.real("rope.freq_base")?

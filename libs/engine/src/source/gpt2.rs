@@ -81,6 +81,7 @@ impl Said {
             head_size: if fits { self.n_embd / self.n_head } else { 0 },
             vocabulary: self.vocab_size,
             context: self.n_positions,
+            padding: None,
             epsilon: self.layer_norm_epsilon,
             // Positions are a table: nothing is rotated.
             rope_theta: 10_000.0,

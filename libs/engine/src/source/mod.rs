@@ -274,8 +274,9 @@ const fn gguf_module(projection: Projection) -> &'static str {
 
 /// What a folder of a model of this family calls the module of a weight.
 fn module(weight: WeightName, family: Architecture) -> String {
-    let of_bert = weight.in_bert().filter(|_| family == Architecture::Bert);
-    of_bert.unwrap_or_else(|| weight.to_string())
+    let encoder = family.encoder();
+    let own = encoder.and_then(|encoder| weight.in_encoder(encoder));
+    own.unwrap_or_else(|| weight.to_string())
 }
 
 fn in_gguf(name: WeightName, part: &str) -> String {
@@ -375,6 +376,7 @@ impl Name {
         if let (Architecture::Gpt2, Some(own)) = (family, gpt2::called(self)) {
             return own;
         }
+        let encoder = family.encoder().unwrap_or_default();
         let pre = match family {
             Architecture::Gemma3 => "pre_feedforward_layernorm",
             _ => "post_attention_layernorm",
@@ -400,10 +402,8 @@ impl Name {
             Self::KeyNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm.weight"),
             Self::Bias(name) => format!("{}.bias", module(name, family)),
             Self::Weight(name) => format!("{}.weight", module(name, family)),
-            Self::Of(name) => format!("{}{name}", bert::PREFIX),
-            Self::OfLayer(layer, module, part) => {
-                format!("{}encoder.layer.{layer}.{module}.{part}", bert::PREFIX)
-            }
+            Self::Of(name) => format!("{}{name}", bert::prefix(encoder)),
+            Self::OfLayer(layer, module, part) => bert::of_layer(encoder, (layer, module, part)),
             Self::Top(name) => name.to_owned(),
         }
     }

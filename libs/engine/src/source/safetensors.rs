@@ -88,7 +88,7 @@ impl Folder {
         let whole = name.in_folder(self.family);
         let prefix = match self.family {
             Architecture::Gpt2 => gpt2::PREFIX,
-            _ => bert::PREFIX,
+            other => bert::prefix(other.encoder().unwrap_or_default()),
         };
         match whole.strip_prefix(prefix) {
             Some(bare) if !self.places.contains_key(&whole) => bare.to_owned(),
@@ -122,14 +122,16 @@ impl Folder {
 
     pub(super) fn config(&self) -> Result<Config, Error> {
         let path = self.path.join("config.json");
-        match json::<bert::Family>(&path)?.known() {
-            Some(Architecture::Bert) => json::<bert::Said>(&path)?.config(),
+        let family = json::<bert::Family>(&path)?;
+        match family.known() {
+            None => Err(family.unsupported()),
+            Some(own) if own.is_encoder() => json::<bert::Said>(&path)?.config(own),
             Some(Architecture::Gpt2) => json::<gpt2::Said>(&path)?.config(),
             Some(Architecture::Gemma3) => {
                 let own = json::<gemma3::Said>(&path)?;
                 json::<HuggingFace>(&path)?.gemma(&own)
             }
-            _ => json::<HuggingFace>(&path)?.config(),
+            Some(own) => json::<HuggingFace>(&path)?.config(own),
         }
     }
 
@@ -252,13 +254,15 @@ impl Shard {
 }
 
 pub(super) fn config_of(text: &[u8]) -> Result<Config, Error> {
-    match parsed::<bert::Family>(text)?.known() {
-        Some(Architecture::Bert) => parsed::<bert::Said>(text)?.config(),
+    let family = parsed::<bert::Family>(text)?;
+    match family.known() {
+        None => Err(family.unsupported()),
+        Some(own) if own.is_encoder() => parsed::<bert::Said>(text)?.config(own),
         Some(Architecture::Gpt2) => parsed::<gpt2::Said>(text)?.config(),
         Some(Architecture::Gemma3) => {
             parsed::<HuggingFace>(text)?.gemma(&parsed::<gemma3::Said>(text)?)
         }
-        _ => parsed::<HuggingFace>(text)?.config(),
+        Some(own) => parsed::<HuggingFace>(text)?.config(own),
     }
 }
 
@@ -297,10 +301,6 @@ fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
 /// What is read of `config.json`.
 #[derive(Deserialize)]
 struct HuggingFace {
-    #[serde(default)]
-    architectures: Vec<String>,
-    #[serde(default)]
-    model_type: String,
     num_hidden_layers: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -385,14 +385,7 @@ impl RopeParameters {
 }
 
 impl HuggingFace {
-    fn config(self) -> Result<Config, Error> {
-        // Some converters leave the list out; the family is then all there is to go by.
-        let found = match self.architectures.as_slice() {
-            [] => self.model_type.clone(),
-            named => named.join(", "),
-        };
-        let architecture = Architecture::of_hugging_face(&found);
-        let architecture = architecture.ok_or(Error::Architecture { found })?;
+    fn config(self, architecture: Architecture) -> Result<Config, Error> {
         if self.attention_bias || self.mlp_bias {
             return Err(Error::Feature {
                 what: "biases in linear layers where the architecture has none".to_owned(),
@@ -434,6 +427,7 @@ impl HuggingFace {
             head_size,
             vocabulary: self.vocab_size,
             context: self.context(architecture),
+            padding: None,
             epsilon: self.rms_norm_eps,
             rope_theta: theta,
             rope_factors: factors.unwrap_or_default(),
@@ -457,7 +451,7 @@ impl HuggingFace {
             });
         }
         let theta = near.and_then(|rope| rope.rope_theta);
-        let mut config = self.config()?;
+        let mut config = self.config(Architecture::Gemma3)?;
         let sliding = window.map(|window| own.sliding((window, theta), layers));
         config.sliding = sliding.transpose()?.flatten();
         let scale = own.score_scale();

@@ -189,7 +189,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use domain::adapter::{HeadShape, Projection, WeightName};
+    use domain::adapter::{Encoder, HeadShape, Projection, WeightName};
 
     use super::*;
 
@@ -204,6 +204,7 @@ mod tests {
             .into_iter()
             .collect();
         let head = HeadShape {
+            encoder: Encoder::Roberta,
             classes: 2,
             width: 4,
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable};
+use domain::adapter::{Encoder as Family, HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable};
 use domain::job::spec::Training;
 use domain::zeroth::Steps;
 use engine::adapter::{Adapter, Error, Export, Head};
@@ -23,24 +23,24 @@ use crate::support::{close, control, options, read, reference, tiny};
 
 #[derive(Deserialize)]
 pub struct Values {
-    texts: Vec<Text>,
+    pub texts: Vec<Text>,
     pub rows: Vec<Classified>,
-    logits: Vec<Vec<f32>>,
+    pub logits: Vec<Vec<f32>>,
     pub adapted_logits: Vec<Vec<f32>>,
-    loss: f64,
-    gradients: BTreeMap<String, Vec<f32>>,
+    pub loss: f64,
+    pub gradients: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Deserialize)]
-struct Text {
-    text: String,
-    ids: Vec<u32>,
+pub struct Text {
+    pub text: String,
+    pub ids: Vec<u32>,
 }
 
 #[derive(Deserialize)]
 pub struct Classified {
-    tokens: Vec<u32>,
-    class: u32,
+    pub tokens: Vec<u32>,
+    pub class: u32,
 }
 
 pub fn folder() -> PathBuf {
@@ -84,14 +84,14 @@ pub fn classes(model: &Model, adapter: Option<&Adapter>, batch: &Batch) -> Vec<f
     rows.into_iter().flatten().map(|log| log as f32).collect()
 }
 
-fn label(text: &str, label: &str) -> Record {
+pub fn label(text: &str, label: &str) -> Record {
     Record::Label {
         text: text.to_owned(),
         label: label.to_owned(),
     }
 }
 
-fn encoder(model: &Model, change: impl FnOnce(&mut EncodeOptions)) -> Encoder {
+pub fn encoder(model: &Model, change: impl FnOnce(&mut EncodeOptions)) -> Encoder {
     let mut options = EncodeOptions {
         labels: ["ham", "sport", "spam"].map(str::to_owned).to_vec(),
         ..EncodeOptions::new(48)
@@ -192,7 +192,7 @@ fn gradients_of_factors_and_head_equal_autograd() {
             seen.insert(key.to_owned());
         };
         for (before, after) in adapter.factors().zip(moved.factors()) {
-            let module = before.shape().name.in_bert().unwrap();
+            let module = before.shape().name.in_encoder(Family::Bert).unwrap();
             let key = |factor| format!("base_model.model.{module}.{factor}.weight");
             check(&key("lora_A"), before.a(), after.a());
             check(&key("lora_B"), before.b(), after.b());
@@ -243,6 +243,7 @@ fn training_tells_classes_apart_and_the_head_alone_is_not_enough_to_begin() {
     let model = load(Base::F32);
     let ranks = RankTable::uniform(&[Projection::Q, Projection::Up], 2, 2);
     let shape = HeadShape {
+        encoder: Family::Bert,
         classes: 2,
         width: 16,
     };
@@ -347,6 +348,7 @@ fn what_an_encoder_does_not_do_is_refused_with_what_does() {
     let decoder = tiny();
     let ranks = RankTable::uniform(&[Projection::Q], 2, 2);
     let shape = HeadShape {
+        encoder: Family::Bert,
         classes: 2,
         width: decoder.config().hidden,
     };
@@ -355,6 +357,7 @@ fn what_an_encoder_does_not_do_is_refused_with_what_does() {
     let refused = Evaluator::new(&decoder, Some(&start)).map(drop);
     assert!(matches!(refused, Err(compute::Error::Head { .. })));
     let wide = HeadShape {
+        encoder: Family::Bert,
         classes: 3,
         width: 8,
     };
@@ -395,6 +398,7 @@ fn minilm_equals_transformers() {
     let mut model = Model::load(&path, &options(Base::F32, 2)).unwrap();
     assert!(model.head().is_none());
     let shape = HeadShape {
+        encoder: Family::Bert,
         classes: 2,
         width: 384,
     };

@@ -16,6 +16,8 @@ mod cancel;
 mod damage;
 mod encoder;
 mod encoder_exports;
+mod encoders;
+mod encoders_exports;
 mod exports;
 mod families;
 mod generation;

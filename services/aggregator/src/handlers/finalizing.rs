@@ -3,6 +3,7 @@
 use bus::drive::{Next, Owned};
 use chassis::failpoint::{Failpoint, hit};
 use contract::topology::{round_key, score_key};
+use domain::adapter::Encoder;
 use domain::artifact::ArtifactRef;
 use domain::job::{Job, Kept, Phase};
 use domain::round::{Evaluated, Summary};
@@ -44,11 +45,11 @@ pub async fn handle(
     }
     let side = rounds.iter().rfind(|summary| summary.global == adapter);
     let side = side.map(|summary| summary.side.clone()).unwrap_or_default();
-    let adapter = match job.job().spec.training.classifies() {
-        true => named_as_bert(aggregator, job.job(), adapter).await?,
-        false => adapter,
+    let (adapter, encoder) = match job.job().spec.training.classifies() {
+        true => named_as_encoder(aggregator, job.job(), adapter).await?,
+        false => (adapter, None),
     };
-    let config = peft_config(job.job(), &plan, &side);
+    let config = peft_config(job.job(), &plan, &side, encoder);
     let config = encode("adapter configuration", &config)?;
     let prefix = format!("jobs/{id}/adapter");
     let sent = aggregator
@@ -89,22 +90,23 @@ pub async fn handle(
     Ok(Next::Again)
 }
 
-/// The adapter under the names of the model's own checkpoint; the same bytes every time.
-async fn named_as_bert(
+/// The adapter under the names of the model's own checkpoint, and whose they are; the same bytes every time.
+async fn named_as_encoder(
     aggregator: &Aggregator,
     job: &Job,
     adapter: ArtifactRef,
-) -> Result<ArtifactRef, Error> {
+) -> Result<(ArtifactRef, Option<Encoder>), Error> {
     let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
     let fetched = aggregator.spool.ensure(store, &adapter, transfer);
     let from = aggregator.reach.guard(fetched).await??;
     let folder = starting::folder(aggregator, job).await?;
     let to = folder.join("adapter.safetensors");
     let made = to.clone();
-    tokio::task::spawn_blocking(move || published::of_bert(&from, &made)).await??;
+    let named = tokio::task::spawn_blocking(move || published::of_encoder(&from, &made));
+    let encoder = named.await??;
     let prefix = format!("jobs/{}/adapter", job.id);
     let sent = aggregator.artifacts.put_file(&prefix, &to, transfer);
-    Ok(aggregator.reach.guard(sent).await??)
+    Ok((aggregator.reach.guard(sent).await??, Some(encoder)))
 }
 
 fn encode(what: &'static str, value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {

@@ -6,6 +6,7 @@ use contract::topology::profile_key;
 use domain::adapter::{HeadShape, WeightShape};
 use domain::job::{Job, Phase, Resume};
 use domain::plan::Plan;
+use domain::profile::Measurement;
 use domain::round::Summary;
 
 use crate::app::Aggregator;
@@ -18,7 +19,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
     let weights = weights(aggregator, job.job(), &plan).await?;
     let folder = folder(aggregator, job.job()).await?;
     let path = merged_path(&folder, 0);
-    let head = head(job.job(), &weights);
+    let head = head(aggregator, job.job(), &plan).await?;
     let (ranks, seed, file) = (
         plan.global.clone(),
         job.job().spec.training.seed,
@@ -101,22 +102,40 @@ pub async fn weights(
     job: &Job,
     plan: &Plan,
 ) -> Result<Vec<WeightShape>, Error> {
+    Ok(measured(aggregator, job, plan).await?.weights)
+}
+
+/// What the first participant that was measured found.
+async fn measured(
+    aggregator: &Aggregator,
+    job: &Job,
+    plan: &Plan,
+) -> Result<Measurement, Error> {
     for worker in plan.workers.keys() {
         if let Some((profile, _)) = aggregator
             .profiles
             .get(&profile_key(&job.id, worker))
             .await?
         {
-            return Ok(profile.measurement.weights);
+            return Ok(profile.measurement);
         }
     }
     Err(Error::Missing { what: "profile" })
 }
 
 /// The classification head of a job that has labels.
-#[must_use]
-pub fn head(job: &Job, weights: &[WeightShape]) -> Option<HeadShape> {
-    HeadShape::over(weights, job.spec.training.labels.len())
+pub async fn head(
+    aggregator: &Aggregator,
+    job: &Job,
+    plan: &Plan,
+) -> Result<Option<HeadShape>, Error> {
+    let classes = job.spec.training.labels.len();
+    if classes == 0 {
+        return Ok(None);
+    }
+    let measured = measured(aggregator, job, plan).await?;
+    let head = HeadShape::over(measured.encoder, &measured.weights, classes);
+    Ok(head)
 }
 
 /// The job's working folder.

@@ -219,7 +219,8 @@ async fn accept(
             "it lies outside the worker's own keys of this round".to_owned()
         ));
     }
-    let head = starting::head(job.job(), weights).map_or(0, HeadShape::parameters);
+    let head = demanded_head(aggregator, job).await?;
+    let head = head.map_or(0, HeadShape::parameters);
     let allowed = 4 * (plan.ranks.parameters(weights) + head) + HEADER_BYTES;
     if update.adapter.bytes > allowed {
         let bytes = update.adapter.bytes;
@@ -240,6 +241,15 @@ async fn accept(
     };
     hit(Failpoint::AggregatorIngestAfterDownload);
     examine(aggregator, job, expected, path).await
+}
+
+/// The classification head that an update has to bring.
+async fn demanded_head(aggregator: &Aggregator, job: &Owned) -> Result<Option<HeadShape>, Error> {
+    if !job.job().spec.training.classifies() {
+        return Ok(None);
+    }
+    let plan = aggregator.plan(job.job()).await?;
+    starting::head(aggregator, job.job(), &plan).await
 }
 
 /// Whether the figures can be those of a round of this plan.
@@ -263,7 +273,7 @@ async fn examine(
     let bound = bound(aggregator, job, expected.start).await?;
     let (ranks, weights) = (expected.plan.ranks.clone(), expected.weights.to_vec());
     let spec = &job.job().spec;
-    let head = starting::head(job.job(), expected.weights);
+    let head = demanded_head(aggregator, job).await?;
     let (trained, scale) = (spec.aggregation.strategy.trains(), spec.adapter.scale());
     let checked = tokio::task::spawn_blocking(move || {
         let update = match TensorFile::open(&path) {

@@ -1,6 +1,6 @@
 //! The report that stays when a job is done, and the adapter's configuration as PEFT reads it.
 
-use domain::adapter::RankTable;
+use domain::adapter::{Encoder, RankTable};
 use domain::artifact::ArtifactRef;
 use domain::hub;
 use domain::id::JobId;
@@ -99,9 +99,14 @@ impl From<&Answers> for AnswersScored {
 }
 
 /// `adapter_config.json` of the merged adapter: `alpha / r` of every weight is the job's one scale. Where a
-/// side term stands behind the live slices, `rank_pattern` and `alpha_pattern` count both.
+/// side term stands behind the live slices, `rank_pattern` and `alpha_pattern` count both. With a head it is one of `encoder`.
 #[must_use]
-pub fn peft_config(job: &Job, plan: &Plan, side: &RankTable) -> peft::Config {
+pub fn peft_config(
+    job: &Job,
+    plan: &Plan,
+    side: &RankTable,
+    encoder: Option<Encoder>,
+) -> peft::Config {
     let model = match (&job.spec.model.digest, &job.spec.model.source) {
         (Some(digest), _) => digest.to_string(),
         (None, source) => {
@@ -112,12 +117,12 @@ pub fn peft_config(job: &Job, plan: &Plan, side: &RankTable) -> peft::Config {
         }
     };
     let targets = plan.global.targets();
-    if job.spec.training.classifies() {
-        // BERT's modules are several that end alike: each weight by its whole name.
+    if let Some(encoder) = encoder {
+        // An encoder's modules are several that end alike: each weight by its whole name.
         let weights = plan.global.trained();
-        let targets = weights.filter_map(|(weight, _)| weight.in_bert()).collect();
-        let adapter = &job.spec.adapter;
-        return peft::Config::uniform(model, targets, adapter.rank_max, adapter.alpha).with_head();
+        let targets = weights.filter_map(|(weight, _)| weight.in_encoder(encoder));
+        let (rank, alpha) = (job.spec.adapter.rank_max, job.spec.adapter.alpha);
+        return peft::Config::uniform(model, targets.collect(), rank, alpha).with_head(encoder);
     }
     let targets: Vec<_> = targets.collect();
     let transposed = targets.iter().any(|target| target.is_transposed());

@@ -4,7 +4,7 @@
 //! `W' = W + Σ_i p_i·c_i·(W_i − S_i)`, `S_i` being what site i had loaded: with equal steps and nobody late that is
 //! `Σ_i p_i·W_i`.
 
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape};
+use domain::adapter::{HeadShape, HeadTensor, is_head_key};
 use engine::adapter::Head;
 
 use super::Error;
@@ -15,25 +15,20 @@ use super::source::{Sink, Source};
 /// Whether a key is a head's.
 #[must_use]
 pub fn is_head(key: &str) -> bool {
-    [HEAD_BIAS, HEAD_WEIGHT].contains(&key)
+    is_head_key(key)
 }
 
 /// The head's tensors with their shapes, in the order of their names.
 #[must_use]
-pub fn tensors(head: HeadShape) -> [(String, Vec<usize>); 2] {
-    [
-        (HEAD_BIAS.to_owned(), vec![head.classes]),
-        (HEAD_WEIGHT.to_owned(), vec![head.classes, head.width]),
-    ]
+pub fn tensors(head: HeadShape) -> Vec<(String, Vec<usize>)> {
+    let named = |tensor: HeadTensor| (tensor.key.to_owned(), tensor.shape);
+    head.tensors().into_iter().map(named).collect()
 }
 
 /// The shape of an adapter's head; none where it has none.
 #[must_use]
 pub fn shape(adapter: &dyn Source) -> Option<HeadShape> {
-    match adapter.shape(HEAD_WEIGHT)?.as_slice() {
-        &[classes, width] => Some(HeadShape { classes, width }),
-        _ => None,
-    }
+    HeadShape::found(|key| adapter.shape(key))
 }
 
 /// Writes the head that a job starts from.
@@ -41,10 +36,14 @@ pub fn shape(adapter: &dyn Source) -> Option<HeadShape> {
 /// # Errors
 /// If it cannot be written.
 pub fn fresh(head: HeadShape, seed: u64, out: &mut dyn Sink) -> Result<(), Error> {
+    // A head tells at least one class apart.
     let made = Head::fresh(head, seed).map_err(|_| Error::Global {
-        source: missing(HEAD_WEIGHT),
+        source: missing("classifier"),
     })?;
-    write(head, made.bias().to_vec(), made.weight().to_vec(), out)
+    for tensor in head.tensors() {
+        write(&tensor, made.part(tensor.part).to_vec(), out)?;
+    }
+    Ok(())
 }
 
 /// Writes the head that a merge's inputs come to; nothing where the merged adapter has none.
@@ -55,8 +54,11 @@ pub(super) fn merge(merge: &Merge<'_>, out: &mut dyn Sink) -> Result<(), Error> 
     let Some(head) = shape(merge.global) else {
         return Ok(());
     };
-    let [bias, weight] = tensors(head).map(|(key, shape)| mean(merge, &key, &shape));
-    write(head, bias?, weight?, out)
+    for tensor in head.tensors() {
+        let values = mean(merge, tensor.key, &tensor.shape)?;
+        write(&tensor, values, out)?;
+    }
+    Ok(())
 }
 
 fn mean(merge: &Merge<'_>, key: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
@@ -144,19 +146,14 @@ fn missing(key: &str) -> Refused {
     })
 }
 
-fn write(
-    head: HeadShape,
-    bias: Vec<f32>,
-    weight: Vec<f32>,
-    out: &mut dyn Sink,
-) -> Result<(), Error> {
-    let HeadShape { classes, width } = head;
-    let mut put = |key: &str, shape, values| {
-        out.put(key, shape, values).map_err(|source| Error::Write {
-            key: key.to_owned(),
-            source,
-        })
+fn write(tensor: &HeadTensor, values: Vec<f32>, out: &mut dyn Sink) -> Result<(), Error> {
+    let shape = match tensor.shape.as_slice() {
+        &[rows, columns] => [rows, columns],
+        other => [1, other.iter().product()],
     };
-    put(HEAD_BIAS, [1, classes], bias)?;
-    put(HEAD_WEIGHT, [classes, width], weight)
+    let written = out.put(tensor.key, shape, values);
+    written.map_err(|source| Error::Write {
+        key: tensor.key.to_owned(),
+        source,
+    })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::adapter::{Encoder, Projection, WeightName, WeightShape};
 use domain::id::WorkerName;
 use domain::job::spec::{Base, Optimizer};
 use domain::profile::{
@@ -135,6 +135,7 @@ fn profile(name: WorkerName, stream: &mut Stream, spectra: &[WeightImportance]) 
     let measurement = Measurement {
         model: None,
         weights: weights(),
+        encoder: Encoder::Bert,
         layers: LAYERS,
         memory_limit_bytes: (stream.scale(600.0, 8192.0) * MIB) as u64,
         threads: 2,

@@ -1,4 +1,4 @@
-use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
+use domain::adapter::{Encoder, Projection, RankTable, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::choice::Choice;
 use domain::job::spec::{Base, Optimizer};

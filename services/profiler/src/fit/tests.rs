@@ -1,4 +1,4 @@
-use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::adapter::{Encoder, Projection, WeightName, WeightShape};
 use domain::job::spec::Base;
 
 use super::*;
@@ -40,6 +40,7 @@ fn measured(cost: &CostModel, shapes: &[(u16, u64)], noise: &[f64]) -> Measureme
             out: 10_000,
             inp: 10_000,
         }],
+        encoder: Encoder::Bert,
         layers: 1,
         memory_limit_bytes: 4 << 30,
         threads: 1,

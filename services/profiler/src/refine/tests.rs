@@ -1,4 +1,4 @@
-use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
+use domain::adapter::{Encoder, Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::drift::Moved;
 use domain::id::JobId;
@@ -49,6 +49,7 @@ fn profile() -> Profile {
                 out: 10,
                 inp: 10,
             }],
+            encoder: Encoder::Bert,
             layers: 1,
             memory_limit_bytes: 4 << 30,
             threads: 1,

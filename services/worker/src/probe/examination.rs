@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use contract::message::task::Probe;
-use domain::adapter::{Projection, WeightShape};
+use domain::adapter::{Encoder, Projection, WeightShape};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::job::spec::{Base, Optimizer};
@@ -54,6 +54,8 @@ pub struct Examination {
 pub struct Examined {
     /// Adaptable weights of the model.
     pub weights: Vec<WeightShape>,
+    /// Family of the model, where it is an encoder.
+    pub encoder: Encoder,
     /// Blocks of the model.
     pub layers: u16,
     /// Rounds of training and passes of scoring, by mode.
@@ -78,6 +80,7 @@ struct Visit {
     importance: Option<Importance>,
     forward_tokens_per_second: f64,
     weights: Vec<WeightShape>,
+    encoder: Encoder,
     layers: u16,
     lengths: Lengths,
     norms: Norms,
@@ -133,6 +136,7 @@ impl Examination {
             noise: visit.norms.estimate(smallest),
             importance: visit.importance,
             weights: visit.weights,
+            encoder: visit.encoder,
             layers: visit.layers,
             modes: visit.modes,
             forward_tokens_per_second: visit.forward_tokens_per_second,
@@ -415,6 +419,7 @@ impl Room<'_> {
             loss: loss.map(|(mean, _)| mean),
         });
         let modes = modes.collect();
+        let family = room.model.config().architecture.encoder();
         let forward_tokens_per_second = if trained.is_empty() {
             0.0
         } else {
@@ -427,6 +432,7 @@ impl Room<'_> {
             importance,
             forward_tokens_per_second,
             weights: room.weights,
+            encoder: family.unwrap_or_default(),
             layers: room.layers,
             lengths: room.lengths,
             norms: room.norms,

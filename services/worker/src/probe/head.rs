@@ -4,7 +4,7 @@ use domain::adapter::HeadShape;
 use domain::cause::Trouble;
 use domain::job::spec::Training;
 use engine::adapter::Head;
-use engine::model::{Architecture, Model};
+use engine::model::Model;
 
 use crate::failure::Failure;
 
@@ -13,20 +13,20 @@ use crate::failure::Failure;
 /// # Errors
 /// If the model is a decoder and the job has labels, or an encoder and it has none.
 pub fn fresh(model: &Model, training: &Training) -> Result<Option<Head>, Failure> {
-    let encodes = model.config().architecture == Architecture::Bert;
+    let encoder = model.config().architecture.encoder();
     let unusable = |detail: &str| Err(Failure::new(Trouble::ModelUnusable, detail.to_owned()));
-    match (encodes, training.classifies()) {
-        (false, false) => Ok(None),
-        (false, true) => unusable(
+    match (encoder, training.classifies()) {
+        (None, false) => Ok(None),
+        (None, true) => unusable(
             "training.labels asks for a classification head, which encoders such as BERT have: give one, or leave labels \
              out and have the model's words counted with evaluation.choices",
         ),
-        (true, false) => unusable(
+        (Some(_), false) => unusable(
             "the model is an encoder, which classifies and writes nothing: give training.labels, or a decoder such as a Llama",
         ),
-        (true, true) => {
+        (Some(encoder), true) => {
             let classes = training.labels.len();
-            let head = HeadShape::over(&model.weights(), classes);
+            let head = HeadShape::over(encoder, &model.weights(), classes);
             let head = head
                 .map(|shape| Head::fresh(shape, training.seed))
                 .transpose();

@@ -54,6 +54,7 @@ impl Examined {
         Measurement {
             model,
             weights: self.weights,
+            encoder: self.encoder,
             layers: self.layers,
             memory_limit_bytes: site.memory_limit_bytes,
             threads: site.threads,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use artifacts::tensors::{self, TensorWriter};
-use domain::adapter::{HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable, WeightShape};
+use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::cause::Trouble;
 use engine::adapter::{Adapter, Head};
 
@@ -32,11 +32,8 @@ pub fn write(
         let a = (shape.name.peft_a(), vec![width, shape.inp]);
         [a, (shape.name.peft_b(), vec![shape.out, width])]
     });
-    let of_head = head.into_iter().flat_map(|head| {
-        let HeadShape { classes, width } = head.shape();
-        let weight = (HEAD_WEIGHT.to_owned(), vec![classes, width]);
-        [(HEAD_BIAS.to_owned(), vec![classes]), weight]
-    });
+    let of_head = head.into_iter().flat_map(|head| head.shape().tensors());
+    let of_head = of_head.map(|tensor| (tensor.key.to_owned(), tensor.shape));
     let declared = of_head.chain(declared);
     let format = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let disk = |error: tensors::Error| Failure::of(Trouble::DiskFull, &error);
@@ -47,8 +44,10 @@ pub fn write(
     let mut file = TensorWriter::create(path, declared, format).map_err(disk)?;
     // The writer takes tensors in the order of their names: a head comes first.
     if let Some(head) = head {
-        file.write(HEAD_BIAS, head.bias()).map_err(disk)?;
-        file.write(HEAD_WEIGHT, head.weight()).map_err(disk)?;
+        for tensor in head.shape().tensors() {
+            let values = head.part(tensor.part);
+            file.write(tensor.key, values).map_err(disk)?;
+        }
     }
     let mut keys: Vec<(String, WeightShape, bool)> = wanted
         .into_iter()

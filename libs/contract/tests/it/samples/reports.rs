@@ -1,7 +1,7 @@
 //! What a worker answers.
 
 use contract::message::report::{self, Evaluated, Failed, Probed, Updated};
-use domain::adapter::{Projection, WeightName, WeightShape};
+use domain::adapter::{Encoder, Projection, WeightName, WeightShape};
 use domain::cause::Trouble;
 use domain::job::spec::{Base, Optimizer};
 use domain::profile::{
@@ -31,6 +31,7 @@ pub fn probed() -> Probed {
                 out: 64,
                 inp: 32,
             }],
+            encoder: Encoder::Distilbert,
             layers: 2,
             memory_limit_bytes: 400_000_000,
             threads: 2,

@@ -2,7 +2,7 @@
 
 use super::super::activations::Kept;
 use super::super::forward::{Pass, Trace, add};
-use super::super::{Error, Keep};
+use super::super::{Error, Keep, Packed};
 use crate::control::Control;
 use crate::model::{Block, Encoder, Layer, Norm};
 use crate::ops::gelu::Gelu;
@@ -45,14 +45,16 @@ impl Pass<'_> {
         Ok(Trace { hidden, blocks })
     }
 
-    /// The normalized sum of each token's row and its position's.
+    /// The normalized sum of each token's row and its place's.
     fn embedded(&mut self, encoder: &Encoder) -> Result<Vec<f32>, Error> {
         let width = self.model.config().hidden;
         let mut x = self.workspace.take(self.packed.tokens.len() * width);
         embedding::forward(&mut x, self.model.embedding(), &self.packed.tokens)?;
-        for (row, position) in x.chunks_exact_mut(width).zip(&self.packed.positions) {
-            let place = encoder.positions.get(position * width..);
-            add(row, place.unwrap_or_default());
+        let padding = self.model.config().padding;
+        let rows = x.chunks_exact_mut(width);
+        for (row, place) in rows.zip(places(self.packed, padding)) {
+            let more = encoder.positions.get(place * width..);
+            add(row, more.unwrap_or_default());
         }
         let y = self.layer_normed(&x, &encoder.embedding_norm);
         self.workspace.give(x);
@@ -139,9 +141,46 @@ impl Pass<'_> {
     }
 }
 
+/// The row of the table of positions that each token adds. Where the table has those of texts behind the number of a token
+/// that fills them up, such a token's own is the row of its number and it counts for nothing, as in transformers.
+fn places(packed: &Packed, padding: Option<u32>) -> Vec<usize> {
+    let Some(filler) = padding else {
+        return packed.positions.clone();
+    };
+    let mut seen = 0;
+    let both = packed.tokens.iter().zip(&packed.positions);
+    both.map(|(token, position)| {
+        if *position == 0 {
+            seen = 0;
+        }
+        if *token != filler {
+            seen += 1;
+            return filler as usize + seen;
+        }
+        filler as usize
+    })
+    .collect()
+}
+
 /// Adds `bias` to every row.
 fn add_rows(rows: &mut [f32], bias: &[f32]) {
     for row in rows.chunks_exact_mut(bias.len().max(1)) {
         add(row, bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_begin_behind_the_fillers_number_and_fillers_count_for_nothing() {
+        let packed = Packed {
+            tokens: vec![0, 7, 1, 8, 2, 0, 9],
+            positions: vec![0, 1, 2, 3, 4, 0, 1],
+            ..Packed::default()
+        };
+        assert_eq!(places(&packed, None), packed.positions);
+        assert_eq!(places(&packed, Some(1)), [2, 3, 1, 4, 5, 2, 3]);
     }
 }

@@ -31,8 +31,8 @@ pub(super) fn learn(
     check(packed, head)?;
     let mut pass = Pass::new(model, changes, packed, workspace);
     let trace = pass.encode(encoder, keep, control)?;
-    let pooled = Pooled::new(encoder, &trace.hidden, &packed.bounds);
-    let (loss, d_logits) = pooled.loss(head, packed);
+    let pooled = Pooled::new((encoder, head), &trace.hidden, &packed.bounds);
+    let (loss, d_logits) = pooled.loss(packed);
     if !loss.is_finite() {
         return Ok(loss);
     }
@@ -42,7 +42,7 @@ pub(super) fn learn(
         pooled.head_gradient(own, &d_logits);
     }
     let mut d_hidden = pass.workspace.take(trace.hidden.len());
-    pooled.backward(&mut d_hidden, &packed.bounds, (encoder, head), &d_logits);
+    pooled.backward(&mut d_hidden, &packed.bounds, &d_logits);
     pass.decode(encoder, learn, d_hidden, trace, control)?;
     Ok(loss)
 }
@@ -62,8 +62,8 @@ pub(crate) fn scores(
     let head = head_of(encoder, changes)?;
     let mut pass = Pass::new(model, changes, packed, workspace);
     let trace = pass.encode(encoder, Keep::Nothing, control)?;
-    let pooled = Pooled::new(encoder, &trace.hidden, &packed.bounds);
-    let logits = pooled.logits(head);
+    let pooled = Pooled::new((encoder, head), &trace.hidden, &packed.bounds);
+    let logits = pooled.logits();
     workspace.give(trace.hidden);
     Ok(logits)
 }

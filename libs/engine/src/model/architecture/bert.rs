@@ -12,8 +12,6 @@ pub(super) const FACTS: Facts = Facts {
     head_norms: false,
     turned: false,
     window: Window::Never,
+    without_head: &["BertModel"],
     ..super::LLAMA
 };
-
-/// The class of checkpoints that have no head of their own.
-pub(super) const WITHOUT_HEAD: &str = "BertModel";

@@ -18,5 +18,6 @@ pub(super) const FACTS: Facts = Facts {
     all_biases: false,
     learned_positions: false,
     scaled_embedding: true,
+    without_head: &[],
     tied: true,
 };

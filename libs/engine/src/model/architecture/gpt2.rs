@@ -18,5 +18,6 @@ pub(super) const FACTS: Facts = Facts {
     all_biases: true,
     learned_positions: true,
     scaled_embedding: false,
+    without_head: &[],
     tied: true,
 };

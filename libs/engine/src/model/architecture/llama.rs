@@ -17,5 +17,6 @@ pub(super) const FACTS: Facts = Facts {
     all_biases: false,
     learned_positions: false,
     scaled_embedding: false,
+    without_head: &[],
     tied: false,
 };

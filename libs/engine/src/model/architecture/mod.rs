@@ -1,15 +1,20 @@
 //! The families of models, one file each: what each has of its own over the shared blocks.
 //!
-//! All but BERT are decoders of the same shape: normalized residual blocks of causal attention and a feed-forward network.
+//! All but BERT, `RoBERTa` and `DistilBERT` are decoders of the same shape: normalized residual blocks of causal attention and a
+//! feed-forward network.
 //! A file says what its family is called, and where it differs.
 
 mod bert;
+mod distilbert;
 mod gemma3;
 mod gpt2;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod roberta;
+
+use domain::adapter::Encoder;
 
 /// A family of models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -30,6 +35,12 @@ pub enum Architecture {
     Gpt2,
     /// Gemma 3, the models of text alone.
     Gemma3,
+    /// `RoBERTa`: an encoder.
+    Roberta,
+    /// `XLM-RoBERTa`: the same of other names.
+    XlmRoberta,
+    /// `DistilBERT`: an encoder.
+    Distilbert,
 }
 
 /// What a family has of its own.
@@ -63,6 +74,8 @@ pub(crate) struct Facts {
     pub(crate) learned_positions: bool,
     /// Whether the embedding is multiplied by the root of its width.
     pub(crate) scaled_embedding: bool,
+    /// `architectures` of an encoder's checkpoints that have no classification head.
+    pub(crate) without_head: &'static [&'static str],
     /// Whether the output layer is the embedding where `config.json` does not say.
     pub(crate) tied: bool,
 }
@@ -105,7 +118,7 @@ pub(crate) enum Window {
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
@@ -113,7 +126,32 @@ impl Architecture {
         Self::Bert,
         Self::Gpt2,
         Self::Gemma3,
+        Self::Roberta,
+        Self::XlmRoberta,
+        Self::Distilbert,
     ];
+
+    /// The family of encoders; none of a decoder.
+    #[must_use]
+    pub const fn encoder(self) -> Option<Encoder> {
+        match self {
+            Self::Bert => Some(Encoder::Bert),
+            Self::Roberta | Self::XlmRoberta => Some(Encoder::Roberta),
+            Self::Distilbert => Some(Encoder::Distilbert),
+            Self::Llama
+            | Self::Mistral
+            | Self::Qwen2
+            | Self::Qwen3
+            | Self::Gpt2
+            | Self::Gemma3 => None,
+        }
+    }
+
+    /// Whether it classifies and writes nothing.
+    #[must_use]
+    pub const fn is_encoder(self) -> bool {
+        self.encoder().is_some()
+    }
 
     pub(crate) const fn facts(self) -> Facts {
         match self {
@@ -124,6 +162,9 @@ impl Architecture {
             Self::Bert => bert::FACTS,
             Self::Gpt2 => gpt2::FACTS,
             Self::Gemma3 => gemma3::FACTS,
+            Self::Roberta => roberta::FACTS,
+            Self::XlmRoberta => roberta::XLM,
+            Self::Distilbert => distilbert::FACTS,
         }
     }
 
@@ -131,7 +172,7 @@ impl Architecture {
     pub(crate) fn of_hugging_face(found: &str) -> Option<Self> {
         let is = |own: &Self| {
             let facts = own.facts();
-            let without_head = *own == Self::Bert && found == bert::WITHOUT_HEAD;
+            let without_head = facts.without_head.contains(&found);
             found == facts.class || found == facts.model_type || without_head
         };
         Self::ALL.into_iter().find(is)
@@ -148,10 +189,11 @@ impl Architecture {
         let mut gguf = Self::ALL.map(|own| own.facts().gguf).to_vec();
         gguf.dedup();
         gguf.retain(|name| !name.is_empty());
-        let classes = Self::ALL.map(|own| match own {
-            Self::Bert => format!("{}, {}", own.facts().class, bert::WITHOUT_HEAD),
-            _ => own.facts().class.to_owned(),
+        let classes = Self::ALL.iter().flat_map(|own| {
+            let facts = own.facts();
+            std::iter::once(facts.class).chain(facts.without_head.iter().copied())
         });
+        let classes: Vec<&str> = classes.collect();
         format!(
             "{} (gguf), {} (hugging face)",
             gguf.join(", "),
@@ -171,17 +213,28 @@ mod tests {
             assert_eq!(Architecture::of_hugging_face(facts.class), Some(own));
             assert_eq!(Architecture::of_hugging_face(facts.model_type), Some(own));
             let in_gguf = Architecture::of_gguf(facts.gguf).is_some();
-            assert_eq!(in_gguf, own != Architecture::Bert);
+            assert_eq!(in_gguf, !own.is_encoder());
+            assert_eq!(facts.without_head.is_empty(), !own.is_encoder());
         }
         assert_eq!(Architecture::of_gguf("llama"), Some(Architecture::Llama));
         assert_eq!(Architecture::of_hugging_face("Qwen2MoeForCausalLM"), None);
-        let encoder = Architecture::of_hugging_face("BertModel");
-        assert_eq!(encoder, Some(Architecture::Bert));
+        for (found, own) in [
+            ("BertModel", Architecture::Bert),
+            ("RobertaForMaskedLM", Architecture::Roberta),
+            ("XLMRobertaModel", Architecture::XlmRoberta),
+            ("DistilBertForMaskedLM", Architecture::Distilbert),
+        ] {
+            assert_eq!(Architecture::of_hugging_face(found), Some(own));
+        }
+        assert_eq!(Architecture::of_hugging_face("CamembertModel"), None);
         assert_eq!(
             Architecture::supported(),
             "llama, qwen2, qwen3, gpt2, gemma3 (gguf), LlamaForCausalLM, MistralForCausalLM, \
              Qwen2ForCausalLM, Qwen3ForCausalLM, BertForSequenceClassification, BertModel, \
-             GPT2LMHeadModel, Gemma3ForCausalLM (hugging face)"
+             GPT2LMHeadModel, Gemma3ForCausalLM, RobertaForSequenceClassification, RobertaModel, \
+             RobertaForMaskedLM, XLMRobertaForSequenceClassification, XLMRobertaModel, \
+             XLMRobertaForMaskedLM, DistilBertForSequenceClassification, DistilBertModel, \
+             DistilBertForMaskedLM (hugging face)"
         );
     }
 }

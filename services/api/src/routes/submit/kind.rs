@@ -12,7 +12,7 @@ use bus::drive::error_chain;
 use domain::artifact::Digest;
 use domain::hub::Model;
 use domain::job::spec::Training;
-use engine::model::{Architecture, Config};
+use engine::model::Config;
 
 use crate::problem::FieldError;
 use crate::state::App;
@@ -72,7 +72,7 @@ where
 }
 
 fn misfit(model: &Config, training: &Training) -> Option<FieldError> {
-    let encodes = model.architecture == Architecture::Bert;
+    let encodes = model.architecture.is_encoder();
     let problem = match (encodes, training.classifies()) {
         (true, true) | (false, false) => return None,
         (true, false) => {

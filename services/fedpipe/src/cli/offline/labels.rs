@@ -9,7 +9,7 @@ use domain::adapter::HeadShape;
 use domain::job::labels::LABEL_LIMIT;
 use engine::adapter::{Adapter, Head};
 use engine::data::Dataset;
-use engine::model::{Architecture, Config, Model};
+use engine::model::{Config, Model};
 
 /// Beside PEFT's files, which name no classes.
 const FILE: &str = "labels.json";
@@ -22,7 +22,7 @@ pub fn of(
     dataset: &Dataset,
     adapter: Option<&Path>,
 ) -> anyhow::Result<Vec<String>> {
-    if model.architecture != Architecture::Bert {
+    if !model.architecture.is_encoder() {
         ensure!(
             asked.is_empty(),
             "--label asks for a classification head, which encoders such as BERT have: give one, or leave --label out and \
@@ -99,7 +99,10 @@ pub fn begun(
     labels: &[String],
     seed: u64,
 ) -> anyhow::Result<Adapter> {
-    let Some(shape) = HeadShape::over(&model.weights(), labels.len()) else {
+    let encoder = model.config().architecture.encoder();
+    let shape =
+        encoder.and_then(|encoder| HeadShape::over(encoder, &model.weights(), labels.len()));
+    let Some(shape) = shape else {
         return Ok(start);
     };
     if start.head().is_some() {

@@ -13,7 +13,7 @@ use engine::control::Control;
 use engine::export::{self, Format, Precision};
 use engine::generate::Generator;
 use engine::memory::Optimizer;
-use engine::model::{Architecture, Inspected, Model};
+use engine::model::{Inspected, Model};
 use serde_json::json;
 
 use super::{MemoryArgs, ModelArgs, Targets, Work};
@@ -66,7 +66,7 @@ impl Args {
         let inspected = self.model.inspect()?;
         let config = &inspected.config;
         ensure!(
-            config.architecture != Architecture::Bert,
+            !config.architecture.is_encoder(),
             "an encoder classifies and writes nothing: give a decoder"
         );
         let whole = self.prompt_tokens.saturating_add(self.tokens);

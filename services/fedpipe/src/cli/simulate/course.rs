@@ -401,13 +401,14 @@ impl<'a> Course<'a> {
 
     /// The result, in the folder that was asked for.
     fn finish(&self, global: &Global) -> anyhow::Result<Adapter> {
-        let path = merge::published(&self.job, &global.path, self.file("adapter"))?;
+        let (path, encoder) =
+            merge::published(&self.job, &global.path, self.file("adapter"))?;
         let global = Global::of(global.round, path, global.side.clone())?;
         if let Some(out) = self.limits.out {
             let write = || -> anyhow::Result<()> {
                 fs::create_dir_all(out)?;
                 fs::copy(&global.path, out.join("adapter_model.safetensors"))?;
-                let config = peft_config(&self.job, self.simulated.plan(), &global.side);
+                let config = peft_config(&self.job, self.simulated.plan(), &global.side, encoder);
                 let text = serde_json::to_string_pretty(&config)?;
                 fs::write(out.join("adapter_config.json"), text + "\n")?;
                 labels::keep(out, &self.job.spec.training.labels)

@@ -118,7 +118,9 @@ impl Simulated {
 
     /// The classification head of a job that has labels.
     pub fn head(&self) -> Option<HeadShape> {
-        HeadShape::over(self.weights(), self.job.spec.training.labels.len())
+        let measured = &self.profiles.values().next()?.measurement;
+        let classes = self.job.spec.training.labels.len();
+        HeadShape::over(measured.encoder, &measured.weights, classes)
     }
 
     /// What a site trains.

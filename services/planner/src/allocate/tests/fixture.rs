@@ -39,6 +39,7 @@ pub(super) fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile)
     let measurement = Measurement {
         model: None,
         weights: weights(),
+        encoder: Encoder::Bert,
         layers: LAYERS,
         memory_limit_bytes: memory,
         threads: 2,
