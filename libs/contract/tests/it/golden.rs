@@ -159,19 +159,19 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     train.strategy = Strategy::Product;
     train.live = RankTable::default();
     assert_eq!(read_old::<Train>(1), train);
-    let mut walked = samples::walked();
-    walked.metrics.refused_records = 0;
     for (mut beat, variant) in samples::beats().into_iter().zip([".working", ".idle"]) {
         beat.retries = 0;
         assert_eq!(read_variant::<Beat>(1, variant), beat);
     }
+    let mut walked = samples::walked();
+    assert_eq!(read_old::<Walked>(2), walked);
+    walked.metrics.refused_records = 0;
     assert_eq!(read_old::<Walked>(1), walked);
     let mut updated = samples::updated();
     updated.update.metrics.refused_records = 0;
     assert_eq!(read_old::<Updated>(2), updated);
     updated.update.metrics.energies = EnergyTable::default();
     assert_eq!(read_old::<Updated>(1), updated);
-    assert_eq!(read_old::<Walked>(2), walked);
     for mut event in samples::events() {
         if let Event::Evaluated { figure, .. } = &mut event.event {
             *figure = None;
