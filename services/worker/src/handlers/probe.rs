@@ -15,10 +15,12 @@ use crate::probe::{self, Examination, Link};
 use crate::report::Report;
 use crate::site::Site;
 
-/// Bytes of the bandwidth probe on a link of unknown speed, in each direction.
+/// Bytes of the bandwidth probe in each direction, at most.
 const PROBE_BYTES: u64 = 2 << 20;
-/// Least bytes, on a link that is held slow.
+/// Bytes of its first part, which says how many more are worth their time.
 const SMALLEST_PROBE_BYTES: u64 = 64 << 10;
+/// Seconds that the rest may take in a direction, by what the first part took: a slow link is not kept busy for minutes.
+const PROBE_SECONDS: f64 = 4.0;
 
 /// Requests whose round trip is measured.
 const ROUND_TRIPS: usize = 3;
@@ -76,14 +78,55 @@ async fn round_trip_ms(site: &Site) -> f64 {
 
 async fn bandwidth(running: &Errand, task: &Probe) -> Result<artifacts::Bandwidth, Failure> {
     let site = &running.site;
-    // About a second on a slow link.
-    let bytes = site.config.bandwidth().map_or(PROBE_BYTES, |rate| {
+    // About a second on a link that is held slow.
+    let most = site.config.bandwidth().map_or(PROBE_BYTES, |rate| {
         rate.get().clamp(SMALLEST_PROBE_BYTES, PROBE_BYTES)
     });
+    let first = moved(running, task, SMALLEST_PROBE_BYTES).await?;
+    match rest(&first, most) {
+        Some(bytes) => moved(running, task, bytes).await,
+        None => Ok(first),
+    }
+}
+
+/// Bytes that are worth moving once the first part was; `None` if that was slow enough to go by.
+fn rest(first: &artifacts::Bandwidth, most: u64) -> Option<u64> {
+    let slower = first.up_bytes_per_second.min(first.down_bytes_per_second);
+    // Saturates; 0 for what is no number.
+    let bytes = ((PROBE_SECONDS * slower) as u64).min(most);
+    (bytes > SMALLEST_PROBE_BYTES).then_some(bytes)
+}
+
+async fn moved(
+    running: &Errand,
+    task: &Probe,
+    bytes: u64,
+) -> Result<artifacts::Bandwidth, Failure> {
     let bytes = NonZeroU64::new(bytes).unwrap_or(NonZeroU64::MIN);
     let (transfer, seed) = (running.transfer(), task.head.epoch.0);
     let probe = running.patiently(Trouble::StorageUnavailable, || {
         running.store.probe(&task.prefix, bytes, seed, &transfer)
     });
     probe.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_link_is_measured_with_as_much_as_it_moves_in_little_time() {
+        let rest = |up, down| {
+            let first = artifacts::Bandwidth {
+                up_bytes_per_second: up,
+                down_bytes_per_second: down,
+            };
+            rest(&first, PROBE_BYTES)
+        };
+        assert_eq!(rest(1e9, 1e8), Some(PROBE_BYTES));
+        assert_eq!(rest(1e9, 1e5), Some(400_000));
+        assert_eq!(rest(2e5, 1e9), Some(800_000));
+        assert_eq!(rest(1e4, 1e9), None);
+        assert_eq!(rest(f64::NAN, f64::NAN), None);
+    }
 }

@@ -335,6 +335,7 @@ impl Examination {
             lengths,
             base_memory_bytes: loaded.base_memory_bytes(),
             steps: 0,
+            row_seconds: 0.0,
             norms: Norms::default(),
         })
     }

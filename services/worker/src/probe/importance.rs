@@ -18,6 +18,9 @@ use crate::policy::SMALLEST_COUNT;
 /// Batches of each half, and their rows, for the sketch: 16 records in all.
 const SKETCHED: (u64, usize) = (4, 2);
 
+/// Batches of each half at least, however long they take: 8 records in all, with fewer of which nothing may be told.
+const LEAST_SKETCHED: u64 = 2;
+
 /// The same for the sensitivity, which is a training of its own.
 const TRAINED: (u64, usize) = (importance::STEPS as u64, 1);
 
@@ -37,10 +40,10 @@ impl Room<'_> {
     /// # Errors
     /// If the task is stopped, or the data cannot be read.
     pub(super) fn importance(&mut self, beside: f64) -> Result<Option<Importance>, Failure> {
-        let (method, (batches, rows)) = match self.task.importance {
-            Asked::Uniform => return Ok(None),
-            Asked::Sketch => (ImportanceMethod::Sketch, SKETCHED),
-            Asked::Adalora => (ImportanceMethod::Adalora, TRAINED),
+        let seconds = f64::from(self.running.site.config.probe_seconds);
+        let in_time = batches(self.task.importance, self.row_seconds, seconds);
+        let Some((method, (batches, rows))) = in_time else {
+            return Ok(None);
         };
         let limit = FILL * self.running.site.memory_limit_bytes as f64;
         let free = limit - self.base_memory_bytes as f64 - beside * rows as f64;
@@ -134,6 +137,36 @@ impl Room<'_> {
     }
 }
 
+/// How importance is measured, by how many batches of each half and their rows, where one row takes so long and all may
+/// take `seconds`, about. `None` if the job asks for none; and where the sensitivity's training, which cannot be shorter,
+/// would take longer.
+fn batches(
+    asked: Asked,
+    row_seconds: f64,
+    seconds: f64,
+) -> Option<(ImportanceMethod, (u64, usize))> {
+    let rows_in_time = seconds / row_seconds.max(f64::MIN_POSITIVE);
+    match asked {
+        Asked::Uniform => None,
+        Asked::Sketch => {
+            let (most, rows) = SKETCHED;
+            // Saturates.
+            let in_time = (rows_in_time / (2 * rows) as f64) as u64;
+            let batches = in_time.clamp(LEAST_SKETCHED, most);
+            Some((ImportanceMethod::Sketch, (batches, rows)))
+        }
+        Asked::Adalora => {
+            let (batches, rows) = TRAINED;
+            let needed = 2.0 * batches as f64 * rows as f64;
+            if needed > rows_in_time {
+                tracing::info!(row_seconds, seconds, "no time is left to measure importance");
+                return None;
+            }
+            Some((ImportanceMethod::Adalora, TRAINED))
+        }
+    }
+}
+
 fn records(batches: &[Batch]) -> impl Iterator<Item = usize> {
     batches
         .iter()
@@ -146,4 +179,24 @@ fn mean(left: &[f32], right: &[f32]) -> Vec<f32> {
     pairs
         .map(|(left, right)| f32::midpoint(*left, *right))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_that_is_slow_measures_importance_on_fewer_records_and_trains_nothing_for_it() {
+        let sketched = |row_seconds| {
+            let found = batches(Asked::Sketch, row_seconds, 60.0);
+            found.map(|(_, (batches, rows))| batches * 2 * rows as u64)
+        };
+        assert_eq!(sketched(0.0), Some(16));
+        assert_eq!(sketched(3.0), Some(16));
+        assert_eq!(sketched(4.0), Some(12));
+        assert_eq!(sketched(100.0), Some(SMALLEST_COUNT));
+        let trains = |row_seconds| batches(Asked::Adalora, row_seconds, 60.0).is_some();
+        assert!(trains(0.0) && trains(0.7) && !trains(0.8));
+        assert_eq!(batches(Asked::Uniform, 0.0, 60.0), None);
+    }
 }

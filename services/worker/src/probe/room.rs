@@ -8,6 +8,7 @@ use chassis::memory;
 use contract::message::task::Probe;
 use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::cause::Trouble;
+use domain::job::spec::Optimizer;
 use domain::profile::Sample;
 use engine::data::{Batch, Encoder, Loader};
 use engine::model::Model;
@@ -72,6 +73,8 @@ pub(super) struct Room<'a> {
     pub(super) base_memory_bytes: u64,
     /// Every step has records of its own.
     pub(super) steps: u64,
+    /// Longest that a step with gradients over one of the longest rows took, before the site's pace was kept.
+    pub(super) row_seconds: f64,
     /// Of steps with gradients.
     pub(super) norms: Norms,
 }
@@ -253,6 +256,9 @@ impl Room<'_> {
             Ok((seconds, step.tokens))
         };
         let (first, longest_tokens) = step(self, longest)?;
+        if batch == 1 && way.optimizer != Optimizer::Mezo {
+            self.row_seconds = self.row_seconds.max(first);
+        }
         let (seconds, tokens) = if first > LONG_SECONDS {
             (first, longest_tokens)
         } else {
