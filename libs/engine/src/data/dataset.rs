@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use domain::job::labels::LABEL_LIMIT;
 
 use super::blocks::{Blocks, Kind};
+use super::offsets::Offsets;
 use super::{Error, Format, Reason, Record, Shape, Skipped};
 
 /// Prompts with more distinct completions than this have no classes: a few short answers are choices, many are texts that
@@ -33,14 +34,14 @@ pub struct OpenOptions {
     pub line_limit_bytes: usize,
 }
 
-/// An open file of records. Holds 8 bytes per record (9 with classes), not the records.
+/// An open file of records. Holds 4 bytes per record (5 with classes), not the records.
 #[derive(Debug)]
 pub struct Dataset {
     path: PathBuf,
     file: File,
     shape: Shape,
     line_limit: usize,
-    offsets: Vec<u64>,
+    offsets: Offsets,
     classes: Option<Classes>,
     skipped: Skipped,
     bytes: u64,
@@ -166,7 +167,7 @@ impl Dataset {
     /// # Errors
     /// A number beyond the end, an unreadable file, or a file that was changed.
     pub fn record(&self, record: usize) -> Result<Record, Error> {
-        let offset = *self.offsets.get(record).ok_or(Error::NoSuchRecord {
+        let offset = self.offsets.get(record).ok_or(Error::NoSuchRecord {
             record,
             records: self.len(),
         })?;
@@ -192,7 +193,7 @@ impl Dataset {
     /// # Errors
     /// A number beyond the end, or an unreadable file.
     pub fn line(&self, record: usize) -> Result<u64, Error> {
-        let offset = *self.offsets.get(record).ok_or(Error::NoSuchRecord {
+        let offset = self.offsets.get(record).ok_or(Error::NoSuchRecord {
             record,
             records: self.len(),
         })?;
@@ -240,7 +241,7 @@ impl Dataset {
 /// The one pass over the file.
 struct Scan {
     shape: Option<Shape>,
-    offsets: Vec<u64>,
+    offsets: Offsets,
     classes: Option<Classes>,
     skipped: Skipped,
     bytes: u64,
@@ -250,7 +251,7 @@ impl Scan {
     fn new(shape: Option<Shape>) -> Self {
         Self {
             shape,
-            offsets: Vec::new(),
+            offsets: Offsets::default(),
             classes: Some(Classes::default()),
             skipped: Skipped::default(),
             bytes: 0,
@@ -308,7 +309,7 @@ impl Classes {
     }
 
     /// Classes numbered by their text, so that the order of the file does not matter.
-    fn in_order(self) -> Option<Self> {
+    fn in_order(mut self) -> Option<Self> {
         let mut names = self.names.clone();
         names.sort_unstable();
         let place = |name: &String| {
@@ -316,11 +317,11 @@ impl Classes {
             u8::try_from(place).ok()
         };
         let renumbered: Vec<u8> = self.names.iter().map(place).collect::<Option<_>>()?;
-        let of = self
-            .of
-            .iter()
-            .map(|old| renumbered.get(usize::from(*old)).copied());
-        let of = of.collect::<Option<_>>()?;
+        for class in &mut self.of {
+            *class = *renumbered.get(usize::from(*class))?;
+        }
+        self.of.shrink_to_fit();
+        let of = self.of;
         Some(Self { names, of })
     }
 }

@@ -1,12 +1,13 @@
 //! A site's records: found in a file, drawn in a stated order, and turned into rows of tokens.
 //!
-//! Promises: a file is never held in memory (8 bytes per record are); an unreadable record is
+//! Promises: a file is never held in memory (4 or 5 bytes per record are, and 4 more where they are shuffled); an unreadable record is
 //! skipped, counted by reason and never shown; the answer a record teaches is never truncated; the
 //! order of records is a pure function of seed, round, worker and step.
 //!
 //! Does not: pad, pack or make tensors (the trainer does), or let any text reach an error or a log.
 
 mod blocks;
+mod offsets;
 mod record;
 mod skipped;
 

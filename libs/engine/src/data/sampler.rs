@@ -67,14 +67,23 @@ pub struct Draw {
 }
 
 /// A pass and its order.
-type Made = (u64, Arc<[u32]>);
+type Made = (u64, Arc<Vec<u32>>);
+
+/// Records that are drawn from, in file order.
+#[derive(Debug)]
+enum Group {
+    /// All of the data set, so many: nothing is held for them.
+    All(usize),
+    /// These.
+    Of(Vec<u32>),
+}
 
 /// An endless sequence of batches, any of which can be asked for.
 #[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,
-    /// Record numbers in file order, one group for each class that is balanced. Never empty.
-    groups: Vec<Vec<u32>>,
+    /// One for each class that is balanced. Never empty.
+    groups: Vec<Group>,
     key: [u8; 32],
     /// The last order made for each group, with its pass.
     orders: Mutex<Vec<Option<Made>>>,
@@ -92,36 +101,15 @@ impl Sampler {
         options: SamplerOptions,
         seed: &Seed,
     ) -> Result<Self, Error> {
-        let classes = match options.balance {
-            Balance::None => 1,
-            Balance::Label => dataset.classes().ok_or(Error::NoClasses)?.len(),
+        let mut groups = match (selection, options.balance) {
+            (None, Balance::None) => vec![Group::All(dataset.len())],
+            _ => Group::listed(dataset, selection, options.balance)?,
         };
-        let mut groups = vec![Vec::new(); classes];
-        let mut add = |record: usize| -> Result<(), Error> {
-            let missing = || Error::NoSuchRecord {
-                record,
-                records: dataset.len(),
-            };
-            let number = u32::try_from(record).ok();
-            let number = number
-                .filter(|_| record < dataset.len())
-                .ok_or_else(missing)?;
-            let class = match options.balance {
-                Balance::None => 0,
-                Balance::Label => dataset.class_of(record).ok_or(Error::NoClasses)?,
-            };
-            groups.get_mut(class).ok_or(Error::NoClasses)?.push(number);
-            Ok(())
-        };
-        match selection {
-            Some(selection) => selection.iter().try_for_each(|record| add(*record))?,
-            None => (0..dataset.len()).try_for_each(add)?,
-        }
-        groups.retain(|group| !group.is_empty());
+        groups.retain(|group| group.len() > 0);
         if groups.is_empty() || options.batch == 0 {
             return Err(Error::NothingToDraw {
                 batch: options.batch,
-                records: groups.iter().map(Vec::len).sum(),
+                records: groups.iter().map(Group::len).sum(),
             });
         }
         Ok(Self {
@@ -169,7 +157,7 @@ impl Sampler {
             Order::Shuffled => {
                 let slot = u64::try_from(slot).unwrap_or(u64::MAX);
                 let mut random = self.random("spare", &[step, slot, attempt]);
-                let length = self.groups.get(group).map_or(1, Vec::len);
+                let length = self.groups.get(group).map_or(1, Group::len);
                 let bound = u32::try_from(length).unwrap_or(u32::MAX);
                 let pass = self.draw(group, number).pass;
                 let place = below(&mut random, bound);
@@ -190,39 +178,45 @@ impl Sampler {
 
     fn draw(&self, group: usize, number: u64) -> Draw {
         // Invariant: groups are never empty, and `group` is one of them.
-        let records = self
-            .groups
-            .get(group)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let length = u64::try_from(records.len()).unwrap_or(u64::MAX).max(1);
+        let records = self.groups.get(group);
+        let count = records.map_or(0, Group::len);
+        let length = u64::try_from(count).unwrap_or(u64::MAX).max(1);
         let (pass, place) = (number / length, number % length);
         let place = usize::try_from(place).unwrap_or_default();
         let place = match self.options.order {
             Order::File => Some(place),
             Order::Shuffled => {
-                let order = self.order(group, pass, records.len());
+                let order = self.order(group, pass, count);
                 order
                     .get(place)
                     .and_then(|place| usize::try_from(*place).ok())
             }
         };
-        let record = place.and_then(|place| records.get(place)).copied();
-        let record = usize::try_from(record.unwrap_or_default()).unwrap_or_default();
-        Draw { record, pass }
+        let record = records.zip(place);
+        let record = record.and_then(|(records, place)| records.get(place));
+        Draw {
+            record: record.unwrap_or_default(),
+            pass,
+        }
     }
 
     /// The group's order in a pass; made once, then kept until another is asked for.
-    fn order(&self, group: usize, pass: u64, length: usize) -> Arc<[u32]> {
+    fn order(&self, group: usize, pass: u64, length: usize) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some((kept, order))) = orders.get(group)
             && *kept == pass
         {
             return Arc::clone(order);
         }
+        // The last pass's makes room for it.
+        let slot = orders.get_mut(group).map(|slot| {
+            *slot = None;
+            slot
+        });
         let class = u64::try_from(group).unwrap_or(u64::MAX);
-        let order: Arc<[u32]> = shuffled(&mut self.random("pass", &[class, pass]), length).into();
-        if let Some(slot) = orders.get_mut(group) {
+        let mut random = self.random("pass", &[class, pass]);
+        let order = Arc::new(shuffled(&mut random, length));
+        if let Some(slot) = slot {
             *slot = Some((pass, Arc::clone(&order)));
         }
         order
@@ -236,6 +230,62 @@ impl Sampler {
             hash.update(number.to_le_bytes());
         }
         ChaCha8Rng::from_seed(hash.finalize().into())
+    }
+}
+
+impl Group {
+    /// The selected records (ascending numbers), or all, by their class where classes are balanced.
+    fn listed(
+        dataset: &Dataset,
+        selection: Option<&[usize]>,
+        balance: Balance,
+    ) -> Result<Vec<Self>, Error> {
+        let mut groups = match balance {
+            Balance::None => {
+                let count = selection.map_or(dataset.len(), <[usize]>::len);
+                vec![Vec::with_capacity(count)]
+            }
+            Balance::Label => {
+                vec![Vec::new(); dataset.classes().ok_or(Error::NoClasses)?.len()]
+            }
+        };
+        let mut add = |record: usize| -> Result<(), Error> {
+            let missing = || Error::NoSuchRecord {
+                record,
+                records: dataset.len(),
+            };
+            let number = u32::try_from(record).ok();
+            let number = number
+                .filter(|_| record < dataset.len())
+                .ok_or_else(missing)?;
+            let class = match balance {
+                Balance::None => 0,
+                Balance::Label => dataset.class_of(record).ok_or(Error::NoClasses)?,
+            };
+            groups.get_mut(class).ok_or(Error::NoClasses)?.push(number);
+            Ok(())
+        };
+        match selection {
+            Some(selection) => selection.iter().try_for_each(|record| add(*record))?,
+            None => (0..dataset.len()).try_for_each(add)?,
+        }
+        groups.iter_mut().for_each(Vec::shrink_to_fit);
+        Ok(groups.into_iter().map(Self::Of).collect())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::All(count) => *count,
+            Self::Of(records) => records.len(),
+        }
+    }
+
+    /// The number of the record at a place.
+    fn get(&self, place: usize) -> Option<usize> {
+        match self {
+            Self::All(count) => (place < *count).then_some(place),
+            Self::Of(records) => usize::try_from(*records.get(place)?).ok(),
+        }
     }
 }
 

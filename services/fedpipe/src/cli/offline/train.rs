@@ -327,6 +327,7 @@ impl Args {
         }
         let selection = self.held_out.training(&dataset)?;
         let sampler = self.sampler(&dataset, selection.as_deref())?;
+        drop(selection);
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let mut trainer = match self.optimizer {
             Optimizer::Adamw | Optimizer::Sgd => {

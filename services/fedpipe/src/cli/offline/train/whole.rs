@@ -62,13 +62,15 @@ impl Args {
         let encoder = self.data.encoder(trainer.model(), &[])?;
         let selection = self.held_out.training(&dataset)?;
         let sampler = self.sampler(&dataset, selection.as_deref())?;
+        drop(selection);
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let records = self.held_out.records(&dataset, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
         let asked = self.asked_whole(&dataset, trainer.model())?;
         let kept = Kept::new(&self.out, self.save_every, self.mezo.perturbations, asked);
         let made = if self.resume {
-            kept.begin(|scalars, steps| again(&mut trainer, scalars, steps), &mut course)?
+            let resume = |scalars: &Scalars, steps| again(&mut trainer, scalars, steps);
+            kept.begin(resume, &mut course)?
         } else {
             0
         };
