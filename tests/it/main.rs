@@ -44,6 +44,7 @@ mod rounds;
 mod rules;
 mod secured;
 mod settings;
+mod shown;
 mod simulate;
 mod storage;
 mod streaming;

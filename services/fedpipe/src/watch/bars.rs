@@ -23,7 +23,7 @@ impl Bars {
     pub fn new() -> Self {
         let all = MultiProgress::new();
         let rounds = all.add(
-            ProgressBar::new(0).with_style(style("{prefix:16} {bar:30} {pos}/{len} {wide_msg}")),
+            ProgressBar::new(0).with_style(style("{prefix:16} {bar:20} {pos}/{len} {wide_msg}")),
         );
         rounds.set_prefix("rounds");
         Self {
@@ -64,7 +64,7 @@ impl Bars {
         let all = &self.all;
         let bar = self.workers.entry(beat.worker.clone()).or_insert_with(|| {
             let bar =
-                all.add(ProgressBar::new(0).with_style(style("{prefix:16} {bar:30} {wide_msg}")));
+                all.add(ProgressBar::new(0).with_style(style("{prefix:16} {bar:20} {wide_msg}")));
             bar.set_prefix(beat.worker.clone());
             bar
         });
@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn the_templates_are_legal() {
         for template in [
-            "{prefix:16} {bar:30} {pos}/{len} {wide_msg}",
-            "{prefix:16} {bar:30} {wide_msg}",
+            "{prefix:16} {bar:20} {pos}/{len} {wide_msg}",
+            "{prefix:16} {bar:20} {wide_msg}",
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

@@ -43,7 +43,7 @@ impl Told {
         (made, steps): (u64, u64),
         quiet: bool,
     ) -> anyhow::Result<Self> {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {wide_msg}");
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}");
         let bar = ProgressBar::new(steps).with_position(made);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Ok(Self {
