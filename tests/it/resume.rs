@@ -182,6 +182,10 @@ async fn a_walk_that_is_killed_twice_ends_with_the_adapter_of_an_undisturbed_one
     let said = refused(&mut walk(folder, "killed", "400", &saved));
     assert!(said.contains("other settings (start"), "{said}");
     fs::write(&file, own).unwrap();
+    // Whose steps a checkpoint could not hold is told so before the first.
+    let long = [&flags[..], &["--save-every", "7"]].concat();
+    let said = refused(&mut walk(folder, "long", "9000000", &long));
+    assert!(said.contains("a checkpoint has 67108864 at most"), "{said}");
 
     let ended = walk(folder, "killed", "400", &saved).status().unwrap();
     assert!(ended.success());

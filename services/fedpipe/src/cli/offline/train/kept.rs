@@ -33,7 +33,7 @@ pub fn check((steps, each): (u64, u16), scores: u64) -> anyhow::Result<()> {
     ensure!(
         bytes <= FILE_LIMIT_BYTES,
         "what {steps} steps of {each} directions find may have {bytes} bytes, and a checkpoint has {FILE_LIMIT_BYTES} at most: \
-         use fewer --steps, and train the model that they leave further, or fewer --perturbations or scores"
+         use fewer --steps, and go on from what they leave, or fewer --perturbations or scores"
     );
     Ok(())
 }

@@ -12,7 +12,7 @@ use engine::train::{Options, Rule};
 use serde_json::json;
 
 use super::resume::content;
-use super::{Args, Device, Draws, MezoArgs, Optimizer, Parameters, Schedule};
+use super::{Args, Device, Draws, MezoArgs, Optimizer, Parameters, Schedule, kept};
 
 impl Args {
     /// What does not go together.
@@ -80,6 +80,10 @@ impl Args {
             sound && perturbations > 0,
             "use a --perturbation above 0, at most 1, a --clip from 0, and at least 1 of --perturbations"
         );
+        if self.save_every > 0 {
+            let scores = self.held_out.most_scores(self.steps);
+            kept::check((self.steps, perturbations), scores)?;
+        }
         Ok(())
     }
 
