@@ -22,11 +22,24 @@ pub fn keep(state: &State, server: &str) -> anyhow::Result<u16> {
         .ok()
         .and_then(|text| text.trim().parse().ok());
     let random = (0..ATTEMPTS).filter_map(|_| random());
-    let Some(port) = before.into_iter().chain(random).find(|&port| is_free(port)) else {
+    let others = others(state, &file);
+    let fits = |port: &u16| !others.contains(port) && is_free(*port);
+    let Some(port) = before.into_iter().chain(random).find(fits) else {
         bail!("no port is free on 127.0.0.1");
     };
     state.write(&file, &port.to_string())?;
     Ok(port)
+}
+
+/// Ports that other servers of this state keep: they may not listen yet.
+fn others(state: &State, own: &str) -> Vec<u16> {
+    let folder = std::fs::read_dir(state.path("run"));
+    let files = folder.into_iter().flatten().flatten();
+    let others = files.map(|entry| entry.path()).filter(|path| {
+        path.extension().is_some_and(|kind| kind == "port") && *path != state.path(own)
+    });
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    others.filter_map(read).collect()
 }
 
 fn random() -> Option<u16> {
@@ -53,5 +66,15 @@ mod tests {
         assert_ne!(other, port);
         assert!(PORTS.contains(&other.into()));
         drop(taken);
+    }
+
+    #[tokio::test]
+    async fn two_servers_that_do_not_listen_yet_never_have_one_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).await.unwrap();
+        let port = keep(&state, "x").unwrap();
+        state.write("run/y.port", &port.to_string()).unwrap();
+        assert_ne!(keep(&state, "y").unwrap(), port);
+        assert_eq!(keep(&state, "x").unwrap(), port);
     }
 }
