@@ -54,8 +54,8 @@ async fn every_process_may_be_killed_in_every_phase() {
             if !(short || full()) || !chosen(&case) {
                 continue;
             }
-            let ended = kill_in_phase(&replay, victim, *point).await;
-            let held = ended.and_then(|took| bound::hold(&case, took, CASE));
+            let attempt = async || kill_in_phase(&replay, victim, *point).await;
+            let held = bound::hold_once(&case, CASE, attempt).await;
             failures.extend(held.err().map(|error| format!("{case}: {error}")));
         }
     }
@@ -107,8 +107,8 @@ async fn strike_all(replay: &Replay, points: Vec<Failpoint>) {
     let mut failures = Vec::new();
     let points = points.into_iter().filter(|point| chosen(point.name()));
     for point in in_turn(points.collect()) {
-        let ended = strike(replay, point).await;
-        let held = ended.and_then(|took| bound::hold(point.name(), took, CASE));
+        let attempt = async || strike(replay, point).await;
+        let held = bound::hold_once(point.name(), CASE, attempt).await;
         failures.extend(held.err().map(|error| format!("{}: {error}", point.name())));
     }
     assert!(failures.is_empty(), "{failures:#?}");

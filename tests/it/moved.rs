@@ -19,7 +19,9 @@ const SITES: [&str; 2] = ["a", "b"];
 
 /// The adapter of a finished job: which weights there are, and how wide.
 async fn widths(fleet: &Fleet, job: &Value) -> Adapter {
-    let once = with(job.clone(), "rounds", json!({"count": 1}));
+    let mut once = with(job.clone(), "rounds", json!({"count": 1}));
+    // All weights, whichever a plan would leave out.
+    once["adapter"]["rank"] = once["adapter"]["rank_max"].clone();
     let id = fleet.api().submit(&once).await;
     fleet.api().succeeded(&id, END).await;
     let path = format!("/v1/jobs/{id}/adapter");

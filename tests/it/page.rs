@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chassis::failpoint::Failpoint;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::browser::{self, Browser};
 use tests::job::{scored, with};
+use tests::points::Fate;
 use tests::{Fleet, Setup, Site};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -55,6 +57,8 @@ async fn the_page_shows_a_job_live_to_whoever_types_a_viewers_token() {
         return;
     }
     let mut setup = Setup::sites(2);
+    // Nobody is given up for standing still while the browser looks.
+    setup.idle = Duration::from_secs(20);
     setup.sites[0] = Site::new("a").line("throttle_tokens_per_second = 400");
     let fleet = Fleet::start(&setup).await;
     let mut browser = Browser::open(1280, "light").await;
@@ -62,6 +66,9 @@ async fn the_page_shows_a_job_live_to_whoever_types_a_viewers_token() {
 
     let job = with(scored(&fleet.model()), "name", json!(NAME));
     let job = with(job, "rounds", json!({"count": 3, "quorum": "all"}));
+    // It waits for its plan until the browser has come to its page.
+    let planned = Failpoint::PlannerPlanAfterPlanStored;
+    fleet.points().arm(planned, Fate::Halted);
     let id = fleet.api().submit(&job).await;
     let digest = hex::encode(Sha256::digest(TOKEN));
     let table =
@@ -88,7 +95,8 @@ async fn the_page_shows_a_job_live_to_whoever_types_a_viewers_token() {
     browser
         .evaluate("document.querySelector('main a').click()")
         .await;
-    says_whom_it_waits_for(&mut browser).await;
+    fleet.points().reached(planned, Fate::Halted, END).await;
+    says_whom_it_waits_for(&mut browser, &fleet).await;
     ends_live(&mut browser).await;
     assert_eq!(browser.evaluate("document.images.length").await, 0);
     assert_eq!(browser.evaluate("document.scripts.length").await, 1);
@@ -114,13 +122,21 @@ async fn nothing_yet(browser: &mut Browser, address: &str) {
     assert_eq!(browser.evaluate(FORGET_IS_SHOWN).await, false);
 }
 
-/// While the slow site trains and the other has long answered, it is the one that is named.
-async fn says_whom_it_waits_for(browser: &mut Browser) {
+/// While the slow site trains and the other has answered, it is the one that is named.
+async fn says_whom_it_waits_for(browser: &mut Browser, fleet: &Fleet) {
+    // Of the two it is a that stands in its training, for as long as it is looked at.
+    let trains = Failpoint::WorkerTrainAfterFirstStep;
+    fleet.halt("worker-b");
+    fleet.points().arm(trains, Fate::Halted);
+    fleet.go_on("planner");
+    fleet.points().reached(trains, Fate::Halted, END).await;
+    fleet.go_on("worker-b");
     let named = "(told => told.length === 1 && told[0].startsWith('a: training'))([...document.querySelectorAll('#why li')].map(one => one.textContent))";
     browser.until("the slow site is named", END, named).await;
     let ended = "!!document.querySelector('#why code')";
     assert_eq!(browser.evaluate(ended).await, false);
     assert_eq!(texts(browser, "#why b").await, ["a: "]);
+    fleet.go_on("worker-a");
 }
 
 /// Nobody touches the page until the job has ended.

@@ -114,7 +114,8 @@ fn the_best_model_is_that_of_its_step_and_is_used_like_any_other() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     testkit::model::tiny(&folder.join("model"), 1).unwrap();
-    // So fast that it is worse in the end than it was.
+    // So fast that it is worse in the end than it was in between: by 0.08, while after so few steps one vector unit's losses
+    // are within 1e-4 of another's.
     let wild = ["--learning-rate", "5e-3"];
     let scored = ["--held-out-share", "0.25", "--evaluate-every", "5"];
     let plain = |out: &str, more: &[&str]| {
@@ -132,10 +133,10 @@ fn the_best_model_is_that_of_its_step_and_is_used_like_any_other() {
             .args(more);
         json(&ran(&mut command))
     };
-    let long = [&wild[..], &scored, &["--steps", "55", "--keep", "best"]].concat();
+    let long = [&wild[..], &scored, &["--steps", "30", "--keep", "best"]].concat();
     let best = plain("best", &long);
     let steps = best["kept"]["steps"].as_u64().unwrap();
-    assert!(0 < steps && steps < 55, "{best}");
+    assert!(0 < steps && steps < 30, "{best}");
     assert!(best["parameters"].as_u64().unwrap() > 10_000);
     let count = steps.to_string();
     let short = plain(
@@ -165,9 +166,9 @@ async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     testkit::model::tiny(&folder.join("model"), 1).unwrap();
-    // No score is better by as much, so it ends with the first after the beginning's.
+    // No score is better by as much, so it ends with the first after the beginning's; that is long after it was seen at work.
     let patient = [
-        &["--held-out-share", "0.25", "--evaluate-every", "100"][..],
+        &["--held-out-share", "0.25", "--evaluate-every", "400"][..],
         &["--patience", "1", "--min-delta", "10"],
     ]
     .concat();
@@ -194,7 +195,7 @@ async fn a_model_that_cannot_be_written_is_made_of_its_steps_later() {
     let again = [&patient[..], &["--resume", "--json"]].concat();
     let again = json(&ran(&mut train(folder, "late", &again)));
     assert_eq!(again["loss"], Value::Null, "a step was made again");
-    assert_eq!(again["ended_after"], 100, "{again}");
+    assert_eq!(again["ended_after"], 400, "{again}");
     assert!(
         model(folder, "late") == model(folder, "undisturbed"),
         "other bytes"

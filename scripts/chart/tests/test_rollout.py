@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import json
+import math
 import pathlib
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -16,10 +18,12 @@ from live import SECRETS, Cluster, get, run, until  # noqa: E402
 CONTROL = [f"Deployment/fedpipe-{role}" for role in ("api", "profiler", "planner", "aggregator")]
 NATS = "StatefulSet/fedpipe-nats"
 SITES = ("mail-1", "mail-2")
-ROUNDS, STEPS = 16, 30
-# A site's pace, which byte equality does not depend on: a round takes more than a second on any machine, so the job outlives a whole update.
+STEPS, BATCH = 30, 4
+# A site's pace, which byte equality does not depend on: a round takes as long on any machine, and never less.
 TOKENS_PER_SECOND = 4000
-JOB_SECONDS = 180
+# A job of so many times what it took to start everything outlives a whole update, which starts everything again.
+TIMES = 3
+JOB_SECONDS = 600
 
 
 class Rollout(unittest.TestCase):
@@ -33,12 +37,21 @@ class Rollout(unittest.TestCase):
         sites = [{"name": name, "settings": settings[name]} for name in SITES]
         cluster.render({"storage": storage, "liveness": {"idleMs": 2000}, "workers": {"sites": sites}})
         nats = cluster.start_nats()
+        began = time.monotonic()
         # The aggregator and the workers first: they have most to lose.
         places = [CONTROL[-1], *(f"StatefulSet/fedpipe-worker-{site}" for site in SITES), *CONTROL[:-1]]
         cls.running = {place: cls.begin(place, place.rsplit("worker-", 1)[1] if place.startswith("StatefulSet/") else "first") for place in places}
         # After whom it serves.
         cls.running[NATS] = (nats, {})
+        cls.rounds = math.ceil(max(12.0, TIMES * (time.monotonic() - began)) / cls.least_round_seconds())
         cls.digest = cls.push()
+
+    @classmethod
+    def least_round_seconds(cls) -> float:
+        """What a round takes at least at the sites' pace: a record has a token for each letter of its question."""
+        files = [cls.cluster.folder / f"{site}.jsonl" for site in SITES]
+        letters = min(len(json.loads(line)["prompt"]) for file in files for line in file.read_text().splitlines())
+        return STEPS * BATCH * letters / TOKENS_PER_SECOND
 
     @classmethod
     def records(cls, site: str) -> pathlib.Path:
@@ -82,10 +95,10 @@ class Rollout(unittest.TestCase):
             "model": {"digest": self.digest},
             "data": {"dataset": "mail"},
             "adapter": {"targets": ["q", "v"], "rank": 4, "rank_max": 4, "alpha": 8.0},
-            "training": {"optimizer": "adamw", "local_steps": STEPS, "batch": 4, "sequence_length": 64, "learning_rate": 1e-2, "seed": 7},
+            "training": {"optimizer": "adamw", "local_steps": STEPS, "batch": BATCH, "sequence_length": 64, "learning_rate": 1e-2, "seed": 7},
             "precision": {"compute": "f32"},
-            "rounds": {"count": ROUNDS, "quorum": "all"},
-            "deadline_seconds": 120,
+            "rounds": {"count": self.rounds, "quorum": "all"},
+            "deadline_seconds": JOB_SECONDS,
             **more,
         }
         path = self.cluster.folder / "job.json"

@@ -22,11 +22,13 @@ async fn a_server_killed_in_the_middle_and_started_again_costs_no_part() {
     let transfer = slow(&CancellationToken::new());
     let kill_and_restart = async {
         until(|| transfer.moved() >= PART_BYTES).await;
+        server.lock().unwrap().kill();
+        let moved = transfer.moved();
         let server = server.clone();
         tokio::task::spawn_blocking(move || server.lock().unwrap().restart())
             .await
             .unwrap();
-        transfer.moved()
+        moved
     };
     let (first, moved) = tokio::join!(
         store.put_bytes("a", content.clone(), &transfer),

@@ -270,19 +270,20 @@ fn a_remembered_digest_is_used_only_if_it_is_whole_and_the_files_rested() {
     let files = [path.clone()];
     let (stamp, identity) = (Stamp::of(&files).unwrap(), Identity::of(&files).unwrap());
     identity::remember(folder.path(), &stamp, &identity);
+    let memo = names(folder.path(), ".source")[0].clone();
+    let changed = fs::metadata(&path).unwrap().modified().unwrap();
+    let remembered = |at: std::time::SystemTime| {
+        let file = fs::File::options().write(true).open(&memo).unwrap();
+        file.set_modified(at).unwrap();
+    };
+    remembered(changed);
     assert_eq!(
         identity::known(folder.path(), &stamp),
         None,
         "it may have changed in this tick"
     );
 
-    let memo = names(folder.path(), ".source")[0].clone();
-    let later =
-        fs::metadata(&path).unwrap().modified().unwrap() + std::time::Duration::from_secs(10);
-    let rest = || {
-        let file = fs::File::options().write(true).open(&memo).unwrap();
-        file.set_modified(later).unwrap();
-    };
+    let rest = || remembered(changed + std::time::Duration::from_secs(10));
     rest();
     assert_eq!(identity::known(folder.path(), &stamp), Some(identity));
 
