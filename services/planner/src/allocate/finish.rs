@@ -131,7 +131,12 @@ fn cost(seconds: f64, earliest: f64, gain: f64) -> f64 {
 pub(super) fn reach(site: &Site<'_>, within: f64) -> Option<(f64, f64)> {
     let frontier = &site.source.space.frontier;
     let mut best: Option<(f64, f64)> = None;
-    for choice in &site.open.choices {
+    // Larger batches come last and are worth more: what cannot be better than one of them is not looked at.
+    for choice in site.open.choices.iter().rev() {
+        let most = choice.value(frontier.most_gain());
+        if best.is_some_and(|(known, _)| most < known) {
+            continue;
+        }
         let reached = choice
             .room(site.memory(), within)
             .and_then(|room| frontier.reached(room));

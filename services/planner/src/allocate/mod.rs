@@ -207,6 +207,7 @@ fn worker_plan(site: &Site<'_>, decision: &Decision<'_>, fleet_seconds: f64) -> 
         site,
         decision,
         ranks: &ranks,
+        gain: source.space.gain(&ranks),
         predicted: &predicted,
         fleet_seconds,
     };

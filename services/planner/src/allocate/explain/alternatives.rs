@@ -47,12 +47,11 @@ fn higher_rank<'a>(chosen: &Chosen<'a>) -> Option<Alternative<'a>> {
     let room = decision.choice.room(site.memory(), chosen.fleet_seconds)?;
     let solution = &decision.solution;
     let (parameters, gain, rank) = frontier.next(&solution.levels, room)?;
-    let known = chosen.site.source.space.gain(chosen.ranks);
     Some(Alternative {
         lane: decision.lane,
         choice: decision.choice,
         parameters: solution.parameters + parameters,
-        gain: known + gain,
+        gain: chosen.gain + gain,
         change: Change::Rank,
         rank,
         runs: true,
@@ -127,10 +126,7 @@ fn at<'a>(
     let room = choice.room(site.memory(), chosen.fleet_seconds);
     let reached = room.and_then(|room| site.source.space.frontier.reached(room));
     let solution = &chosen.decision.solution;
-    let (parameters, gain) = reached.unwrap_or_else(|| {
-        let gain = site.source.space.gain(chosen.ranks);
-        (solution.parameters, gain)
-    });
+    let (parameters, gain) = reached.unwrap_or((solution.parameters, chosen.gain));
     Alternative {
         lane,
         choice,

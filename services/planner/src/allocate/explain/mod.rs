@@ -16,6 +16,8 @@ pub(super) struct Chosen<'a> {
     pub site: &'a Site<'a>,
     pub decision: &'a Decision<'a>,
     pub ranks: &'a RankTable,
+    /// `Σ φ` of these ranks.
+    pub gain: f64,
     pub predicted: &'a Prediction,
     /// Seconds in which the fleet finishes.
     pub fleet_seconds: f64,

@@ -59,3 +59,37 @@ fn exact_and_fast_agree_on_the_real_shape() {
     assert!(worth(&fast) <= worth(&exact) + 1e-9);
     assert!(worth(&fast) >= 0.99 * worth(&exact));
 }
+
+#[test]
+fn a_choice_that_is_not_looked_at_could_not_have_been_the_best() {
+    let spec = spec();
+    let profiles = synthetic::fleet(12, spec.adapter.rank_max, 9);
+    let request = Request {
+        job: &JobId::from_bits(1),
+        spec: &spec,
+        profiles: &profiles,
+        parent: None,
+        least_sites: 1,
+    };
+    let usable = Usable::of(&profiles, &spec);
+    let worth = Worth::of(&spec, &profiles);
+    let space = space(&request, &usable).expect("weights");
+    let admitted = usable.admit(&spec, &space, &worth);
+    let mut found = 0;
+    for site in &admitted.sites {
+        for within in (0..40).map(|step| 0.5 * 1.3f64.powi(step)) {
+            let all = site.open.choices.iter().filter_map(|choice| {
+                let room = choice.room(site.memory(), within)?;
+                let (parameters, gain) = site.source.space.frontier.reached(room)?;
+                Some((choice.value(gain), choice.seconds.of(parameters)))
+            });
+            let best = all.max_by(|left, right| {
+                let order = left.0.total_cmp(&right.0);
+                order.then(right.1.total_cmp(&left.1))
+            });
+            assert_eq!(finish::reach(site, within), best);
+            found += usize::from(best.is_some());
+        }
+    }
+    assert!(found > 100, "{found}");
+}
