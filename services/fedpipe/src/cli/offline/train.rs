@@ -325,9 +325,10 @@ impl Args {
         if let Some(count) = self.preview {
             return self.show(count, &dataset, &encoder);
         }
-        let selection = self.held_out.training(&dataset)?;
-        let sampler = self.sampler(&dataset, selection.as_deref())?;
-        drop(selection);
+        let split = self.held_out.split(&dataset)?;
+        let selection = split.as_ref().map(|split| split.training.as_slice());
+        let sampler = self.sampler(&dataset, selection)?;
+        let held_out = split.map(|split| split.held_out);
         let loader = Loader::new(&dataset, &encoder, &sampler);
         let mut trainer = match self.optimizer {
             Optimizer::Adamw | Optimizer::Sgd => {
@@ -343,7 +344,7 @@ impl Args {
         let (every, directions) = (self.save_every, self.mezo.perturbations);
         let kept = Kept::new(&self.out, every, directions, asked.clone());
         let resume = Resume::new(&self.out, every, asked);
-        let records = self.held_out.records(&dataset, self.data.format)?;
+        let records = self.held_out.records(held_out, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
         let made = match &mut trainer {
             Trains::Ours(trainer) if self.resume => {

@@ -12,7 +12,7 @@ use clap::{Args as Arguments, ValueEnum};
 use domain::adapter::WeightShape;
 use engine::adapter::Adapter;
 use engine::control::Control;
-use engine::data::{Batch, Dataset, Encoder, Format, Refusals, Refused};
+use engine::data::{Batch, Dataset, Encoder, Format, Refusals, Refused, Split};
 use engine::evaluate::{self, Confusion, Evaluator, Loss};
 use engine::model::Model;
 use engine::train::checkpoint::Checkpoint;
@@ -97,8 +97,8 @@ impl HeldOutArgs {
         if scores { most } else { 0 }
     }
 
-    /// The records to train on, if they are not all.
-    pub fn training(&self, dataset: &Dataset) -> anyhow::Result<Option<Vec<usize>>> {
+    /// The records to train on and to score on, if a share is held out. Reads the whole file.
+    pub fn split(&self, dataset: &Dataset) -> anyhow::Result<Option<Split>> {
         let Some(share) = self.held_out_share else {
             return Ok(None);
         };
@@ -113,22 +113,23 @@ impl HeldOutArgs {
                 "score on"
             },
         );
-        Ok(Some(split.training))
+        Ok(Some(split))
     }
 
-    /// The records to score on, of a file in the format of the training records; none: there is no scoring.
-    pub fn records(&self, dataset: &Dataset, format: Format) -> anyhow::Result<Option<Records>> {
+    /// The records to score on, of a file in the format of the training records or those that were held out of them; none:
+    /// there is no scoring.
+    pub fn records(
+        &self,
+        held_out: Option<Vec<usize>>,
+        format: Format,
+    ) -> anyhow::Result<Option<Records>> {
         if let Some(path) = &self.held_out {
             let own = Dataset::open(path, format)?;
             let numbers = (0..own.len()).collect();
             let own = Some(own);
             return Ok(Some(Records { own, numbers }));
         }
-        let numbers = match self.held_out_share {
-            Some(share) => dataset.split(share)?.held_out,
-            None => return Ok(None),
-        };
-        Ok(Some(Records { own: None, numbers }))
+        Ok(held_out.map(|numbers| Records { own: None, numbers }))
     }
 }
 

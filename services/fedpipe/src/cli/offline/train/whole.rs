@@ -60,11 +60,12 @@ impl Args {
         self.check_whole(&inspected)?;
         let mut trainer = self.trainer()?;
         let encoder = self.data.encoder(trainer.model(), &[])?;
-        let selection = self.held_out.training(&dataset)?;
-        let sampler = self.sampler(&dataset, selection.as_deref())?;
-        drop(selection);
+        let split = self.held_out.split(&dataset)?;
+        let selection = split.as_ref().map(|split| split.training.as_slice());
+        let sampler = self.sampler(&dataset, selection)?;
+        let held_out = split.map(|split| split.held_out);
         let loader = Loader::new(&dataset, &encoder, &sampler);
-        let records = self.held_out.records(&dataset, self.data.format)?;
+        let records = self.held_out.records(held_out, self.data.format)?;
         let mut course = Course::new(&self.held_out, records, &self.out);
         let asked = self.asked_whole(&dataset, trainer.model())?;
         let kept = Kept::new(&self.out, self.save_every, self.mezo.perturbations, asked);
