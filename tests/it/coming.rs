@@ -5,7 +5,7 @@ use std::time::Duration;
 use chassis::failpoint::Failpoint;
 use serde_json::{Value, json};
 use testkit::wait;
-use tests::job::{job, with};
+use tests::job::{job, walking, with};
 use tests::points::Fate;
 use tests::{Fleet, Setup};
 
@@ -58,30 +58,61 @@ async fn check(fleet: &Fleet, id: &str, version: u64, planned: &[&str], reason: 
     assert!(replaces.contains(&json!(reason)), "{replaces:?}");
 }
 
+fn sites(job: &Value) -> Vec<Value> {
+    let all = job["sites"].as_array().unwrap().iter();
+    all.map(|site| site["worker"].clone()).collect()
+}
+
+/// Begins a job without site `c`, which comes while the first round is open; returns when a round with it is decided.
+async fn joined(fleet: &Fleet, asked: &Value) -> String {
+    fleet.halt("worker-c");
+    worker_is(fleet, "c", "unreachable").await;
+    let decided = Failpoint::AggregatorCloseAfterDecision;
+    fleet.points().arm(decided, Fate::Halted);
+    let id = fleet.api().submit(asked).await;
+    fleet.points().reached(decided, Fate::Halted, END).await;
+    assert_eq!(sites(&fleet.api().job(&id).await), ["a", "b"]);
+    fleet.go_on("worker-c");
+    worker_is(fleet, "c", "alive").await;
+    let job = held_under(fleet, &id, 2).await;
+    assert_eq!(sites(&job), ["a", "b", "c"]);
+    check(fleet, &id, 2, &["a", "b", "c"], "c takes part").await;
+    id
+}
+
+/// Each site trained in the first round of every version of the plan that names it.
+async fn check_trained(fleet: &Fleet, id: &str, versions: u64) {
+    for version in 1..=versions {
+        let plan = plan(fleet, id, version).await;
+        let from = plan["from_round"].as_u64().unwrap();
+        let planned = plan["workers"].as_object().unwrap();
+        let round = &fleet.api().rounds(id).await[usize::try_from(from).unwrap()];
+        let trained = round["workers"].as_array().unwrap();
+        for name in planned.keys() {
+            let has = trained.iter().any(|worker| worker["worker"] == **name);
+            assert!(has, "version {version}: {name} in {round:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_site_that_comes_while_a_zeroth_order_job_runs_reaches_the_others_adapter() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let rounds = json!({"count": 6, "quorum": "auto"});
+    let asked = walking(&fleet.model(), &json!({}), 2, &rounds);
+    let id = joined(&fleet, &asked).await;
+    fleet.go_on("aggregator");
+    // Whoever trained from another adapter would be refused.
+    fleet.api().succeeded(&id, END).await;
+    check_trained(&fleet, &id, 2).await;
+}
+
 #[tokio::test]
 async fn a_site_that_comes_or_leaves_while_a_job_runs_is_planned_for_from_the_next_round_on() {
     let fleet = Fleet::start(&Setup::sites(3)).await;
-    let (api, points) = (fleet.api(), fleet.points());
-    fleet.halt("worker-c");
-    worker_is(&fleet, "c", "unreachable").await;
     let rounds = json!({"count": 16, "quorum": "auto"});
-    let decided = Failpoint::AggregatorCloseAfterDecision;
-    points.arm(decided, Fate::Halted);
-    let id = api
-        .submit(&with(job(&fleet.model()), "rounds", rounds))
-        .await;
-    points.reached(decided, Fate::Halted, END).await;
-    let sites = |job: &Value| -> Vec<Value> {
-        let all = job["sites"].as_array().unwrap().iter();
-        all.map(|site| site["worker"].clone()).collect()
-    };
-    assert_eq!(sites(&api.job(&id).await), ["a", "b"]);
-
-    fleet.go_on("worker-c");
-    worker_is(&fleet, "c", "alive").await;
-    let job = held_under(&fleet, &id, 2).await;
-    assert_eq!(sites(&job), ["a", "b", "c"]);
-    check(&fleet, &id, 2, &["a", "b", "c"], "c takes part").await;
+    let asked = with(job(&fleet.model()), "rounds", rounds);
+    let id = joined(&fleet, &asked).await;
 
     fleet.halt("worker-b");
     held_under(&fleet, &id, 3).await;
@@ -94,17 +125,6 @@ async fn a_site_that_comes_or_leaves_while_a_job_runs_is_planned_for_from_the_ne
     check(&fleet, &id, 4, &["a", "b", "c"], "b takes part").await;
 
     fleet.go_on("aggregator");
-    api.succeeded(&id, END).await;
-    // Each trained from the first round of the plan that names it on.
-    for version in 1..=4 {
-        let plan = plan(&fleet, &id, version).await;
-        let from = plan["from_round"].as_u64().unwrap();
-        let planned = plan["workers"].as_object().unwrap();
-        let round = &api.rounds(&id).await[usize::try_from(from).unwrap()];
-        let trained = round["workers"].as_array().unwrap();
-        for name in planned.keys() {
-            let has = trained.iter().any(|worker| worker["worker"] == **name);
-            assert!(has, "version {version}: {name} in {round:#}");
-        }
-    }
+    fleet.api().succeeded(&id, END).await;
+    check_trained(&fleet, &id, 4).await;
 }
