@@ -96,7 +96,10 @@ pub fn plan(value: &Value) -> anyhow::Result<String> {
     );
     if !plan.shrunk.is_empty() {
         let shrunk = plan.shrunk.len();
-        lines.push(format!("{shrunk} weights have a lower rank than before"));
+        lines.push(format!(
+            "{shrunk} weights have a lower rank than before: what a site trains without is `withheld_energy` of its rounds (job rounds {} --json)",
+            plan.job
+        ));
     }
     for (name, worker) in &plan.workers {
         let ranks: std::collections::BTreeSet<u16> =
