@@ -377,7 +377,10 @@ async fn a_head_of_distilbert_is_trained_by_a_fleet_and_published_under_its_own_
     });
     assert_eq!(head, keys.collect::<Vec<_>>().iter().collect::<Vec<_>>());
     let dense = &own["base_model.model.pre_classifier.bias"];
-    assert!(dense.iter().any(|value| *value != 0.0), "it was not trained");
+    assert!(
+        dense.iter().any(|value| *value != 0.0),
+        "it was not trained"
+    );
     let config: Value = serde_json::from_slice(&files["adapter_config.json"]).unwrap();
     let saved = json!(["pre_classifier", "classifier"]);
     assert_eq!(config["modules_to_save"], saved);

@@ -13,7 +13,10 @@ async fn a_thousand_workers_are_planned_in_little_memory_that_grows_with_their_n
     let sizes = told["sizes"].as_array().unwrap();
     let bytes = |row: &Value| 1_048_576.0 * row["peak_mib"].as_f64().unwrap();
     for (row, workers) in sizes.iter().zip([250, 1000]) {
-        assert_eq!((&row["workers"], &row["planned"]), (&workers.into(), &workers.into()));
+        assert_eq!(
+            (&row["workers"], &row["planned"]),
+            (&workers.into(), &workers.into())
+        );
         assert_eq!(row["solver"], "fast", "{row}");
     }
     let (few, many) = (bytes(&sizes[0]), bytes(&sizes[1]));
@@ -24,7 +27,11 @@ async fn a_thousand_workers_are_planned_in_little_memory_that_grows_with_their_n
     let share = one["fast_share_of_exact"].as_f64().unwrap();
     assert!((0.99..=1.0 + 1e-9).contains(&share), "{share}");
     // How long it takes is measured with the release binary (benches/federation.py).
-    assert!(sizes.iter().all(|row| row["seconds"].as_f64().unwrap() > 0.0));
+    assert!(
+        sizes
+            .iter()
+            .all(|row| row["seconds"].as_f64().unwrap() > 0.0)
+    );
 }
 
 /// The rules' rows of a bench on a tiny model.
@@ -38,14 +45,18 @@ async fn rules(words: &[&str]) -> Vec<Value> {
 }
 
 fn figure(row: &Value, name: &str) -> f64 {
-    row[name].as_f64().unwrap_or_else(|| panic!("{name}: {row}"))
+    row[name]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{name}: {row}"))
 }
 
 #[tokio::test]
 async fn every_rule_s_error_against_the_dense_mean_is_told_with_its_speed_and_memory() {
     let rows = rules(&["--workers", "6", "--ranks", "2,4,8"]).await;
     let names: Vec<&str> = rows.iter().filter_map(|row| row["rule"].as_str()).collect();
-    let all = ["product", "stack", "ffa", "slice", "fedit", "residual", "sum"];
+    let all = [
+        "product", "stack", "ffa", "slice", "fedit", "residual", "sum",
+    ];
     assert_eq!(names, all);
     for row in &rows {
         let error = figure(row, "error");

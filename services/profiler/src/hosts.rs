@@ -169,7 +169,12 @@ mod tests {
         let rested = |ago: u64| {
             let (name, mut other) = idle("x", "1");
             other.computed_at = Some(UnixMillis(NOW.0 - ago));
-            [idle("a", "1"), idle("b", "2"), idle("c", "3"), (name, other)]
+            [
+                idle("a", "1"),
+                idle("b", "2"),
+                idle("c", "3"),
+                (name, other),
+            ]
         };
         check(&job(), &rested(1000), &["b", "c"], true);
         check(&job(), &rested(9000), &["b", "c"], true);

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use domain::adapter::{RankTable, WeightName, WeightShape};
 
 pub use error::Error;
-pub use head::Head;
 pub(crate) use head::Dense;
+pub use head::Head;
 pub use peft::Export;
 
 /// The two factors of one weight's change.

@@ -12,8 +12,7 @@ use super::encoder::Encoder;
 use super::quantize::{Bf16, Int8, Nf4};
 use super::weights::decode_parts;
 use super::{
-    Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack,
-    StackPart,
+    Base, Block, Config, Error, LoadOptions, Matrix, Model, Norm, Norms, Stack, StackPart,
 };
 use crate::ops::side_term::SideTerm;
 use crate::source::{Name, Source};

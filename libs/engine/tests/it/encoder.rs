@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use domain::adapter::{Encoder as Family, HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable};
+use domain::adapter::{
+    Encoder as Family, HEAD_BIAS, HEAD_WEIGHT, HeadShape, Projection, RankTable,
+};
 use domain::job::spec::Training;
 use domain::zeroth::Steps;
 use engine::adapter::{Adapter, Error, Export, Head};

@@ -106,11 +106,7 @@ pub async fn weights(
 }
 
 /// What the first participant that was measured found.
-async fn measured(
-    aggregator: &Aggregator,
-    job: &Job,
-    plan: &Plan,
-) -> Result<Measurement, Error> {
+async fn measured(aggregator: &Aggregator, job: &Job, plan: &Plan) -> Result<Measurement, Error> {
     for worker in plan.workers.keys() {
         if let Some((profile, _)) = aggregator
             .profiles

@@ -27,7 +27,10 @@ pub async fn newcomers(
     let members = aggregator.fleet.members().into_iter();
     let idle = members.filter(|(worker, member)| {
         may_join(job, worker)
-            && member.registration.datasets.contains_key(&job.spec.data.dataset)
+            && member
+                .registration
+                .datasets
+                .contains_key(&job.spec.data.dataset)
             && member.liveness(now) == Liveness::Alive
             && member.stage() == Some(Stage::Idle)
     });

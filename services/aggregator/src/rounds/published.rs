@@ -118,7 +118,10 @@ mod tests {
         let encoder = of_encoder(&from, &to).expect("renames");
         assert_eq!(encoder, Encoder::Distilbert);
         let made = TensorFile::open(&to).expect("opens");
-        let read = |key: &str| made.read_f32(&format!("base_model.model.{key}")).expect(key);
+        let read = |key: &str| {
+            made.read_f32(&format!("base_model.model.{key}"))
+                .expect(key)
+        };
         assert_eq!(read("pre_classifier.bias"), [10.0, 11.0, 12.0]);
         assert_eq!(read("pre_classifier.weight").len(), 9);
         assert_eq!(read("classifier.weight")[0], 30.0);
@@ -128,6 +131,9 @@ mod tests {
         let bare = folder.path().join("bare");
         written(&bare, &[(down, vec![3, 1])]);
         let refused = of_encoder(&bare, &to).expect_err("it has no head");
-        assert!(refused.to_string().contains("classification head"), "{refused}");
+        assert!(
+            refused.to_string().contains("classification head"),
+            "{refused}"
+        );
     }
 }

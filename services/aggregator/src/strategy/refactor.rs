@@ -79,13 +79,20 @@ pub(super) fn refactor(
     }
     let by_row = |matrix: &Mat<f64>, factor: f64| -> Vec<f32> {
         let rows = matrix.row_iter();
-        rows.flat_map(|row| row.iter().map(|value| (factor * value) as f32).collect::<Vec<_>>())
-            .collect()
+        rows.flat_map(|row| {
+            row.iter()
+                .map(|value| (factor * value) as f32)
+                .collect::<Vec<_>>()
+        })
+        .collect()
     };
     Refactored {
         a: by_row(&v.transpose().to_owned(), FRESH_ROW_NORM),
         b: by_row(&left, 1.0 / (scale * FRESH_ROW_NORM)),
-        energies: left.col_iter().map(|column| column.squared_norm_l2()).collect(),
+        energies: left
+            .col_iter()
+            .map(|column| column.squared_norm_l2())
+            .collect(),
         energy: spectrum.energy,
     }
 }

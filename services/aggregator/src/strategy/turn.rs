@@ -32,7 +32,8 @@ pub(super) fn turn(left: &mut Mat<f64>, v: &mut Mat<f64>, basis: &Basis<'_>) {
         let (own_left, own_v) = (block(left), block(v));
         if let Some(q) = towards(before.get(.., from..to), own_v.as_ref()) {
             // The columns of V·Qᵀ are the rows of Q·A.
-            left.get_mut(.., from..to).copy_from(own_left * q.transpose());
+            left.get_mut(.., from..to)
+                .copy_from(own_left * q.transpose());
             v.get_mut(.., from..to).copy_from(own_v * q.transpose());
         }
         from = to;

@@ -157,7 +157,8 @@ pub fn lint_replayed(
     }
     let (merged, asked) = (plan.global.max(), spec.adapter.rank_max);
     if merged != asked {
-        let problem = format!("its merged adapter has rank {merged}, the job's rank_max is {asked}");
+        let problem =
+            format!("its merged adapter has rank {merged}, the job's rank_max is {asked}");
         find(None, problem);
     }
     for (name, worker) in &plan.workers {
@@ -182,12 +183,7 @@ pub fn lint_replayed(
 }
 
 /// What is wrong with the ranks, whichever job they were chosen for.
-fn rank_problems(
-    plan: &Plan,
-    worker: &WorkerPlan,
-    profile: &Profile,
-    spec: &Spec,
-) -> Vec<String> {
+fn rank_problems(plan: &Plan, worker: &WorkerPlan, profile: &Profile, spec: &Spec) -> Vec<String> {
     let weights = profile.measurement.weights.iter();
     let known: BTreeSet<_> = weights.map(|weight| weight.name).collect();
     let mut problems = Vec::new();

@@ -159,7 +159,11 @@ fn batches(
             let (batches, rows) = TRAINED;
             let needed = 2.0 * batches as f64 * rows as f64;
             if needed > rows_in_time {
-                tracing::info!(row_seconds, seconds, "no time is left to measure importance");
+                tracing::info!(
+                    row_seconds,
+                    seconds,
+                    "no time is left to measure importance"
+                );
                 return None;
             }
             Some((ImportanceMethod::Adalora, TRAINED))

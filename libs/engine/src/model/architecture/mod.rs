@@ -138,12 +138,9 @@ impl Architecture {
             Self::Bert => Some(Encoder::Bert),
             Self::Roberta | Self::XlmRoberta => Some(Encoder::Roberta),
             Self::Distilbert => Some(Encoder::Distilbert),
-            Self::Llama
-            | Self::Mistral
-            | Self::Qwen2
-            | Self::Qwen3
-            | Self::Gpt2
-            | Self::Gemma3 => None,
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Gpt2 | Self::Gemma3 => {
+                None
+            }
         }
     }
 

@@ -13,9 +13,17 @@ fn trained(seed: u64) -> (Memory, Vec<(f64, RankTable, Memory)>) {
         let mut update = Memory::default();
         for weight in weights() {
             for key in [weight.name.peft_a(), weight.name.peft_b()] {
-                let ((shape, start), (_, noise)) = (start.get(&key).expect("there"), noise.get(&key).expect("there"));
-                let moved = start.iter().zip(noise).map(|(value, noise)| value + 0.05 * noise);
-                update.put(&key, *shape, moved.collect()).expect("memory takes all");
+                let ((shape, start), (_, noise)) = (
+                    start.get(&key).expect("there"),
+                    noise.get(&key).expect("there"),
+                );
+                let moved = start
+                    .iter()
+                    .zip(noise)
+                    .map(|(value, noise)| value + 0.05 * noise);
+                update
+                    .put(&key, *shape, moved.collect())
+                    .expect("memory takes all");
             }
         }
         (share, ranks, update)
@@ -39,7 +47,8 @@ fn every_site_s_leading_slices_are_the_best_approximation_of_its_rank() {
         for rank in [4, 8, 16] {
             let mut best = Mat::zeros(weight.out, weight.inp);
             for j in 0..rank {
-                best += faer::Scale(svd.S().column_vector()[j]) * (svd.U().col(j) * svd.V().col(j).transpose());
+                best += faer::Scale(svd.S().column_vector()[j])
+                    * (svd.U().col(j) * svd.V().col(j).transpose());
             }
             let off = difference(&dense(&merged, weight, rank), &best);
             assert!(off < 1e-5, "{} at rank {rank}: {off}", weight.name);
@@ -50,11 +59,15 @@ fn every_site_s_leading_slices_are_the_best_approximation_of_its_rank() {
     for weight in weights() {
         kept += dense(&merged, weight, 16).squared_norm_l2();
         for (without, rank) in without.iter_mut().zip([4, 8, 16]) {
-            *without += dense(&merged, weight, 16).squared_norm_l2() - dense(&merged, weight, rank).squared_norm_l2();
+            *without += dense(&merged, weight, 16).squared_norm_l2()
+                - dense(&merged, weight, rank).squared_norm_l2();
         }
     }
     for (found, without) in folded.withheld_energy.iter().zip(without) {
-        assert!((found - without / kept).abs() < 1e-6, "{found} {without} of {kept}");
+        assert!(
+            (found - without / kept).abs() < 1e-6,
+            "{found} {without} of {kept}"
+        );
     }
 }
 
@@ -73,7 +86,8 @@ fn rows_of_a_keep_the_fresh_norm_and_stay_near_what_the_sites_had() {
                 let (shape, b) = noise.get(&key).expect("B");
                 update.put(&key, *shape, b.clone()).expect("put");
                 let key = weight.name.peft_a();
-                let ((shape, a), (_, by)) = (global.get(&key).expect("A"), noise.get(&key).expect("A"));
+                let ((shape, a), (_, by)) =
+                    (global.get(&key).expect("A"), noise.get(&key).expect("A"));
                 let bound = 0.1 / (weight.inp as f32).sqrt();
                 let a = a.iter().zip(by).map(|(value, by)| value + bound * by);
                 update.put(&key, *shape, a.collect()).expect("put");
@@ -89,7 +103,11 @@ fn rows_of_a_keep_the_fresh_norm_and_stay_near_what_the_sites_had() {
             assert!((square - 1.0 / 3.0).abs() < 1e-5, "{square}");
         }
         // Of the rows' length, the singular directions' own order would leave nothing of it.
-        let along: f64 = before.row_iter().zip(after.row_iter()).map(|(was, is)| was * is.transpose()).sum();
+        let along: f64 = before
+            .row_iter()
+            .zip(after.row_iter())
+            .map(|(was, is)| was * is.transpose())
+            .sum();
         let cosine = along / (before.norm_l2() * after.norm_l2());
         assert!(cosine > 0.8, "{}: {cosine}", weight.name);
     }
@@ -107,8 +125,12 @@ fn the_turn_does_not_depend_on_how_singular_directions_happen_to_point() {
                 let ([rank, inp], a) = update.get(&weight.name.peft_a()).expect("A").clone();
                 let ([out, _], b) = update.get(&weight.name.peft_b()).expect("B").clone();
                 let from = |j: usize| if j < 2 { 1 - j } else { j };
-                let flipped = |values: Vec<f32>, at: &dyn Fn(usize, usize) -> usize, (rows, columns): (usize, usize)| {
-                    (0..rows * columns).map(|i| -values[at(i / columns, i % columns)]).collect()
+                let flipped = |values: Vec<f32>,
+                               at: &dyn Fn(usize, usize) -> usize,
+                               (rows, columns): (usize, usize)| {
+                    (0..rows * columns)
+                        .map(|i| -values[at(i / columns, i % columns)])
+                        .collect()
                 };
                 let a = flipped(a, &|j, k| from(j) * inp + k, (rank, inp));
                 let b = flipped(b, &|row, j| row * rank + from(j), (out, rank));
@@ -130,14 +152,22 @@ fn a_side_term_is_left_as_it_is_taken_apart() {
     // Nobody trains on it: the columns of B point where their largest entry is positive.
     let (global, updates) = trained(360);
     let ranks = uniform(16);
-    let (merged, folded, _) = Case::new(Strategy::Stack, &global, &ranks, &updates).merge().expect("merges");
+    let (merged, folded, _) = Case::new(Strategy::Stack, &global, &ranks, &updates)
+        .merge()
+        .expect("merges");
     for weight in weights() {
         let side = usize::from(folded.side.rank(weight.name));
         let ([_, all], b) = merged.get(&weight.name.peft_b()).expect("B");
         assert!(side > 0 && *all == 16 + side);
         for j in 16..*all {
             let column = b.chunks(*all).map(|row| row[j]);
-            let largest = column.fold(0.0f32, |most, value| if value.abs() > most.abs() { value } else { most });
+            let largest = column.fold(0.0f32, |most, value| {
+                if value.abs() > most.abs() {
+                    value
+                } else {
+                    most
+                }
+            });
             assert!(largest > 0.0, "{} column {j}", weight.name);
         }
     }

@@ -241,7 +241,11 @@ impl Args {
             members,
             weights: weights.to_vec(),
             ranks: table(weights, self.keep()),
-            tables: self.ranks.iter().map(|rank| table(weights, *rank)).collect(),
+            tables: self
+                .ranks
+                .iter()
+                .map(|rank| table(weights, *rank))
+                .collect(),
             scale: SCALE,
             seed: 0,
             out: folder.join(format!("merged-{}", rule.name())),

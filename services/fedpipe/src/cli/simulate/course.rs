@@ -401,8 +401,7 @@ impl<'a> Course<'a> {
 
     /// The result, in the folder that was asked for.
     fn finish(&self, global: &Global) -> anyhow::Result<Adapter> {
-        let (path, encoder) =
-            merge::published(&self.job, &global.path, self.file("adapter"))?;
+        let (path, encoder) = merge::published(&self.job, &global.path, self.file("adapter"))?;
         let global = Global::of(global.round, path, global.side.clone())?;
         if let Some(out) = self.limits.out {
             let write = || -> anyhow::Result<()> {

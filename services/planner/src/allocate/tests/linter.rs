@@ -169,5 +169,9 @@ fn a_replayed_plan_must_be_one_that_the_job_can_train() {
     assert_eq!(cause.kind, CauseKind::InputUnusable);
     let names = format!("the plan of {} cannot be replayed", JobId::from_bits(7));
     assert!(cause.message.starts_with(&names), "{}", cause.message);
-    assert!(cause.message.contains("a: it trains nothing"), "{}", cause.message);
+    assert!(
+        cause.message.contains("a: it trains nothing"),
+        "{}",
+        cause.message
+    );
 }
