@@ -54,7 +54,7 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     budget = zeroth.Budget(rounds)
 
     def cell(name: str, seed: int) -> dict:
-        job = zeroth.job(table.task, name, seed, budget)
+        job = zeroth.job(table.task, name, seed, budget, table.model)
         return lab.cell(table, job, kind=kinds[name], outcome=zeroth.outcome)
 
     # What is run once tells least of what the others do: it comes last.
@@ -117,7 +117,7 @@ def decided(lab: "Lab", table: tuple[str, list[str], int], costs: Callable[[], d
 
 def planned(lab: "Lab", table: "Table", cell: str, kind: str) -> dict:
     """What a cell's plan is."""
-    return report_of(lab, table, zeroth.job(table.task, cell, 1, zeroth.Budget(1)), kind)
+    return report_of(lab, table, zeroth.job(table.task, cell, 1, zeroth.Budget(1), table.model), kind)
 
 
 def report_of(lab: "Lab", table: "Table", job: dict, kind: str) -> dict:
