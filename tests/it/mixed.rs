@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tests::job::{job, with};
 use tests::{Fleet, Setup, Site};
 
-const END: Duration = Duration::from_secs(120);
+/// Patience with a machine that needs half a minute to measure each of three sites, one after another.
+const END: Duration = Duration::from_secs(600);
 
 /// Enough long records for steps that need far more memory with gradients than without.
 fn records(folder: &Path) -> PathBuf {
@@ -31,7 +32,8 @@ fn open_job(fleet: &Fleet) -> Value {
     let asked = with(job(&fleet.model()), "training", training);
     let adapter = json!({"targets": ["q", "v"], "rank": 4, "rank_max": 4, "alpha": 8.0});
     let asked = with(asked, "adapter", adapter);
-    with(asked, "precision", json!({"compute": "f32", "base": "f32"}))
+    let asked = with(asked, "precision", json!({"compute": "f32", "base": "f32"}));
+    with(asked, "deadline_seconds", json!(END.as_secs()))
 }
 
 async fn plan(fleet: &Fleet, id: &str) -> Value {
@@ -60,6 +62,8 @@ async fn a_site_without_room_for_gradients_sends_scalars_and_the_others_tensors(
     let folder = tempfile::tempdir().unwrap();
     let data = records(folder.path());
     let mut setup = Setup::sites(3);
+    // Ten times as long all sites together may measure themselves.
+    setup.idle = Duration::from_secs(20);
     for site in &mut setup.sites {
         site.train = Some(data.clone());
     }
