@@ -26,8 +26,8 @@ LEAST_ROUNDS = 2
 PAPER_ROUNDS = 20
 PAPER_STEPS = 30
 # How far a model may be moved depends on what it is asked. Of the small model's mail ten rounds take the loss from 10.1 to 6.5 at
-# this rate, eight by a tenth at a sixth of it, and at three times as much it blows up in the third; of its GSM8K nothing moves in three
-# rounds at half of this rate, and at five times as much it blows up in the second. SmolLM2's are guesses from there.
+# this rate, eight by a tenth at a sixth of it, and at three times as much it blows up in the third; its GSM8K falls by 0.002 in
+# four rounds at this rate, and at five times as much it blows up in the second. SmolLM2's are guesses from there.
 RATE = {"small-mail": 3e-3, "small-gsm8k": 2e-2, "smollm2-mail": 5e-4, "smollm2-gsm8k": 4e-3}
 CLIP = 20
 
