@@ -23,11 +23,15 @@ use tempfile::TempDir;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{self, elsewhere};
+use super::model::{self, Stored, elsewhere};
 use super::{Format, digest_of, fetch, local};
 use crate::problem::{Kind, Problem};
 use crate::state::App;
 use room::Alone;
+
+/// The part of the time that others' computing may take: who waited for it longer is to ask again, for the model itself may
+/// well be made in time.
+const WAIT: u32 = 6;
 
 /// What is to be made, and of what; its files are gone with it.
 struct Asked {
@@ -62,10 +66,15 @@ pub async fn answer(
     format: Format,
     adapter: (&ArtifactRef, Bytes),
 ) -> Result<Response, Problem> {
-    let limit = Duration::from_millis(app.limits().request_timeout_ms);
+    let (limit, wait) = times(Duration::from_millis(app.limits().request_timeout_ms));
+    in_time(format, limit, made_here(app, wait, job, format, adapter)).await
+}
+
+/// How long making a model may take where a request takes at most so long, and how much of it waiting for others.
+fn times(request: Duration) -> (Duration, Duration) {
     // The answer to what takes too long elsewhere says to try again, which would take as long.
-    let limit = limit - limit / 10;
-    in_time(format, limit, made_here(app, job, format, adapter)).await
+    let limit = request - request / 10;
+    (limit, limit / WAIT)
 }
 
 /// Gives up what is not made in time.
@@ -84,30 +93,18 @@ async fn in_time<T>(
 
 async fn made_here(
     app: &App,
+    wait: Duration,
     job: &Job,
     format: Format,
-    (adapter, config): (&ArtifactRef, Bytes),
+    adapter: (&ArtifactRef, Bytes),
 ) -> Result<Response, Problem> {
     let stored = model::stored(app, &job.spec.model, format).await?;
-    let has_room = || room::in_memory(format, &stored);
-    let alone = room::admitted((app.merging(), app.computing()), has_room).await?;
-    let place = tempfile::tempdir().map_err(|error| local(&error))?;
-    let free = room::on_disk(format, (&stored, adapter.bytes), place.path())?;
-    let own = place.path().join("adapter");
-    let laid = async {
-        tokio::fs::create_dir(&own).await?;
-        tokio::fs::write(own.join("adapter_config.json"), &config).await
-    };
-    laid.await.map_err(|error| local(&error))?;
-    let tensors = own.join("adapter_model.safetensors");
-    fetch(app, adapter, &tensors, app.limits().adapter_bytes).await?;
-    let cache = ModelCache::open(&place.path().join("models"), free)?;
-    let transfer = Transfer::new(app.stop().clone());
-    let fetched = cache.fetch(app.objects(), &stored.digest, &transfer).await;
-    let model = fetched.map_err(|error| match error {
-        artifacts::Error::Cancelled => stopping(),
-        other => other.into(),
-    })?;
+    // What does not even fit into an empty process is not brought.
+    room::in_memory(format, &stored, 0)?;
+    let has_room = || room::in_memory(format, &stored, chassis::memory::data_bytes());
+    let both = (app.merging(), app.computing());
+    let brought = brought(app, format, &stored, adapter);
+    let ((place, model), alone) = room::admitted(both, wait, brought, has_room).await?;
     let asked = Asked {
         place,
         model,
@@ -129,6 +126,33 @@ async fn made_here(
     let (made, making) =
         ended.map_err(|_| Problem::new(Kind::Internal, "the export did not end"))??;
     sent::answer(job, format, (made, making))
+}
+
+/// The adapter and its model on this disk.
+async fn brought(
+    app: &App,
+    format: Format,
+    stored: &Stored,
+    (adapter, config): (&ArtifactRef, Bytes),
+) -> Result<(TempDir, CachedModel), Problem> {
+    let place = tempfile::tempdir().map_err(|error| local(&error))?;
+    let free = room::on_disk(format, (stored, adapter.bytes), place.path())?;
+    let own = place.path().join("adapter");
+    let laid = async {
+        tokio::fs::create_dir(&own).await?;
+        tokio::fs::write(own.join("adapter_config.json"), &config).await
+    };
+    laid.await.map_err(|error| local(&error))?;
+    let tensors = own.join("adapter_model.safetensors");
+    fetch(app, adapter, &tensors, app.limits().adapter_bytes).await?;
+    let cache = ModelCache::open(&place.path().join("models"), free)?;
+    let transfer = Transfer::new(app.stop().clone());
+    let fetched = cache.fetch(app.objects(), &stored.digest, &transfer).await;
+    let model = fetched.map_err(|error| match error {
+        artifacts::Error::Cancelled => stopping(),
+        other => other.into(),
+    })?;
+    Ok((place, model))
 }
 
 /// The end of some work, which is soon if the process is to stop: what it has on the disk goes away with it.
@@ -219,6 +243,11 @@ const fn weights(format: Format) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::super::turn;
     use super::*;
 
     #[tokio::test]
@@ -259,5 +288,22 @@ mod tests {
         assert!(control.is_cancelled());
         let made = in_time(Format::Merged, Duration::from_secs(60), async { Ok(7) }).await;
         assert_eq!(made.ok(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_others_is_to_ask_again_and_not_to_go_elsewhere() {
+        let (limit, wait) = times(Duration::from_millis(600));
+        let (merging, computing) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        let converting = turn(Arc::clone(&computing)).await;
+        let both = (Arc::clone(&merging), computing);
+        let not_yet = || Err(Problem::new(Kind::Internal, "others have it"));
+        let alone = room::admitted(both, wait, async { Ok(()) }, not_yet);
+        let refused = in_time(Format::Merged, limit, alone).await.err();
+        let said = serde_json::to_string(&refused.expect("refused")).expect("a document");
+        for words in ["503", "are being converted here: ask again"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert_eq!(merging.available_permits(), 1);
+        drop(converting);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::memory;
 use engine::model::{Base, Model};
@@ -16,32 +17,40 @@ const TABLES: u64 = 4;
 
 /// What others have not meanwhile.
 pub struct Alone {
-    /// To make a model and have it on the disk, until it is sent or given up: others are refused.
+    /// To make a model and have it on the disk, until it is sent or given up, or that takes too long: others are refused.
     pub making: OwnedSemaphorePermit,
     /// To compute, until it is made: others wait.
     _turn: OwnedSemaphorePermit,
 }
 
-/// The permits, if there is room while nobody else has them: what they use is no longer used then.
-pub async fn admitted(
+/// What is brought while nobody else makes a model, and the permits, if there is room while nobody else has them: what they use
+/// is no longer used then. Others compute while it is brought; whom they keep waiting for longer than `wait` is to ask again.
+pub async fn admitted<T>(
     (merging, computing): (Arc<Semaphore>, Arc<Semaphore>),
+    wait: Duration,
+    brought: impl Future<Output = Result<T, Problem>>,
     has_room: impl FnOnce() -> Result<(), Problem>,
-) -> Result<Alone, Problem> {
+) -> Result<(T, Alone), Problem> {
     let making = merging.try_acquire_owned().map_err(|_| {
         let detail = "another model is being made here: ask again when that is done";
         Problem::new(Kind::Unavailable, detail)
     })?;
-    let turn = turn(computing).await?;
+    let brought = brought.await?;
+    let turn = tokio::time::timeout(wait, turn(computing)).await;
+    let turn = turn.map_err(|_| {
+        let detail = "adapters are being converted here: ask again when that is done";
+        Problem::new(Kind::Unavailable, detail)
+    })??;
     has_room()?;
-    Ok(Alone {
+    let alone = Alone {
         making,
         _turn: turn,
-    })
+    };
+    Ok((brought, alone))
 }
 
 /// Refuses a model that this process has not the memory for, beside what it uses.
-pub fn in_memory(format: Format, stored: &Stored) -> Result<(), Problem> {
-    let used = chassis::memory::data_bytes();
+pub fn in_memory(format: Format, stored: &Stored, used: u64) -> Result<(), Problem> {
     let needed = used.saturating_add(needed_bytes(stored));
     room(format, needed, allowed_bytes())
 }
@@ -154,24 +163,60 @@ mod tests {
         }
     }
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// What may be had, and a model that is there.
+    fn both() -> (Arc<Semaphore>, Arc<Semaphore>) {
+        (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)))
+    }
+
+    async fn there() -> Result<u32, Problem> {
+        Ok(7)
+    }
+
+    fn too_large() -> Result<(), Problem> {
+        room(Format::Merged, 2, Some(1))
+    }
+
+    fn status(admitted: Result<(u32, Alone), Problem>) -> Option<u16> {
+        admitted.err().map(|problem| problem.status())
+    }
+
     #[tokio::test]
     async fn room_is_looked_for_only_when_nobody_else_uses_it() {
-        let (merging, computing) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
-        let both = || (Arc::clone(&merging), Arc::clone(&computing));
-        let too_large = || room(Format::Merged, 2, Some(1));
-        let status = |alone: Result<Alone, Problem>| alone.err().map(|problem| problem.status());
-
-        let alone = admitted(both(), || Ok(())).await;
-        let second = admitted(both(), too_large).await;
+        let own = both();
+        let alone = admitted(own.clone(), PATIENCE, there(), || Ok(())).await;
+        let second = admitted(own.clone(), PATIENCE, there(), too_large).await;
         assert_eq!(status(second), Some(503), "it has to ask again");
         drop(alone);
-        assert_eq!(status(admitted(both(), too_large).await), Some(409));
+        let refused = admitted(own.clone(), PATIENCE, there(), too_large).await;
+        assert_eq!(status(refused), Some(409));
 
         // An adapter is being converted.
-        let converting = turn(Arc::clone(&computing)).await;
-        let mut waiting = Box::pin(admitted(both(), || Ok(())));
+        let converting = turn(Arc::clone(&own.1)).await;
+        let mut waiting = Box::pin(admitted(own.clone(), PATIENCE, there(), || Ok(())));
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(converting);
         assert_eq!(status(waiting.await), None);
+    }
+
+    #[tokio::test]
+    async fn others_compute_while_the_model_is_brought() {
+        let own = both();
+        let free = || (own.0.available_permits(), own.1.available_permits());
+        let (bring, comes) = tokio::sync::oneshot::channel();
+        let brought = async { Ok(comes.await.expect("it comes")) };
+        let mut waiting = Box::pin(admitted(own.clone(), PATIENCE, brought, || Ok(())));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(free(), (0, 1));
+        bring.send(7).expect("somebody waits");
+        let (model, alone) = waiting.await.expect("admitted");
+        assert_eq!((model, free()), (7, (0, 0)));
+        drop(alone);
+        assert_eq!(free(), (1, 1));
+        // What does not come keeps nobody waiting.
+        let lost = async { Err(Problem::new(Kind::Unavailable, "away")) };
+        let refused = admitted(own.clone(), PATIENCE, lost, || Ok(())).await;
+        assert_eq!((status(refused), free()), (Some(503), (1, 1)));
     }
 }
