@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use domain::adapter::HeadShape;
 use domain::job::labels::LABEL_LIMIT;
 use engine::adapter::{Adapter, Head};
-use engine::data::Dataset;
+use engine::data::{CLASS_BYTES, Dataset};
 use engine::model::{Config, Model};
 
 /// Beside PEFT's files, which name no classes.
@@ -35,7 +35,8 @@ pub fn of(
         ([], None) => match named.or_else(|| Some(dataset.classes()?.to_vec())) {
             Some(classes) => classes,
             None => bail!(
-                "the records have no labels, or more than {LABEL_LIMIT}: give --label for each class"
+                "the records have no labels, more than {LABEL_LIMIT}, or one of more than {CLASS_BYTES} bytes: give --label \
+                 for each class"
             ),
         },
         (asked, _) => asked.to_vec(),
@@ -62,10 +63,14 @@ pub fn named(model: &Path, head: Option<&Head>, dataset: &Dataset) -> Option<Vec
     (used && names.len() == classes).then_some(found)
 }
 
-/// Leaves the classes beside an adapter; where it has none, those of an older adapter in that folder do not stay.
+/// Leaves the classes beside an adapter; where it has none, those of an older adapter in that folder do not stay. A file of that
+/// name that is no list of labels is not this program's, and stays.
 pub fn keep(folder: &Path, labels: &[String]) -> anyhow::Result<()> {
     let path = folder.join(FILE);
     if labels.is_empty() {
+        if !matches!(kept(Some(folder)), Ok(Some(_))) {
+            return Ok(());
+        }
         return match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -133,7 +138,27 @@ pub fn fits(head: Option<&Head>, labels: &[String]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use engine::data::Format;
+
     use super::*;
+
+    #[test]
+    fn why_records_have_no_classes_is_told_where_a_label_is_too_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("records.jsonl");
+        let record = |label: &str| format!("{{\"text\":\"a\",\"label\":\"{label}\"}}\n");
+        let long = "x".repeat(CLASS_BYTES + 1);
+        std::fs::write(&data, record("ham") + &record(&long)).unwrap();
+        let dataset = Dataset::open(&data, Format::Auto).unwrap();
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let encoder = here.join("../../libs/engine/tests/reference/encoder");
+        let model = Model::inspect(&encoder).unwrap().config;
+        let refused = of(&[], (&model, None), &dataset, None).unwrap_err();
+        assert!(refused.to_string().contains("256 bytes"), "{refused}");
+        let asked = ["ham".to_owned(), long];
+        let labels = of(&asked, (&model, None), &dataset, None).unwrap();
+        assert_eq!(labels, asked);
+    }
 
     #[test]
     fn an_older_adapters_labels_do_not_stay_beside_one_without() {
@@ -146,5 +171,16 @@ mod tests {
         assert_eq!(there(), Some(labels.to_vec()));
         keep(folder.path(), &[]).unwrap();
         assert_eq!(there(), None);
+    }
+
+    #[test]
+    fn a_file_of_that_name_that_is_none_of_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        for text in [r#"{"0": "a", "1": "b"}"#, "[1, 2]", "not JSON", ""] {
+            std::fs::write(&path, text).unwrap();
+            keep(folder.path(), &[]).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 }
