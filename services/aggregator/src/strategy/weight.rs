@@ -166,10 +166,13 @@ impl<'a> Weight<'a> {
         self.merge.inputs.iter().map(slices).sum()
     }
 
-    /// Where sites' leading slices of it end below `keep`, ascending: the ranks of the plan's sites, in this round or not.
+    /// Where sites' leading slices of it end below `keep`, ascending: the ranks of the plan's sites, in this round or not,
+    /// and of a late update, whose plan may be an earlier one.
     pub(super) fn cuts(&self) -> Vec<usize> {
         let tables = self.merge.tables.iter();
-        let ranks = tables.map(|table| usize::from(table.rank(self.shape.name)));
+        let planned = tables.map(|table| usize::from(table.rank(self.shape.name)));
+        let trained = self.merge.inputs.iter().map(|input| self.rank(input));
+        let ranks = planned.chain(trained);
         let ends: BTreeSet<usize> = ranks.filter(|rank| (1..self.keep).contains(rank)).collect();
         ends.into_iter().collect()
     }

@@ -1,5 +1,7 @@
 //! The basis that sites go on from: near to what they had, and each site's slices the best of their rank.
 
+use super::super::refactor::Basis;
+use super::super::turn::turn;
 use super::*;
 use domain::job::Strategy;
 
@@ -115,35 +117,37 @@ fn rows_of_a_keep_the_fresh_norm_and_stay_near_what_the_sites_had() {
 
 #[test]
 fn the_turn_does_not_depend_on_how_singular_directions_happen_to_point() {
-    // The same change from other factors of it: each site's first two slices change places, and signs.
-    let (global, updates) = trained(340);
-    let mirrored: Vec<_> = updates
-        .iter()
-        .map(|(share, ranks, update)| {
-            let mut other = Memory::default();
-            for weight in weights() {
-                let ([rank, inp], a) = update.get(&weight.name.peft_a()).expect("A").clone();
-                let ([out, _], b) = update.get(&weight.name.peft_b()).expect("B").clone();
-                let from = |j: usize| if j < 2 { 1 - j } else { j };
-                let flipped = |values: Vec<f32>,
-                               at: &dyn Fn(usize, usize) -> usize,
-                               (rows, columns): (usize, usize)| {
-                    (0..rows * columns)
-                        .map(|i| -values[at(i / columns, i % columns)])
-                        .collect()
-                };
-                let a = flipped(a, &|j, k| from(j) * inp + k, (rank, inp));
-                let b = flipped(b, &|row, j| row * rank + from(j), (out, rank));
-                put(&mut other, weight, rank, a, b);
-            }
-            (*share, ranks.clone(), other)
-        })
-        .collect();
-    let (one, _) = fold(&global, &uniform(16), &updates).expect("merges");
-    let (two, _) = fold(&global, &uniform(16), &mirrored).expect("merges");
-    for weight in weights() {
-        let (one, two) = (a(&one, weight), a(&two, weight));
-        assert!(difference(&one, &two) < 1e-4, "{}", weight.name);
+    let (global, _) = trained(340);
+    let weight = weights()[1];
+    let ([keep, inp], previous) = global.get(&weight.name.peft_a()).expect("A").clone();
+    let drawn = random(&uniform(16), 341);
+    let svd = dense(&drawn, weight, keep).thin_svd().expect("converges");
+    let (left, v) = (svd.U().get(.., ..keep), svd.V().get(.., ..keep));
+    let sigma = svd.S().column_vector();
+    let left = Mat::from_fn(weight.out, keep, |row, j| left[(row, j)] * sigma[j]);
+    let v = Mat::from_fn(inp, keep, |row, j| v[(row, j)]);
+    // Two directions in the other order, a third the other way round: the same change.
+    let other = |matrix: &Mat<f64>| {
+        let from = |j: usize| if j < 2 { 1 - j } else { j };
+        let sign = |j: usize| if j == 2 { -1.0 } else { 1.0 };
+        Mat::from_fn(matrix.nrows(), keep, |row, j| sign(j) * matrix[(row, from(j))])
+    };
+    let turned = |mut left: Mat<f64>, mut v: Mat<f64>| {
+        let basis = Basis {
+            previous: previous.clone(),
+            cuts: &[4],
+        };
+        turn(&mut left, &mut v, &basis);
+        (left, v)
+    };
+    assert!(difference(&other(&v), &v) > 0.1, "they do not differ");
+    let (one, two) = (turned(left.clone(), v.clone()), turned(other(&left), other(&v)));
+    assert!(difference(&two.0, &one.0) < 1e-9 && difference(&two.1, &one.1) < 1e-9);
+    // And it is a turn: the change is the same, up to the cut as well.
+    for rank in [4, keep] {
+        let product = |left: &Mat<f64>, v: &Mat<f64>| left.get(.., ..rank) * v.get(.., ..rank).transpose();
+        let off = difference(&product(&one.0, &one.1), &product(&left, &v));
+        assert!(off < 1e-12 && difference(&one.1, &v) > 0.1, "{off}");
     }
 }
 
