@@ -15,7 +15,7 @@ use super::{Error, Format, Reason, Record, Shape, Skipped};
 /// happen to repeat.
 pub(super) const COMPLETION_LIMIT: usize = 8;
 /// A completion or label longer than this is no class.
-const CLASS_BYTES: usize = 256;
+pub const CLASS_BYTES: usize = 256;
 /// Buffer of the one pass over the file.
 const SCAN_BYTES: usize = 1 << 18;
 /// Buffer for reading one record.

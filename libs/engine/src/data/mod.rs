@@ -1,6 +1,7 @@
 //! A site's records: found in a file, drawn in a stated order, and turned into rows of tokens.
 //!
-//! Promises: a file is never held in memory (4 or 5 bytes per record are, and 4 more where they are shuffled); an unreadable record is
+//! Promises: a file is never held in memory (of a record are 4 bytes, 5 where there are classes, and 4 more where records are
+//! shuffled, as many where a part of them is drawn from or classes are balanced, and 8 in a [`Split`]); an unreadable record is
 //! skipped, counted by reason and never shown; the answer a record teaches is never truncated; the
 //! order of records is a pure function of seed, round, worker and step.
 //!
@@ -40,7 +41,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use choices::Choices;
-pub use dataset::{Dataset, OpenOptions};
+pub use dataset::{CLASS_BYTES, Dataset, OpenOptions};
 pub use encode::{EncodeOptions, Encoder, LossOn, Verbalizer};
 pub use filler::Filler;
 pub use loader::{Loaded, Loader, Refused};
