@@ -7,6 +7,7 @@ use domain::artifact::Digest;
 
 use super::{Config, Error, Model, cache};
 use crate::source::Source;
+use crate::text::Tokenizer;
 
 /// A model that is not loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,13 +32,16 @@ impl Model {
         Ok(Inspected { config, bytes })
     }
 
-    /// The SHA-256 of those of all files that the weights of the model there depend on, its configuration among them.
-    /// Reads every byte of them.
+    /// The SHA-256 of those of all files that what the model there says depends on: weights and configuration, tokenizer
+    /// and chat template. Reads every byte of them.
     ///
     /// # Errors
     /// There is no model, or a file cannot be read.
     pub fn digest_of(path: &Path) -> Result<Digest, Error> {
-        let files = Source::open(path)?.files();
+        let source = Source::open(path)?;
+        let mut files = source.files();
+        // A GGUF file has its tokenizer in it.
+        files.extend(source.folder().map(Tokenizer::files_of).unwrap_or_default());
         let identity = cache::identity_of(&files).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,

@@ -26,6 +26,18 @@ pub(super) const fn prefix(encoder: Encoder) -> &'static str {
     }
 }
 
+/// What checkpoints that were made of TensorFlow's, as BERT's first ones, call a part of a normalization; none of other tensors.
+pub(super) fn older(name: &str) -> Option<String> {
+    let (module, part) = name.rsplit_once('.')?;
+    let own = match part {
+        "weight" => "gamma",
+        "bias" => "beta",
+        _ => return None,
+    };
+    let is_norm = module.ends_with(".LayerNorm");
+    is_norm.then(|| format!("{module}.{own}"))
+}
+
 /// What the part of a module in a layer is called, given BERT's name of the module.
 pub(super) fn of_layer(encoder: Encoder, (layer, module, part): (u16, &str, &str)) -> String {
     let before = prefix(encoder);

@@ -83,17 +83,20 @@ impl Folder {
         })
     }
 
-    /// What the files call a tensor: an encoder's may lie there without the name of the model around it.
+    /// What the files call a tensor: an encoder's may lie there without the name of the model around it, its normalizations
+    /// under older names.
     pub(super) fn called(&self, name: Name) -> String {
         let whole = name.in_folder(self.family);
         let prefix = match self.family {
             Architecture::Gpt2 => gpt2::PREFIX,
             other => bert::prefix(other.encoder().unwrap_or_default()),
         };
-        match whole.strip_prefix(prefix) {
-            Some(bare) if !self.places.contains_key(&whole) => bare.to_owned(),
-            _ => whole,
-        }
+        let bare = whole.strip_prefix(prefix).unwrap_or(&whole).to_owned();
+        let older = [&whole, &bare].map(|name| bert::older(name));
+        let names = [Some(whole), Some(bare.clone())].into_iter().chain(older);
+        let mut names = names.flatten();
+        let there = names.find(|name| self.places.contains_key(name));
+        there.unwrap_or(bare)
     }
 
     pub(super) fn rows_of(&self, name: Name) -> Option<usize> {

@@ -5,26 +5,45 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::Error;
 use super::tokenizer::{Parts, Specials, malformed};
 
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const GENERATION: &str = "generation_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
 /// A written limit: the largest tokenizer.json seen is 35 MB.
 const FILE_LIMIT_BYTES: u64 = 256 << 20;
 
+/// The files that are read of a folder beside the model's `config.json`, as far as they are there, in a fixed order.
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = [
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        SPECIAL_TOKENS,
+        GENERATION,
+        TEMPLATE,
+    ];
+    let paths = all.into_iter().map(|name| folder.join(name));
+    paths.filter(|path| path.is_file()).collect()
+}
+
 /// Reads the folder.
 pub(super) fn read(folder: &Path) -> Result<Parts, Error> {
-    let path = folder.join("tokenizer.json");
+    let path = folder.join(TOKENIZER);
     let bytes = bounded(&path).map_err(|source| Error::Read { path, source })?;
-    let tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
-        .map_err(|source| malformed("tokenizer.json", source))?;
+    let tokenizer =
+        tokenizers::Tokenizer::from_bytes(bytes).map_err(|source| malformed(TOKENIZER, source))?;
 
-    let config = optional_json(folder, "tokenizer_config.json")?;
-    let map = optional_json(folder, "special_tokens_map.json")?;
-    let generation = optional_json(folder, "generation_config.json")?;
+    let config = optional_json(folder, TOKENIZER_CONFIG)?;
+    let map = optional_json(folder, SPECIAL_TOKENS)?;
+    let generation = optional_json(folder, GENERATION)?;
     let model = optional_json(folder, "config.json")?;
 
     let spelled = |name: &str| {
@@ -37,15 +56,21 @@ pub(super) fn read(folder: &Path) -> Result<Parts, Error> {
         let files = [&generation, &model].into_iter();
         files.flat_map(|file| ids(file.get(name))).collect()
     };
+    // BERT's first checkpoints name none: these are the names in transformers' class.
+    let family = model.get("model_type").and_then(Value::as_str);
+    let is_bert = matches!(family, Some("bert" | "distilbert"));
+    let unsaid = |token: &str| tokenizer.token_to_id(token).filter(|_| is_bert);
     let ends = numbered("eos_token_id");
     let specials = Specials {
         // An encoder's texts stand between two tokens of other names.
         bos: spelled("bos_token")
             .or_else(|| numbered("bos_token_id").first().copied())
-            .or_else(|| spelled("cls_token")),
+            .or_else(|| spelled("cls_token"))
+            .or_else(|| unsaid("[CLS]")),
         eos: spelled("eos_token")
             .or_else(|| ends.first().copied())
-            .or_else(|| spelled("sep_token")),
+            .or_else(|| spelled("sep_token"))
+            .or_else(|| unsaid("[SEP]")),
         pad: spelled("pad_token").or_else(|| numbered("pad_token_id").first().copied()),
         other_ends: ends,
         before: None,
@@ -60,11 +85,11 @@ pub(super) fn read(folder: &Path) -> Result<Parts, Error> {
 
 /// The newer place is a file of its own; the older a string, or a list of named templates.
 fn chat_template(folder: &Path, config: &Value) -> Result<Option<String>, Error> {
-    let path = folder.join("chat_template.jinja");
+    let path = folder.join(TEMPLATE);
     match bounded(&path) {
         Ok(bytes) => {
             let text = String::from_utf8(bytes);
-            let text = text.map_err(|source| malformed("chat_template.jinja", source))?;
+            let text = text.map_err(|source| malformed(TEMPLATE, source))?;
             return Ok(Some(text));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -3,7 +3,7 @@
 //! Special tokens spelled out in a text (`<|im_end|>`) become their ids, as in `transformers`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
@@ -57,6 +57,11 @@ impl Tokenizer {
     /// An unreadable or malformed file, or no end-of-sequence token in any of them.
     pub fn from_folder(folder: &Path) -> Result<Self, Error> {
         Self::new(folder::read(folder)?)
+    }
+
+    /// The files that [`Tokenizer::from_folder`] reads beside `config.json`, as far as they are there, in a fixed order.
+    pub(crate) fn files_of(folder: &Path) -> Vec<PathBuf> {
+        folder::files(folder)
     }
 
     /// Builds the tokenizer from the metadata of a GGUF file.

@@ -23,6 +23,7 @@ mod families;
 mod generation;
 mod kernels;
 mod made;
+mod published;
 mod repeatable;
 mod scoring;
 mod sentencepiece;

@@ -12,6 +12,6 @@ pub(super) const FACTS: Facts = Facts {
     head_norms: false,
     turned: false,
     window: Window::Never,
-    without_head: &["BertModel"],
+    without_head: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
     ..super::LLAMA
 };

@@ -217,6 +217,7 @@ mod tests {
         assert_eq!(Architecture::of_hugging_face("Qwen2MoeForCausalLM"), None);
         for (found, own) in [
             ("BertModel", Architecture::Bert),
+            ("BertForMaskedLM", Architecture::Bert),
             ("RobertaForMaskedLM", Architecture::Roberta),
             ("XLMRobertaModel", Architecture::XlmRoberta),
             ("DistilBertForMaskedLM", Architecture::Distilbert),
@@ -228,10 +229,11 @@ mod tests {
             Architecture::supported(),
             "llama, qwen2, qwen3, gpt2, gemma3 (gguf), LlamaForCausalLM, MistralForCausalLM, \
              Qwen2ForCausalLM, Qwen3ForCausalLM, BertForSequenceClassification, BertModel, \
-             GPT2LMHeadModel, Gemma3ForCausalLM, RobertaForSequenceClassification, RobertaModel, \
-             RobertaForMaskedLM, XLMRobertaForSequenceClassification, XLMRobertaModel, \
-             XLMRobertaForMaskedLM, DistilBertForSequenceClassification, DistilBertModel, \
-             DistilBertForMaskedLM (hugging face)"
+             BertForMaskedLM, BertForPreTraining, GPT2LMHeadModel, Gemma3ForCausalLM, \
+             RobertaForSequenceClassification, RobertaModel, RobertaForMaskedLM, \
+             XLMRobertaForSequenceClassification, XLMRobertaModel, XLMRobertaForMaskedLM, \
+             DistilBertForSequenceClassification, DistilBertModel, DistilBertForMaskedLM \
+             (hugging face)"
         );
     }
 }
