@@ -32,6 +32,7 @@ mod network;
 mod offline;
 mod outputs;
 mod owners;
+mod packing;
 mod page;
 mod privacy;
 mod ranks;

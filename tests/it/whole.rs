@@ -238,18 +238,28 @@ async fn a_checkpoint_is_of_the_files_that_it_was_made_of() {
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success(), "it had ended before");
 
-    let refused = |key: &str| {
-        let refused = again().output().unwrap();
+    let refused_of = |key: &str, mut command: Command| {
+        let refused = command.output().unwrap();
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{key}: {said}");
         assert!(said.contains(&format!("other settings ({key}")), "{said}");
     };
+    let refused = |key: &str| refused_of(key, again());
     // As many records, and other words.
     fs::write(&data, records.replace("Answer", "Result")).unwrap();
     refused("data_sha256");
     fs::write(&data, &records).unwrap();
     testkit::model::tiny(&folder.join("model"), 2).unwrap();
     refused("model_sha256");
+    testkit::model::tiny(&folder.join("model"), 1).unwrap();
+    // The same weights, and other words around them.
+    let template = folder.join("model/chat_template.jinja");
+    fs::write(&template, "{{ messages[0]['content'] }}").unwrap();
+    refused("model_sha256");
+    fs::remove_file(&template).unwrap();
+    let mut other = again();
+    other.args(["--format", "completion"]);
+    refused_of("format", other);
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl Args {
         let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
         Ok(json!({
             "model": self.model.model.to_string(), "model_sha256": model_sha256, "base": name(&self.model.base), "kernel": model.kernel().to_string(),
-            "data": self.data.data, "data_sha256": data_sha256, "records": dataset.len(), "sequence_length": self.data.sequence_length,
+            "data": self.data.data, "data_sha256": data_sha256, "format": self.data.format, "records": dataset.len(), "sequence_length": self.data.sequence_length,
             "init_adapter": self.init_adapter, "steps": self.steps, "learning_rate": name(&self.learning_rate()),
             "batch": self.batch, "batch_tokens": self.batch_tokens, "held_out": self.held_out.asked()?, "accumulate": self.accumulate, "optimizer": name(&self.optimizer),
             "momentum": name(&self.momentum), "order": name(&self.order), "schedule": name(&self.schedule),
