@@ -42,7 +42,7 @@ async fn a_job_trains_through_all_processes_and_its_plan_replays_to_the_same_ada
     check_report(&api.report(&id).await, &digest);
     check_archive(&fleet, &id, &digest).await;
 
-    let overhead = bound::least_overhead(&api.rounds(&id).await[1..]);
+    let overhead = bound::least_overhead(&api.rounds(&id).await[1..], setup.idle);
     assert!(overhead < 1.0, "{overhead} s");
 
     let replayed = with(scored(&fleet.model()), "plan_from", json!(id));

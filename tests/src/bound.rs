@@ -10,6 +10,9 @@ const STRICT: &str = "FEDPIPE_TEST_TIMES";
 /// Times that something is tried which takes too long.
 const TRIES: u32 = 3;
 
+/// Idle periods after which whoever makes no progress is given up.
+const GIVEN_UP: u32 = 3;
+
 /// Prints how long something took and what was promised. In the long run (`./run test --full`), or
 /// with `FEDPIPE_TEST_TIMES` set, more than that is an error.
 ///
@@ -50,15 +53,48 @@ pub async fn hold_once(
     held
 }
 
-/// What rounds take beside their slowest site's compute, in seconds: of several the least. Whoever is waited for in vain is
-/// waited for in every round; what else a busy machine does can only add to some.
+/// What rounds take beside their slowest site's compute, in seconds: of several the least. Whoever is waited for a little in
+/// vain is waited for in every round; what else a busy machine does can only add to some. In none is anybody waited for until it
+/// is given up, which is after some of the fleet's idle periods.
 ///
 /// # Panics
-/// If a round does not say it.
+/// If a round does not say it, or took as long as a wait in vain.
 #[must_use]
-pub fn least_overhead(rounds: &[Value]) -> f64 {
+pub fn least_overhead(rounds: &[Value], idle: Duration) -> f64 {
     let seconds = rounds
         .iter()
         .map(|round| round["overhead_seconds"].as_f64().expect("a figure"));
-    seconds.fold(f64::INFINITY, f64::min)
+    let (least, greatest) = seconds.fold((f64::INFINITY, 0.0), |(least, greatest), seconds| {
+        (seconds.min(least), seconds.max(greatest))
+    });
+    let vain = (GIVEN_UP * idle).as_secs_f64();
+    assert!(
+        greatest < vain,
+        "a round took {greatest} s beside its computing: somebody was waited for in vain"
+    );
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn least(seconds: &[f64]) -> f64 {
+        let round = |seconds: &f64| json!({ "overhead_seconds": seconds });
+        let rounds: Vec<Value> = seconds.iter().map(round).collect();
+        least_overhead(&rounds, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn the_least_of_what_rounds_take_counts() {
+        assert!((least(&[0.5, 0.25, 2.75]) - 0.25).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    #[should_panic(expected = "3.25 s beside its computing")]
+    fn a_wait_in_vain_in_every_second_round_is_none_of_a_busy_machine() {
+        let _ = least(&[0.25, 3.25, 0.25, 3.25]);
+    }
 }
