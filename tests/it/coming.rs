@@ -9,27 +9,25 @@ use tests::job::{job, walking, with};
 use tests::points::Fate;
 use tests::{Fleet, Setup};
 
-const END: Duration = Duration::from_secs(60);
+/// Sites measure themselves one after another, and a slow machine needs long for each.
+const END: Duration = Duration::from_secs(240);
 
 /// Rounds that may pass until what happened is in a plan.
 const PATIENCE: usize = 6;
 
-/// Goes on until a round of this version of the plan is decided, and holds the aggregator there.
-async fn held_under(fleet: &Fleet, id: &str, version: u64) -> Value {
+/// Goes on until a round is decided whose plan is for these sites, and holds the aggregator there; returns the version.
+async fn held_under(fleet: &Fleet, id: &str, names: &[&str]) -> u64 {
     let decided = Failpoint::AggregatorCloseAfterDecision;
     for _ in 0..PATIENCE {
         fleet.points().arm(decided, Fate::Halted);
         fleet.go_on("aggregator");
         fleet.points().reached(decided, Fate::Halted, END).await;
-        let job = fleet.api().job(id).await;
-        if job["plan_version"] == version {
-            return job;
+        let version = fleet.api().job(id).await["plan_version"].as_u64().unwrap();
+        if planned(&plan(fleet, id, version).await) == names {
+            return version;
         }
     }
-    panic!(
-        "no version {version} of the plan: {:#}",
-        fleet.api().job(id).await
-    );
+    panic!("no plan for {names:?}: {:#}", fleet.api().job(id).await);
 }
 
 async fn worker_is(fleet: &Fleet, name: &str, liveness: &str) {
@@ -47,12 +45,26 @@ async fn plan(fleet: &Fleet, id: &str, version: u64) -> Value {
     fleet.api().get(&path).await.body
 }
 
-/// Whom a version plans, and whether it replaces the one before for this reason.
-async fn check(fleet: &Fleet, id: &str, version: u64, planned: &[&str], reason: &str) {
-    let plan = plan(fleet, id, version).await;
+/// Whom a plan is for.
+fn planned(plan: &Value) -> Vec<&str> {
     let workers = plan["workers"].as_object().unwrap();
-    let names: Vec<&str> = workers.keys().map(String::as_str).collect();
-    assert_eq!(names, planned, "version {version}");
+    workers.keys().map(String::as_str).collect()
+}
+
+/// Three sites of which one may be away, measured in time on a slow machine too.
+async fn fleet() -> Fleet {
+    let mut setup = Setup::sites(3);
+    setup.idle = Duration::from_secs(4);
+    Fleet::start(&setup).await
+}
+
+fn patient(job: Value) -> Value {
+    with(job, "deadline_seconds", json!(2 * END.as_secs()))
+}
+
+/// Whether a version replaces the one before for this reason.
+async fn check(fleet: &Fleet, id: &str, version: u64, reason: &str) {
+    let plan = plan(fleet, id, version).await;
     assert_eq!(plan["parent"], version - 1, "{plan:#}");
     let replaces = plan["replaces"].as_array().unwrap();
     assert!(replaces.contains(&json!(reason)), "{replaces:?}");
@@ -63,8 +75,9 @@ fn sites(job: &Value) -> Vec<Value> {
     all.map(|site| site["worker"].clone()).collect()
 }
 
-/// Begins a job without site `c`, which comes while the first round is open; returns when a round with it is decided.
-async fn joined(fleet: &Fleet, asked: &Value) -> String {
+/// Begins a job without site `c`, which comes while the first round is open; returns when a round with it is decided:
+/// the job, and the version of its plan.
+async fn joined(fleet: &Fleet, asked: &Value) -> (String, u64) {
     fleet.halt("worker-c");
     worker_is(fleet, "c", "unreachable").await;
     let decided = Failpoint::AggregatorCloseAfterDecision;
@@ -74,22 +87,21 @@ async fn joined(fleet: &Fleet, asked: &Value) -> String {
     assert_eq!(sites(&fleet.api().job(&id).await), ["a", "b"]);
     fleet.go_on("worker-c");
     worker_is(fleet, "c", "alive").await;
-    let job = held_under(fleet, &id, 2).await;
-    assert_eq!(sites(&job), ["a", "b", "c"]);
-    check(fleet, &id, 2, &["a", "b", "c"], "c takes part").await;
-    id
+    let version = held_under(fleet, &id, &["a", "b", "c"]).await;
+    assert_eq!(sites(&fleet.api().job(&id).await), ["a", "b", "c"]);
+    check(fleet, &id, version, "c takes part").await;
+    (id, version)
 }
 
-/// Each site trained in the first round of every version of the plan that names it.
-async fn check_trained(fleet: &Fleet, id: &str, versions: u64) {
-    for version in 1..=versions {
-        let plan = plan(fleet, id, version).await;
+/// Each site trained in the first round of each of these versions of the plan that names it.
+async fn check_trained(fleet: &Fleet, id: &str, versions: &[u64]) {
+    for version in versions {
+        let plan = plan(fleet, id, *version).await;
         let from = plan["from_round"].as_u64().unwrap();
-        let planned = plan["workers"].as_object().unwrap();
         let round = &fleet.api().rounds(id).await[usize::try_from(from).unwrap()];
         let trained = round["workers"].as_array().unwrap();
-        for name in planned.keys() {
-            let has = trained.iter().any(|worker| worker["worker"] == **name);
+        for name in planned(&plan) {
+            let has = trained.iter().any(|worker| worker["worker"] == name);
             assert!(has, "version {version}: {name} in {round:#}");
         }
     }
@@ -97,34 +109,50 @@ async fn check_trained(fleet: &Fleet, id: &str, versions: u64) {
 
 #[tokio::test]
 async fn a_site_that_comes_while_a_zeroth_order_job_runs_reaches_the_others_adapter() {
-    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let fleet = fleet().await;
     let rounds = json!({"count": 6, "quorum": "auto"});
-    let asked = walking(&fleet.model(), &json!({}), 2, &rounds);
-    let id = joined(&fleet, &asked).await;
+    let asked = patient(walking(&fleet.model(), &json!({}), 2, &rounds));
+    let (id, version) = joined(&fleet, &asked).await;
     fleet.go_on("aggregator");
     // Whoever trained from another adapter would be refused.
-    fleet.api().succeeded(&id, END).await;
-    check_trained(&fleet, &id, 2).await;
+    let digest = fleet.api().succeeded(&id, END).await;
+    check_trained(&fleet, &id, &[1, version]).await;
+
+    // Its plans are replayed: without `c`, which is there, and then with it.
+    let replayed = with(asked, "plan_from", json!(id));
+    let again = fleet.api().submit(&replayed).await;
+    assert_eq!(fleet.api().succeeded(&again, END).await, digest);
+    check_trained(&fleet, &again, &[1, version]).await;
+    let names = planned(&plan(&fleet, &again, 1).await).join(" ");
+    assert_eq!(names, "a b");
+
+    // And not where it is away: the adapter would be another.
+    fleet.halt("worker-c");
+    worker_is(&fleet, "c", "unreachable").await;
+    let short = fleet.api().submit(&replayed).await;
+    let ended = fleet.api().ended(&short, END).await;
+    let why = format!("version {version} of the plan of {id} cannot be replayed: 1 of its 3");
+    let message = ended["cause"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with(&why), "{}: {ended:#}", ended["phase"]);
 }
 
 #[tokio::test]
 async fn a_site_that_comes_or_leaves_while_a_job_runs_is_planned_for_from_the_next_round_on() {
-    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let fleet = fleet().await;
     let rounds = json!({"count": 16, "quorum": "auto"});
-    let asked = with(job(&fleet.model()), "rounds", rounds);
-    let id = joined(&fleet, &asked).await;
+    let asked = patient(with(job(&fleet.model()), "rounds", rounds));
+    let (id, with_c) = joined(&fleet, &asked).await;
 
     fleet.halt("worker-b");
-    held_under(&fleet, &id, 3).await;
-    let reason = "b can no longer take part";
-    check(&fleet, &id, 3, &["a", "c"], reason).await;
+    let without_b = held_under(&fleet, &id, &["a", "c"]).await;
+    check(&fleet, &id, without_b, "b can no longer take part").await;
 
     fleet.go_on("worker-b");
     worker_is(&fleet, "b", "alive").await;
-    held_under(&fleet, &id, 4).await;
-    check(&fleet, &id, 4, &["a", "b", "c"], "b takes part").await;
+    let with_b = held_under(&fleet, &id, &["a", "b", "c"]).await;
+    check(&fleet, &id, with_b, "b takes part").await;
 
     fleet.go_on("aggregator");
     fleet.api().succeeded(&id, END).await;
-    check_trained(&fleet, &id, 4).await;
+    check_trained(&fleet, &id, &[1, with_c, without_b, with_b]).await;
 }

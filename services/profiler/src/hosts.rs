@@ -1,12 +1,12 @@
 //! Which sites measure themselves now, where several play on one machine: one at a time, and none while another
-//! computes there. Pure.
+//! computes there. A job that begins waits for that; one that runs does not stand still for it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::fleet::Member;
 use domain::fleet::{Liveness, Stage};
 use domain::id::WorkerName;
-use domain::job::Job;
+use domain::job::{Job, Phase};
 use domain::time::UnixMillis;
 
 /// Beats for which a worker must have rested before another on its machine measures itself.
@@ -20,7 +20,7 @@ type Members = BTreeMap<WorkerName, Member>;
 pub struct Turns<'a> {
     /// Everybody who waits, and whether it is asked now.
     pub waiting: Vec<(&'a WorkerName, bool)>,
-    /// Whether somebody is not asked because another's worker computes on its machine.
+    /// Whether the job has not begun, and somebody is not asked because another's worker computes on its machine.
     pub held_up: bool,
 }
 
@@ -32,6 +32,7 @@ pub fn turns<'a>(
     now: UnixMillis,
 ) -> Turns<'a> {
     let (busy, mut taken) = (busy(members, job, now), BTreeSet::new());
+    let begins = matches!(job.phase, Phase::Profiling { .. });
     let mut held_up = false;
     let turn = |worker: &'a WorkerName| {
         let host = members.get(worker);
@@ -40,7 +41,7 @@ pub fn turns<'a>(
             |member| member.registration.host.clone(),
         );
         let is_busy = busy.contains(&host);
-        held_up |= is_busy;
+        held_up |= is_busy && begins;
         (worker, taken.insert(host) && !is_busy)
     };
     Turns {
@@ -72,6 +73,7 @@ mod tests {
     use domain::artifact::{ArtifactRef, Digest};
     use domain::fleet::{Beat, Registration};
     use domain::id::{Epoch, JobId};
+    use domain::job::Resume;
     use domain::plan::PlanVersion;
     use domain::round::Behind;
     use serde_json::json;
@@ -94,6 +96,30 @@ mod tests {
             UnixMillis(0),
         );
         job.participants = ["a", "b", "c"].map(name).into();
+        job.phase = Phase::Profiling {
+            deadline: UnixMillis(200_000),
+        };
+        job
+    }
+
+    fn global() -> ArtifactRef {
+        ArtifactRef {
+            key: String::new(),
+            sha256: Digest::from_bytes(&[0; 32]),
+            bytes: 0,
+        }
+    }
+
+    /// The same job, between two rounds.
+    fn running() -> Job {
+        let mut job = job();
+        job.phase = Phase::Refining {
+            resume: Resume {
+                round: 1,
+                global: global(),
+            },
+            deadline: UnixMillis(200_000),
+        };
         job
     }
 
@@ -165,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_runs_asks_nobody_there_either_and_does_not_wait_for_the_end() {
+        let own = [idle("a", "1"), idle("b", "1"), idle("c", "2")];
+        let other = member("x", "1", "training", 0);
+        let all = [own.as_slice(), &[other]].concat();
+        check(&running(), &all, &["c"], false);
+    }
+
+    #[test]
     fn between_two_rounds_of_another_job_nobody_measures_itself_either() {
         let rested = |ago: u64| {
             let (name, mut other) = idle("x", "1");
@@ -182,32 +216,27 @@ mod tests {
     }
 
     #[test]
-    fn a_site_at_an_earlier_round_is_waited_for_and_one_that_measures_itself_is_not() {
+    fn nobody_measures_itself_beside_a_site_at_an_earlier_round() {
         let members = [
             member("a", "1", "probing", 0),
             idle("b", "1"),
             member("z", "2", "training", 0),
         ];
-        let mut late = job();
+        let mut late = running();
         late.participants.push(name("z"));
         check(&late, &members, &["a", "c"], false);
-        let global = ArtifactRef {
-            key: String::new(),
-            sha256: Digest::from_bytes(&[0; 32]),
-            bytes: 0,
-        };
         late.late.push(Behind {
             worker: name("z"),
             round: 1,
             epoch: Epoch(3),
             plan: PlanVersion(1),
-            global,
+            global: global(),
         });
         let on_its_machine = [
             member("a", "1", "idle", 0),
             idle("b", "2"),
             member("z", "2", "training", 0),
         ];
-        check(&late, &on_its_machine, &["a", "c"], true);
+        check(&late, &on_its_machine, &["a", "c"], false);
     }
 }

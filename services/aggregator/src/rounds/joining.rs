@@ -1,19 +1,28 @@
 //! Who joins a job that is running already: a site with its data that was not there, or not free, when the job
 //! began.
 //!
-//! It takes part from a round's end on: it measures itself, and the plan is made anew with it. Whoever waits for the
-//! same site in the queue comes first. A job whose result must follow from its inputs alone (`quorum: all`,
-//! `plan_from`) has the sites that it was admitted with.
+//! It takes part from a round's end on: it measures itself, and the plan is made anew with it. Whoever has the site,
+//! be it in a pause, or waits for it in the queue comes first. A site on whose machine another job trains does not
+//! join: it could not measure itself before that one ends. A job whose result must follow from its inputs alone
+//! (`quorum: all`, `plan_from`) has the sites that it was admitted with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bus::fleet::Member;
 use domain::fleet::{Liveness, Stage};
 use domain::id::WorkerName;
 use domain::job::{Job, Phase, Quorum};
 use domain::time::UnixMillis;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
 use crate::app::Aggregator;
+
+/// Jobs that are read at the same time.
+const AT_ONCE: usize = 16;
+
+/// The fleet as it is known.
+type Members = BTreeMap<WorkerName, Member>;
 
 /// The sites that may join now, ordered by name. Other jobs are read only if there is a site that could.
 pub async fn newcomers(
@@ -24,63 +33,93 @@ pub async fn newcomers(
     if !is_open(job) {
         return Ok(Vec::new());
     }
-    let members = aggregator.fleet.members().into_iter();
-    let idle = members.filter(|(worker, member)| {
-        may_join(job, worker)
-            && member
-                .registration
-                .datasets
-                .contains_key(&job.spec.data.dataset)
+    let members = aggregator.fleet.members();
+    let idle = members.iter().filter(|(worker, member)| {
+        !job.participants.contains(worker)
+            && may_use(job, worker, member)
             && member.liveness(now) == Liveness::Alive
             && member.stage() == Some(Stage::Idle)
     });
-    let idle: Vec<WorkerName> = idle.map(|(worker, _)| worker).collect();
+    let idle: Vec<WorkerName> = idle.map(|(worker, _)| worker.clone()).collect();
     if idle.is_empty() {
         return Ok(idle);
     }
-    let mut others = Vec::new();
-    for key in aggregator.jobs.keys().await? {
-        // Keys with a dot hold rounds and scores.
-        if key.contains('.') || key == job.id.as_str() {
-            continue;
-        }
-        others.extend(aggregator.jobs.get(&key).await?.map(|(other, _)| other));
-    }
-    Ok(unclaimed(idle, job, &others))
+    let others = others(aggregator, job).await?;
+    Ok(unclaimed(idle, job, &others, &members))
 }
 
-/// Whether sites may join at all.
+/// Every other job.
+async fn others(aggregator: &Aggregator, job: &Job) -> Result<Vec<Job>, Error> {
+    let mut keys = aggregator.jobs.keys().await?;
+    // Keys with a dot hold rounds and scores.
+    keys.retain(|key| !key.contains('.') && key != job.id.as_str());
+    let found: Vec<_> = stream::iter(keys)
+        .map(|key| async move { aggregator.jobs.get(&key).await })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let found = found.into_iter().flatten();
+    Ok(found.map(|(other, _)| other).collect())
+}
+
+/// Whether sites may join now. They join no job that is about to pause, for they would be kept from others.
 fn is_open(job: &Job) -> bool {
-    job.spec.rounds.quorum != Quorum::All && job.spec.plan_from.is_none()
+    job.spec.rounds.quorum != Quorum::All && job.spec.plan_from.is_none() && !job.pause_requested
 }
 
-/// Whether the job would have this site, which is not one of its own.
-fn may_join(job: &Job, worker: &WorkerName) -> bool {
-    let named = &job.spec.data.sites;
-    !job.participants.contains(worker) && (named.is_empty() || named.contains(worker))
+/// Whether the job would have this site.
+fn may_use(job: &Job, worker: &WorkerName, member: &Member) -> bool {
+    let (data, named) = (&job.spec.data.dataset, &job.spec.data.sites);
+    member.registration.datasets.contains_key(data) && (named.is_empty() || named.contains(worker))
 }
 
-/// Those that no other job has or waits for.
-fn unclaimed(idle: Vec<WorkerName>, job: &Job, others: &[Job]) -> Vec<WorkerName> {
-    let mut claimed: BTreeSet<&WorkerName> = BTreeSet::new();
-    for other in others {
-        if other.phase.holds_sites() {
-            claimed.extend(other.active());
-        } else if matches!(other.phase, Phase::Queued)
-            && other.spec.data.dataset == job.spec.data.dataset
-        {
-            claimed.extend(idle.iter().filter(|worker| may_join(other, worker)));
-        }
+/// Those that no other job has or waits for, and on whose machines nobody trains.
+fn unclaimed(
+    idle: Vec<WorkerName>,
+    job: &Job,
+    others: &[Job],
+    members: &Members,
+) -> Vec<WorkerName> {
+    let host = |worker: &WorkerName| {
+        let member = members.get(worker)?;
+        Some(member.registration.host.as_str())
+    };
+    let running = others.iter().filter(|other| other.phase.holds_sites());
+    let late = job.late.iter().map(|behind| &behind.worker);
+    let training = running.flat_map(kept).chain(late);
+    let busy: BTreeSet<&str> = training.filter_map(host).collect();
+    let is_free = |worker: &WorkerName| {
+        let claimed = others.iter().any(|other| claims(other, worker, members));
+        !claimed && host(worker).is_none_or(|host| !busy.contains(host))
+    };
+    idle.into_iter().filter(is_free).collect()
+}
+
+/// Whether another job has this site, will take it back, or waits for it.
+fn claims(other: &Job, worker: &WorkerName, members: &Members) -> bool {
+    if matches!(other.phase, Phase::Queued) {
+        let member = members.get(worker);
+        return member.is_some_and(|member| may_use(other, worker, member));
     }
-    let taken: BTreeSet<WorkerName> = claimed.into_iter().cloned().collect();
-    let free = idle.into_iter().filter(|worker| !taken.contains(worker));
-    free.collect()
+    !other.phase.is_terminal() && kept(other).any(|site| site == worker)
+}
+
+/// The participants of a job, without those that it will not ask again.
+fn kept(job: &Job) -> impl Iterator<Item = &WorkerName> {
+    let gone = job.lost.iter().filter(|lost| lost.trouble.is_lasting());
+    let gone: BTreeSet<&WorkerName> = gone.map(|lost| &lost.worker).collect();
+    let all = job.participants.iter();
+    all.filter(move |worker| !gone.contains(worker))
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::artifact::Digest;
-    use domain::id::JobId;
+    use domain::artifact::{ArtifactRef, Digest};
+    use domain::cause::{SiteTrouble, Trouble};
+    use domain::id::{Epoch, JobId};
+    use domain::plan::PlanVersion;
+    use domain::round::Behind;
+    use serde_json::json;
 
     use super::*;
 
@@ -104,10 +143,62 @@ mod tests {
         words.map(|name| name.parse().expect("legal")).collect()
     }
 
-    fn planning(mut job: Job, participants: &str) -> Job {
+    fn planning(participants: &str) -> Job {
+        let mut job = job(2, "");
         job.participants = names(participants);
         job.phase = Phase::Planning { resume: None };
         job
+    }
+
+    fn paused(participants: &str) -> Job {
+        let mut job = planning(participants);
+        job.pause(UnixMillis(1)).expect("legal");
+        job
+    }
+
+    fn queued(dataset: &str, sites: &str) -> Job {
+        let mut job = job(3, "");
+        job.participants.clear();
+        job.spec.data.dataset = dataset.parse().expect("legal");
+        job.spec.data.sites = names(sites);
+        job
+    }
+
+    /// A site that has mail, and these data sets beside.
+    fn site(worker: &str, host: &str, more: &[&str]) -> (WorkerName, Member) {
+        let summary = json!({"records": 1, "held_out": 1, "skipped": 0});
+        let datasets = ["mail"].iter().chain(more);
+        let datasets: BTreeMap<&str, _> = datasets.map(|name| (*name, &summary)).collect();
+        let registration = serde_json::from_value(json!({
+            "worker": worker, "version": "", "host": host, "started_at": 0, "memory_limit_bytes": 0,
+            "threads": 1, "datasets": datasets, "policy": "", "beat_ms": 3000,
+        }));
+        let member = Member {
+            registration: registration.expect("a registration"),
+            beat: None,
+            moved_at: UnixMillis(0),
+            computed_at: None,
+        };
+        (worker.parse().expect("legal"), member)
+    }
+
+    /// Each on a machine of its own but `d` and `x`; `c` has notes as well.
+    fn fleet() -> Members {
+        let sites = [
+            site("a", "1", &[]),
+            site("b", "2", &[]),
+            site("c", "3", &["notes"]),
+            site("d", "4", &[]),
+            site("x", "4", &[]),
+        ];
+        sites.into()
+    }
+
+    /// Which of `c` and `d` are free for a job of `a` and `b`.
+    #[track_caller]
+    fn check(others: &[Job], free: &str) {
+        let found = unclaimed(names("c d"), &job(1, ""), others, &fleet());
+        assert_eq!(found, names(free));
     }
 
     #[test]
@@ -120,32 +211,86 @@ mod tests {
     }
 
     #[test]
-    fn a_job_has_whoever_it_did_not_have_unless_it_names_its_sites() {
-        let of = |job: &Job| -> Vec<WorkerName> {
-            let mut all = names("a b c d");
-            all.retain(|worker| may_join(job, worker));
-            all
-        };
-        let mut naming = job(1, "");
-        assert_eq!(of(&naming), names("c d"));
-        naming.spec.data.sites = names("a b d");
-        assert_eq!(of(&naming), names("d"));
+    fn nobody_joins_a_job_that_is_about_to_pause() {
+        let mut pausing = job(1, "");
+        pausing.pause_requested = true;
+        assert!(!is_open(&pausing));
     }
 
     #[test]
-    fn whoever_has_a_site_or_waits_for_it_comes_first() {
-        let free = |others: &[Job]| unclaimed(names("c d"), &job(1, ""), others);
-        assert_eq!(free(&[]), names("c d"));
-        assert_eq!(free(&[planning(job(2, ""), "c")]), names("d"));
-        let mut ended = planning(job(2, ""), "c");
+    fn a_job_would_have_whoever_has_its_data_unless_it_names_its_sites() {
+        let of = |job: &Job| -> Vec<WorkerName> {
+            let mut all = fleet();
+            all.retain(|worker, member| may_use(job, worker, member));
+            all.into_keys().collect()
+        };
+        let mut naming = job(1, "");
+        assert_eq!(of(&naming), names("a b c d x"));
+        naming.spec.data.sites = names("a b d");
+        assert_eq!(of(&naming), names("a b d"));
+        assert_eq!(of(&queued("notes", "")), names("c"));
+    }
+
+    #[test]
+    fn whoever_has_a_site_comes_first() {
+        check(&[], "c d");
+        check(&[planning("c")], "d");
+        let mut ended = planning("c");
         ended.phase = Phase::Cancelled;
-        assert_eq!(free(&[ended]), names("c d"));
-        let mut queued = job(3, "");
-        queued.participants.clear();
-        assert_eq!(free(std::slice::from_ref(&queued)), names(""));
-        queued.spec.data.sites = names("d");
-        assert_eq!(free(std::slice::from_ref(&queued)), names("c"));
-        queued.spec.data.dataset = "other".parse().expect("legal");
-        assert_eq!(free(&[queued]), names("c d"));
+        check(&[ended], "c d");
+    }
+
+    #[test]
+    fn a_paused_job_keeps_its_sites_from_joining_another() {
+        check(&[paused("c")], "d");
+        check(&[paused("x")], "c d");
+    }
+
+    #[test]
+    fn a_site_that_another_job_lost_joins_only_if_that_one_will_not_take_it_back() {
+        let lost = |mut job: Job, trouble: Trouble| {
+            let worker = "c".parse().expect("legal");
+            job.lose(SiteTrouble {
+                worker,
+                trouble,
+                detail: String::new(),
+            });
+            job
+        };
+        for holder in [planning("c"), paused("c")] {
+            check(&[lost(holder.clone(), Trouble::Unreachable)], "d");
+            check(&[lost(holder, Trouble::PolicyRefused)], "c d");
+        }
+    }
+
+    #[test]
+    fn a_site_whose_machine_another_job_s_site_shares_does_not_join() {
+        check(&[planning("x")], "c");
+        let mut late = job(1, "");
+        late.participants = names("a b x");
+        let global = ArtifactRef {
+            key: String::new(),
+            sha256: Digest::from_bytes(&[0; 32]),
+            bytes: 0,
+        };
+        let free = |job: &Job| unclaimed(names("c d"), job, &[], &fleet());
+        assert_eq!(free(&late), names("c d"));
+        late.late.push(Behind {
+            worker: "x".parse().expect("legal"),
+            round: 1,
+            epoch: Epoch(3),
+            plan: PlanVersion(1),
+            global,
+        });
+        assert_eq!(free(&late), names("c"));
+    }
+
+    #[test]
+    fn whoever_waits_for_a_site_comes_first_whatever_data_of_it() {
+        check(&[queued("mail", "")], "");
+        check(&[queued("mail", "d")], "c");
+        check(&[queued("notes", "")], "d");
+        check(&[queued("notes", "d")], "c d");
+        check(&[queued("other", "")], "c d");
     }
 }

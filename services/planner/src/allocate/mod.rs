@@ -39,7 +39,7 @@ pub use lint::{Finding, lint, lint_replayed};
 pub use noise::BatchNoise;
 pub use predict::adapter_bytes;
 pub use replan::{Replanned, replan};
-pub use replay::{admissible, replay};
+pub use replay::{admissible, replay, taken_back};
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::id::{JobId, WorkerName};
+use domain::job::Job;
 use domain::job::spec::Spec;
 use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
@@ -30,7 +31,8 @@ pub fn replay(
         .collect();
     if !absent.is_empty() || other.workers.is_empty() {
         let message = format!(
-            "the plan of {} cannot be replayed: {} of its {} workers are not here",
+            "version {} of the plan of {} cannot be replayed: {} of its {} workers are not here",
+            other.version.0,
             other.job,
             absent.len(),
             other.workers.len(),
@@ -57,6 +59,21 @@ pub fn replay(
     plan.parent = None;
     plan.replayed_from = Some(other.job.clone());
     Ok(plan)
+}
+
+/// Sites of a job that replays another's plans which were given up for nothing but that the plan so far does without
+/// them, and which the next names: they came later to the other job, or came back to it.
+#[must_use]
+pub fn taken_back(job: &Job, so_far: &Plan, next: &Plan) -> BTreeSet<WorkerName> {
+    let comes = |worker: &WorkerName| {
+        next.workers.contains_key(worker) && !so_far.workers.contains_key(worker)
+    };
+    let lost = job.lost.iter().filter(|lost| {
+        job.spec.plan_from.is_some()
+            && lost.trouble == Trouble::PlanUnsupported
+            && comes(&lost.worker)
+    });
+    lost.map(|lost| lost.worker.clone()).collect()
 }
 
 /// A replayed plan, if the job can train it: it was made for another.

@@ -20,6 +20,7 @@ mod linter;
 mod modes;
 mod noise;
 mod replan;
+mod replay;
 mod scoring;
 mod settings;
 mod sides;

@@ -2,7 +2,9 @@
 //!
 //! A plan is immutable and stored before anything else happens, so after a crash it is found and not made again.
 //! Between two rounds the present plan stays unless another is worth it; and where none is possible any more the
-//! present one stays too, for the job goes on with what it has.
+//! present one stays too, for the job goes on with what it has. A job that replays another's plans does not go on
+//! where the next cannot be replayed: it would end with another adapter. A site that the plan so far did without is
+//! taken back where the next names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +14,13 @@ use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::topology::{plan_key, profile_key};
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
-use domain::id::WorkerName;
+use domain::id::{JobId, WorkerName};
 use domain::job::{Job, Phase, Resume};
 use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
 
 use crate::Error;
-use crate::allocate::{Replanned, Request, admissible, allocate, replan, replay};
+use crate::allocate::{Replanned, Request, admissible, allocate, replan, replay, taken_back};
 use crate::app::Planner;
 
 const FIRST: PlanVersion = PlanVersion(1);
@@ -35,23 +37,29 @@ pub async fn handle(
         }
         None => None,
     };
-    let plan = match (parent, &resume) {
+    let made = match (&parent, &resume) {
         (Some(parent), Some(resume)) => again(planner, job, parent, resume).await?,
-        _ => match first(planner, job).await? {
-            Ok(plan) => plan,
-            Err(cause) => {
-                job.fail(cause).await?;
-                return Ok(Next::Again);
-            }
-        },
+        _ => first(planner, job).await?,
+    };
+    let plan = match made {
+        Ok(plan) => plan,
+        Err(cause) => {
+            job.fail(cause).await?;
+            return Ok(Next::Again);
+        }
     };
     hit(Failpoint::PlannerPlanAfterPlanStored);
+    let back = parent.map(|parent| taken_back(job.job(), &parent, &plan));
+    let back = back.unwrap_or_default();
     for site in left_out(job.job(), &plan) {
         job.lose(site).await?;
     }
     let version = plan.version;
-    job.advance(Phase::Starting { resume }, |job| job.plan = Some(version))
-        .await?;
+    job.advance(Phase::Starting { resume }, |job| {
+        job.plan = Some(version);
+        job.lost.retain(|lost| !back.contains(&lost.worker));
+    })
+    .await?;
     hit(Failpoint::PlannerPlanAfterState);
     job.announce().await?;
     hit(Failpoint::PlannerPlanAfterPublish);
@@ -68,21 +76,12 @@ async fn first(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, 
     let made = match &job.spec.plan_from {
         Some(other) => {
             let Some((plan, _)) = planner.plans.get(&plan_key(other, FIRST)).await? else {
-                let message = format!(
-                    "plan_from: {other} has no plan (any more); leave plan_from out, or name another job"
-                );
-                return Ok(Err(Cause {
-                    kind: CauseKind::InputUnusable,
-                    message,
-                    sites: Vec::new(),
-                }));
+                return Ok(Err(gone(other, "plan (any more)")));
             };
-            let profiles = profiles(planner, job).await?;
-            replay(&plan, &job.id, &sites(job))
-                .and_then(|plan| admissible(plan, &profiles, &job.spec))
+            replayed(planner, job, &plan, &sites(job)).await?
         }
         None => {
-            let profiles = profiles(planner, job).await?;
+            let profiles = profiles(planner, job, &sites(job)).await?;
             let watch = Stopwatch::start();
             let made = allocate(&request(job, &profiles, None));
             observe(&made.as_ref().map(Some), &watch);
@@ -99,49 +98,77 @@ async fn first(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, 
 async fn again(
     planner: &Planner,
     owned: &Owned,
-    parent: Plan,
+    parent: &Plan,
     resume: &Resume,
-) -> Result<Plan, Error> {
+) -> Result<Result<Plan, Cause>, Error> {
     let job = owned.job();
     let key = plan_key(&job.id, parent.version.next());
     if let Some((plan, _)) = planner.plans.get(&key).await? {
-        return Ok(plan);
+        return Ok(Ok(plan));
     }
     let made = match &job.spec.plan_from {
-        Some(other) => {
-            let key = plan_key(other, parent.version.next());
-            match planner.plans.get(&key).await? {
-                Some((plan, _)) => {
-                    let profiles = profiles(planner, job).await?;
-                    replay(&plan, &job.id, &sites(job))
-                        .and_then(|plan| admissible(plan, &profiles, &job.spec))
-                        .map(Some)
-                }
-                None => Ok(None),
-            }
-        }
+        Some(other) => match next_of(planner, job, other, parent).await? {
+            Ok(plan) => Some(plan),
+            Err(cause) => return Ok(Err(cause)),
+        },
         None => {
-            let profiles = profiles(planner, job).await?;
+            let profiles = profiles(planner, job, &sites(job)).await?;
             let watch = Stopwatch::start();
-            let made = anew(&request(job, &profiles, Some(&parent)));
+            let made = anew(&request(job, &profiles, Some(parent)));
             observe(&made.as_ref().map(Option::as_ref), &watch);
-            made
+            made.unwrap_or_else(|cause| {
+                tracing::warn!(job = %job.id, why = cause.message, "no other plan is possible, the present one stays");
+                None
+            })
         }
     };
-    match made {
-        Ok(Some(mut plan)) => {
-            plan.version = parent.version.next();
-            plan.parent = Some(parent.version);
-            plan.from_round = resume.round + 1;
-            planner.plans.create(&key, &plan).await?;
-            Ok(plan)
-        }
-        Ok(None) => Ok(parent),
-        Err(cause) => {
-            tracing::warn!(job = %job.id, why = cause.message, "no other plan is possible, the present one stays");
-            Ok(parent)
-        }
+    let Some(mut plan) = made else {
+        return Ok(Ok(parent.clone()));
+    };
+    plan.version = parent.version.next();
+    plan.parent = Some(parent.version);
+    plan.from_round = resume.round + 1;
+    planner.plans.create(&key, &plan).await?;
+    Ok(Ok(plan))
+}
+
+/// The next plan of the job that is replayed, which may name sites that the one so far did without.
+async fn next_of(
+    planner: &Planner,
+    job: &Job,
+    other: &JobId,
+    parent: &Plan,
+) -> Result<Result<Plan, Cause>, Error> {
+    let version = parent.version.next();
+    let Some((plan, _)) = planner.plans.get(&plan_key(other, version)).await? else {
+        let what = format!("version {} of its plan any more", version.0);
+        return Ok(Err(gone(other, &what)));
+    };
+    let mut here = sites(job);
+    here.extend(taken_back(job, parent, &plan));
+    replayed(planner, job, &plan, &here).await
+}
+
+fn gone(other: &JobId, what: &str) -> Cause {
+    Cause {
+        kind: CauseKind::InputUnusable,
+        message: format!(
+            "plan_from: {other} has no {what}; leave plan_from out, or name another job"
+        ),
+        sites: Vec::new(),
     }
+}
+
+/// Another job's plan as this one's, if these of its sites can train it.
+async fn replayed(
+    planner: &Planner,
+    job: &Job,
+    plan: &Plan,
+    here: &BTreeSet<WorkerName>,
+) -> Result<Result<Plan, Cause>, Error> {
+    let profiles = profiles(planner, job, here).await?;
+    let plan = replay(plan, &job.id, here);
+    Ok(plan.and_then(|plan| admissible(plan, &profiles, &job.spec)))
 }
 
 /// Another plan than the request's parent, if it is worth it.
@@ -188,9 +215,13 @@ fn sites(job: &Job) -> BTreeSet<WorkerName> {
     job.active().cloned().collect()
 }
 
-async fn profiles(planner: &Planner, job: &Job) -> Result<BTreeMap<WorkerName, Profile>, Error> {
+async fn profiles(
+    planner: &Planner,
+    job: &Job,
+    sites: &BTreeSet<WorkerName>,
+) -> Result<BTreeMap<WorkerName, Profile>, Error> {
     let mut profiles = BTreeMap::new();
-    for worker in job.active() {
+    for worker in sites {
         let stored = planner.profiles.get(&profile_key(&job.id, worker)).await?;
         if let Some((profile, _)) = stored {
             profiles.insert(worker.clone(), profile);

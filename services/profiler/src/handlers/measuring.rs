@@ -87,7 +87,8 @@ pub async fn measure(
 }
 
 /// Asks one worker per machine at a time: probes that share cores would measure each other. Where another
-/// job's worker computes on the machine nobody is asked until it rests, and the deadline waits too.
+/// job's worker computes on the machine nobody is asked until it rests, and before the first round the deadline
+/// waits too; between two rounds the job goes on without whoever was not measured by then.
 async fn ask(
     profiler: &Profiler,
     job: &mut Owned,
