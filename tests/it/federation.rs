@@ -77,8 +77,8 @@ async fn every_rule_s_error_against_the_dense_mean_is_told_with_its_speed_and_me
 
 #[tokio::test]
 async fn no_rule_needs_more_memory_for_more_updates() {
-    let few = rules(&["--workers", "8", "--ranks", "8"]).await;
-    let many = rules(&["--workers", "64", "--ranks", "8"]).await;
+    let few = rules(&["--workers", "8", "--ranks", "8", "--threads", "1"]).await;
+    let many = rules(&["--workers", "64", "--ranks", "8", "--threads", "1"]).await;
     for (few, many) in few.iter().zip(&many) {
         // A mebibyte of a process this small is what its threads' stacks come and go by.
         let most = 1.1 * figure(few, "peak_mib") + 1.0;

@@ -130,7 +130,9 @@ fn the_turn_does_not_depend_on_how_singular_directions_happen_to_point() {
     let other = |matrix: &Mat<f64>| {
         let from = |j: usize| if j < 2 { 1 - j } else { j };
         let sign = |j: usize| if j == 2 { -1.0 } else { 1.0 };
-        Mat::from_fn(matrix.nrows(), keep, |row, j| sign(j) * matrix[(row, from(j))])
+        Mat::from_fn(matrix.nrows(), keep, |row, j| {
+            sign(j) * matrix[(row, from(j))]
+        })
     };
     let turned = |mut left: Mat<f64>, mut v: Mat<f64>| {
         let basis = Basis {
@@ -141,11 +143,15 @@ fn the_turn_does_not_depend_on_how_singular_directions_happen_to_point() {
         (left, v)
     };
     assert!(difference(&other(&v), &v) > 0.1, "they do not differ");
-    let (one, two) = (turned(left.clone(), v.clone()), turned(other(&left), other(&v)));
+    let (one, two) = (
+        turned(left.clone(), v.clone()),
+        turned(other(&left), other(&v)),
+    );
     assert!(difference(&two.0, &one.0) < 1e-9 && difference(&two.1, &one.1) < 1e-9);
     // And it is a turn: the change is the same, up to the cut as well.
     for rank in [4, keep] {
-        let product = |left: &Mat<f64>, v: &Mat<f64>| left.get(.., ..rank) * v.get(.., ..rank).transpose();
+        let product =
+            |left: &Mat<f64>, v: &Mat<f64>| left.get(.., ..rank) * v.get(.., ..rank).transpose();
         let off = difference(&product(&one.0, &one.1), &product(&left, &v));
         assert!(off < 1e-12 && difference(&one.1, &v) > 0.1, "{off}");
     }
