@@ -31,11 +31,11 @@ class Task:
     choices: tuple[str, ...]
     score: str  # "loss" or "balanced_accuracy"
     held_out: int  # records a site
-    sample: int  # of them after a round
+    sample: int  # of them after a round: as many as leave eight that fit the sequence, below which no site shares a score
 
 
 TASKS = {
-    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 5e-4, "shuffle", (), "loss", 32, 16),
+    "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 5e-4, "shuffle", (), "loss", 32, 32),
     "mail": Task("mail", "mail, balanced accuracy", 80, 5e-4, "balanced", (" yes", " no"), "balanced_accuracy", 32, 16),
 }
 
