@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::fleet::Member;
+use domain::cause::{SiteTrouble, Trouble};
 use domain::fleet::{Liveness, Stage};
 use domain::id::WorkerName;
 use domain::job::{Job, Phase, Quorum};
@@ -101,7 +102,11 @@ fn claims(other: &Job, worker: &WorkerName, members: &Members) -> bool {
         let member = members.get(worker);
         return member.is_some_and(|member| may_use(other, worker, member));
     }
-    !other.phase.is_terminal() && kept(other).any(|site| site == worker)
+    // A replay takes back whom one version does without where the next names it.
+    let is_parked =
+        |lost: &SiteTrouble| lost.worker == *worker && lost.trouble == Trouble::PlanUnsupported;
+    let parked = other.spec.plan_from.is_some() && other.lost.iter().any(is_parked);
+    !other.phase.is_terminal() && (parked || kept(other).any(|site| site == worker))
 }
 
 /// The participants of a job, without those that it will not ask again.
@@ -115,7 +120,6 @@ fn kept(job: &Job) -> impl Iterator<Item = &WorkerName> {
 #[cfg(test)]
 mod tests {
     use domain::artifact::{ArtifactRef, Digest};
-    use domain::cause::{SiteTrouble, Trouble};
     use domain::id::{Epoch, JobId};
     use domain::plan::PlanVersion;
     use domain::round::Behind;
@@ -261,6 +265,10 @@ mod tests {
             check(&[lost(holder.clone(), Trouble::Unreachable)], "d");
             check(&[lost(holder, Trouble::PolicyRefused)], "c d");
         }
+        let mut replay = planning("c");
+        check(&[lost(replay.clone(), Trouble::PlanUnsupported)], "c d");
+        replay.spec.plan_from = Some(JobId::from_bits(9));
+        check(&[lost(replay, Trouble::PlanUnsupported)], "d");
     }
 
     #[test]

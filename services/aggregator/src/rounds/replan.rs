@@ -115,7 +115,8 @@ async fn committed(
     Ok(rounds)
 }
 
-/// Whether the job whose plans are replayed has another one from this round on.
+/// Whether the job whose plans are replayed has another one from this round on, or was deleted: what would have followed is
+/// not known then, and the planner ends the job and says so.
 async fn replayed(
     aggregator: &Aggregator,
     job: &Job,
@@ -126,6 +127,9 @@ async fn replayed(
         return Ok(false);
     };
     let next = plan_key(other, plan.version.next());
-    let stored = aggregator.plans.get(&next).await?;
-    Ok(stored.is_some_and(|(plan, _)| plan.from_round == round))
+    if let Some((next, _)) = aggregator.plans.get(&next).await? {
+        return Ok(next.from_round == round);
+    }
+    let present = plan_key(other, plan.version);
+    Ok(aggregator.plans.get(&present).await?.is_none())
 }
