@@ -67,6 +67,16 @@ pub fn fewer(rank_max: u16) -> Vec<Configuration> {
     ])
 }
 
+/// Steps of parts of a row, small to large, for where memory ends before a whole one.
+pub fn shorter() -> impl Iterator<Item = Configuration> {
+    let part = |part| Configuration {
+        batch: 1,
+        rank: 1,
+        part,
+    };
+    (1..=2 * NEEDED).rev().map(part)
+}
+
 const fn low(rank_max: u16) -> u16 {
     if rank_max < 8 { 1 } else { rank_max / 4 }
 }
@@ -83,10 +93,16 @@ fn distinct(choices: impl IntoIterator<Item = (u16, u16, usize)>) -> Vec<Configu
 }
 
 /// Bytes that a further round will need at most, from what earlier ones needed. What its parameters do
-/// not take grows no faster than its tokens, and where two sizes are known, by the line through them.
+/// not take grows no faster than its tokens, and where two sizes are known, by the line through the least
+/// and the largest.
 #[must_use]
 pub fn predicted(earlier: &[Need], tokens: f64, parameters: f64) -> f64 {
-    let (Some(first), Some(last)) = (earlier.first(), earlier.last()) else {
+    let by_tokens = |a: &&Need, b: &&Need| a.tokens.total_cmp(&b.tokens);
+    let (least, largest) = (
+        earlier.iter().min_by(by_tokens),
+        earlier.iter().max_by(by_tokens),
+    );
+    let (Some(first), Some(last)) = (least, largest) else {
         return 0.0;
     };
     let own = |need: &Need| (PARAMETER_BYTES * need.parameters).min(need.bytes);
@@ -129,6 +145,26 @@ mod tests {
         assert_eq!(predicted(200.0, 10.0), 2160.0);
         assert_eq!(predicted(50.0, 40.0), 1160.0 + 30.0 * 28.0);
         assert_eq!(predicted(50.0, 5.0), 1160.0);
+    }
+
+    #[test]
+    fn shorter_rows_grow_up_to_a_whole_one() {
+        let parts: Vec<usize> = shorter().map(|next| next.part).collect();
+        assert_eq!(parts, [6, 5, 4, 3, 2, 1]);
+        assert!(shorter().all(|next| (next.batch, next.rank) == (1, 1)));
+    }
+
+    #[test]
+    fn the_largest_size_tells_most_in_whatever_order_it_was_measured() {
+        let need = |tokens, bytes| Need {
+            tokens,
+            parameters: 0.0,
+            bytes,
+        };
+        let (small, large) = (need(21.0, 121.0), need(32.0, 132.0));
+        for earlier in [[small, large], [large, small]] {
+            assert_eq!(predicted(&earlier, 128.0, 0.0), 228.0);
+        }
     }
 
     #[test]

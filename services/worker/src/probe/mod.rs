@@ -6,6 +6,7 @@ mod bases;
 mod budget;
 mod configurations;
 mod examination;
+mod growth;
 mod head;
 mod importance;
 mod kernels;

@@ -15,6 +15,7 @@ use engine::model::Model;
 
 use super::budget::Spent;
 use super::configurations::{Configuration, NEEDED, Need, configurations, fewer, predicted};
+use super::growth::Growth;
 use super::noise::Norms;
 use super::peaks::Peak;
 use super::sized::sized;
@@ -104,36 +105,18 @@ impl Room<'_> {
         } else {
             fewer(rank_max)
         };
+        let fixed = self.task.training.batch.fixed().copied();
+        let largest_batch = fixed.map_or(LARGEST_BATCH, |fixed| fixed.max(ALWAYS));
+        let mut growth = Growth::along(grid, rank_max, largest_batch);
         let mut measured: Vec<Measured> = Vec::new();
-        let mut too_large = None;
-        let planned = self.task.training.batch.fixed().copied();
-        let largest = planned.map_or(LARGEST_BATCH, |fixed| fixed.max(ALWAYS));
-        for next in grid.into_iter().filter(|next| next.batch <= largest) {
-            if !spent.allows(self.expected_seconds(&measured, next)) {
-                break;
-            }
-            match self.beyond(&measured, next) {
-                Some(bytes) => too_large = too_large.or(Some(bytes)),
-                None => measured.push(self.counted(way, next, spent)?),
-            }
-        }
-        // Where memory ends early, shorter rows make more samples.
-        for part in (1..=2 * NEEDED).rev() {
-            if measured.len() >= NEEDED {
-                break;
-            }
-            let next = Configuration {
-                batch: 1,
-                rank: 1,
-                part,
-            };
-            let allowed = spent.allows(self.expected_seconds(&measured, next));
-            if allowed && self.beyond(&measured, next).is_none() {
-                measured.push(self.counted(way, next, spent)?);
-            }
+        while let Some(next) = growth.next(
+            |next| self.beyond(&measured, next),
+            |next| spent.allows(self.expected_seconds(&measured, next)),
+        ) {
+            measured.push(self.counted(way, next, spent)?);
         }
         spent.modes += 1;
-        match too_large {
+        match growth.too_large() {
             _ if measured.len() >= NEEDED => Ok(measured),
             Some(bytes) => Err(self.lacks("the smallest step", bytes)),
             None => Ok(Vec::new()),
