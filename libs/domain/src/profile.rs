@@ -174,6 +174,9 @@ impl Measurement {
     }
 }
 
+/// Tokens whose logits exist together where a loss is computed: memory grows faster up to so many than beyond.
+pub const OUTPUT_BLOCK: usize = 256;
+
 /// Linear cost of one training step, fitted per worker and mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CostModel {
@@ -190,6 +193,9 @@ pub struct CostModel {
     pub memory_fixed: f64,
     /// Bytes per token of a step.
     pub memory_per_token: f64,
+    /// Bytes per token of the first [`OUTPUT_BLOCK`] of a step: their logits, which later ones take turns with.
+    #[serde(default)]
+    pub memory_per_block_token: f64,
     /// Bytes per trainable parameter.
     pub memory_per_parameter: f64,
     /// Bytes of scoring whatever the number of tokens: base, the whole merged adapter, buffers.
@@ -198,6 +204,12 @@ pub struct CostModel {
     /// Bytes per token that is scored at once.
     #[serde(default)]
     pub scoring_memory_per_token: f64,
+}
+
+/// Tokens of a step that have logits of their own at one time, of so many.
+#[must_use]
+pub const fn block_tokens(tokens: f64) -> f64 {
+    tokens.min(OUTPUT_BLOCK as f64)
 }
 
 impl CostModel {
@@ -215,6 +227,7 @@ impl CostModel {
     pub fn peak_memory_bytes(&self, tokens: f64, parameters: u64) -> f64 {
         self.memory_fixed
             + self.memory_per_token * tokens
+            + self.memory_per_block_token * block_tokens(tokens)
             + self.memory_per_parameter * parameters as f64
     }
 
@@ -226,7 +239,7 @@ impl CostModel {
 
     /// Every coefficient: each is a number from 0 in a model that was fitted.
     #[must_use]
-    pub const fn coefficients(&self) -> [f64; 9] {
+    pub const fn coefficients(&self) -> [f64; 10] {
         [
             self.seconds_fixed,
             self.seconds_per_token,
@@ -234,6 +247,7 @@ impl CostModel {
             self.seconds_per_square,
             self.memory_fixed,
             self.memory_per_token,
+            self.memory_per_block_token,
             self.memory_per_parameter,
             self.scoring_memory_fixed,
             self.scoring_memory_per_token,

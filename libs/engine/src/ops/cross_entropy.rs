@@ -22,8 +22,8 @@ use super::product::{Into, View, ViewMut};
 use super::simd::{exp, max, sum, wide};
 use crate::kernel::Kernel;
 
-/// Positions whose logits exist together.
-pub const BLOCK: usize = 256;
+/// Positions whose logits exist together. What is planned of memory knows it.
+pub const BLOCK: usize = domain::profile::OUTPUT_BLOCK;
 
 /// Rows of the output layer that are decoded together.
 const SLICE: usize = 8192;

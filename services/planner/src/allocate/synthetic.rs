@@ -197,6 +197,7 @@ fn cost(stream: &mut Stream, base: f64, seconds_per_token: f64, checkpoint: bool
         seconds_per_square: token * 2e-4,
         memory_fixed: base + 60.0 * MIB,
         memory_per_token: smaller * 0.7 * MIB,
+        memory_per_block_token: 0.0,
         memory_per_parameter: 28.0,
         scoring_memory_fixed: base + 80.0 * MIB,
         scoring_memory_per_token: 0.06 * MIB,

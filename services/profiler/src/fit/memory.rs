@@ -1,6 +1,6 @@
 //! The peak of memory, of training and of scoring.
 
-use domain::profile::Sample;
+use domain::profile::{Sample, block_tokens};
 
 use super::squares::{nonnegative, separable};
 use super::{SAMPLES, Term};
@@ -18,6 +18,7 @@ pub(super) struct Floor {
 pub(super) struct Memory {
     pub fixed: f64,
     pub per_token: f64,
+    pub per_block_token: f64,
     pub per_parameter: f64,
     pub derived: Vec<Term>,
 }
@@ -32,9 +33,10 @@ impl Memory {
             column(&Sample::peak_tokens),
             column(&|_| 1.0),
             column(&|s| s.parameters as f64),
+            column(&|s| block_tokens(s.peak_tokens())),
         ];
-        let [has_fixed, has_parameters] = separable(&columns);
-        let [tokens, one, parameters] = columns;
+        let [has_fixed, has_parameters, has_block] = separable(&columns);
+        let [tokens, one, parameters, block] = columns;
         let mut derived = Vec::new();
         if !has_parameters {
             derived.push(Term::MemoryPerParameter);
@@ -44,17 +46,19 @@ impl Memory {
         }
         let known = |s: &Sample| floor.base + floor.per_parameter * s.parameters as f64;
         let target = column(&|s| (s.peak_memory_bytes as f64 - known(s)).max(0.0));
-        let [per_token, fixed, per_parameter] = nonnegative(
+        let [per_token, fixed, per_parameter, per_block_token] = nonnegative(
             &[
                 Some(tokens),
                 has_fixed.then_some(one),
                 has_parameters.then_some(parameters),
+                has_block.then_some(block),
             ],
             &target,
         );
         Self {
             fixed: floor.base + fixed,
             per_token,
+            per_block_token,
             per_parameter: floor.per_parameter + per_parameter,
             derived,
         }
@@ -64,6 +68,7 @@ impl Memory {
     fn above(&self, sample: &Sample) -> f64 {
         let predicted = self.fixed
             + self.per_token * sample.peak_tokens()
+            + self.per_block_token * block_tokens(sample.peak_tokens())
             + self.per_parameter * sample.parameters as f64;
         (sample.peak_memory_bytes as f64 / predicted - 1.0).max(0.0)
     }

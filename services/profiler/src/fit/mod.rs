@@ -2,7 +2,8 @@
 //!
 //! Two models, each linear with coefficients that are never negative:
 //! `seconds = fixed + tokens · (per_token + per_token_parameter · parameters) + per_square · Σ rows²` and
-//! `bytes = fixed + per_token · tokens + per_parameter · parameters`. Errors are relative, so that small
+//! `bytes = fixed + per_token · tokens + per_block_token · min(tokens, block) + per_parameter · parameters`, where the
+//! logits of no more than a block of tokens exist together. Errors are relative, so that small
 //! and large steps count alike. A prediction is therefore never negative. Time goes by the tokens of the
 //! step that was timed, memory by those of the round's longest. Scoring has a memory model of its own,
 //! `bytes = fixed + per_token · tokens`, for the merged adapter whose rank the job fixes.
@@ -12,6 +13,7 @@
 //!   the worker's own forward passes, and is at most half of any step;
 //! - the same tokens in every sample: nothing is fixed, all is charged to the tokens;
 //! - rows of one length, or no more samples than terms: attention is charged to the tokens;
+//! - steps on one side of the block alone, or no more samples than terms: logits are charged to the tokens;
 //! - memory is never less than the loaded base and what a trainable parameter takes at least (first-order
 //!   16 bytes: its weight, its gradient and AdamW's two moments; zeroth-order 4: its weight); only what
 //!   is measured beyond that is fitted.
@@ -133,6 +135,7 @@ pub fn fit(measurement: &Measurement, mode: &ModeMeasurement) -> Result<Fit, Err
         seconds_per_square: time.per_square,
         memory_fixed: memory.fixed,
         memory_per_token: memory.per_token,
+        memory_per_block_token: memory.per_block_token,
         memory_per_parameter: memory.per_parameter,
         scoring_memory_fixed: scoring_fixed,
         scoring_memory_per_token: scoring_per_token,

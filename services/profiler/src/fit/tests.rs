@@ -13,6 +13,7 @@ fn truth() -> CostModel {
         seconds_per_square: 0.0,
         memory_fixed: 700.0 * MIB,
         memory_per_token: 1.5 * MIB,
+        memory_per_block_token: 0.0,
         memory_per_parameter: 20.0,
         scoring_memory_fixed: 0.0,
         scoring_memory_per_token: 0.0,
@@ -379,4 +380,38 @@ fn a_profile_has_a_model_for_each_mode_and_none_of_nothing() {
     close(ratio, 1.3, 1e-6);
     measurement.modes.clear();
     assert_eq!(super::profile(worker, measurement), Err(Error::Nothing));
+}
+
+/// Steps of SmolLM2-135M with recomputed activations as a probe measured them, in MiB: the larger half is predicted from the
+/// smaller, across the block beyond which logits take turns.
+#[test]
+fn memory_beyond_a_block_of_logits_grows_slower_than_up_to_it() {
+    let (low, high) = (2_442_240, 9_768_960);
+    let steps = [
+        (32, low, 269.2),
+        (128, high, 440.2),
+        (256, low, 338.0),
+        (512, high, 511.4),
+    ];
+    let mut measurement = measured(&truth(), &SIX, &[1.0; 6]);
+    let mode = &mut measurement.modes[0];
+    mode.base_memory_bytes = (113.0 * MIB) as u64;
+    let sample = |(tokens, parameters, peak): (u32, u64, f64)| Sample {
+        batch: 1,
+        tokens,
+        squares: 0.0,
+        longest_tokens: tokens,
+        parameters,
+        step_seconds: 0.01 * f64::from(tokens),
+        peak_memory_bytes: (peak * MIB) as u64,
+    };
+    mode.samples = steps.map(sample).to_vec();
+    let cost = fit(&measurement).expect("fits").cost;
+    close(cost.peak_memory_bytes(1024.0, low) / MIB, 431.2, 0.05);
+    close(cost.peak_memory_bytes(4096.0, low) / MIB, 802.2, 0.05);
+    // Without a larger step nothing tells where the growth ends, and all of it is the tokens'.
+    measurement.modes[0].samples.pop();
+    let cost = fit(&measurement).expect("fits").cost;
+    assert_eq!(cost.memory_per_block_token, 0.0);
+    assert!(cost.peak_memory_bytes(1024.0, low) / MIB > 500.0);
 }

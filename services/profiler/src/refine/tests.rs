@@ -32,6 +32,7 @@ fn profile() -> Profile {
             seconds_per_square: 0.0,
             memory_fixed: 100.0 * MIB,
             memory_per_token: MIB,
+            memory_per_block_token: 0.0,
             memory_per_parameter: 0.0,
             scoring_memory_fixed: 0.0,
             scoring_memory_per_token: 0.0,

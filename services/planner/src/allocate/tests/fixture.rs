@@ -20,6 +20,7 @@ pub(super) fn site(name: &str, speed: f64, memory: u64) -> (WorkerName, Profile)
         seconds_per_square: 0.0,
         memory_fixed: 0.5 * GIB as f64,
         memory_per_token: 500_000.0,
+        memory_per_block_token: 0.0,
         memory_per_parameter: 24.0,
         scoring_memory_fixed: 0.6 * GIB as f64,
         scoring_memory_per_token: 50_000.0,
