@@ -5,12 +5,13 @@ Every cell of a table has the same fleet, data, seeds and virtual time; only wha
 that was run is not run again: its result is kept by the digest of binary, fleet, job, model, data and time. Cells whose
 plans have the sites train the same are one.
 
-    benches/ablation.py                                              everything: about four hours, half of them without gradients
+    benches/ablation.py                                              what parts of plans are worth: at most two hours on two cores
     benches/ablation.py --only together,ranks --tasks mail           some parts, some tasks
     benches/ablation.py --only smollm2 --cells uniform,full --seeds 1    some cells, some seeds: a piece of the whole
-    benches/ablation.py --only zeroth --models small --minutes 40 --seeds 3    without gradients, in about so many minutes
+    benches/ablation.py --only zeroth,rates                          without gradients: two hours of its own
+    benches/ablation.py --only zeroth --models small --minutes 40 --seeds 3    of it one model, in about so many minutes
     benches/ablation.py --only zeroth,rates --estimate               how long that would take, and run none of it
-    benches/ablation.py --quick                                      a smoke run of everything
+    benches/ablation.py --quick                                      a smoke run of everything, what is without gradients among it
 
 The virtual time of a table follows from measured step times and --minutes as if all cells and seeds were run, and is
 kept: whatever is run in pieces or interrupted goes on with the same. What is without gradients has as many minutes for itself, and
@@ -22,6 +23,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +34,7 @@ import ablation_cells as cells
 import ablation_fleet as fleet
 import ablation_page as page
 import ablation_zeroth as zeroth
-import ablation_zeroth_page as zeroth_page
+import ablation_zeroth_plot as zeroth_plot
 import ablation_zeroth_run as zeroth_run
 import engine
 
@@ -42,7 +44,9 @@ RANKS = (16, 8, 4, 2, 1)
 RUN_TIMEOUT_SECONDS = 3600
 # The small model needs less than half of SmolLM2's memory for the same steps; its machines have as much less.
 SMALL_MEMORY_SHARE = 0.45
-PARTS = ("together", "ranks", "small", "smollm2", "zeroth", "rates")
+# What parts of plans are worth; and what is without gradients, which has a time of its own and is run when it is asked for.
+PLANNED = ("together", "ranks", "small", "smollm2")
+PARTS = (*PLANNED, "zeroth", "rates")
 MODELS = ("small", "smollm2")
 # Shares of the time that is given. What is left is for what does not depend on it: measuring the sites, making the small
 # model, how far sites finish apart, and the rules of merging.
@@ -84,6 +88,8 @@ class Lab:
         self.binary = digest_of(options.fedpipe)
         # Another program may be faster.
         self.profiles = self.work / f"profiles-{self.binary[:12]}.json"
+        if options.profiles and not self.profiles.is_file():
+            shutil.copyfile(options.profiles, self.profiles)
         self.models = {"smollm2": options.model, "small": self.work / "small.gguf"}
         self.digests: dict[pathlib.Path, str] = {}
         self.ranks: dict[str, int] = {}
@@ -226,13 +232,10 @@ def virtual_seconds(loads: list[tuple[float, float]], seeds: int, real_seconds: 
 
 
 def plans(lab: Lab, table: Table, rank: int) -> dict[str, dict]:
-    """What each cell's plan is before it runs."""
+    """What each cell's plan is before it runs; a cell for which there is none is left out."""
     # The last cell measures the most: what it was told answers the others.
     found = {cell: lab.simulate(table, cells.job(table.task, cell, 1, rank), "--plan-only") for cell in reversed(cells.ORDER)}
-    missing = [cell for cell in cells.ORDER if found[cell] is None]
-    if missing:
-        raise AblationError(f"{table.name}: there is no plan for {', '.join(missing)}")
-    return {cell: found[cell] for cell in cells.ORDER}
+    return {cell: report for cell in cells.ORDER if (report := found[cell]) is not None}
 
 
 def alike(reports: dict[str, dict]) -> dict[str, str]:
@@ -274,13 +277,16 @@ def measured(lab: Lab, table: Table, real_seconds: float) -> dict:
     rank = lab.uniform_rank(table)
     reports = plans(lab, table, rank)
     same = alike(reports)
-    loads = [load(reports[cell]) for cell in CELLS[table.model] if same.get(cell) not in CELLS[table.model]]
+    loads = [load(reports[cell]) for cell in CELLS[table.model] if cell in reports and same.get(cell) not in CELLS[table.model]]
     until = budget(lab, table, loads, real_seconds)
     asked = lab.options.cells or CELLS["smollm2" if lab.options.quick else table.model]
-    wanted = [cell for cell in cells.ORDER if cell in asked]
+    wanted = [cell for cell in reports if cell in asked]
+    unplanned = [cell for cell in cells.ORDER if cell in asked and cell not in reports]
+    if not wanted:
+        raise AblationError(f"{table.name}: there is no plan for {', '.join(unplanned)}; `fedpipe simulate --plan-only` says what is missing where")
     seeds = seeds_of(lab, table.model)
-    say(f"{table.name}: uniform rank {rank}, {until:.0f} s by the clock{''.join(f', {cell} is {before}' for cell, before in same.items())}")
-    found: dict = {"uniform_rank": rank, "until_seconds": until, "seeds": list(seeds), "same": same, "cells": {name: [] for name in wanted}}
+    say(f"{table.name}: uniform rank {rank}, {until:.0f} s by the clock{''.join(f', {cell} is {before}' for cell, before in same.items())}{''.join(f', no plan for {cell}' for cell in unplanned)}")
+    found: dict = {"uniform_rank": rank, "until_seconds": until, "seeds": list(seeds), "same": same, "unplanned": unplanned, "cells": {name: [] for name in wanted}}
     # Seed by seed, so that an interrupted run has whole rows.
     for seed in seeds:
         for cell in wanted:
@@ -318,7 +324,7 @@ def parts_without_gradients(lab: Lab) -> Iterator[tuple[str, Table, dict]]:
     """Each table of the zeroth-order parts, again after each seed: its part, itself, and what is there of it."""
     options = lab.options
     wanted = [table for model in options.models if "zeroth" in options.only for table in tables(lab, model)]
-    if {"rates", "small", "mail"} <= {*options.only, *options.models, *options.tasks}:
+    if "rates" in options.only and "small" in options.models and "mail" in options.tasks:
         wanted.append(Table("small", cells.TASKS["mail"], "rates"))
     shares = ["-".join(filter(None, (table.part, table.name))) for table in wanted]
     for table, share in zip(wanted, shares, strict=True):
@@ -328,13 +334,23 @@ def parts_without_gradients(lab: Lab) -> Iterator[tuple[str, Table, dict]]:
         yield from ((table.part or "zeroth", table, piece) for piece in found)
 
 
+def gsm8k_folder(tools: pathlib.Path, beside: pathlib.Path) -> pathlib.Path:
+    """Where GSM8K is looked for unless --gsm8k says: the folder that FEDPIPE_GSM8K names, that of the tools, or the data shared beside
+    the repository."""
+    if named := os.environ.get("FEDPIPE_GSM8K"):
+        return pathlib.Path(named)
+    own, shared = tools / "data/gsm8k", beside / "shared/data"
+    is_there = lambda folder: all((folder / name).is_file() for name in fleet.GSM8K)
+    return shared if is_there(shared) and not is_there(own) else own
+
+
 def arguments(words: list[str]) -> argparse.Namespace:
     """The command line."""
     tools = pathlib.Path(os.environ.get("FEDPIPE_TOOLS") or ROOT / ".tools")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     several = lambda known: lambda text: chosen(text, known)
     parser.add_argument("--quick", action="store_true", help="one seed and a few rounds, to see that it runs: no figure means anything")
-    parser.add_argument("--only", type=several(PARTS), default=PARTS, help=f"parts, separated by commas (default: {','.join(PARTS)})")
+    parser.add_argument("--only", type=several(PARTS), help=f"parts of {','.join(PARTS)} (default: {','.join(PLANNED)}; with --quick all)")
     parser.add_argument("--tasks", type=several(cells.TASKS), default=tuple(cells.TASKS), help=f"tasks (default: {','.join(cells.TASKS)})")
     every = (*cells.CELLS, *zeroth.CELLS)
     parser.add_argument("--cells", type=several(every), help=f"of {','.join(every)} (default: all of the small model, of SmolLM2 the headline's)")
@@ -346,10 +362,14 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--fedpipe", type=pathlib.Path, default=ROOT / "target/release/fedpipe", help="the binary, a release build")
     parser.add_argument("--model", type=pathlib.Path, default=tools / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--mail", type=pathlib.Path, default=tools / "data/mail", help="the corpus (`./run setup mail`)")
-    parser.add_argument("--gsm8k", type=pathlib.Path, default=pathlib.Path(os.environ.get("FEDPIPE_GSM8K") or tools / "data/gsm8k"))
+    parser.add_argument("--gsm8k", type=pathlib.Path, default=gsm8k_folder(tools, ROOT.parent), help="folder of its files (default: $FEDPIPE_GSM8K, else .tools/data/gsm8k, else ../shared/data)")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "out/ablation", help="data, models and cells, kept between runs")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results", help="where ablation.json and ablation.md go")
+    parser.add_argument("--profiles", type=pathlib.Path, help="begin with what sites measured of themselves under another binary, whose engine is the same")
     options = parser.parse_args(words)
+    options.only = options.only or (PARTS if options.quick else PLANNED)
+    if options.profiles and not options.profiles.is_file():
+        parser.error(f"--profiles: there is no {options.profiles}: name a profiles-….json of a --work folder")
     if options.seeds < 1:
         parser.error("--seeds: at least one")
     if options.rounds is not None and options.rounds < 1:
@@ -383,7 +403,7 @@ def run(options: argparse.Namespace) -> dict:
     def keep() -> None:
         out.write_text(json.dumps(results, indent=1) + "\n")
         out.with_suffix(".md").write_text(page.page(results))
-        for name, plot in zeroth_page.plots(results).items():
+        for name, plot in zeroth_plot.plots(results).items():
             (out.parent / name.replace(".svg", "-quick.svg" if options.quick else ".svg")).write_text(plot)
 
     if "together" in options.only:

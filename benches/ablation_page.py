@@ -124,6 +124,8 @@ def table(name: str, found: dict) -> list[str]:
             f"| {mean('rounds'):.1f} | {mean('records'):.0f} | {100 * mean('apart'):.0f} % | {100 * mean('waiting'):.0f} % |"
         )
         above = scores
+    for cell in found.get("unplanned", []):
+        lines.append(f"| {cells.CELLS[cell]} | no plan: what the cell fixes leaves a site no choice that fits | | | | | | |")
     last = list(runs_of)[-1]
     lines += ["", f"What the sites train at first, in the {last} cell:", ""]
     return [*lines, *sites(runs_of[last][0]["sites"])]

@@ -2,7 +2,8 @@
 forward-equivalent passes, both kinds of sites in one job; and rates of each site's own.
 
 Promises: every cell is a job anybody could submit; cells of a table have the same budget of passes and differ only in what
-they are named for, but for those of `ONCE`. Does not: run anything; `ablation_zeroth_run.py` does.
+they are named for, but for those of `ONCE` and the paper's, which is a stretch of its run whatever the others have. Does not: run
+anything; `ablation_zeroth_run.py` does.
 """
 
 import copy
@@ -22,7 +23,8 @@ RANK = 8
 # The most; the time that is given decides (`rounds_in`), which leaves room for these at least.
 ROUNDS = {"small": 40, "smollm2": 12}
 LEAST_ROUNDS = 2
-# The paper's run has 500 rounds of 30 steps; what stands here is so many of them.
+# Rounds of the paper's run, and how many of them stand here.
+PAPER_RUN = 500
 PAPER_ROUNDS = 20
 PAPER_STEPS = 30
 # How far a model may be moved depends on what it is asked. Of the small model's mail ten rounds take the loss from 10.1 to 6.5 at
@@ -32,7 +34,7 @@ RATE = {"small-mail": 3e-3, "small-gsm8k": 2e-2, "smollm2-mail": 5e-4, "smollm2-
 CLIP = 20
 
 CELLS = {
-    "paper": f"FedMeZO with the paper's settings, a stretch of {PAPER_ROUNDS} of its 500 rounds",
+    "paper": "FedMeZO with the paper's H 30, batch 1, μ 1e-3, η 1e-5 on q and v (rank 16 and a model of this size, where it has rank 128 and 3B parameters)",
     "tuned": f"FedMeZO tuned: {DIRECTIONS} directions, {BATCH} records, μ 1e-2, scalars clipped",
     "abreast": "tuned, the passes of a step computed as one (some rounds: it changes speed alone)",
     "variance": "tuned, directions until the estimate varies little enough (at most 8)",
@@ -87,26 +89,27 @@ class Budget:
     """How long the cells of a table run."""
 
     rounds: int
+    # Of the paper's cell, whatever the others have; fewer in a smoke run alone.
+    paper: int = PAPER_ROUNDS
 
     def of(self, cell: str) -> int:
-        """A cell's rounds. The paper's batch is smaller than the others', and its rounds have more steps."""
+        """A cell's rounds."""
         if cell == "paper":
-            return min(PAPER_ROUNDS, max(1, self.rounds * PASSES * BATCH // (2 * PAPER_STEPS)))
+            return self.paper
         if cell == ABREAST:
             return min(self.rounds, ABREAST_ROUNDS)
         return self.rounds * LONG_TIMES if cell == LONG else self.rounds
 
 
-def seconds_of(costs: dict[str, float], seeds: int, rounds: int) -> float:
+def seconds_of(costs: dict[str, float], seeds: int, budget: Budget) -> float:
     """What the cells of a table take here, each with what a round of it takes, if they are run with so many seeds."""
-    budget = Budget(rounds)
     return sum(cost * budget.of(cell) * (1 if cell in ONCE else seeds) for cell, cost in costs.items())
 
 
 def rounds_in(seconds: float, costs: dict[str, float], seeds: int, most: int) -> int:
     """The most rounds for which the cells of a table take no more than so many seconds, scoring included; never fewer than the
     least, for then there would be nothing to compare."""
-    fits = lambda rounds: seconds_of(costs, seeds, rounds) <= STEPS_SHARE * seconds
+    fits = lambda rounds: seconds_of(costs, seeds, Budget(rounds)) <= STEPS_SHARE * seconds
     return max(filter(fits, range(LEAST_ROUNDS, most + 1)), default=LEAST_ROUNDS)
 
 
@@ -173,7 +176,7 @@ def between(report: dict, site: str) -> int:
 
 
 def outcome(report: dict) -> dict:
-    """The figures of a run that are kept: the scores by passes, seconds and bytes, and the peak."""
+    """The figures of a run that are kept: the scores by passes, seconds and bytes; the process's peak, and what each site's plan expects."""
     run, planned = report["run"], report["plan"]["workers"]
     own = lambda name: FIRST_ORDER_PASSES if planned[name]["optimizer"] != "mezo" else 1
     passes, up, peak = 0.0, 0, 0
@@ -196,11 +199,24 @@ def outcome(report: dict) -> dict:
         "bytes_up": up,
         "peak_memory_bytes": peak,
         "apart": 0.0,
-        "sites": {name: {"optimizer": plan["optimizer"], "batch": plan["batch"], "abreast": plan.get("abreast", 1)} for name, plan in planned.items()},
+        "sites": {name: site(plan) for name, plan in planned.items()},
         "adapter": run["adapter"]["sha256"],
+        "adapter_bytes": run["adapter"]["bytes"],
     }
+
+
+def site(plan: dict) -> dict:
+    """What a site trains, in short, and the peak that its plan expects of it."""
+    kept = {"optimizer": plan["optimizer"], "batch": plan["batch"], "abreast": plan.get("abreast", 1)}
+    return kept | {"planned_peak_bytes": plan["predicted"]["peak_memory_bytes"]}
+
+
+def planned_peaks(run: dict) -> list[int]:
+    """Each site's peak as planned; none of a run that was kept before they were."""
+    return [site["planned_peak_bytes"] for site in run.get("sites", {}).values() if "planned_peak_bytes" in site]
 
 
 def point(score: dict, seconds: float, passes: float, up: int) -> dict:
     """A score, and what it took up to there."""
-    return {"loss": score["loss"], "balanced_accuracy": score["balanced_accuracy"], "seconds": seconds, "passes": passes, "bytes_up": up}
+    kept = {key: score[key] for key in ("loss", "balanced_accuracy", "records")}
+    return kept | {"seconds": seconds, "passes": passes, "bytes_up": up}

@@ -1,16 +1,23 @@
-"""The zeroth-order parts of the ablation as a page and as plots."""
+"""The zeroth-order parts of the ablation as a page.
 
-import html
+Promises: every figure that they must show stands there with whether it is as promised, the disappointing included.
+"""
+
+import math
+from collections.abc import Iterable
 
 import ablation_cells as cells
 import ablation_page as page
 import ablation_zeroth as zeroth
+from ablation_zeroth_plot import size
 
-# Hues that people who see few colours tell apart (Okabe and Ito).
-HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933", "#882255")
 # By how much balanced accuracy has to pass the constant answer's.
 RISE = 0.15
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 380, 64, 260, 36, 44
+CONSTANT = 0.5
+SITES = 3
+# A site's scalars are counted as so much, which is the most that their message may have.
+COUNTED = "4·H·P + 512 bytes"
+STATISTICS = ("round-loss", "five-round-loss", "model-difference")
 
 
 def table(name: str, found: dict) -> list[str]:
@@ -22,56 +29,211 @@ def table(name: str, found: dict) -> list[str]:
         f"## Without gradients: {page.MODELS[model]}, {task.title.split(',')[0]}",
         "",
         f"Three sites, {found['rounds']} rounds of {zeroth.STEPS} steps of the tuned cell, {seeds(found)}. A pass is a forward pass over {zeroth.BATCH} records at one "
-        f"site; a step by gradients counts as {zeroth.FIRST_ORDER_PASSES}. Untrained: loss {start['loss']:.4f}{accuracy(start)}. Bytes are of all sites' updates, the peak "
-        "is of the site that needed most.",
+        f"site; a step by gradients counts as {zeroth.FIRST_ORDER_PASSES}. Untrained: loss {start['loss']:.4f}{accuracy(start)}. Seconds are of the virtual clock. A "
+        "site's planned peak is what the plan expects of it alone, from the least to the most of the sites: cells compare by this. The peak of the simulation is no "
+        "site's own: one process plays them all.",
         "",
-        "| cell | loss | balanced accuracy | falls from the start | passes | seconds | bytes up | peak memory |",
-        "|---|---|---|---|---|---|---|---|",
+        f"Bytes up are of all sites' updates; scalars are counted as {COUNTED} a site and round (H steps of P directions). {down(runs_of)}",
+        *([] if task.choices else ["", unasked(next(iter(runs_of.values())), task)]),
+        "",
+        "| cell | loss | balanced accuracy | loss falls from the start by | rounds | passes | seconds | bytes up | planned peak of a site | peak of the simulation |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell, runs in runs_of.items():
-        losses = [run["curve"][-1]["loss"] for run in runs]
-        scores = [run["curve"][-1]["balanced_accuracy"] for run in runs]
-        exact = page.plus(scores, 3) if all(score is not None for score in scores) else "–"
         mean = lambda key, runs=runs: sum(run[key] for run in runs) / len(runs)
-        fell = [run["curve"][0]["loss"] - run["curve"][-1]["loss"] for run in runs]
         lines.append(
-            f"| {zeroth.CELLS[cell]} | {page.plus(losses, 4)} | {exact} | {page.plus(fell, 4)} | {mean('passes'):.0f} | {mean('seconds'):.0f} "
-            f"| {size(mean('bytes_up'))} | {mean('peak_memory_bytes') / 2**20:.0f} MiB |"
+            f"| {titled(cell, mean('rounds'))} | {page.plus(ends(runs, 'loss'), 4)} | {exact(runs)} | {page.plus(falls(runs), 4)} | {mean('rounds'):.0f} "
+            f"| {mean('passes'):.0f} | {mean('seconds'):.0f} | {size(mean('bytes_up'))} | {planned(runs)} | {mean('peak_memory_bytes') / 2**20:.0f} MiB |"
         )
-    return [*lines, "", *judged(runs_of, task), "", f"![loss against passes](zeroth-{name}.svg)"]
+    lines += [f"| {zeroth.CELLS[cell]} | not run: {why} | | | | | | | | |" for cell, why in found.get("left_out", {}).items()]
+    lines += ["", *(f"- {said}" for said in judged(runs_of, task)), "", f"![scores against passes, seconds, bytes and planned peak memory](zeroth-{name}.svg)"]
+    if zeroth.LONG in runs_of:
+        lines.append(f"![many more rounds](zeroth-{name}-long.svg)")
+    return lines
+
+
+def titled(cell: str, rounds: float) -> str:
+    """What a cell is; the paper's with how much of the paper's run it is."""
+    return zeroth.CELLS[cell] + (f", a stretch of {rounds:.0f} of its {zeroth.PAPER_RUN} rounds" if cell == "paper" else "")
+
+
+def planned(runs: list[dict]) -> str:
+    """What plans expect a site to need, from the least to the most."""
+    peaks = [peak for run in runs for peak in zeroth.planned_peaks(run)]
+    return span([f"{peak / 2**20:.0f}" for peak in (min(peaks), max(peaks))]) + " MiB" if peaks else "–"
+
+
+def span(ends_of: list[str]) -> str:
+    """From one figure to another, which may be the same."""
+    return "–".join(dict.fromkeys(ends_of))
+
+
+def whole(runs: Iterable[dict]) -> str:
+    """What the whole adapter is in bytes, where the runs tell."""
+    sizes = [run["adapter_bytes"] for run in runs if "adapter_bytes" in run]
+    return f" ({span([size(min(sizes)), size(max(sizes))])})" if sizes else ""
+
+
+def down(runs_of: dict) -> str:
+    """What comes down to a site, which the simulation's report does not count."""
+    together = [cell for cell in runs_of if cell in zeroth.EXTENSIONS]
+    each = [cell for cell in runs_of if cell not in together]
+    runs = lambda cells_of: whole(run for cell in cells_of for run in runs_of[cell])
+    named = lambda cells_of: ", ".join(f"`{cell}`" for cell in cells_of)
+    said = []
+    if together:
+        rounds = zeroth.EXTENSIONS["scaling"]["scaling"]["rounds"]
+        more = f" (`scaling`: of up to {rounds} before it too)" if "scaling" in together else ""
+        said.append(
+            f"where all sites go along the same directions ({named(together)}) the whole adapter{runs(together)} once, and then in each round the mean scalars "
+            f"of the one before{more}, 4·H·P bytes"
+        )
+    if each:
+        said.append(f"for {named(each)} the whole adapter{runs(each)} in every round")
+    return f"What comes down is not counted; it is, to each site, {'; '.join(said)}."
+
+
+def scored(runs: list[dict], task: cells.Task) -> str:
+    """How many records the last score is of."""
+    found = {run["curve"][-1].get("records") for run in runs}
+    if None in found:  # runs that were kept before the number was
+        return f"at most {SITES * task.held_out} held-out records"
+    return f"{span([str(min(found)), str(max(found))])} held-out records"
+
+
+def unasked(runs: list[dict], task: cells.Task) -> str:
+    """Why there is no accuracy, and what a loss is of."""
+    return (
+        f"No accuracy is asked: the questions have no choices, and free answers are not scored. Losses are of {scored(runs, task)}: of the "
+        f"{SITES * task.held_out} that sites hold those that fit {task.sequence_length} tokens with their answers."
+    )
+
+
+def ends(runs: list[dict], score: str) -> list[float]:
+    """The last score of each seed."""
+    return [run["curve"][-1][score] for run in runs]
+
+
+def falls(runs: list[dict], score: str = "loss") -> list[float]:
+    """By how much a score fell from the start, seed by seed."""
+    return [run["curve"][0][score] - run["curve"][-1][score] for run in runs]
+
+
+def exact(runs: list[dict]) -> str:
+    """Balanced accuracy at the end, where the task has one."""
+    scores = ends(runs, "balanced_accuracy")
+    return page.plus(scores, 3) if all(score is not None for score in scores) else "–"
+
+
+def average(values: list[float]) -> float:
+    """Their mean."""
+    return sum(values) / len(values)
 
 
 def judged(runs_of: dict, task: cells.Task) -> list[str]:
     """What the table says, the disappointing included."""
-    ends = lambda cell, key: [run["curve"][-1][key] for run in runs_of[cell]]
-    mean = lambda cell, key: sum(ends(cell, key)) / len(ends(cell, key))
     said = []
     known = [cell for cell in (*zeroth.EXTENSIONS, "paper") if cell in runs_of]
     without = [cell for cell in known if cell not in zeroth.ONCE]
     if without:
-        best = min(without, key=lambda cell: mean(cell, "loss"))
-        said.append(f"The best without gradients is `{best}`.")
+        best = min(without, key=lambda cell: average(ends(runs_of[cell], "loss")))
+        said.append(f"The best without gradients is `{best}`. {fell(runs_of[best])}")
         if "adamw" in runs_of:
-            said.append(f"It stays {mean(best, 'loss') - mean('adamw', 'loss'):.4f} nats behind AdamW at the same number of passes.")
-    for cell in without:
-        if cell not in ("tuned", "paper") and "tuned" in runs_of:
-            said.append(f"`{cell}` against `tuned`, by loss: {cells.effect(ends(cell, 'loss'), ends('tuned', 'loss'), 'loss')}.")
-    if zeroth.ABREAST in runs_of and "tuned" in runs_of:
-        said.append(f"Passes computed as one take {pace(runs_of[zeroth.ABREAST]) / pace(runs_of['tuned']):.2f} of the time.")
+            said.append(behind(best, runs_of[best], runs_of["adamw"]))
     if known and task.score == "balanced_accuracy":
-        best = max(known, key=lambda cell: mean(cell, task.score))
-        rise = mean(best, task.score) - 0.5
-        kept = "as" if rise >= RISE else "NOT as"
-        said.append(f"The best balanced accuracy without gradients, `{best}`, is {rise:+.3f} from the constant answer's ({kept} promised: {RISE}).")
+        said.append(risen(runs_of, known, task))
+    if "mixed" in runs_of and "without" in runs_of:
+        said.append(mixed(runs_of["mixed"], runs_of["without"]))
+    if "tuned" in runs_of:
+        tuned = runs_of["tuned"]
+        for cell in without:
+            if cell != "tuned":
+                runs = runs_of[cell]
+                said.append(f"`{cell}` against `tuned`, by loss: {cells.effect(ends(runs, 'loss'), ends(tuned, 'loss'), 'loss')}{unlike(runs, tuned)}.")
+        if zeroth.ABREAST in runs_of:
+            said.append(f"Passes computed as one take {pace(runs_of[zeroth.ABREAST]) / pace(tuned):.2f} of the time.")
     if zeroth.LONG in runs_of:
         longest = runs_of[zeroth.LONG][0]
-        fell = longest["curve"][0]["loss"] - longest["curve"][-1]["loss"]
-        said.append(f"In {longest['rounds']} rounds, with one seed, the loss falls by {fell:.4f} nats.")
-    if "mixed" in runs_of and "without" in runs_of:
-        # Each is scored by its own sites: what is compared is by how much the loss of these fell.
-        change = lambda cell: [run["curve"][-1]["loss"] - run["curve"][0]["loss"] for run in runs_of[cell]]
-        said.append(f"The mixed fleet against its first-order sites alone, by how far the loss of its own sites fell: {cells.effect(change('mixed'), change('without'), 'loss')}.")
+        said.append(f"In {longest['rounds']} rounds, with one seed, the loss falls by {falls([longest])[0]:.4f} nats.")
     return said
+
+
+def fell(runs: list[dict]) -> str:
+    """Whether the held-out loss clearly fell: the interval over the seeds lies above nothing."""
+    mean, half = cells.interval(falls(runs))
+    start = average([run["curve"][0]["loss"] for run in runs])
+    text = f"From the start its held-out loss falls by {page.plus(falls(runs), 4)} nats of {start:.4f}"
+    if math.isnan(half):
+        return f"{text} (one seed, by which no fall is clear)." if mean > 0 else f"{text} (NOT as promised: it does not fall)."
+    return f"{text} ({'clearly, as promised' if mean > half else 'NOT clearly, and so NOT as promised'})."
+
+
+def passes(runs: list[dict]) -> float:
+    """Passes of a run, in the mean."""
+    return average([run["passes"] for run in runs])
+
+
+def unlike(runs: list[dict], others: list[dict]) -> str:
+    """Both sides' passes, where they are not the same."""
+    mine, theirs = f"{passes(runs):.0f}", f"{passes(others):.0f}"
+    return "" if mine == theirs else f" ({mine} passes against {theirs})"
+
+
+def behind(cell: str, runs: list[dict], first: list[dict]) -> str:
+    """How far the best without gradients stays behind first-order training."""
+    gaps = [a - b for a, b in zip(ends(runs, "loss"), ends(first, "loss"), strict=True)]
+    gap = average(gaps)
+    stays = f"stays {page.plus(gaps, 4)} nats behind" if gap > 0 else f"comes {page.plus([-gap for gap in gaps], 4)} nats further than"
+    text = f"`{cell}` {stays} first-order AdamW ({passes(runs):.0f} passes against {passes(first):.0f}"
+    if (most := average(falls(first))) > 0:
+        text += f"; its loss falls by {100 * average(falls(runs)) / most:.0f} % of what AdamW's does"
+    if exact(runs) != "–" and exact(first) != "–":
+        text += f"; balanced accuracy {exact(runs)} against {exact(first)}"
+    return f"{text})."
+
+
+def risen(runs_of: dict, known: list[str], task: cells.Task) -> str:
+    """Whether the best balanced accuracy without gradients is as far above the constant answer's as promised: its whole interval,
+    which one seed does not have."""
+    mean = lambda cell: average(ends(runs_of[cell], "balanced_accuracy"))
+    several = [cell for cell in known if len(runs_of[cell]) > 1]
+    best, first = max(several or known, key=mean), max(known, key=mean)
+    runs = runs_of[best]
+    exactly, half = cells.interval(ends(runs, "balanced_accuracy"))
+    asked = f"at least {RISE:+} over two or more seeds, the interval's lower end"
+    # Scores are counts of records: what is less than one of them is rounding.
+    kept = "one seed promises nothing; asked is" if math.isnan(half) else "as promised:" if exactly - half - CONSTANT >= RISE - 1e-9 else "NOT as promised:"
+    beside = f"; first-order AdamW's is {exact(runs_of['adamw'])}" if "adamw" in runs_of else ""
+    text = (
+        f"The best balanced accuracy without gradients, {exact(runs)} of `{best}` ({len(runs)} seed(s), {scored(runs, task)}), is {exactly - CONSTANT:+.3f} "
+        f"from the constant answer's {CONSTANT} ({kept} {asked}){beside}."
+    )
+    if first != best and mean(first) > mean(best):
+        text += f" `{first}` comes to {exact(runs_of[first])} with one seed, which promises nothing."
+    return text
+
+
+def mixed(both: list[dict], alone: list[dict]) -> str:
+    """Whether the mixed fleet is left worse than its first-order sites alone."""
+    sites = both[0].get("sites", {})
+    forward = [name for name, plan in sites.items() if plan["optimizer"] == "mezo"]
+    if sites and not forward:
+        return "In the mixed fleet no site trained without gradients: it shows nothing of both kinds together."
+    # Each is scored by its own sites: what is compared is by how much the loss of these fell.
+    differences = [a - b for a, b in zip(falls(both), falls(alone), strict=True)]
+    mean, half = cells.interval(differences)
+    by_passes = f" ({', '.join(forward)} by forward passes)" if forward else ""
+    text = (
+        f"The mixed fleet{by_passes} against its first-order sites alone, each on its own held-out records: "
+        f"its loss falls by {page.plus(falls(both), 4)}, theirs by {page.plus(falls(alone), 4)} nats"
+    )
+    if exact(both) != "–" and exact(alone) != "–":
+        text += f"; balanced accuracy {exact(both)} and {exact(alone)}"
+    if math.isnan(half):
+        return f"{text}: {'not worse' if mean >= 0 else 'worse'}, by one seed."
+    if mean < -half:
+        return f"{text}: it is worse (NOT as promised)."
+    return f"{text}: it is {'better' if mean > half else 'not measurably worse'} (as promised)."
 
 
 def pace(runs: list[dict]) -> float:
@@ -92,86 +254,25 @@ def rates(name: str, found: dict) -> list[str]:
         f"## Rates of each site's own: {page.MODELS[model]}, {task.title.split(',')[0]}",
         "",
         f"Sites that hold whole mailing lists each (no two are alike), {found['rounds']} rounds, {seeds(found)}; rates differ by at most half of the "
-        "job's (FedMeZO, Figure 4).",
+        f"job's (FedMeZO, Figure 4). Each site has directions of its own, as in the paper: in every round it sends its scalars, counted as {COUNTED}, and fetches "
+        f"the whole adapter{whole(run for runs in found['cells'].values() for run in runs)}.",
         "",
-        "| rates | loss | balanced accuracy | against one rate for all, by loss |",
-        "|---|---|---|---|",
+        "| rates | loss | balanced accuracy | against one rate for all, by loss | against random ones |",
+        "|---|---|---|---|---|",
     ]
     runs_of = found["cells"]
-    ends = lambda cell, key: [run["curve"][-1][key] for run in runs_of[cell]]
+    losses = {cell: ends(runs, "loss") for cell, runs in runs_of.items()}
+    against = lambda cell, other: "" if cell == other or other not in losses else cells.effect(losses[cell], losses[other], "loss")
     for cell, runs in runs_of.items():
-        scores = [run["curve"][-1]["balanced_accuracy"] for run in runs]
-        exact = page.plus(scores, 3) if all(score is not None for score in scores) else "–"
-        against = "" if cell == "fixed" or "fixed" not in runs_of else cells.effect(ends(cell, "loss"), ends("fixed", "loss"), "loss")
-        lines.append(f"| {zeroth.RATES[cell]} (`{cell}`) | {page.plus(ends(cell, 'loss'), 4)} | {exact} | {against} |")
-    return [*lines, "", f"![loss against passes](rates-{name}.svg)"]
+        lines.append(
+            f"| {zeroth.RATES[cell]} (`{cell}`) | {page.plus(losses[cell], 4)} | {exact(runs)} | {against(cell, 'fixed')} | {against(cell, 'random')} |"
+        )
+    helps = lambda other: ", ".join(f"`{cell}`" for cell in STATISTICS if cell in losses and against(cell, other) == "helps") or "none"
+    best = min(losses, key=lambda cell: average(losses[cell]))
+    lines += ["", f"The lowest loss is of `{best}`. Of the three statistics, against one rate for all help measurably: {helps('fixed')}; against random ones: {helps('random')}."]
+    return [*lines, "", f"![scores against passes](rates-{name}.svg)"]
 
 
 def accuracy(start: dict) -> str:
     """The untrained score in words, where there is one."""
     return "" if start["balanced_accuracy"] is None else f", balanced accuracy {start['balanced_accuracy']:.3f}"
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Plots.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def mean_curve(runs: list[dict]) -> list[tuple[float, float]]:
-    """The seeds' mean loss at each score, by passes."""
-    curves = [run["curve"] for run in runs]
-    length = min(map(len, curves))
-    mean = lambda at, key: sum(curve[at][key] for curve in curves) / len(curves)
-    return [(mean(at, "passes"), mean(at, "loss")) for at in range(length)]
-
-
-def plot(title: str, runs_of: dict) -> str:
-    """Loss against passes, a line for each cell."""
-    lines = {cell: mean_curve(runs) for cell, runs in runs_of.items()}
-    points = [point for line in lines.values() for point in line]
-    most = max(x for x, _ in points) or 1.0
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    margin = (high - low) * 0.05 or 0.01
-    low, high = low - margin, high + margin
-    across = lambda x: LEFT + (WIDTH - LEFT - RIGHT) * x / most
-    down = lambda y: TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
-    text = lambda x, y, words, more="": f'<text x="{x:.1f}" y="{y:.1f}" {more}>{html.escape(words)}</text>'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" role="img">',
-        f"<title>{html.escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        text(LEFT, 20, title, 'font-size="14"'),
-        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "forward-equivalent passes of a site", 'text-anchor="middle"'),
-    ]
-    for step in range(5):
-        x, y = most * step / 4, low + (high - low) * step / 4
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}" stroke="#ddd"/>')
-        parts.append(text(LEFT - 6, down(y) + 4, f"{y:.3f}", 'text-anchor="end"'))
-        parts.append(text(across(x), HEIGHT - BOTTOM + 16, f"{x:.0f}", 'text-anchor="middle"'))
-    for number, (cell, line) in enumerate(lines.items()):
-        hue = HUES[number % len(HUES)]
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{hue}" stroke-width="2"/>')
-        parts += [f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="2.5" fill="{hue}"/>' for x, y in line]
-        row = TOP + 10 + 20 * number
-        parts.append(f'<line x1="{WIDTH - RIGHT + 16}" x2="{WIDTH - RIGHT + 40}" y1="{row}" y2="{row}" stroke="{hue}" stroke-width="3"/>')
-        parts.append(text(WIDTH - RIGHT + 46, row + 4, cell))
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def plots(results: dict) -> dict[str, str]:
-    """Each plot by the name of its file."""
-    found = {}
-    for part, title in (("zeroth", "Held-out loss"), ("rates", "Held-out loss by how rates are chosen")):
-        for name, table_of in results.get(part, {}).items():
-            found[f"{part}-{name}.svg"] = plot(f"{title}: {name}", table_of["cells"])
-    return found

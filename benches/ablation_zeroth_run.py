@@ -40,18 +40,19 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     wanted = [cell for cell in zeroth.CELLS if cell in asked]
     if not wanted:
         return
-    kinds = dict.fromkeys(wanted, "alike")
+    kinds, left_out = dict.fromkeys(wanted, "alike"), {}
     if zeroth.MIXED in wanted:
         try:
             kinds[zeroth.MIXED] = f"alike-{zeroth.between(planned(lab, table, zeroth.MIXED, 'alike'), 'site-3')}"
         except ValueError as error:
+            left_out[zeroth.MIXED] = str(error)
             say(f"{table.name}: no mixed fleet: {error}")
             wanted.remove(zeroth.MIXED)
     costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
     rounds = decided(lab, (table.name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
     if lab.options.estimate:
         return
-    budget = zeroth.Budget(rounds)
+    budget = budget_of(lab, rounds)
 
     def cell(name: str, seed: int) -> dict:
         job = zeroth.job(table.task, name, seed, budget, table.model)
@@ -59,7 +60,8 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
 
     # What is run once tells least of what the others do: it comes last.
     ordered = sorted(wanted, key=lambda name: name in zeroth.ONCE)
-    yield from by_seed(ordered, rounds, seeds, cell, clock, lambda text: say(f"{table.name}: {text}"))
+    pieces = by_seed(ordered, rounds, seeds, cell, clock, lambda text: say(f"{table.name}: {text}"))
+    yield from (piece | {"left_out": left_out} for piece in pieces)
 
 
 def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
@@ -105,7 +107,7 @@ def decided(lab: "Lab", table: tuple[str, list[str], int], costs: Callable[[], d
     def decide() -> int:
         found = costs()
         rounds = fixed or zeroth.rounds_in(max(clock.left(), 0.0), found, len(seeds), most)
-        minutes = zeroth.seconds_of(found, len(seeds), rounds) / zeroth.STEPS_SHARE / 60
+        minutes = zeroth.seconds_of(found, len(seeds), budget_of(lab, rounds)) / zeroth.STEPS_SHARE / 60
         each = ", ".join(f"{cell} {cost:.0f}" for cell, cost in found.items())
         say(f"{name}: {rounds} rounds, {len(seeds)} seed(s): about {minutes:.0f} minutes, where {clock.minutes:.0f} are given; a round's seconds: {each}")
         return rounds
@@ -113,6 +115,11 @@ def decided(lab: "Lab", table: tuple[str, list[str], int], costs: Callable[[], d
     if lab.options.estimate:
         return decide()
     return fixed or lab.decided(f"{name} {lab.binary} {clock.minutes:.1f} {','.join(wanted)} {len(seeds)}", decide)
+
+
+def budget_of(lab: "Lab", rounds: int) -> zeroth.Budget:
+    """What so many rounds of the table are for each cell: of a smoke run the paper's are no more."""
+    return zeroth.Budget(rounds, QUICK_ROUNDS) if lab.options.quick else zeroth.Budget(rounds)
 
 
 def planned(lab: "Lab", table: "Table", cell: str, kind: str) -> dict:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tomllib
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "benches"))
 
@@ -115,10 +116,36 @@ class Pieces(unittest.TestCase):
     def test_parts_tasks_and_cells_are_chosen_and_nothing_unknown_is(self) -> None:
         options = ablation.arguments(["--only", "together,ranks", "--tasks", "mail", "--cells", "uniform,full", "--seeds", "1"])
         self.assertEqual((options.only, options.tasks, options.cells), (("together", "ranks"), ("mail",), ("uniform", "full")))
-        self.assertEqual(ablation.arguments([]).only, ablation.PARTS)
-        for words in (["--only", "others"], ["--cells", "full,none"], ["--seeds", "0"]):
+        self.assertEqual(ablation.arguments([]).only, ("together", "ranks", "small", "smollm2"))
+        self.assertEqual(ablation.arguments(["--quick"]).only, ablation.PARTS)
+        self.assertEqual(ablation.arguments(["--quick", "--only", "rates"]).only, ("rates",))
+        for words in (["--only", "others"], ["--cells", "full,none"], ["--seeds", "0"], ["--profiles", "/nowhere.json"]):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
                 ablation.arguments(words)
+
+    def test_gsm8k_is_where_the_environment_says_or_where_its_files_are(self) -> None:
+        with tempfile.TemporaryDirectory() as name, unittest.mock.patch.dict("os.environ", {"FEDPIPE_GSM8K": ""}):
+            tools, beside = pathlib.Path(name, ".tools"), pathlib.Path(name, "beside")
+            own, shared = tools / "data/gsm8k", beside / "shared/data"
+            self.assertEqual(ablation.gsm8k_folder(tools, beside), own)  # which the error then names
+            for folder in (shared, own):
+                folder.mkdir(parents=True)
+                for file in fleet.GSM8K:
+                    (folder / file).touch()
+                self.assertEqual(ablation.gsm8k_folder(tools, beside), folder)
+            with unittest.mock.patch.dict("os.environ", {"FEDPIPE_GSM8K": "/elsewhere"}):
+                self.assertEqual(ablation.gsm8k_folder(tools, beside), pathlib.Path("/elsewhere"))
+
+    def test_profiles_of_another_binary_are_begun_with_and_never_replace_its_own(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            binary, other = pathlib.Path(name, "fedpipe"), pathlib.Path(name, "profiles-other.json")
+            binary.touch()
+            other.write_text("other's")
+            open_lab = lambda: ablation.Lab(ablation.arguments(["--fedpipe", str(binary), "--work", f"{name}/work", "--profiles", str(other)]))
+            own = open_lab().profiles
+            self.assertEqual(own.read_text(), "other's")
+            own.write_text("its own")
+            self.assertEqual(open_lab().profiles.read_text(), "its own")
 
     def test_cells_whose_sites_train_the_same_are_one(self) -> None:
         plan = lambda batch: {"ranks": {"q": [4]}, "batch": batch, "local_steps": 4, "base": "source", "kernel": "k",
@@ -126,6 +153,12 @@ class Pieces(unittest.TestCase):
         report = lambda batch, why: {"plan": {"workers": {"site-1": plan(batch) | {"why": why}}}}
         reports = {"uniform": report(2, "a"), "ranks": report(2, "b"), "batch": report(4, "c"), "bits": report(2, "d")}
         self.assertEqual(ablation.alike(reports), {"ranks": "uniform", "bits": "uniform"})
+
+    def test_a_cell_without_a_plan_is_left_out_of_the_plans(self) -> None:
+        lab = unittest.mock.Mock()
+        lab.simulate.side_effect = lambda table, job, *flags: None if job["name"].endswith("-batch") else {"job": job["name"]}
+        found = ablation.plans(lab, ablation.Table("small", cells.TASKS["mail"]), 4)
+        self.assertEqual(list(found), [cell for cell in cells.ORDER if cell != "batch"])
 
 
 class Fleet(unittest.TestCase):
@@ -172,6 +205,9 @@ class Page(unittest.TestCase):
         text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": few}})
         self.assertIn("trains the same as batch", text)
         self.assertNotIn("as promised", text)
+        lacking = found | {"cells": {cell: runs[cell] for cell in ("uniform", "full")}, "unplanned": ["batch"]}
+        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": lacking}})
+        self.assertIn(f"| {cells.CELLS['batch']} | no plan", text)
         both = {"uniform_rank": 4, "rounds": 4, "full": run(1.0, apart=0.14), "uniform": run(2.0, apart=0.8)}
         text = page.page({"quick": False, "machine": machine, "together": {"smollm2-mail": both}})
         self.assertIn("14 % apart under the plan and 80 % apart with one configuration (as promised", text)

@@ -29,6 +29,9 @@ use crate::output;
 const TIME_GOAL: f64 = 0.15;
 const MEMORY_GOAL: f64 = 0.10;
 
+/// Fewer configurations than this show nothing of the cost model.
+const LEAST: usize = 12;
+
 /// Ranks go up to this one.
 const RANK_MAX: u16 = 32;
 
@@ -70,6 +73,13 @@ struct Row {
     predicted_mib: f64,
     measured_mib: f64,
     memory_error: f64,
+}
+
+impl Row {
+    /// Whether time, at the machine's pace, and peak are as near as promised; a figure that is no number is not.
+    fn meets_goals(&self) -> bool {
+        self.time_error_at_pace.abs() <= TIME_GOAL && self.memory_error.abs() <= MEMORY_GOAL
+    }
 }
 
 /// Rows of at most `longest` tokens; the other lengths are halves of it and quarters.
@@ -121,14 +131,19 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// Probes, fits, measures, prints; fails if a figure is further off than promised.
+    /// Probes, fits, measures, prints.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a figure is further off than promised, or if too few configurations could be measured to tell.
     pub fn run(&self) -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let site = self.site(folder.path())?;
         let mut bench = Workbench::new(None)?;
         let mut profiles: BTreeMap<(Base, u32), Profile> = BTreeMap::new();
         let mut rows = Vec::new();
-        for case in cases(self.longest) {
+        let asked = cases(self.longest);
+        for case in asked.iter().copied() {
             let probe = self.probe(case)?;
             let key = (case.base, case.sequence);
             if let Entry::Vacant(unknown) = profiles.entry(key) {
@@ -148,45 +163,37 @@ impl Validation {
                 )),
             }
         }
-        self.tell(&rows)
+        self.tell(&rows, asked.len())?;
+        verdict(&rows, asked.len())
     }
 
-    fn tell(&self, rows: &[Row]) -> anyhow::Result<()> {
+    fn tell(&self, rows: &[Row], asked: usize) -> anyhow::Result<()> {
         let worst =
             |error: fn(&Row) -> f64| rows.iter().map(|row| error(row).abs()).fold(0.0, f64::max);
         let time = worst(|row| row.time_error_at_pace);
         let (raw, memory) = (worst(|row| row.time_error), worst(|row| row.memory_error));
         if self.json {
-            output::json(&json!({
+            return output::json(&json!({
                 "what": "plan",
+                "asked": asked,
                 "validated": rows,
                 "worst_time_error": raw,
                 "worst_time_error_at_pace": time,
                 "worst_memory_error": memory,
                 "time_goal": TIME_GOAL,
                 "memory_goal": MEMORY_GOAL,
-            }))?;
-        } else {
-            output::line(table(rows))?;
-            output::line(format!(
-                "worst: time {:.1} % (goal {:.0} %; {:.1} % with the machine's own changes), memory {:.1} % (goal {:.0} %)",
-                100.0 * time,
-                100.0 * TIME_GOAL,
-                100.0 * raw,
-                100.0 * memory,
-                100.0 * MEMORY_GOAL
-            ))?;
+            }));
         }
-        let beyond = rows.iter().filter(|row| {
-            row.time_error_at_pace.abs() > TIME_GOAL || row.memory_error.abs() > MEMORY_GOAL
-        });
-        match beyond.count() {
-            0 => Ok(()),
-            beyond => bail!(
-                "{beyond} of {} configurations are further off than the goal",
-                rows.len()
-            ),
-        }
+        output::line(table(rows))?;
+        output::line(format!(
+            "{} of {asked} configurations; worst: time {:.1} % (goal {:.0} %; {:.1} % with the machine's own changes), memory {:.1} % (goal {:.0} %)",
+            rows.len(),
+            100.0 * time,
+            100.0 * TIME_GOAL,
+            100.0 * raw,
+            100.0 * memory,
+            100.0 * MEMORY_GOAL
+        ))
     }
 
     /// A site beside texts that are longer than any row.
@@ -229,6 +236,22 @@ impl Validation {
             choices: Vec::new(),
             prefix: String::new(),
         })
+    }
+}
+
+/// Whether what was measured of the configurations that were asked for shows that predictions hold.
+fn verdict(rows: &[Row], asked: usize) -> anyhow::Result<()> {
+    let measured = rows.len();
+    if measured < LEAST {
+        bail!(
+            "only {measured} of {asked} configurations were measured, fewer than the {LEAST} that show anything: the probes' time or \
+             memory ended before they reached the others' modes. Next: leave the machine alone meanwhile and free memory, or take \
+             shorter rows (--longest 256)"
+        );
+    }
+    match rows.iter().filter(|row| !row.meets_goals()).count() {
+        0 => Ok(()),
+        beyond => bail!("{beyond} of {measured} configurations are further off than the goal"),
     }
 }
 
@@ -387,4 +410,65 @@ fn table(rows: &[Row]) -> String {
         ]
     }));
     output::table(&cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration that was predicted that far off.
+    fn row(time_error_at_pace: f64, memory_error: f64) -> Row {
+        Row {
+            base: Base::Source,
+            kernel: "portable".to_owned(),
+            optimizer: Optimizer::Adamw,
+            checkpoint: false,
+            rank: 4,
+            batch: 2,
+            sequence_length: 128,
+            beyond_probed: 1.0,
+            predicted_seconds: 1.0,
+            measured_seconds: 1.0,
+            time_error: 0.0,
+            pace: 1.0,
+            time_error_at_pace,
+            predicted_mib: 100.0,
+            measured_mib: 100.0,
+            memory_error,
+        }
+    }
+
+    fn rows(count: usize) -> Vec<Row> {
+        (0..count).map(|_| row(-0.15, 0.1)).collect()
+    }
+
+    #[test]
+    fn predictions_as_near_as_promised_pass() {
+        verdict(&rows(LEAST), 17).unwrap();
+    }
+
+    #[test]
+    fn too_few_configurations_show_nothing_however_near_they_are() {
+        for count in [0, LEAST - 1] {
+            let refused = verdict(&rows(count), 17).unwrap_err().to_string();
+            let begins = format!("only {count} of 17");
+            assert!(refused.starts_with(&begins), "{refused}");
+            assert!(refused.contains("Next: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_further_off_or_no_number_fails_all() {
+        for off in [row(0.16, 0.0), row(0.0, -0.11), row(f64::NAN, 0.0)] {
+            let mut found = rows(LEAST);
+            found.push(off);
+            let refused = verdict(&found, 17).unwrap_err().to_string();
+            assert!(refused.starts_with("1 of 13"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn enough_configurations_are_tried_that_some_may_be_left_out() {
+        assert!(cases(512).len() > LEAST);
+    }
 }
