@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chassis::failpoint::Failpoint;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::wait;
 use tests::job::{job, scored, with};
 use tests::points::Fate;
+use tests::replay::Replay;
 use tests::{Fleet, Setup, Wire};
 
 const END: Duration = Duration::from_secs(60);
@@ -94,6 +95,18 @@ async fn left(fleet: &Fleet, wire: &Wire, id: &str) -> Vec<String> {
     left
 }
 
+/// Asked again until it is done: nobody has to know how far the first one came.
+async fn delete(fleet: &Fleet, id: &str) {
+    let path = format!("/v1/jobs/{id}");
+    let gone = wait::some("it is deleted", END, async || {
+        let answer = fleet.api().ask(Method::DELETE, &path, None).await?;
+        [204, 404]
+            .contains(&answer.status.as_u16())
+            .then_some(answer)
+    });
+    gone.await;
+}
+
 #[tokio::test]
 async fn deleting_a_job_removes_everything_of_it_wherever_the_api_dies_meanwhile() {
     let fleet = Fleet::start(&Setup::sites(2)).await;
@@ -118,16 +131,52 @@ async fn deleting_a_job_removes_everything_of_it_wherever_the_api_dies_meanwhile
             assert_eq!(answer, None, "{} did not strike", point.name());
             fleet.back("api", old).await;
         }
-        // Asked again until it is done: nobody has to know how far the first one came.
-        let gone = wait::some("it is deleted", END, async || {
-            let answer = api.ask(Method::DELETE, &path, None).await?;
-            [204, 404]
-                .contains(&answer.status.as_u16())
-                .then_some(answer)
-        });
-        gone.await;
+        delete(&fleet, &id).await;
         assert_eq!(api.get(&path).await.status.as_u16(), 404);
         let what = point.map_or("no death", Failpoint::name);
         assert_eq!(left(&fleet, &wire, &id).await, [""; 0], "after {what}");
     }
+}
+
+/// A replay does what the other did. Once the other is deleted, what it did after this round is not known any more; after
+/// the last round it did nothing.
+#[tokio::test]
+async fn a_replay_whose_other_is_deleted_fails_at_its_rounds_end_unless_that_is_the_last() {
+    let mut replay = Replay::prepare(&Setup::sites(2), async |fleet| job(&fleet.model())).await;
+    let decided = Failpoint::AggregatorCloseAfterDecision;
+    let first = replay.job["plan_from"].as_str().unwrap().to_owned();
+    // Both rounds are decided while the other is there.
+    let last = replay.hold(decided).await;
+    replay.fleet.points().arm(decided, Fate::Halted);
+    replay.fleet.go_on("aggregator");
+    let points = replay.fleet.points();
+    points.reached(decided, Fate::Halted, END).await;
+    delete_beside(&replay.fleet, &first, &last.id, 2).await;
+    replay.end(&last).await.unwrap();
+
+    // A replay's plans are replayed like any other's.
+    replay.job = with(replay.job.clone(), "plan_from", json!(last.id));
+    let early = replay.hold(decided).await;
+    delete_beside(&replay.fleet, &last.id, &early.id, 1).await;
+    let api = replay.fleet.api();
+    let ended = api.ended(&early.id, END).await;
+    let why = format!("plan_from: {} has no version 2 of its plan", last.id);
+    let cause = &ended["cause"];
+    assert_eq!(cause["kind"], "input_unusable", "{ended:#}");
+    let message = cause["message"].as_str().unwrap();
+    assert!(message.starts_with(&why), "{message}");
+    // What it trained is merged, and no other round was begun.
+    let events = api.events(&early.id).await;
+    let opened = events.iter().filter(|event| event.name == "opened");
+    assert_eq!(opened.count(), 1, "{events:#?}");
+    assert_eq!(api.rounds(&early.id).await.len(), 2);
+}
+
+/// Deletes a job while the aggregator stands where it has decided this round of one that replays it; then it goes on.
+async fn delete_beside(fleet: &Fleet, other: &str, replay: &str, round: u32) {
+    let is_decided = |job: &Value| job["phase"] == "folding" && job["round"] == round;
+    let what = format!("round {round} is decided");
+    fleet.api().until(replay, &what, END, is_decided).await;
+    delete(fleet, other).await;
+    fleet.go_on("aggregator");
 }

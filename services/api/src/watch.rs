@@ -59,8 +59,7 @@ impl Known {
 
     /// The job that holds a worker, if any.
     pub fn holder(&self, worker: &WorkerName) -> Option<&Job> {
-        let holds = |job: &&Job| job.phase.holds_sites() && job.active().any(|one| one == worker);
-        self.jobs.values().find(holds)
+        self.jobs.values().find(|job| job.holds(worker))
     }
 }
 

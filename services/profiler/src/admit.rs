@@ -46,9 +46,7 @@ pub fn admit(job: &Job, sites: &[Site], others: &[Job], patient: bool) -> Admiss
     if alive.len() < needed || (patient && alive.len() < candidates.len().max(named.len())) {
         return Admission::Wait;
     }
-    let taken = |other: &Job| {
-        other.phase.holds_sites() && other.active().any(|worker| alive.contains(worker))
-    };
+    let taken = |other: &Job| alive.iter().any(|worker| other.holds(worker));
     // First come, first served: an earlier job that waits for any of these sites goes first.
     let earlier = |other: &Job| {
         let queued = matches!(other.phase, domain::job::Phase::Queued);
@@ -74,6 +72,7 @@ pub fn admit(job: &Job, sites: &[Site], others: &[Job], patient: bool) -> Admiss
 #[cfg(test)]
 mod tests {
     use domain::artifact::Digest;
+    use domain::cause::{SiteTrouble, Trouble};
     use domain::id::JobId;
     use domain::job::Phase;
     use domain::time::UnixMillis;
@@ -148,5 +147,26 @@ mod tests {
         check(&job(2, ""), "aa", &[running], false, 2);
         check(&job(3, ""), "aa", &[job(2, "")], false, 0);
         check(&job(2, ""), "aa", &[job(3, "")], false, 2);
+    }
+
+    #[test]
+    fn a_site_that_a_replay_may_take_back_is_not_free() {
+        let site = |name: &str| -> WorkerName { name.parse().expect("legal") };
+        let mut asked = job(2, "");
+        asked.spec.data.sites = vec![site("w1")];
+        let mut running = job(1, "");
+        running.participants = vec![site("w0"), site("w1")];
+        running.phase = Phase::Planning { resume: None };
+        running.lose(SiteTrouble {
+            worker: site("w1"),
+            trouble: Trouble::PlanUnsupported,
+            detail: String::new(),
+        });
+        check(&asked, "aa", std::slice::from_ref(&running), false, 1);
+        running.spec.plan_from = Some(JobId::from_bits(9));
+        check(&asked, "aa", std::slice::from_ref(&running), false, 0);
+        // A pause leaves all of its sites to others.
+        running.pause(UnixMillis(3)).expect("legal");
+        check(&asked, "aa", &[running], false, 1);
     }
 }

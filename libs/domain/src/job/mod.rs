@@ -4,6 +4,7 @@ pub mod aggregation;
 pub mod choice;
 pub mod course;
 pub mod evaluation;
+pub mod holding;
 pub mod importance;
 pub mod labels;
 pub mod legality;

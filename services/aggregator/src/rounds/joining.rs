@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::fleet::Member;
-use domain::cause::{SiteTrouble, Trouble};
 use domain::fleet::{Liveness, Stage};
 use domain::id::WorkerName;
 use domain::job::{Job, Phase, Quorum};
@@ -103,10 +102,8 @@ fn claims(other: &Job, worker: &WorkerName, members: &Members) -> bool {
         return member.is_some_and(|member| may_use(other, worker, member));
     }
     // A replay takes back whom one version does without where the next names it.
-    let is_parked =
-        |lost: &SiteTrouble| lost.worker == *worker && lost.trouble == Trouble::PlanUnsupported;
-    let parked = other.spec.plan_from.is_some() && other.lost.iter().any(is_parked);
-    !other.phase.is_terminal() && (parked || kept(other).any(|site| site == worker))
+    let mut claimed = kept(other).chain(other.parked());
+    !other.phase.is_terminal() && claimed.any(|site| site == worker)
 }
 
 /// The participants of a job, without those that it will not ask again.
@@ -120,6 +117,7 @@ fn kept(job: &Job) -> impl Iterator<Item = &WorkerName> {
 #[cfg(test)]
 mod tests {
     use domain::artifact::{ArtifactRef, Digest};
+    use domain::cause::{SiteTrouble, Trouble};
     use domain::id::{Epoch, JobId};
     use domain::plan::PlanVersion;
     use domain::round::Behind;

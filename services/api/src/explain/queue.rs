@@ -126,6 +126,9 @@ fn list(sites: &[Hindrance]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use domain::cause::{SiteTrouble, Trouble};
+    use domain::id::JobId;
+
     use super::*;
     use crate::explain::fixture::{beat, job, registration, training};
     use crate::watch::Watch;
@@ -176,6 +179,22 @@ mod tests {
                 "1 of 2 sites free",
             ],
         );
+    }
+
+    #[test]
+    fn a_site_that_a_replay_may_take_back_is_busy_with_it() {
+        let watch = fleet(&["a", "b"]);
+        let mut holder = with(training(1, &["a", "b"]), |spec| {
+            spec.plan_from = Some(JobId::from_bits(9));
+        });
+        holder.lose(SiteTrouble {
+            worker: "b".parse().expect("legal"),
+            trouble: Trouble::PlanUnsupported,
+            detail: String::new(),
+        });
+        watch.job(holder);
+        let words = ["b: busy with", "0 of 2 sites free"];
+        check(&watch, &job(2, &[]), 1, &words);
     }
 
     #[test]
