@@ -15,7 +15,7 @@ pub const MISSED_BEATS: u64 = 3;
 pub struct Registration {
     /// The worker's name.
     pub worker: WorkerName,
-    /// Version of the program.
+    /// Version of the program, with a digest of its engine as the build: what another one measured does not hold for it.
     pub version: String,
     /// The machine; workers of one machine are probed one after the other.
     pub host: String,

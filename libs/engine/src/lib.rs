@@ -32,3 +32,9 @@ pub mod memory;
 pub mod metrics;
 pub mod plain;
 pub mod train;
+
+/// Which engine this is: the version, and as its build (semver's `+`) a digest of the engine's own sources (not of its
+/// dependencies), for engines of one version may compute in another order, or faster. What was measured or begun by one is
+/// not for another. The same value says that the engine's sources are the same, not that the whole program is: a change of a
+/// dependency, a compiler or its flags alone is not seen.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("ENGINE_DIGEST"));

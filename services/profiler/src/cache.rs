@@ -2,7 +2,7 @@
 //! again. What its rounds have taught since is part of what is reused.
 //!
 //! One entry for each worker and model, the last. It holds while everything that changes a measurement is the
-//! same (what the job asks, program, memory, threads, counts of records), for as long as the configuration
+//! same (what the job asks, engine, memory, threads, counts of records), for as long as the configuration
 //! says. Models named by a path are never reused: what lies there may have changed. A site that became slower
 //! in the meantime is found out by its first rounds (`domain::drift`).
 

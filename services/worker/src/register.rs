@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub fn registration(site: &Site, started_at: UnixMillis) -> Registration {
     Registration {
         worker: site.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: engine::VERSION.to_owned(),
         host: sysinfo::System::host_name().unwrap_or_else(|_| site.name.to_string()),
         started_at,
         memory_limit_bytes: site.memory_limit_bytes,

@@ -26,32 +26,82 @@ pub fn measure(
     batches: &[Batch],
     control: &Control,
 ) -> Result<Importance, Error> {
+    measure_while(model, settings, batches, &mut |_| true, control)
+}
+
+/// How far the first pass of a measurement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Batches that went through.
+    pub batches: usize,
+    /// How often they go through in all.
+    pub passes: usize,
+}
+
+/// [`measure`] over the leading batches alone: the first, and each further one that `more` wants. It is asked in the
+/// first pass; the other passes are made through the same batches. So whoever has a clock bounds how long it takes.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_while(
+    model: &Model,
+    settings: &Settings<'_>,
+    batches: &[Batch],
+    more: &mut dyn FnMut(Taken) -> bool,
+    control: &Control,
+) -> Result<Importance, Error> {
     if batches.is_empty() {
         return Err(Error::NothingToMeasure);
     }
     let packed = pack(model, batches)?;
+    let mut taken = 0;
+    let mut counted = |so_far: Taken| {
+        let wanted = so_far.batches == 0 || more(so_far);
+        taken += usize::from(wanted);
+        wanted
+    };
+    let drawn = (batches, packed.as_slice());
     let mut workspace = Workspace::default();
-    let weights = weigh(model, settings, batches, &packed, control, &mut workspace)?;
+    let weights = weigh(
+        model,
+        settings,
+        drawn,
+        &mut counted,
+        control,
+        &mut workspace,
+    )?;
+    let measured = batches.get(..taken).unwrap_or(batches);
     Ok(Importance {
         weights,
-        records: records_of(batches),
+        records: records_of(measured),
     })
 }
 
-/// What the weights are worth, group by group.
+/// What the weights are worth, group by group, by the batches that `more` wants of those that were drawn and packed.
 pub(super) fn weigh(
     model: &Model,
     settings: &Settings<'_>,
-    batches: &[Batch],
-    packed: &[Packed],
+    (batches, packed): (&[Batch], &[Packed]),
+    more: &mut dyn FnMut(Taken) -> bool,
     control: &Control,
     workspace: &mut Workspace,
 ) -> Result<Vec<WeightImportance>, Error> {
+    let groups = groups(model.config(), settings)?;
+    let passes = groups.len();
+    let mut taken = packed.len();
     let mut weights = Vec::new();
-    for blocks in groups(model.config(), settings)? {
+    for (pass, blocks) in groups.into_iter().enumerate() {
         let keep = Keep::Inputs { from: blocks.start };
         let mut group = Group::new(model, settings, blocks);
-        for (batch, packed) in packed.iter().enumerate() {
+        for (batch, packed) in packed.iter().take(taken).enumerate() {
+            let so_far = Taken {
+                batches: batch,
+                passes,
+            };
+            if pass == 0 && !more(so_far) {
+                taken = batch;
+                break;
+            }
             let learn = (keep, Learn::Frozen(&mut group));
             let loss = compute::learn(model, None, packed, learn, control, workspace)?;
             if !loss.is_finite() {
@@ -59,7 +109,7 @@ pub(super) fn weigh(
             }
         }
         let rank = usize::from(settings.rank_max);
-        weights.extend(group.importance(model, rank, batches.len())?);
+        weights.extend(group.importance(model, rank, taken)?);
     }
     Ok(weights)
 }

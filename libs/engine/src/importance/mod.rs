@@ -29,7 +29,7 @@ use crate::data::{Batch, Row};
 use crate::model::Model;
 
 pub use agreement::agreement;
-pub use gradient::measure;
+pub use gradient::{Taken, measure, measure_while};
 pub use groups::{block_bytes, estimate};
 pub use sensitivity::{STEPS, Training, sensitivity};
 

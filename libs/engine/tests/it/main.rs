@@ -32,4 +32,5 @@ mod support;
 mod templates;
 mod tools;
 mod torch;
+mod version;
 mod zeroth;

@@ -16,7 +16,7 @@ use crate::watch::Known;
 pub struct WorkerView {
     /// Its name.
     pub worker: String,
-    /// Version of its program.
+    /// Version of its program; after `+`, a digest of its engine.
     pub version: String,
     /// Its machine.
     pub host: String,

@@ -30,7 +30,7 @@ fn registration() -> Registration {
     };
     Registration {
         worker: "w".parse().expect("legal"),
-        version: "1.0.0".to_owned(),
+        version: "1.0.0+0a1b2c3d".to_owned(),
         host: "h".to_owned(),
         started_at: UnixMillis(1),
         memory_limit_bytes: 1 << 30,
@@ -88,7 +88,10 @@ fn another_program_machine_or_data_is_measured_again() {
         change(&mut other);
         assert!(!answers(&other, &spec(|_| {})), "{what}");
     };
-    check("program", &|one| one.version = "1.0.1".to_owned());
+    check("program", &|one| one.version = "1.0.1+0a1b2c3d".to_owned());
+    check("engine of the same release", &|one| {
+        one.version = "1.0.0+0a1b2c3e".to_owned();
+    });
     check("threads", &|one| one.threads = 4);
     check("memory", &|one| one.memory_limit_bytes /= 2);
     check("records", &|one| {
@@ -128,6 +131,7 @@ fn whoever_asks_something_else_is_not_answered_by_what_was_measured() {
     for (path, value) in [
         (["training", "seed"], json!(9)),
         (["training", "local_steps"], json!(9)),
+        (["training", "local_steps"], json!("auto")),
         (["aggregation", "weights"], json!("equal")),
     ] {
         let asked = spec(|spec| spec[path[0]][path[1]] = value.clone());

@@ -1,8 +1,9 @@
 //! How long a probe may compute: seconds of this machine's own time, and measured rounds. Pure.
 //!
 //! Sizes are tried smallest first, so what a budget ends is growth. Of the first mode the sizes without
-//! which nothing can be fitted are measured whatever they take; every other mode is measured only as far
-//! as time allows, and one that did not get as far as a fit needs is not told.
+//! which nothing can be fitted are measured whatever they take, so that these are bounded in rounds and not in
+//! seconds; every other mode is measured only as far as time allows, and one that did not get as far as a fit needs
+//! is not told.
 
 use super::configurations::NEEDED;
 

@@ -3,7 +3,8 @@
 //! A mode is a base, the kernel, and a way of training. With the base that is measured first: gradients over
 //! the whole range of sizes, then with recomputed activations and without gradients over fewer, as far as
 //! the job leaves them open. Then other bases (`bases` has the rule), each with gradients, and the other ways
-//! only where memory is tight, since they are what one turns to there. All within one budget (`budget`).
+//! only where memory is tight, since they are what one turns to there. All steps within one budget (`budget`), and what
+//! weights are worth within as much again (`importance`).
 //! What is not measured is not told, so nobody plans it.
 
 use std::sync::Arc;

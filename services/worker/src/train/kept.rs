@@ -28,7 +28,7 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stood {
-    /// The program's version: another may compute in another order.
+    /// The engine: another one may compute in another order.
     version: String,
     /// The data set's training records.
     records: u64,
@@ -82,7 +82,7 @@ impl Stood {
     /// A round over a data set of so many records, before its first step.
     pub fn new(records: u64) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: engine::VERSION.to_owned(),
             records,
             steps: Vec::new(),
             peak_bytes: 0,

@@ -163,6 +163,35 @@ fn records_are_counted_once_and_only_where_they_teach_something() {
 }
 
 #[test]
+fn it_ends_where_no_more_is_wanted_and_is_then_that_of_the_batches_before() {
+    let (model, control) = (tiny(1), Control::new());
+    let block = block_bytes(model.config(), &Projection::ALL, 4);
+    let passes = |settings: &Settings<'_>, wanted: usize| {
+        let mut asked = Vec::new();
+        let mut more = |taken: Taken| {
+            asked.push((taken.batches, taken.passes));
+            taken.batches < wanted
+        };
+        let found = measure_while(&model, settings, &batches(), &mut more, &control);
+        (found.unwrap(), asked)
+    };
+    let narrow = Settings {
+        sketch_bytes: block,
+        ..settings(4)
+    };
+    for (how, times) in [(settings(4), 1), (narrow, 2)] {
+        let first = measure(&model, &how, &batches()[..1], &control).unwrap();
+        // Whatever is wanted, one batch is measured.
+        for wanted in [0, 1] {
+            assert_eq!(passes(&how, wanted), (first.clone(), vec![(1, times)]));
+        }
+        let all = run(&model, &how);
+        assert_ne!(all, first);
+        assert_eq!(passes(&how, 2), (all, vec![(1, times)]));
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let (model, control) = (tiny(1), Control::new());
     let nothing = |settings: Settings<'_>, batches: &[Batch]| {
@@ -258,8 +287,8 @@ fn memory_is_as_predicted() {
         weigh(
             &model,
             &settings,
-            &batches,
-            &packed,
+            (&batches, &packed),
+            &mut |_| true,
             &control,
             &mut workspace,
         )

@@ -173,7 +173,7 @@ impl Profiles {
             data.push(digest_of(path)?);
         }
         let on = json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": engine::VERSION,
             "model": self.model,
             "asked": asked,
             "worker": site.name(),
