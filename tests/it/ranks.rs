@@ -1,10 +1,13 @@
 //! Sites of different rank in one job, their updates made up so that the right merge is known.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use artifacts::Transfer;
 use chassis::failpoint::Failpoint;
+use domain::adapter::RankTable;
 use domain::artifact::ArtifactRef;
+use domain::plan::Shrunk;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::forger::{self, Forger};
@@ -101,6 +104,29 @@ impl Uneven {
         assert_eq!(ranks, asked);
         let shares = workers.iter().map(|w| w["weight"].as_f64().unwrap());
         (id, shares.collect(), made)
+    }
+
+    /// Gives the job that is replayed a second plan, which begins with round 2 and in which this site has a lower rank.
+    async fn falls(&self, site: &str, to: u16) {
+        let other = self.job["plan_from"].as_str().unwrap();
+        let first = format!("{other}.1");
+        let mut plan = self.wire.value("fedpipe_plans", &first).await;
+        let of_site = &mut plan["workers"][site]["ranks"];
+        let before: RankTable = serde_json::from_value(of_site.clone()).unwrap();
+        let lower: RankTable = before.trained().map(|(name, _)| (name, to)).collect();
+        *of_site = json!(lower);
+        let shrunk = before.trained().map(|(weight, from)| Shrunk {
+            worker: site.parse().unwrap(),
+            weight,
+            from,
+            to,
+        });
+        plan["shrunk"] = json!(shrunk.collect::<Vec<_>>());
+        plan["version"] = json!(2);
+        plan["parent"] = json!(1);
+        plan["from_round"] = json!(2);
+        let second = format!("{other}.2");
+        self.wire.overwrite("fedpipe_plans", &second, &plan).await;
     }
 
     /// The merged adapter of a round.
@@ -220,5 +246,53 @@ async fn ranks_4_and_16_without_learning_leave_the_global_as_it_is_for_ten_round
     assert_eq!(rounds.len(), 12);
     for round in &rounds[2..] {
         assert_eq!(round["missing"], json!([]), "{round:#}");
+    }
+}
+
+/// What these slices of an adapter add up to, squared.
+fn energy(adapter: &Adapter, slices: &Range<usize>) -> f64 {
+    let of = |factors: &Factors| -> f64 {
+        let Factors { rank, inp, out, .. } = *factors;
+        let rows = factors.b.chunks(rank);
+        let part = Factors {
+            rank: slices.len(),
+            inp,
+            out,
+            a: factors.a[slices.start * inp..slices.end * inp].to_vec(),
+            b: rows
+                .flat_map(|row| row[slices.clone()].iter().copied())
+                .collect(),
+        };
+        part.product().iter().map(|entry| entry * entry).sum()
+    };
+    adapter.values().map(of).sum()
+}
+
+/// Rank 4 becomes 2 with round 2: what that drops is of the adapter of round 1, before anything was merged at rank 2.
+#[tokio::test]
+async fn a_site_whose_rank_falls_is_told_with_what_it_drops_of_the_adapter_that_it_goes_on_from() {
+    let uneven = Uneven::prepare(&[4, 4], 8, |job| job).await;
+    uneven.falls("b", 2).await;
+    let random = |number: usize, widths: &Factors| {
+        let seed = 40 + number as u64 + (widths.inp * widths.out) as u64;
+        Factors::made(uneven.ranks[number], widths, numbers(seed))
+    };
+    let (id, _, _) = uneven.run(2, random).await;
+    let rounds = uneven.fleet.api().rounds(&id).await;
+    let workers = rounds[2]["workers"].as_array().unwrap();
+    let ranks: Vec<&Value> = workers.iter().map(|worker| &worker["rank"]).collect();
+    assert_eq!(ranks, [&json!(4), &json!(2)]);
+    assert_eq!(rounds[1]["shrunk"], json!([]));
+    let told = rounds[2]["shrunk"].as_array().unwrap();
+    let names: Vec<&Value> = told.iter().map(|site| &site["worker"]).collect();
+    assert_eq!(names, ["b"]);
+
+    let start = uneven.merged(&id, 1).await;
+    let whole = energy(&start, &(0..8));
+    for (name, slices) in [("dropped_energy", 2..4), ("withheld_energy", 2..8)] {
+        let (found, expected) = (told[0][name].as_f64().unwrap(), energy(&start, &slices));
+        assert!(expected > 0.0, "{name}: nothing was tested");
+        let off = (found - expected / whole).abs();
+        assert!(off < 1e-5, "{name}: {found}, not {expected} of {whole}");
     }
 }

@@ -1,5 +1,6 @@
 //! `fedpipe simulate`: the services' own result without the services, and time on a clock of its own.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -371,6 +372,17 @@ async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtu
         slowest(1),
         slowest(2)
     );
+    // Whose ranks fell stands with the first round of that plan, and with no other.
+    let named = |list: &Value| -> BTreeSet<String> {
+        let sites = list.as_array().into_iter().flatten();
+        let names = sites.map(|site| site["worker"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    let shrunk: Vec<BTreeSet<String>> = rounds.iter().map(|one| named(&one["shrunk"])).collect();
+    let none = BTreeSet::new();
+    let of_the_plan = named(&look["plan"]["shrunk"]);
+    let expected = [&none, &none, &of_the_plan, &none];
+    assert!(shrunk.iter().eq(expected), "{shrunk:?}: {look:#}");
     let predicted = look["plan"]["round_seconds"].as_f64().unwrap();
     let off = slowest(2) / predicted;
     assert!(

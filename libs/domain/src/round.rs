@@ -236,6 +236,18 @@ pub struct WorkerRound {
     pub metrics: UpdateMetrics,
 }
 
+/// What the lower ranks of a new plan cost a site: shares of the energy of the merged adapter that the plan's first round
+/// starts from. Where a rule's slices are not orthogonal they may pass 1, since slices then also cancel each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShrunkSite {
+    /// Which.
+    pub worker: WorkerName,
+    /// Of the slices that the ranks before had it load, and these do not.
+    pub dropped_energy: f64,
+    /// Of all slices that its ranks leave out.
+    pub withheld_energy: f64,
+}
+
 /// A committed round. Round 0 is the untrained adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -269,6 +281,9 @@ pub struct Summary {
     /// Whom the round asked, ordered by name; empty: every planned site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<WorkerName>,
+    /// Sites whose ranks fell with the plan that began with this round, whether or not they contributed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shrunk: Vec<ShrunkSite>,
     /// Who contributed what.
     pub workers: Vec<WorkerRound>,
     /// Whose update did not count, and why.

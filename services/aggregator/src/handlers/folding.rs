@@ -16,7 +16,7 @@ use domain::job::mezo::{Mezo, Rates};
 use domain::job::spec::Optimizer;
 use domain::object;
 use domain::plan::{Plan, WorkerPlan};
-use domain::round::{Closed, Contribution, Summary, WorkerRound};
+use domain::round::{Closed, Contribution, ShrunkSite, Summary, WorkerRound};
 use domain::time::UnixMillis;
 use domain::trace::Trace;
 use domain::zeroth::Scalars;
@@ -49,6 +49,8 @@ struct Merged {
     folded: Folded,
     /// The mean of the sites' scalars, where they walk together.
     scalars: Option<Scalars>,
+    /// Sites whose ranks fell with the plan, if this is its first round.
+    shrunk: Vec<ShrunkSite>,
 }
 
 /// What a contribution weighs, and what the plan that it trained by had asked for.
@@ -95,7 +97,7 @@ pub async fn handle(
     let plan = aggregator.plan(job.job()).await?;
     let own = terms(aggregator, job.job(), &plan, decided).await?;
     let round = prepare(aggregator, job, &plan, &own, decided).await?;
-    let (merging, watch) = (round.clone(), Stopwatch::start());
+    let (merging, own_plan, watch) = (round.clone(), plan.clone(), Stopwatch::start());
     let emphasis = match job.job().spec.training.shares_directions() {
         true => emphasis::of(aggregator, job.job(), decided.round).await?,
         false => Emphasis::default(),
@@ -103,7 +105,11 @@ pub async fn handle(
     let together = walk::together(job.job(), decided.round, emphasis);
     let mezo = job.job().spec.training.mezo;
     let span = telemetry::within(Some(Trace::of_phase(job.job())), SpanName::Merge, &[]);
-    let made = tokio::task::spawn_blocking(move || make(&merging, together, &mezo)).await??;
+    let made = tokio::task::spawn_blocking(move || {
+        let shrunk = strategy::shrunk::of(&own_plan, merging.round, &merging.start)?;
+        make(&merging, together, &mezo).map(|made| (made, shrunk))
+    });
+    let (made, shrunk) = made.await??;
     drop(span);
     observe_merge(decided, watch.seconds());
     hit(Failpoint::AggregatorFoldAfterMerge);
@@ -122,6 +128,7 @@ pub async fn handle(
         members: parts(job.job(), &round, &own, &made.apart),
         folded: made.folded,
         scalars: made.scalars,
+        shrunk,
     };
     let summary = summarize(job.job(), decided, merged, job.now());
     let summary = summary.with_mean_energies(&plan.global);
@@ -316,6 +323,7 @@ async fn update(
             .as_ref()
             .map_or(&decided.global, |credit| &credit.global),
         ranks: &plan.ranks,
+        steps: plan.local_steps,
         weights,
     };
     let scalars = tokio::task::spawn_blocking(move || strategy::walk::read(&stored)).await??;
@@ -397,6 +405,7 @@ fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> S
         dropped_energy: merged.folded.dropped_energy,
         energies: EnergyTable::default(),
         asked: decided.closed.asked.clone(),
+        shrunk: merged.shrunk,
         workers,
         missing: decided.closed.missing.clone(),
     }

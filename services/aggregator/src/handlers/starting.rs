@@ -55,6 +55,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         dropped_energy: 0.0,
         energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
+        shrunk: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),
     };

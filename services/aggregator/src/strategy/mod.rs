@@ -19,6 +19,7 @@ pub mod merge;
 pub mod norm;
 pub mod round;
 pub mod share;
+pub mod shrunk;
 pub mod source;
 pub mod walk;
 
@@ -27,6 +28,7 @@ mod ffa;
 mod product;
 mod residual;
 mod slice;
+mod slices;
 mod stack;
 mod sum;
 

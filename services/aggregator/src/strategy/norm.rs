@@ -6,6 +6,7 @@ use domain::job::aggregation::Trains;
 
 use super::check::{Refused, read};
 use super::head;
+use super::slices::Slices;
 use super::source::Source;
 
 /// An update, checked before, and what it is compared with.
@@ -56,8 +57,7 @@ impl Moved<'_> {
         }
     }
 
-    /// `‖B·A − B₀·A₀‖²` of one weight, from the products of slices with slices: with `R` the rows of A and
-    /// A₀ and `L` the columns of B and −B₀ it is the sum of `LᵀL ∘ R·Rᵀ`.
+    /// `‖B·A − B₀·A₀‖²` of one weight: the energy of the slices of B·A and of −B₀·A₀ together.
     fn square(&self, shape: &WeightShape, rank: usize) -> Result<f64, Refused> {
         let (key_a, key_b) = (shape.name.peft_a(), shape.name.peft_b());
         let whole = self.global.shape(&key_a);
@@ -75,33 +75,11 @@ impl Moved<'_> {
             .chunks_exact(shape.inp)
             .chain(start_a.chunks_exact(shape.inp).take(rank))
             .collect();
-        let mut left = vec![0.0f64; rows.len() * rows.len()];
-        let mut both = vec![0.0f64; 2 * rank];
-        for (row, start) in b.chunks_exact(rank).zip(start_b.chunks_exact(whole)) {
+        let left = b.chunks_exact(rank).zip(start_b.chunks_exact(whole));
+        let left = left.map(|(row, start)| {
             let signed = row.iter().map(|value| f64::from(*value));
-            let signed = signed.chain(start.iter().take(rank).map(|value| -f64::from(*value)));
-            both.iter_mut()
-                .zip(signed)
-                .for_each(|(to, value)| *to = value);
-            for (sums, value) in left.chunks_exact_mut(both.len()).zip(&both) {
-                for (sum, other) in sums.iter_mut().zip(&both) {
-                    *sum += value * other;
-                }
-            }
-        }
-        let mut square = 0.0;
-        for (row, sums) in rows.iter().zip(left.chunks_exact(rows.len())) {
-            for (other, left) in rows.iter().zip(sums) {
-                square += left * dot(row, other);
-            }
-        }
-        Ok(square)
+            signed.chain(start.iter().take(rank).map(|value| -f64::from(*value)))
+        });
+        Ok(Slices::of(&rows, left).energy(0..rows.len()))
     }
-}
-
-fn dot(x: &[f32], y: &[f32]) -> f64 {
-    x.iter()
-        .zip(y)
-        .map(|(x, y)| f64::from(*x) * f64::from(*y))
-        .sum()
 }

@@ -24,6 +24,8 @@ pub struct StoredRound {
     dropped_energy: Option<f64>,
     #[serde(default)]
     asked: Vec<String>,
+    #[serde(default)]
+    shrunk: Vec<ShrunkView>,
     workers: Vec<WorkerRoundView>,
     missing: Vec<TroubleView>,
 }
@@ -68,12 +70,25 @@ pub struct RoundView {
     pub dropped_energy: Option<f64>,
     /// Whom the round asked; empty: every planned site.
     pub asked: Vec<String>,
+    /// Sites whose ranks fell with the plan that began with this round, whether or not they contributed.
+    pub shrunk: Vec<ShrunkView>,
     /// Who contributed what.
     pub workers: Vec<WorkerRoundView>,
     /// Whose update did not count, and why.
     pub missing: Vec<TroubleView>,
     /// The fleet's score of the merged adapter; absent while there is none.
     pub evaluation: Option<EvaluationView>,
+}
+
+/// What the lower ranks of a new plan cost a site, as shares of the energy of the merged adapter that the round starts from.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShrunkView {
+    /// Its worker.
+    pub worker: String,
+    /// Of the slices that the ranks before had it load, and these do not.
+    pub dropped_energy: Option<f64>,
+    /// Of all slices that its ranks leave out.
+    pub withheld_energy: Option<f64>,
 }
 
 /// What one worker did in a round.
@@ -205,6 +220,7 @@ impl RoundView {
             overhead_seconds: round.overhead_seconds,
             dropped_energy: round.dropped_energy,
             asked: round.asked,
+            shrunk: round.shrunk,
             workers: round.workers,
             missing: round.missing,
             evaluation: score.map(EvaluationView::from),
@@ -243,7 +259,7 @@ impl From<StoredScore> for EvaluationView {
 mod tests {
     use super::*;
     use crate::explain::fixture::artifact;
-    use domain::round::{Evaluated, Summary, UpdateMetrics, WorkerRound};
+    use domain::round::{Evaluated, ShrunkSite, Summary, UpdateMetrics, WorkerRound};
     use serde_json::Value;
 
     fn summary() -> Summary {
@@ -275,6 +291,11 @@ mod tests {
             dropped_energy: f64::NAN,
             energies: domain::energy::EnergyTable::default(),
             asked: vec!["a".parse().expect("legal")],
+            shrunk: vec![ShrunkSite {
+                worker: "a".parse().expect("legal"),
+                dropped_energy: 0.125,
+                withheld_energy: 0.5,
+            }],
             workers: vec![WorkerRound {
                 worker: "a".parse().expect("legal"),
                 rank: 4,
@@ -321,6 +342,10 @@ mod tests {
         assert!(view["workers"][0]["metrics"]["loss"].is_null());
         assert_eq!(view["workers"][0]["trained_in"], 0);
         assert_eq!(view["asked"], serde_json::json!(["a"]));
+        assert_eq!(
+            view["shrunk"],
+            serde_json::json!([{ "worker": "a", "dropped_energy": 0.125, "withheld_energy": 0.5 }])
+        );
         assert!(view["dropped_energy"].is_null());
         assert_eq!(view["workers"][0]["withheld_energy"], 0.25);
         assert_eq!(view["workers"][0]["rate"], 2e-4);

@@ -79,6 +79,7 @@ fn summary(round: u32, global: ArtifactRef) -> Summary {
         dropped_energy: 0.0,
         energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
+        shrunk: Vec::new(),
         workers: Vec::new(),
         missing: Vec::new(),
     }

@@ -62,6 +62,7 @@ fn round(number: u32, workers: Vec<WorkerRound>) -> Summary {
         dropped_energy: 0.0,
         energies: domain::energy::EnergyTable::default(),
         asked: Vec::new(),
+        shrunk: Vec::new(),
         workers,
         missing: Vec::new(),
     }

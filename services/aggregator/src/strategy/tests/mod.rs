@@ -11,6 +11,7 @@ mod late;
 mod norms;
 mod optimizers;
 mod rounds;
+mod shrunk;
 mod sides;
 mod turned;
 mod walk;

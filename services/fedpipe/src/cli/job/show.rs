@@ -95,9 +95,9 @@ pub fn plan(value: &Value) -> anyhow::Result<String> {
             .map(|why| format!("it replaces the one before: {why}")),
     );
     if !plan.shrunk.is_empty() {
-        let shrunk = plan.shrunk.len();
+        let (shrunk, from) = (plan.shrunk.len(), plan.from_round);
         lines.push(format!(
-            "{shrunk} weights have a lower rank than before: what a site trains without is `withheld_energy` of its rounds (job rounds {} --json)",
+            "{shrunk} weights have a lower rank than before: what that leaves out stands with round {from}, once it is merged (job rounds {})",
             plan.job
         ));
     }
@@ -171,7 +171,30 @@ pub fn rounds(value: &Value) -> anyhow::Result<String> {
             ]);
         }
     }
-    Ok(table(&rows))
+    let mut parts = vec![table(&rows)];
+    parts.extend(shrunk(value));
+    Ok(parts.join("\n"))
+}
+
+/// What sites went on without when a plan with lower ranks began, a line for each; of a simulation's rounds as well.
+pub fn shrunk(rounds: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for round in items(rounds) {
+        for site in round.get("shrunk").map(items).unwrap_or_default() {
+            let percent = |key: &str| {
+                let share = site.get(key).and_then(Value::as_f64);
+                share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share))
+            };
+            lines.push(format!(
+                "round {}: {} has lower ranks from here on, and drops {} of the merged adapter's energy; it trains without {}",
+                text(round, "round"),
+                text(site, "worker"),
+                percent("dropped_energy"),
+                percent("withheld_energy"),
+            ));
+        }
+    }
+    lines
 }
 
 /// A job's rounds, and below them who was taken for whom: in the round whose adapter it keeps, else in the last that was scored
@@ -415,6 +438,19 @@ mod tests {
         for part in ["c (of round 1)", "0.625", "0.375"] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
         }
+    }
+
+    #[test]
+    fn below_the_rounds_stands_what_a_site_drops_whose_ranks_fell() {
+        let shown = rounds(&json!([
+            { "round": 1, "workers": [], "shrunk": [] },
+            { "round": 2, "workers": [],
+              "shrunk": [{ "worker": "b", "dropped_energy": 0.042, "withheld_energy": 0.5 }] },
+        ]));
+        let shown = shown.unwrap();
+        let said = "round 2: b has lower ranks from here on, and drops 4.2 % of the merged adapter's energy; it trains without 50.0 %";
+        assert!(shown.ends_with(said), "{shown}");
+        assert!(!shown.contains("round 1:"), "{shown}");
     }
 
     #[test]

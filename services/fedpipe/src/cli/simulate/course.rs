@@ -285,6 +285,7 @@ impl<'a> Course<'a> {
             together,
             merge_seconds,
             dropped_energy: merged.folded.dropped_energy,
+            shrunk: merged.shrunk,
             global: next.sha256.clone(),
             workers,
             score: None,
@@ -305,6 +306,7 @@ impl<'a> Course<'a> {
             let plan = self.simulated.worker(&update.worker)?;
             workers.push(WorkerRound {
                 rate: walked::own_rate(&self.job, update.rate_factor),
+                withheld_energy: merged.folded.withheld_energy.get(at).copied(),
                 difference: merged.apart.get(at).copied().flatten(),
                 ..worker_round(update, *weight, plan)
             });
@@ -324,6 +326,7 @@ impl<'a> Course<'a> {
             dropped_energy: merged.folded.dropped_energy,
             energies: EnergyTable::default(),
             asked: Vec::new(),
+            shrunk: merged.shrunk.clone(),
             workers,
             missing: Vec::new(),
         };

@@ -11,7 +11,7 @@ use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::mezo::Rates;
 use domain::job::spec::Optimizer;
-use domain::round::{Contribution, Update, UpdateMetrics};
+use domain::round::{Contribution, ShrunkSite, Update, UpdateMetrics};
 use domain::zeroth::Scalars;
 use engine::train::Emphasis;
 
@@ -123,6 +123,8 @@ pub struct Merged {
     pub apart: Vec<Option<f64>>,
     /// The mean of the sites' scalars, where all walk along the same directions.
     pub scalars: Option<Scalars>,
+    /// Sites whose ranks fell with the plan, if this is its first round.
+    pub shrunk: Vec<ShrunkSite>,
 }
 
 /// Merges a round.
@@ -171,6 +173,7 @@ pub fn merge(
         state_out: files.state_out,
         threads: strategy::round::all_threads(),
     };
+    let shrunk = strategy::shrunk::of(simulated.plan(), number, &round.start)?;
     let mezo = &spec.training.mezo;
     let (folded, apart, scalars) = match together {
         Some(stretch) => {
@@ -189,5 +192,6 @@ pub fn merge(
         weights,
         apart,
         scalars,
+        shrunk,
     })
 }

@@ -7,6 +7,7 @@ use domain::id::WorkerName;
 use domain::job::course::Figure;
 use domain::job::{Kept, Spec};
 use domain::plan::{Plan, WorkerPlan};
+use domain::round::ShrunkSite;
 use serde::Serialize;
 
 use super::again::Look;
@@ -111,6 +112,9 @@ pub struct Round {
     pub merge_seconds: f64,
     /// Share of the merged change's energy that the kept rank does not hold.
     pub dropped_energy: f64,
+    /// Sites whose ranks fell with the plan that began with this round.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shrunk: Vec<ShrunkSite>,
     /// Digest of the merged adapter.
     pub global: Digest,
     /// Who did what.
@@ -224,6 +228,7 @@ impl<'a> Report<'a> {
         };
         parts.push(run.table());
         parts.extend(run.looks.iter().map(Look::text));
+        parts.extend(show::shrunk(&serde_json::to_value(&run.rounds)?));
         for (what, reached) in &self.targets {
             let target = reached.target;
             parts.push(match reached.seconds {
@@ -343,6 +348,7 @@ mod tests {
             together: Together::of(std::iter::empty()),
             merge_seconds: 0.0,
             dropped_energy: 0.0,
+            shrunk: Vec::new(),
             global: digest.clone(),
             workers: Vec::new(),
             score,
