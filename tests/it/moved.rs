@@ -110,6 +110,13 @@ async fn an_order_of_weights_that_turned_round_is_told_and_planned_by() {
         .map(|event| &event.detail)
         .collect();
     assert_eq!(moved, [&json!({"since": 1, "agreement": -1.0})]);
+    // The look that followed made another plan, or it was said why this one stays.
+    if api.job(&id).await["plan_version"] == 1 {
+        let mut kept = events.iter().filter(|event| event.name == "plan-kept");
+        let kept = &kept.next().unwrap().detail;
+        assert_eq!(kept["version"], 1, "{kept:#}");
+        assert!(kept["why"].as_str().unwrap().len() > 10, "{kept:#}");
+    }
     // What grew is worth more in the profiles that the plan was looked at by, and what fell is worth less.
     let after = worth(&wire, &id, "a").await;
     let ranks: RankTable = serde_json::from_value(plan["workers"]["a"]["ranks"].clone()).unwrap();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::job::{job, with};
 use tests::points::Fate;
 use tests::tensors::{self, Adapter};
-use tests::{Fleet, Setup, Wire, archive};
+use tests::{Fleet, Setup, Site, Wire, archive};
 
 const END: Duration = Duration::from_secs(90);
 /// Largest adapter file here.
@@ -86,6 +86,36 @@ impl Rules {
             all.push(weights.sum::<f64>().sqrt());
         }
         all
+    }
+
+    /// The steps of the two sites of the first round, if each moved the merge as if it had made the mean of them: half
+    /// of it each.
+    async fn normalized(&self, id: &str) -> Vec<f64> {
+        let summary = self.summary(id, 1).await;
+        let sites = summary["workers"].as_array().unwrap();
+        let steps: Vec<f64> = sites
+            .iter()
+            .map(|site| site["metrics"]["steps"].as_f64().unwrap())
+            .collect();
+        let mean = steps.iter().sum::<f64>() / steps.len() as f64;
+        let (start, merged) = (self.merged(id, 0).await, self.merged(id, 1).await);
+        for (name, start) in &start {
+            let mut expected: Vec<f64> = start.a.iter().map(|&value| f64::from(value)).collect();
+            for (site, steps) in sites.iter().zip(&steps) {
+                let sent = tensors::read(&self.object(&site["update"]).await);
+                let share = 0.5 * mean / steps;
+                let moved = expected.iter_mut().zip(&sent[name].a).zip(&start.a);
+                moved.for_each(|((sum, now), before)| *sum += share * f64::from(now - before));
+            }
+            let found: Vec<f64> = merged[name]
+                .a
+                .iter()
+                .map(|&value| f64::from(value))
+                .collect();
+            let off = tensors::off(&found, &expected);
+            assert!(off < 1e-6, "{name}: {off}");
+        }
+        steps
     }
 
     /// `Σ p·(A − A₀)` of one round for one weight: what the server's optimizer takes as its gradient.
@@ -319,31 +349,39 @@ async fn with_fednova_a_site_of_more_steps_moves_the_merge_no_further() {
     let id = rules.fleet.api().submit(&asked).await;
     rules.fleet.api().succeeded(&id, END).await;
 
-    let summary = rules.summary(&id, 1).await;
-    let sites = summary["workers"].as_array().unwrap();
-    let steps: Vec<f64> = sites
-        .iter()
-        .map(|site| site["metrics"]["steps"].as_f64().unwrap())
-        .collect();
-    assert_eq!(steps, [6.0, 2.0]);
-    let (start, merged) = (rules.merged(&id, 0).await, rules.merged(&id, 1).await);
-    for (name, start) in &start {
-        let mut expected: Vec<f64> = start.a.iter().map(|&value| f64::from(value)).collect();
-        for (site, steps) in sites.iter().zip(&steps) {
-            let sent = tensors::read(&rules.object(&site["update"]).await);
-            // Half of the merge each, and both as if they had trained the mean of the steps.
-            let share = 0.5 * 4.0 / steps;
-            let moved = expected.iter_mut().zip(&sent[name].a).zip(&start.a);
-            moved.for_each(|((sum, now), before)| *sum += share * f64::from(now - before));
-        }
-        let found: Vec<f64> = merged[name]
-            .a
-            .iter()
-            .map(|&value| f64::from(value))
-            .collect();
-        let off = tensors::off(&found, &expected);
-        assert!(off < 1e-6, "{name}: {off}");
-    }
+    assert_eq!(rules.normalized(&id).await, [6.0, 2.0]);
+}
+
+#[tokio::test]
+async fn steps_that_are_left_open_are_fewer_at_a_slow_site_and_fednova_makes_up_for_it() {
+    let mut setup = Setup::sites(2);
+    setup.sites[1] = Site::new("b").line("throttle_tokens_per_second = 400");
+    let fleet = Fleet::start(&setup).await;
+    let wire = Wire::tap(&fleet).await;
+    let rules = Rules { fleet, wire };
+    let open = |normalize: &str| {
+        let asked = json!({"strategy": "fedit", "weights": "equal", "normalize": normalize});
+        let rounds = json!({"count": 1, "quorum": "all"});
+        let mut asked = with(rules.job(&asked), "rounds", rounds);
+        asked["training"]["local_steps"] = json!("auto");
+        // Of one record each, so that 24 records allow several numbers of steps.
+        asked["training"]["batch"] = json!(1);
+        asked
+    };
+    let refused = rules.fleet.api().try_submit(&open("none"), "plain").await;
+    let text = refused.body.to_string();
+    assert!(
+        text.contains("training.local_steps") && text.contains("normalize to fednova"),
+        "{text}"
+    );
+
+    let id = rules.fleet.api().submit(&open("fednova")).await;
+    rules.fleet.api().succeeded(&id, END).await;
+    let path = format!("/v1/jobs/{id}/plan");
+    let plan = rules.fleet.api().get(&path).await.body;
+    let planned = ["a", "b"].map(|site| plan["workers"][site]["local_steps"].as_f64().unwrap());
+    assert!(planned[0] > planned[1] && planned[1] >= 8.0, "{plan:#}");
+    assert_eq!(rules.normalized(&id).await, planned);
 }
 
 #[tokio::test]

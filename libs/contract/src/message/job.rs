@@ -130,6 +130,13 @@ pub enum Event {
         /// Rank correlation of the last round with it.
         agreement: f64,
     },
+    /// The plan was looked at again, and stays.
+    PlanKept {
+        /// Which version.
+        version: PlanVersion,
+        /// Why no other takes its place, in a sentence.
+        why: String,
+    },
     /// Stopped by a person.
     Paused,
     /// Going on after a pause.
@@ -179,6 +186,7 @@ impl Event {
             Self::Reused { .. } => "reused",
             Self::Drifted { .. } => "drifted",
             Self::ImportanceMoved { .. } => "importance-moved",
+            Self::PlanKept { .. } => "plan-kept",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::Finished { .. } => "finished",
@@ -206,7 +214,8 @@ impl Message for JobEvent {
     // 2: asked, credited, stopped, kept; reused, and by how much a site drifted.
     // 3: importance-moved.
     // 4: what scores are compared by, and measures beside loss and balanced accuracy.
-    const VERSION: u16 = 4;
+    // 5: plan-kept.
+    const VERSION: u16 = 5;
     const OLDEST: u16 = 1;
 
     fn subject(&self) -> String {

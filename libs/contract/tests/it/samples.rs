@@ -132,6 +132,10 @@ pub fn events() -> Vec<JobEvent> {
             since: 2,
             agreement: 0.25,
         },
+        Event::PlanKept {
+            version: PlanVersion(2),
+            why: "another plan would be the same".to_owned(),
+        },
         Event::Paused,
         Event::Resumed,
         Event::Finished {

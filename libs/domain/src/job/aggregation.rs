@@ -293,5 +293,8 @@ impl Aggregation {
         if let Err(illegal) = legality::judge(Combination::of(spec)) {
             refuse(illegal.field, illegal.to_string());
         }
+        if let Some(problem) = legality::uneven_steps(spec) {
+            refuse("training.local_steps", problem.to_owned());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which merging rule may stand together with what: the matrix rule × server optimizer × uneven ranks ×
 //! quantized base × zeroth-order training. Pure; `docs/rules.md` is printed from here.
 
-use super::aggregation::{ServerKind, Strategy};
+use super::aggregation::{Normalize, ServerKind, Strategy};
 use super::choice::Choice;
 use super::spec::{Base, Optimizer, Spec};
 
@@ -135,6 +135,24 @@ pub fn judge(asked: Combination) -> Result<(), Illegal> {
     Ok(())
 }
 
+/// Why a job may not leave its sites' steps to the planner, if it does. Whatever the rule: what uneven steps do to
+/// the mean is the same in all.
+pub(super) fn uneven_steps(spec: &Spec) -> Option<&'static str> {
+    if spec.training.local_steps != Choice::Auto {
+        return None;
+    }
+    if spec.training.is_zeroth_order() {
+        return Some(
+            "auto may give sites different numbers of steps, and sites that all train zeroth-order replay one mean \
+             of each step's scalars; give a number",
+        );
+    }
+    (spec.aggregation.normalize != Normalize::Fednova).then_some(
+        "auto may give sites different numbers of steps, and in a plain mean those of more move the merge further; \
+         set aggregation.normalize to fednova, or give a number",
+    )
+}
+
 fn names(of: impl Fn(Strategy) -> bool) -> String {
     let chosen = Strategy::ALL
         .into_iter()
@@ -214,6 +232,10 @@ const FOOT: &str = "
 - Two reasons against a combination are independent: it is legal if each of its cells says yes and, with
   zeroth-order, the server's optimizer is `fedavg`.
 - `aggregation.normalize: fednova` and `training.proximal` (FedProx) go with every rule.
+- Uneven steps: `training.local_steps: auto`, with every rule; then `aggregation.normalize: fednova` must be set. Sites
+  that all train zeroth-order make equal steps, for they replay one mean of each: `auto` is refused there. In a job that
+  gives a number and replays no other's plans (`plan_from`) all sites make as many, and `fednova` changes nothing. A plan
+  of uneven steps is replayed with `fednova` alone.
 - `training.labels`: a classification head, averaged as it is whatever the rule for factors. `product`, `slice`,
   `fedit`, `ffa` and `sum` take it, with `fedavg` alone; `stack` and `residual` refuse it, since they restart
   factors beside a side term and a head has none, and so do zeroth-order steps, which move factors alone.
@@ -259,6 +281,35 @@ mod tests {
             assert_eq!(judge(asked).is_ok(), legal, "{asked:?}");
         }
         assert_eq!(Combination::all().count(), 7 * 5 * 8);
+    }
+
+    #[test]
+    fn open_steps_are_normalized_and_never_all_zeroth_order() {
+        let refused = |steps: &str, optimizer: &str, strategy: &str, normalize: &str| {
+            let text = format!(
+                r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},
+                    "adapter":{{"rank":8,"rank_max":8}},
+                    "training":{{"optimizer":"{optimizer}","local_steps":{steps}}},
+                    "aggregation":{{"strategy":"{strategy}","normalize":"{normalize}"}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&text).expect("a job");
+            let refusals = spec.check().err().unwrap_or_default();
+            let mut refusals = refusals.into_iter();
+            let found = refusals.find(|one| one.field == "training.local_steps");
+            found.map(|one| one.problem)
+        };
+        let open = r#""auto""#;
+        for strategy in Strategy::ALL.map(Strategy::name) {
+            for optimizer in ["auto", "adamw", "sgd"] {
+                assert_eq!(refused(open, optimizer, strategy, "fednova"), None);
+                assert_eq!(refused("8", optimizer, strategy, "none"), None);
+                let problem = refused(open, optimizer, strategy, "none").expect("a plain mean");
+                assert!(problem.contains("aggregation.normalize"), "{problem}");
+            }
+        }
+        assert_eq!(refused("8", "mezo", "sum", "fednova"), None);
+        let problem = refused(open, "mezo", "sum", "fednova").expect("one mean of each step");
+        assert!(problem.contains("give a number"), "{problem}");
     }
 
     #[test]

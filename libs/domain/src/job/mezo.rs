@@ -246,8 +246,8 @@ impl Mezo {
                 "with one rate for all it says nothing; give training.mezo.rates".to_owned();
             refuse("training.mezo.rate_spread", problem);
         }
-        self.check_beyond(spec.training.local_steps, refuse);
-        let scalars = self.scalars(spec.training.local_steps);
+        self.check_beyond(spec.training.most_steps(), refuse);
+        let scalars = self.scalars(spec.training.most_steps());
         if self.wire == Wire::Scalars && scalars > SCALARS_LIMIT as u64 {
             refuse(
                 "training.mezo.wire",

@@ -211,7 +211,7 @@ impl Spec {
     #[must_use]
     pub fn takes_zeroth_order(&self) -> bool {
         let training = &self.training;
-        let scalars = training.mezo.scalars(training.local_steps);
+        let scalars = training.mezo.scalars(training.most_steps());
         let travels = training.mezo.wire == Wire::Tensors || scalars <= SCALARS_LIMIT as u64;
         match training.optimizer {
             Optimizer::Mezo => true,

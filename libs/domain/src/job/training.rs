@@ -6,6 +6,9 @@ use super::choice::Choice;
 use super::mezo::{Mezo, Seeds, Wire};
 use crate::schedule::{Schedule, Shape};
 
+/// Steps of a round at most, where they are the planner's choice.
+pub const AUTO_STEPS_LIMIT: u32 = 64;
+
 /// How a site trains.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -42,8 +45,8 @@ pub enum Order {
 pub struct Training {
     /// First- or zeroth-order.
     pub optimizer: Optimizer,
-    /// Optimizer steps per round.
-    pub local_steps: u32,
+    /// Optimizer steps per round, or the planner's choice per site: their updates are then normalized (`FedNova`).
+    pub local_steps: Choice<u32>,
     /// Records of a batch, or the planner's choice per site.
     pub batch: Choice<u16>,
     /// A batch takes records until their tokens would be more than this; absent: as many as `batch` says.
@@ -91,7 +94,7 @@ impl Default for Training {
     fn default() -> Self {
         Self {
             optimizer: Optimizer::Auto,
-            local_steps: 8,
+            local_steps: Choice::Fixed(8),
             batch: Choice::Auto,
             batch_tokens: None,
             accumulate: 1,
@@ -117,6 +120,35 @@ impl Training {
     #[must_use]
     pub fn is_zeroth_order(&self) -> bool {
         self.optimizer == Optimizer::Mezo
+    }
+
+    /// Whether a site may make so many steps in a round.
+    #[must_use]
+    pub fn allows_steps(&self, steps: u32) -> bool {
+        match self.local_steps {
+            Choice::Fixed(fixed) => steps == fixed,
+            Choice::Auto => (1..=AUTO_STEPS_LIMIT).contains(&steps),
+        }
+    }
+
+    /// Steps of a round at most: where the job fixes them and replays no other's plans, those of every site.
+    #[must_use]
+    pub const fn most_steps(&self) -> u32 {
+        match self.local_steps {
+            Choice::Fixed(fixed) => fixed,
+            Choice::Auto => AUTO_STEPS_LIMIT,
+        }
+    }
+
+    /// The settings as a site is told them that makes so many steps: nothing is left to it, and a worker of an
+    /// earlier version reads a number.
+    #[must_use]
+    pub fn told(&self, steps: u32) -> Self {
+        let fixed = self.local_steps.fixed().copied().unwrap_or(steps);
+        Self {
+            local_steps: Choice::Fixed(fixed),
+            ..self.clone()
+        }
     }
 
     /// Whether the update of a site that trains so is its scalars, inside its report.
@@ -202,8 +234,13 @@ impl Training {
 
     /// Refuses what cannot be meant.
     pub(super) fn check(&self, refuse: &mut impl FnMut(&str, String)) {
-        if !(1..=100_000).contains(&self.local_steps) {
-            refuse("training.local_steps", "use 1 to 100000".to_owned());
+        if let Choice::Fixed(steps) = self.local_steps
+            && !(1..=100_000).contains(&steps)
+        {
+            refuse(
+                "training.local_steps",
+                "use 1 to 100000, or auto".to_owned(),
+            );
         }
         if !(2..=131_072).contains(&self.sequence_length) {
             let problem = "use 2 to 131072 tokens".to_owned();
@@ -347,6 +384,9 @@ mod tests {
         check(r#"{"warmup_ratio":1}"#, &["warmup_ratio"]);
         check(r#"{"dropout":-0.1}"#, &["dropout"]);
         check(r#"{"accumulate":0}"#, &["accumulate"]);
+        check(r#"{"local_steps":0}"#, &["local_steps"]);
+        check(r#"{"local_steps":100001}"#, &["local_steps"]);
+        check(r#"{"local_steps":"auto"}"#, &[]);
         check(r#"{"batch_tokens":512}"#, &[]);
         check(r#"{"batch_tokens":100}"#, &["batch_tokens"]);
         check(r#"{"batch_tokens":512,"batch":4}"#, &["batch_tokens"]);
@@ -362,6 +402,28 @@ mod tests {
                 &[field],
             );
         }
+    }
+
+    #[test]
+    fn steps_are_a_number_or_the_planners_choice() {
+        let (number, open) = (
+            training(r#"{"local_steps":100}"#),
+            training(r#"{"local_steps":"auto"}"#),
+        );
+        let text = serde_json::to_string(&number).expect("JSON");
+        assert!(text.contains(r#""local_steps":100,"#), "{text}");
+        let text = serde_json::to_string(&open).expect("JSON");
+        assert!(text.contains(r#""local_steps":"auto","#), "{text}");
+        assert_eq!(Training::default().local_steps, Choice::Fixed(8));
+
+        let allowed = |of: &Training| [0, 1, 64, 65, 100].map(|steps| of.allows_steps(steps));
+        assert_eq!(allowed(&number), [false, false, false, false, true]);
+        assert_eq!(allowed(&open), [false, true, true, false, false]);
+        assert_eq!((number.most_steps(), open.most_steps()), (100, 64));
+        assert_eq!(number.told(12), number);
+        assert_eq!(open.told(12).local_steps, Choice::Fixed(12));
+        let many = serde_json::from_str::<Training>(r#"{"local_steps":"many"}"#);
+        many.expect_err("neither");
     }
 
     #[test]

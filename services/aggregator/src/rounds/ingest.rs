@@ -140,6 +140,7 @@ async fn retrace(
         round,
         start,
         ranks: &plan.ranks,
+        steps: plan.local_steps,
         weights,
     };
     let made = walk::retraced(aggregator, job.job(), &walker, &walked.scalars).await;

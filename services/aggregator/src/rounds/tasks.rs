@@ -66,7 +66,7 @@ pub fn train(
         global: global.clone(),
         scale: job.spec.adapter.scale(),
         plan: plan.clone(),
-        training: job.spec.training.clone(),
+        training: job.spec.training.told(plan.local_steps),
         strategy: job.spec.aggregation.strategy,
         live: live.clone(),
         walk,

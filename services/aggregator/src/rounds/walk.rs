@@ -83,7 +83,7 @@ pub fn together(job: &Job, round: u32, emphasis: Emphasis) -> Option<Stretch> {
     training.shares_directions().then(|| Stretch {
         round,
         steps: shared(job),
-        first_step: first_step(job, round),
+        first_step: first_step(round, together_steps(job)),
         emphasis,
     })
 }
@@ -115,9 +115,14 @@ pub async fn before(
     Ok(past.map(|past| past.committed.clone()).collect())
 }
 
-/// Steps are counted through all rounds.
-fn first_step(job: &Job, round: u32) -> u64 {
-    u64::from(round.saturating_sub(1)) * u64::from(job.spec.training.local_steps)
+/// Steps are counted through all rounds, as if each had had as many.
+fn first_step(round: u32, steps: u32) -> u64 {
+    u64::from(round.saturating_sub(1)) * u64::from(steps)
+}
+
+/// Steps of a round of sites that walk along the same directions: the job's, which it then must give.
+fn together_steps(job: &Job) -> u32 {
+    job.spec.training.most_steps()
 }
 
 /// What the training task of a site that trains so says; `None` if that is not zeroth-order.
@@ -247,7 +252,7 @@ async fn read(aggregator: &Aggregator, job: &Job, last: u32) -> Result<Vec<Past>
             workers: in_time.map(|one| one.worker.clone()).collect(),
             committed: Committed {
                 round,
-                first_step: first_step(job, round),
+                first_step: first_step(round, together_steps(job)),
                 start: before.global.sha256.clone(),
                 scalars,
             },
@@ -281,6 +286,8 @@ pub struct Walker<'a> {
     pub start: &'a ArtifactRef,
     /// How many of them, of each weight.
     pub ranks: &'a RankTable,
+    /// Steps of its rounds, by its plan.
+    pub steps: u32,
     /// The model's weights.
     pub weights: &'a [WeightShape],
 }
@@ -300,12 +307,13 @@ pub async fn retraced(
         round,
         start,
         ranks,
+        steps,
         weights,
     } = *walker;
     let stretch = Stretch {
         round,
         steps: own_steps(aggregator, job, worker, round).await?,
-        first_step: first_step(job, round),
+        first_step: first_step(round, steps),
         emphasis: emphasis::of(aggregator, job, round).await?,
     };
     let folder = starting::folder(aggregator, job).await?;

@@ -65,7 +65,7 @@ pub struct EventView {
     pub epoch: u64,
     /// When the state it tells of was reached (RFC 3339).
     pub at: String,
-    /// submitted, admitted, profiled, planned, opened, closed, merged, evaluated, stopped, refused, lost, reused, drifted, importance-moved, paused, resumed, finished, failed or cancelled.
+    /// submitted, admitted, profiled, planned, opened, closed, merged, evaluated, stopped, refused, lost, reused, drifted, importance-moved, plan-kept, paused, resumed, finished, failed or cancelled.
     pub event: &'static str,
     /// What belongs to this kind of event: `round`, `sites`, `missing`, `version`, `deadline`, `site`, `cause`, `adapter`, `records`, `loss`, `balanced_accuracy`, `figure` (what scores are compared by, if it is another: `measure`, `value`), `asked` (empty: every planned site), `credited` (whose update of an earlier round counts), `why`, `kept` (of which round the adapter is, and why).
     #[schema(value_type = Object)]

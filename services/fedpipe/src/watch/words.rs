@@ -42,6 +42,11 @@ pub fn event(event: &Event) -> String {
                 .and_then(Value::as_u64)
                 .unwrap_or_default(),
         ),
+        "plan-kept" => format!(
+            "version {} of the plan stays: {}",
+            number(detail, "version"),
+            text(detail.get("why"))
+        ),
         "failed" => format!(
             "failed: {}",
             text(detail.get("cause").and_then(|cause| cause.get("message")))
@@ -268,6 +273,11 @@ mod tests {
             "given up: c (out_of_memory: asked for 9 bytes)",
         );
         check("resumed", json!({}), "resumed");
+        check(
+            "plan-kept",
+            json!({ "version": 2, "why": "another plan would be the same" }),
+            "version 2 of the plan stays: another plan would be the same",
+        );
         check(
             "opened",
             json!({ "round": 2, "asked": ["a", "c"] }),

@@ -5,7 +5,7 @@ use domain::adapter::RankTable;
 use domain::job::spec::Optimizer;
 
 use super::lane::Lane;
-use super::predict::{memory_margin, needed_bytes};
+use super::predict::{Size, memory_margin, needed_bytes};
 use super::site::Site;
 
 /// Passes at once at this site, for what its program chose. Two at a time are the least: the two along a direction.
@@ -16,7 +16,12 @@ pub(super) fn passes(site: &Site<'_>, lane: &Lane<'_>, ranks: &RankTable) -> u16
     }
     let (conditions, margin) = (&source.conditions, memory_margin(lane.mode));
     let fits = |passes: &u16| {
-        let predicted = conditions.predict(lane.mode, ranks, (lane.batch, *passes));
+        let size = Size {
+            batch: lane.batch,
+            steps: lane.steps,
+            abreast: *passes,
+        };
+        let predicted = conditions.predict(lane.mode, ranks, size);
         let tokens = f64::from(lane.batch) * f64::from(*passes);
         source.reaches(
             lane.mode,

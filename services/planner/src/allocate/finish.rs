@@ -103,18 +103,46 @@ fn bounds(sites: &[Site<'_>]) -> (f64, f64) {
 /// What the fleet reaches within a time.
 fn attempt(sites: &[Site<'_>], within: f64) -> Tried {
     let within = within * (1.0 + ROUNDING);
-    let (mut gain, mut seconds, mut earliest) = (0.0, 0.0f64, f64::INFINITY);
-    for site in sites {
-        if let Some((value, time)) = reach(site, within) {
-            // A site whose rounding costs more than it learns holds nobody up.
-            gain += site.share * value.max(0.0);
-            (seconds, earliest) = (seconds.max(time), earliest.min(time));
-        }
-    }
+    let round = Round::of(sites.iter().filter_map(|site| {
+        let (value, seconds) = reach(site, within)?;
+        Some((site.share, value, seconds))
+    }));
     Tried {
         within,
-        seconds,
-        cost: cost(seconds, earliest, gain),
+        seconds: round.seconds,
+        cost: round.cost(),
+    }
+}
+
+/// What a round takes of the fleet, and what it gains.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The slowest site's.
+    seconds: f64,
+    /// The fastest site's.
+    earliest: f64,
+    gain: f64,
+}
+
+impl Round {
+    /// Of each site's share of the records, what its round is worth, and its seconds.
+    pub(super) fn of(sites: impl Iterator<Item = (f64, f64, f64)>) -> Self {
+        let none = Self {
+            seconds: 0.0,
+            earliest: f64::INFINITY,
+            gain: 0.0,
+        };
+        sites.fold(none, |round, (share, value, seconds)| Self {
+            seconds: round.seconds.max(seconds),
+            earliest: round.earliest.min(seconds),
+            // A site whose rounding costs more than it learns holds nobody up.
+            gain: round.gain + share * value.max(0.0),
+        })
+    }
+
+    /// What the planner makes as small as it can.
+    pub(super) fn cost(self) -> f64 {
+        cost(self.seconds, self.earliest, self.gain)
     }
 }
 
@@ -131,7 +159,8 @@ fn cost(seconds: f64, earliest: f64, gain: f64) -> f64 {
 pub(super) fn reach(site: &Site<'_>, within: f64) -> Option<(f64, f64)> {
     let frontier = &site.source.space.frontier;
     let mut best: Option<(f64, f64)> = None;
-    // Larger batches come last and are worth more: what cannot be better than one of them is not looked at.
+    // Larger batches, and more steps, come last and are worth more: what cannot be better than one of them is not looked
+    // at.
     for choice in site.open.choices.iter().rev() {
         let most = choice.value(frontier.most_gain());
         if best.is_some_and(|(known, _)| most < known) {

@@ -1,4 +1,4 @@
-//! One batch in one mode at one site: a choice of the site's program, with what it stands for.
+//! One batch and number of steps in one mode at one site: a choice of the site's program, with what it stands for.
 
 use domain::job::spec::{Optimizer, Spec};
 use domain::profile::{ModeProfile, Profile};
@@ -6,7 +6,7 @@ use domain::profile::{ModeProfile, Profile};
 use super::mode;
 use super::predict::{Conditions, memory_margin, most_seconds, time_margin};
 use super::program::Choice;
-use super::sizes::batches;
+use super::sizes::sizes;
 use super::space::Space;
 use super::worth::Worth;
 
@@ -15,6 +15,8 @@ use super::worth::Worth;
 pub(super) struct Lane<'a> {
     pub mode: &'a ModeProfile,
     pub batch: u16,
+    /// Steps of a round.
+    pub steps: u32,
     /// Bytes that scoring needs, the margin included.
     pub scoring: f64,
 }
@@ -40,7 +42,7 @@ pub(super) struct Lanes<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Every batch in every mode that was measured and that the job leaves open: those to choose from, and
+    /// Every batch, and number of steps, in every mode that was measured and that the job leaves open: those to choose from, and
     /// those that are shown beside them. Zeroth-order ones are to choose from only where none by gradients fits.
     pub(super) fn lanes(&self) -> (Lanes<'a>, Lanes<'a>) {
         let [mut first, mut zeroth, mut shown] = [(); 3].map(|()| Lanes::default());
@@ -54,12 +56,12 @@ impl<'a> Source<'a> {
                 &mut first
             };
             let (own, measured) = (fitted.mode.optimizer, &self.profile.measurement);
-            let batches = batches(self.spec, own, (measured.records, measured.mean_tokens));
-            for batch in batches
+            let sizes = sizes(self.spec, own, (measured.records, measured.mean_tokens));
+            for size in sizes
                 .into_iter()
-                .filter(|batch| self.is_near(fitted, *batch))
+                .filter(|(batch, _)| self.is_near(fitted, *batch))
             {
-                let (lane, choice) = self.lane(fitted, batch);
+                let (lane, choice) = self.lane(fitted, size);
                 of.lanes.push(lane);
                 of.choices.push(choice);
             }
@@ -113,7 +115,7 @@ impl<'a> Source<'a> {
             && (self.spec.evaluation.is_none() || scored)
     }
 
-    fn lane(&self, fitted: &'a ModeProfile, batch: u16) -> (Lane<'a>, Choice) {
+    fn lane(&self, fitted: &'a ModeProfile, (batch, steps): (u16, u32)) -> (Lane<'a>, Choice) {
         let margin = memory_margin(fitted);
         let records = batch.saturating_mul(self.spec.training.accumulate);
         let scoring = self.conditions.scoring_bytes(fitted, batch).ceil() * (1.0 + margin);
@@ -123,15 +125,18 @@ impl<'a> Source<'a> {
             memory.fixed = f64::INFINITY;
         }
         let choice = Choice {
-            factor: self.worth.factor(&fitted.mode, records),
+            factor: self.worth.factor(&fitted.mode, (records, steps)),
             constant: self.worth.constant(self.profile, &fitted.mode),
             memory,
-            seconds: self.conditions.seconds(fitted, batch, self.space.weights()),
+            seconds: self
+                .conditions
+                .seconds(fitted, (batch, steps), self.space.weights()),
             longest: most_seconds(self.spec) / (1.0 + time_margin(fitted)),
         };
         let lane = Lane {
             mode: fitted,
             batch,
+            steps,
             scoring,
         };
         (lane, choice)

@@ -5,13 +5,14 @@ use std::fmt;
 
 use domain::adapter::Projection;
 use domain::id::WorkerName;
+use domain::job::aggregation::Normalize;
 use domain::job::choice::Choice;
 use domain::job::spec::{Base, Optimizer, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use domain::profile::Profile;
 
 use super::mode;
-use super::predict::{Conditions, memory_margin, most_seconds, needed_bytes, time_margin};
+use super::predict::{Conditions, Size, memory_margin, most_seconds, needed_bytes, time_margin};
 
 /// Relative difference of two figures that is put down to rounding.
 const ROUNDING: f64 = 1e-9;
@@ -101,7 +102,7 @@ fn problems(
         return problems;
     };
     let conditions = Conditions::new(measured, spec, &plan.global, sites);
-    let predicted = conditions.predict(fitted, &worker.ranks, (worker.batch, worker.abreast));
+    let predicted = conditions.predict(fitted, &worker.ranks, Size::of(worker));
     let needed = needed_bytes(&predicted, memory_margin(fitted));
     let mut refuse = |wrong: bool, problem: String| {
         if wrong {
@@ -134,9 +135,9 @@ fn problems(
 }
 
 /// Checks a plan that was made for another job and is to be replayed: it has workers, and each trains something, of
-/// weights that its model has, at ranks that this job's merged adapter holds. It is not asked what it costs, nor
-/// whether it is what this job would have chosen: it is replayed because its result is wanted, and a worker that
-/// cannot honour it says so.
+/// weights that its model has, at ranks that this job's merged adapter holds, and in as many steps as the others unless
+/// the merge is normalized by them. It is not asked what it costs, nor whether it is what this job would have chosen:
+/// it is replayed because its result is wanted, and a worker that cannot honour it says so.
 ///
 /// # Errors
 /// Everything that is wrong.
@@ -160,6 +161,12 @@ pub fn lint_replayed(
         let problem =
             format!("its merged adapter has rank {merged}, the job's rank_max is {asked}");
         find(None, problem);
+    }
+    let steps: BTreeSet<u32> = plan.workers.values().map(|w| w.local_steps).collect();
+    if steps.len() > 1 && spec.aggregation.normalize == Normalize::None {
+        let problem = "its sites make unequal steps, and those of more would move the merge further: set \
+                       aggregation.normalize to fednova";
+        find(None, problem.to_owned());
     }
     for (name, worker) in &plan.workers {
         let Some(profile) = profiles.get(name) else {
@@ -265,7 +272,7 @@ fn choice_problems(
             "its batch is not the job's",
         ),
         (
-            worker.local_steps != spec.training.local_steps
+            !spec.training.allows_steps(worker.local_steps)
                 || worker.accumulate != spec.training.accumulate,
             "its steps are not the job's",
         ),

@@ -1,13 +1,13 @@
-//! From a job and the profiles of its sites to a plan: per worker the ranks, the batch and the mode that fit
+//! From a job and the profiles of its sites to a plan: per worker the ranks, the batch, the steps and the mode that fit
 //! its memory and let the fleet finish a round together, and the reason for each choice in words.
 //!
 //! It promises: what the job fixes is never changed; no worker is predicted to pass its memory or the
 //! round; every cost follows from measurements, and so does every worth as far as it was measured (`worth`
 //! and the plan's own [`Basis`] say what was not); the same input gives the same bytes; a plan that is
 //! returned has passed its own linter; and where no plan exists, the refusal names which site lacks
-//! what, and by how much.
+//! what, by how much, and what can be done.
 //!
-//! It reads as: which sites can be planned with (`site`, `lacking`), what can be trained and what that is worth
+//! It reads as: which sites can be planned with (`site`, `lacking`, `remedy`), what can be trained and what that is worth
 //! (`space`, `importance`, `worth`, `noise`), what it costs (`mode`, `lane`, `predict`), the fleet's time
 //! (`finish`), each worker's program (`program`, `solve`), and why (`explain`).
 
@@ -22,6 +22,7 @@ mod mode;
 mod noise;
 mod predict;
 pub mod program;
+mod remedy;
 mod replan;
 mod replay;
 mod site;
@@ -51,6 +52,7 @@ use domain::plan::{Basis, Plan, PlanVersion, WorkerPlan};
 use domain::profile::Profile;
 
 use explain::Chosen;
+use predict::Size;
 use site::{Admitted, Site, Usable};
 use solve::Decision;
 use space::Space;
@@ -201,7 +203,11 @@ fn worker_plan(site: &Site<'_>, decision: &Decision<'_>, fleet_seconds: f64) -> 
     let (source, lane) = (&site.source, &decision.lane);
     let ranks = source.space.table(&decision.solution.levels);
     let abreast = abreast::passes(site, lane, &ranks);
-    let size = (lane.batch, abreast);
+    let size = Size {
+        batch: lane.batch,
+        steps: lane.steps,
+        abreast,
+    };
     let predicted = source.conditions.predict(lane.mode, &ranks, size);
     let chosen = Chosen {
         site,
@@ -220,7 +226,7 @@ fn worker_plan(site: &Site<'_>, decision: &Decision<'_>, fleet_seconds: f64) -> 
         threads: site.profile.measurement.threads,
         batch: lane.batch,
         accumulate: source.spec.training.accumulate,
-        local_steps: source.spec.training.local_steps,
+        local_steps: lane.steps,
         sequence_length: source.spec.training.sequence_length,
         checkpoint: mode.checkpoint,
         abreast,
@@ -245,6 +251,7 @@ fn impossible(request: &Request<'_>, able: usize, excluded: Vec<SiteTrouble>) ->
     for trouble in excluded.iter().take(3) {
         message.push_str(&format!("; {}: {}", trouble.worker, trouble.detail));
     }
+    message.push_str(&remedy::next(request.spec, able, &excluded));
     Cause {
         kind: CauseKind::PlanImpossible,
         message,

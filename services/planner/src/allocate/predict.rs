@@ -2,7 +2,7 @@
 
 use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::job::spec::{Optimizer, Spec};
-use domain::plan::{Prediction, scoring_rows};
+use domain::plan::{Prediction, WorkerPlan, scoring_rows};
 use domain::profile::{Measurement, ModeProfile};
 
 use super::program::Affine;
@@ -32,9 +32,14 @@ pub fn adapter_bytes(ranks: &RankTable, weights: &[WeightShape]) -> u64 {
 const MESSAGE_BYTES: u64 = 1024;
 
 /// Bytes that a site sends of a round that it trains so: its adapter, or its scalars.
-fn upload_bytes(spec: &Spec, own: Optimizer, ranks: &RankTable, weights: &[WeightShape]) -> u64 {
+fn upload_bytes(
+    spec: &Spec,
+    (own, steps): (Optimizer, u32),
+    ranks: &RankTable,
+    weights: &[WeightShape],
+) -> u64 {
     if spec.training.sends_scalars(own) {
-        scalar_bytes(spec)
+        scalar_bytes(spec, steps)
     } else {
         adapter_bytes(ranks, weights)
     }
@@ -43,15 +48,37 @@ fn upload_bytes(spec: &Spec, own: Optimizer, ranks: &RankTable, weights: &[Weigh
 /// Bytes that a site fetches for a round: the merged adapter, or the scalars that it replays.
 fn download_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape]) -> u64 {
     if spec.training.shares_directions() {
-        scalar_bytes(spec)
+        // Steps are then the same at every site.
+        scalar_bytes(spec, spec.training.most_steps())
     } else {
         adapter_bytes(global, weights)
     }
 }
 
-fn scalar_bytes(spec: &Spec) -> u64 {
-    let training = &spec.training;
-    4 * training.mezo.scalars(training.local_steps) + MESSAGE_BYTES
+fn scalar_bytes(spec: &Spec, steps: u32) -> u64 {
+    4 * spec.training.mezo.scalars(steps) + MESSAGE_BYTES
+}
+
+/// How much of it a site trains in a round.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    /// Records of a batch.
+    pub batch: u16,
+    /// Steps of the round.
+    pub steps: u32,
+    /// Passes that are computed as one.
+    pub abreast: u16,
+}
+
+impl Size {
+    /// That of a plan.
+    pub(super) const fn of(worker: &WorkerPlan) -> Self {
+        Self {
+            batch: worker.batch,
+            steps: worker.local_steps,
+            abreast: worker.abreast,
+        }
+    }
 }
 
 /// What is the same for every choice of a worker.
@@ -103,20 +130,20 @@ fn side_bytes(spec: &Spec, global: &RankTable, weights: &[WeightShape], sites: u
 }
 
 impl Conditions<'_> {
-    /// The cost of training `ranks` with `batch` records a step, and of scoring if the job asks for it. Time
+    /// The cost of training `ranks` in steps of this size, and of scoring if the job asks for it. Time
     /// goes by the mean record; memory goes by the longest batch possible, whose records all have the
     /// job's sequence length, and by the larger of training and scoring. A transfer whose rate was not
     /// measured counts as no time. Passes that are computed as one need the buffers of so many batches; that it is
     /// faster was not measured and is not counted.
-    pub(super) fn predict(
-        &self,
-        mode: &ModeProfile,
-        ranks: &RankTable,
-        (batch, abreast): (u16, u16),
-    ) -> Prediction {
+    pub(super) fn predict(&self, mode: &ModeProfile, ranks: &RankTable, size: Size) -> Prediction {
+        let Size {
+            batch,
+            steps,
+            abreast,
+        } = size;
         let parameters = ranks.parameters(&self.measured.weights);
         let own = mode.mode.optimizer;
-        let upload_bytes = upload_bytes(self.spec, own, ranks, &self.measured.weights);
+        let upload_bytes = upload_bytes(self.spec, (own, steps), ranks, &self.measured.weights);
         let step_seconds = self.step_seconds(mode, batch, parameters);
         let tokens = f64::from(abreast) * self.most_tokens(batch);
         let training = mode.cost.peak_memory_bytes(tokens, parameters)
@@ -125,7 +152,7 @@ impl Conditions<'_> {
         let peak = training.max(self.scoring_bytes(mode, batch));
         Prediction {
             step_seconds,
-            round_seconds: f64::from(self.spec.training.local_steps) * step_seconds
+            round_seconds: f64::from(steps) * step_seconds
                 + self.upload_seconds(upload_bytes as f64)
                 + self.other_seconds(),
             peak_memory_bytes: peak.ceil() as u64,
@@ -133,18 +160,22 @@ impl Conditions<'_> {
         }
     }
 
-    /// Seconds of a round with `batch` records a step, as they grow with the adapter. The header counts
+    /// Seconds of a round of so many steps with `batch` records each, as they grow with the adapter. The header counts
     /// for `weights` trained weights, the most there can be.
-    pub(super) fn seconds(&self, mode: &ModeProfile, batch: u16, weights: usize) -> Affine {
-        let training = &self.spec.training;
-        let steps = f64::from(training.local_steps);
-        let batches = steps * f64::from(training.accumulate);
+    pub(super) fn seconds(
+        &self,
+        mode: &ModeProfile,
+        (batch, steps): (u16, u32),
+        weights: usize,
+    ) -> Affine {
         // Scalars do not grow with the adapter.
         let (fixed, each) = if self.spec.training.sends_scalars(mode.mode.optimizer) {
-            (scalar_bytes(self.spec), 0)
+            (scalar_bytes(self.spec, steps), 0)
         } else {
             (2 * HEADER_ENTRY_BYTES * weights as u64, PARAMETER_BYTES)
         };
+        let steps = f64::from(steps);
+        let batches = steps * f64::from(self.spec.training.accumulate);
         let tokens = f64::from(batch) * self.mean_tokens();
         Affine {
             fixed: steps * self.step_seconds(mode, batch, 0)

@@ -2,7 +2,8 @@
 //!
 //! Moving adapters from one rank to another, and telling every worker, is not free, and predictions are off by
 //! some percent. So a plan stays as long as it can: until a site came or went, one no longer fits, or
-//! another plan is better by more than [`BOUND`]. And in a new plan a worker keeps what it has, where that
+//! another plan is better by more than [`BOUND`]: by what the planner makes as small as it can (`finish`), the waiting of
+//! the fastest site included. And in a new plan a worker keeps what it has, where that
 //! still fits and is not worse by more than [`BOUND`].
 
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use domain::cause::Cause;
 use domain::id::WorkerName;
 use domain::plan::{Plan, Shrunk, WorkerPlan};
 
-use super::predict::{memory_margin, needed_bytes};
+use super::finish::Round;
+use super::predict::{Size, memory_margin, needed_bytes};
 use super::site::{Site, Usable};
 use super::solve::Decision;
 use super::worth::Worth;
@@ -23,6 +25,9 @@ pub const BOUND: f64 = 0.07;
 
 /// How the explanation of a worker that keeps what it has goes on.
 const KEPT: &str = " This is kept from plan ";
+
+/// What counts as time beside a round's own.
+const WAITED: &str = "with half of what the first to finish waits";
 
 /// Above the fleet's time by rounding alone.
 const ROUNDING: f64 = 1e-9;
@@ -53,18 +58,16 @@ pub fn replan(request: &Request<'_>) -> Result<Replanned, Cause> {
     let made = Made::new(request, &space, &worth, admitted)?;
     let mut reasons = moved(parent, &made.sites);
     if reasons.is_empty() {
-        let cost = |seconds: f64, gain: f64| seconds / (gain * gain);
-        let (old, new) = (standing(parent, &made.sites), reached(&made));
-        let better = 1.0 - cost(new.0, new.1) / cost(old.0, old.1);
+        let better = better(standing(parent, &made.sites), reached(&made));
         if better.is_nan() || better <= BOUND {
             return Ok(Replanned::Kept(format!(
-                "another plan would reach the same in {:.1} % less time, which is not more than {:.0} %",
+                "another plan would reach the same in {:.1} % less time ({WAITED}), which is not more than {:.0} %",
                 100.0 * better.max(0.0),
                 100.0 * BOUND,
             )));
         }
         reasons.push(format!(
-            "it reaches the same in {:.1} % less time",
+            "it reaches the same in {:.1} % less time ({WAITED})",
             100.0 * better
         ));
     }
@@ -84,7 +87,7 @@ fn is_same(plan: &Plan, parent: &Plan) -> bool {
         (
             name.clone(),
             worker.mode(),
-            worker.batch,
+            (worker.batch, worker.local_steps),
             worker.ranks.clone(),
         )
     };
@@ -144,13 +147,16 @@ fn unfit(site: &Site<'_>, worker: &WorkerPlan) -> Option<String> {
 fn now(site: &Site<'_>, worker: &WorkerPlan) -> Option<(usize, domain::plan::Prediction)> {
     let (mode, threads) = (worker.mode(), site.profile.measurement.threads);
     let index = site.open.lanes.iter().position(|lane| {
-        lane.mode.mode == mode && lane.batch == worker.batch && worker.threads == threads
+        let size = (lane.batch, lane.steps);
+        lane.mode.mode == mode
+            && size == (worker.batch, worker.local_steps)
+            && worker.threads == threads
     })?;
     let lane = site.open.lanes.get(index)?;
     let conditions = &site.source.conditions;
     Some((
         index,
-        conditions.predict(lane.mode, &worker.ranks, (lane.batch, worker.abreast)),
+        conditions.predict(lane.mode, &worker.ranks, Size::of(worker)),
     ))
 }
 
@@ -161,30 +167,26 @@ fn value(site: &Site<'_>, worker: &WorkerPlan) -> Option<f64> {
     Some(choice.value(site.source.space.gain(&worker.ranks)))
 }
 
-/// Seconds and gain of a round under the parent.
-fn standing(parent: &Plan, sites: &[Site<'_>]) -> (f64, f64) {
-    let of = sites.iter().filter_map(|site| {
-        let worker = parent.workers.get(site.name)?;
-        let (_, predicted) = now(site, worker)?;
-        Some((
-            predicted.round_seconds,
-            site.share * value(site, worker)?.max(0.0),
-        ))
-    });
-    of.fold((0.0, 0.0), |(most, sum), (seconds, gain)| {
-        (f64::max(most, seconds), sum + gain)
-    })
+/// The share of the cost of a round that another saves.
+fn better(old: Round, new: Round) -> f64 {
+    1.0 - new.cost() / old.cost()
 }
 
-/// Seconds and gain of a round under a new plan.
-fn reached(made: &Made<'_>) -> (f64, f64) {
-    let of = made.sites.iter().filter_map(|site| {
+/// A round under the parent, by today's profiles.
+fn standing(parent: &Plan, sites: &[Site<'_>]) -> Round {
+    Round::of(sites.iter().filter_map(|site| {
+        let worker = parent.workers.get(site.name)?;
+        let (_, predicted) = now(site, worker)?;
+        Some((site.share, value(site, worker)?, predicted.round_seconds))
+    }))
+}
+
+/// A round under a new plan.
+fn reached(made: &Made<'_>) -> Round {
+    Round::of(made.sites.iter().filter_map(|site| {
         let (value, seconds) = finish::reach(site, made.seconds)?;
-        Some((seconds, site.share * value.max(0.0)))
-    });
-    of.fold((0.0, 0.0), |(most, sum), (seconds, gain)| {
-        (f64::max(most, seconds), sum + gain)
-    })
+        Some((site.share, value, seconds))
+    }))
 }
 
 /// The parent's plan for a worker, with today's prediction, where it still fits and is worth about as much.

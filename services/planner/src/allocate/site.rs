@@ -9,13 +9,17 @@ use domain::job::choice::Choice;
 use domain::job::spec::Spec;
 use domain::profile::Profile;
 
-use super::lacking::lacking;
+use super::lacking::{asked, lacking, measured as modes};
 use super::lane::{Lanes, Source, is_sound};
 use super::mode;
 use super::predict::Conditions;
 use super::program::Instance;
 use super::space::Space;
+use super::units::bytes;
 use super::worth::Worth;
+
+/// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with (`worker/probe/scoring.rs`).
+const SCORED_PARAMETER_BYTES: f64 = 8.0;
 
 /// A site that can take part.
 pub(super) struct Site<'a> {
@@ -181,7 +185,7 @@ fn check(profile: &Profile, model: &[WeightShape], spec: &Spec) -> Result<Vec<Pr
         modes.filter(|fitted| mode::is_open(&fitted.mode, spec))
     };
     if open().next().is_none() {
-        let detail = "it measured nothing of what the job asks for (base, arithmetic, optimizer)";
+        let detail = format!("{}, and it measured {}", asked(spec), modes(profile));
         return Err(Lack::new(Trouble::PlanUnsupported, detail));
     }
     let lengths = [measured.mean_tokens, measured.mean_squares];
@@ -195,13 +199,34 @@ fn check(profile: &Profile, model: &[WeightShape], spec: &Spec) -> Result<Vec<Pr
         measured.is_some_and(|measured| !measured.scoring.is_empty())
     };
     if spec.evaluation.is_some() && !open().any(scored) {
-        let detail = format!(
-            "it has no memory left to score the merged adapter of rank {}, which the job asks for",
-            spec.adapter.rank_max
-        );
-        return Err(Lack::new(Trouble::OutOfMemory, detail));
+        return Err(Lack::new(Trouble::OutOfMemory, unscored(profile, spec)));
     }
     targets(measured.layers, &measured.weights, spec)
+}
+
+/// That no pass of scoring found room, with what took it.
+fn unscored(profile: &Profile, spec: &Spec) -> String {
+    let measured = &profile.measurement;
+    let open = || {
+        let modes = measured.modes.iter();
+        modes.filter(|measured| mode::is_open(&measured.mode, spec))
+    };
+    let base = open().map(|mode| mode.base_memory_bytes).min();
+    let steps = open().flat_map(|mode| &mode.samples);
+    let step = steps.map(|sample| sample.peak_memory_bytes).min();
+    let rank = spec.adapter.rank_max;
+    let parameters = targets(measured.layers, &measured.weights, spec).map_or(0, |targets| {
+        RankTable::uniform(&targets, measured.layers, rank).parameters(&measured.weights)
+    });
+    let of = |taken: Option<u64>| bytes(taken.unwrap_or(0) as f64);
+    format!(
+        "it has no memory left to score the merged adapter of rank {rank}, which the job asks for: it may use {}; its \
+         base alone takes {}, the smallest step that it measured {}, and the adapter {} while it is scored",
+        bytes(measured.memory_limit_bytes as f64),
+        of(base),
+        of(step),
+        bytes(SCORED_PARAMETER_BYTES * parameters as f64),
+    )
 }
 
 /// The projections that the job fixes, or all that the model has; each must be there in every block.

@@ -24,6 +24,7 @@ mod replay;
 mod scoring;
 mod settings;
 mod sides;
+mod steps;
 mod zeroth;
 
 use fixture::{mode, site};
@@ -203,6 +204,35 @@ fn a_fixed_rank_that_does_not_fit_excludes_the_site_with_figures() {
 }
 
 #[test]
+fn a_refusal_says_what_to_do_next_by_what_the_job_fixes_and_what_is_in_the_way() {
+    let next = |spec: &Spec, sites: &[(WorkerName, Profile)], least: usize| {
+        let cause = plan(spec, sites, least).expect_err("impossible");
+        let (_, next) = cause.message.split_once("; next: ").expect("a next step");
+        next.to_owned()
+    };
+    let mut fixed = spec();
+    fixed.adapter.rank = Choice::Fixed(32);
+    fixed.training.batch = Choice::Fixed(32);
+    fixed.rounds.quorum = domain::job::Quorum::Fixed(2);
+    let sites = [site("a", 1.0, GIB), site("b", 1.0, 8 * GIB)];
+    assert_eq!(
+        next(&fixed, &sites, 2),
+        "leave adapter.rank, training.batch to auto; shorten training.sequence_length; \
+         or lower rounds.quorum to 1, or to auto"
+    );
+    assert_eq!(
+        next(&spec(), &[site("a", 1.0, GIB / 4)], 1),
+        "shorten training.sequence_length"
+    );
+    let mut hurried = spec();
+    hurried.rounds.deadline = Choice::Fixed(1);
+    assert_eq!(
+        next(&hurried, &[site("a", 0.1, 8 * GIB)], 1),
+        "raise rounds.deadline or deadline_seconds, or lower training.local_steps"
+    );
+}
+
+#[test]
 fn a_deadline_that_cannot_be_met_is_refused_with_figures() {
     let mut spec = spec();
     spec.rounds.deadline = Choice::Fixed(1);
@@ -224,6 +254,28 @@ fn the_jobs_own_deadline_limits_the_rounds() {
     spec.deadline_seconds = (10.0 * free.round_seconds / 2.0) as u64;
     let tight = plan(&spec, &[site("a", 1.0, 8 * GIB)], 1).expect("possible");
     assert!(10.0 * tight.round_seconds <= spec.deadline_seconds as f64);
+    let why = &of(&tight, "a").why;
+    assert_eq!(why.binding, Binding::Time, "{}", why.text);
+    assert!(
+        why.text.contains(", and the job's deadlines leave"),
+        "{}",
+        why.text
+    );
+}
+
+#[test]
+fn where_nothing_else_may_be_trained_nothing_limits_it() {
+    let mut spec = spec();
+    spec.adapter.rank_max = 1;
+    spec.training.batch = Choice::Fixed(2);
+    let plan = plan(&spec, &[site("a", 1.0, 8 * GIB)], 1).expect("possible");
+    let why = &of(&plan, "a").why;
+    assert_eq!(why.binding, Binding::Nothing, "{}", why.text);
+    assert!(
+        why.text.contains("Nothing larger would gain"),
+        "{}",
+        why.text
+    );
 }
 
 #[test]
@@ -273,7 +325,10 @@ fn a_target_that_the_model_lacks_is_refused_by_name() {
 #[test]
 fn no_site_is_no_plan() {
     let cause = plan(&spec(), &[], 0).expect_err("impossible");
-    assert_eq!(cause.message, "0 of 0 sites can take part, 1 must");
+    assert_eq!(
+        cause.message,
+        "0 of 0 sites can take part, 1 must; next: see with `fedpipe fleet` which sites run and have the data set"
+    );
 }
 
 #[test]
@@ -287,7 +342,7 @@ fn a_batch_never_repeats_a_record_within_a_step() {
 #[test]
 fn a_round_averages_enough_records_that_no_site_must_refuse_it() {
     let mut spec = spec();
-    spec.training.local_steps = 3;
+    spec.training.local_steps = Choice::Fixed(3);
     let (name, mut profile) = site("a", 1.0, 8 * GIB);
     // However little a larger batch teaches.
     profile.measurement.noise = Some(GradientNoise {
@@ -366,7 +421,7 @@ proptest! {
     fn whatever_the_fleet_a_plan_is_legal_and_the_same_every_time(
         profiles in prop::collection::vec(any_site(), 1..12),
         rank_max in 1u16..=256,
-        local_steps in 1u32..50,
+        local_steps in prop::option::of(1u32..50),
         sequence_length in 2u32..1024,
         deadline in prop::option::of(1u32..2000),
     ) {
@@ -377,7 +432,7 @@ proptest! {
         }).collect();
         let mut spec = spec();
         spec.adapter.rank_max = rank_max;
-        spec.training.local_steps = local_steps;
+        spec.training.local_steps = local_steps.map_or(Choice::Auto, Choice::Fixed);
         spec.training.sequence_length = sequence_length;
         spec.rounds.deadline = deadline.map_or(Choice::Auto, Choice::Fixed);
         // `allocate` lints; an illegal plan comes back as `Internal`.

@@ -13,6 +13,11 @@
 //! - `ε_k`: the mode's measured loss less the least that the site measured; it is paid once, so a round
 //!   bears 1/R of it. A mode whose loss was not measured takes the fleet's mean for its base and kernel.
 //! - `v(o)`: [`ZEROTH_ORDER_PROGRESS`].
+//! - Where the job leaves the steps open, `1 − (1 − v(o)/S)^H` stands in the place of `v(o)`, for H steps: what they take
+//!   away if each takes `v(o)/S` of what is left, as gradient descent does of a quadratic \[own\]. It is how `FedNova`
+//!   itself counts the steps of a solver that contracts, `‖a‖₁ = (1 − (1 − α)^τ)/α` (arXiv 2007.07481, on proximal
+//!   updates), and S is [`ADAMW_STEPS`]. `FedNova` merges as if each site had made the mean of the steps; that the fleet
+//!   gains the mean of the sites' gains is exact where they learn alike.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +27,13 @@ use domain::profile::{Mode, Profile};
 
 use super::noise::BatchNoise;
 
+/// Steps of AdamW that take the loss away: an assumption.
+const ADAMW_STEPS: f64 = 32.0;
+
 /// Progress of a zeroth-order step against one of AdamW. ALGORITHMS.md 2.1 (measured, mail task, SmolLM2,
 /// rank 8 on q, k, v, o, batch 8): MeZO at its stable rate lowers the held-out loss from 4.24 to 4.07 in 60
-/// steps. AdamW's side is an assumption: that 32 steps take the loss away.
-pub(super) const ZEROTH_ORDER_PROGRESS: f64 = (0.17 / 60.0) / (4.24 / 32.0);
+/// steps. AdamW's side is [`ADAMW_STEPS`].
+pub(super) const ZEROTH_ORDER_PROGRESS: f64 = (0.17 / 60.0) / (4.24 / ADAMW_STEPS);
 
 /// The fleet's coefficients.
 pub(super) struct Worth {
@@ -34,6 +42,8 @@ pub(super) struct Worth {
     /// `L`, if a site measured one.
     pub loss: Option<f64>,
     rounds: f64,
+    /// Whether sites may make different numbers of steps.
+    steps_are_open: bool,
     /// Mean ε of a base and kernel over the sites that measured it.
     penalties: BTreeMap<(Base, String), f64>,
 }
@@ -62,16 +72,22 @@ impl Worth {
             noise: BatchNoise::of(profiles),
             loss: (share > 0.0).then(|| loss / share),
             rounds: f64::from(spec.rounds.count.max(1)),
+            steps_are_open: spec.training.local_steps.fixed().is_none(),
             penalties: means.collect(),
         }
     }
 
-    /// What a unit of φ is worth, with so many records a step.
-    pub(super) fn factor(&self, mode: &Mode, records: u16) -> f64 {
+    /// What a unit of φ is worth, with so many records a step and steps a round.
+    pub(super) fn factor(&self, mode: &Mode, (records, steps): (u16, u32)) -> f64 {
         let progress = match mode.optimizer {
             Optimizer::Mezo => ZEROTH_ORDER_PROGRESS,
             // The planner does not compare gradients' optimizers: a job says which.
             Optimizer::Adamw | Optimizer::Sgd | Optimizer::Auto => 1.0,
+        };
+        let progress = if self.steps_are_open {
+            1.0 - (1.0 - progress / ADAMW_STEPS).powf(f64::from(steps))
+        } else {
+            progress
         };
         self.loss.unwrap_or(1.0) / self.rounds * progress * self.noise.worth(records)
     }

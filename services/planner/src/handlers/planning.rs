@@ -2,9 +2,10 @@
 //!
 //! A plan is immutable and stored before anything else happens, so after a crash it is found and not made again.
 //! Between two rounds the present plan stays unless another is worth it; and where none is possible any more the
-//! present one stays too, for the job goes on with what it has. A job that replays another's plans does not go on
-//! where the next cannot be replayed: it would end with another adapter. A site that the plan so far did without is
-//! taken back where the next names it.
+//! present one stays too, for the job goes on with what it has. Why it stays is said (`plan-kept`), and again if the
+//! planner died before the look was stored. A job that replays another's plans does not go on where the next cannot be
+//! replayed: it would end with another adapter. A site that the plan so far did without is taken back where the next
+//! names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use bus::drive::{Next, Owned};
 use chassis::clock::Stopwatch;
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
+use contract::message::job::Event;
 use contract::topology::{plan_key, profile_key};
 use domain::cause::{Cause, CauseKind, SiteTrouble, Trouble};
 use domain::id::{JobId, WorkerName};
@@ -114,12 +116,14 @@ async fn again(
         None => {
             let profiles = profiles(planner, job, &sites(job)).await?;
             let watch = Stopwatch::start();
-            let made = anew(&request(job, &profiles, Some(parent)));
-            observe(&made.as_ref().map(Option::as_ref), &watch);
-            made.unwrap_or_else(|cause| {
-                tracing::warn!(job = %job.id, why = cause.message, "no other plan is possible, the present one stays");
-                None
-            })
+            match anew(&request(job, &profiles, Some(parent)), &watch) {
+                Replanned::Replaced(plan) => Some(*plan),
+                Replanned::Kept(why) => {
+                    let version = parent.version;
+                    owned.say(Event::PlanKept { version, why }).await?;
+                    None
+                }
+            }
         }
     };
     let Some(mut plan) = made else {
@@ -171,15 +175,21 @@ async fn replayed(
     Ok(plan.and_then(|plan| admissible(plan, &profiles, &job.spec)))
 }
 
-/// Another plan than the request's parent, if it is worth it.
-fn anew(request: &Request<'_>) -> Result<Option<Plan>, Cause> {
-    Ok(match replan(request)? {
-        Replanned::Replaced(plan) => Some(*plan),
-        Replanned::Kept(why) => {
-            tracing::info!(job = %request.job, why, "the plan stays");
-            None
-        }
-    })
+/// Another plan than the request's parent if it is worth it, else why the parent stays.
+fn anew(request: &Request<'_>, watch: &Stopwatch) -> Replanned {
+    let found = replan(request);
+    let plan: Option<&Plan> = match &found {
+        Ok(Replanned::Replaced(plan)) => Some(plan.as_ref()),
+        Ok(Replanned::Kept(_)) | Err(_) => None,
+    };
+    observe(&found.as_ref().map(|_| plan), watch);
+    let found = found.unwrap_or_else(|cause| {
+        Replanned::Kept(format!("no other is possible: {}", cause.message))
+    });
+    if let Replanned::Kept(why) = &found {
+        tracing::info!(job = %request.job, why, "the plan stays");
+    }
+    found
 }
 
 /// What solving came to: a plan, the present one, or none.
@@ -247,4 +257,43 @@ fn left_out(job: &Job, plan: &Plan) -> Vec<SiteTrouble> {
     let unnamed: Vec<SiteTrouble> = unnamed.collect();
     out.extend(unnamed);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocate::synthetic;
+    use domain::job::spec::Spec;
+
+    #[test]
+    fn where_no_other_plan_is_possible_the_present_one_stays_and_it_is_said_why() {
+        let text = r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"}}"#;
+        let spec: Spec = serde_json::from_str(text).expect("legal");
+        let profiles = synthetic::fleet(2, spec.adapter.rank_max, 5);
+        let job = JobId::from_bits(1);
+        let first = Request {
+            job: &job,
+            spec: &spec,
+            profiles: &profiles,
+            parent: None,
+            least_sites: 1,
+        };
+        let parent = allocate(&first).expect("possible");
+        let mut emptied = profiles.clone();
+        for profile in emptied.values_mut() {
+            profile.measurement.records = 0;
+        }
+        let request = Request {
+            profiles: &emptied,
+            parent: Some(&parent),
+            ..first
+        };
+        let found = anew(&request, &Stopwatch::start());
+        let Replanned::Kept(why) = found else {
+            panic!("{found:?}")
+        };
+        let words = "no other is possible: 0 of 2 sites can take part, 1 must; ";
+        assert!(why.starts_with(words), "{why}");
+        assert!(why.contains("; next: see that every site has"), "{why}");
+    }
 }

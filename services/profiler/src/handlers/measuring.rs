@@ -159,7 +159,8 @@ pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
             .cloned()
             .unwrap_or_else(|| Projection::of_every_family().collect()),
         rank_max: spec.adapter.rank_max,
-        training: spec.training.clone(),
+        // No measurement depends on the steps of a round.
+        training: spec.training.told(1),
         base: spec.precision.base,
         compute: spec.precision.compute,
         importance: spec.adapter.importance,
@@ -169,5 +170,32 @@ pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
             .map(|evaluation| evaluation.choices.clone())
             .unwrap_or_default(),
         prefix: format!("jobs/{}/probes/{worker}", job.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::artifact::Digest;
+    use domain::id::JobId;
+    use domain::job::choice::Choice;
+    use domain::job::spec::Spec;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_is_asked_for_one_number_of_steps_where_the_job_leaves_them_open() {
+        let text = r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"},
+            "training":{"local_steps":"auto"}}"#;
+        let spec: Spec = serde_json::from_str(text).expect("legal");
+        assert_eq!(spec.training.local_steps, Choice::Auto);
+        let job = Job::submitted(
+            JobId::from_bits(1),
+            spec,
+            Digest::from_bytes(&[0; 32]),
+            "local".parse().expect("legal"),
+            UnixMillis(0),
+        );
+        let asked = probe(&job, &"a".parse().expect("legal"), UnixMillis(9));
+        assert_eq!(asked.training.local_steps, Choice::Fixed(1));
     }
 }

@@ -28,7 +28,7 @@ fn task_head(model: ModelRef) -> task::Head {
 fn training() -> Training {
     Training {
         optimizer: Optimizer::Adamw,
-        local_steps: 8,
+        local_steps: Choice::Fixed(8),
         batch: Choice::Fixed(4),
         batch_tokens: Some(512),
         accumulate: 2,

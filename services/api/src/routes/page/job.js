@@ -74,11 +74,14 @@ function reasons(job) {
   return [h("h2", {}, "Why it waits"), found.length ? h("ul", {}, found) : soft("It waits for nobody.")];
 }
 
+// Where the job leaves them to the planner, each site has its own.
+const stepsOf = steps => steps === "auto" ? "as many steps as each site's plan says" : counted(steps, "step");
+
 function summary(job) {
   const ended = ENDED.includes(job.phase), data = job.spec.data;
   return facts([
     ["id", job.id], ["submitted", [ago(job.submitted_at), ` by ${job.submitter}`]],
-    ["data", data.dataset], ["rounds", `${job.rounds_total}, each of ${counted(job.spec.training.local_steps, "step")}`],
+    ["data", data.dataset], ["rounds", `${job.rounds_total}, each of ${stepsOf(job.spec.training.local_steps)}`],
     ["slow sites are left out", !ended && job.phase_deadline && ago(job.phase_deadline)], ["ends at the latest", !ended && ago(job.deadline)],
     ["best so far", job.best && `${plain(job.best.measure)} ${fixed(job.best.value)} after round ${job.best.round}`],
     ["kept", job.kept && `round ${job.kept.round}, ${job.kept.why}${job.kept.stopped_early ? `; ${job.kept.stopped_early}` : ""}`],

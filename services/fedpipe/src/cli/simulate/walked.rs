@@ -53,7 +53,7 @@ impl Past {
         if let (Some(scalars), true) = (scalars, training.mezo.scaling.is_some()) {
             self.log.push(Committed {
                 round,
-                first_step: u64::from(round.saturating_sub(1)) * u64::from(training.local_steps),
+                first_step: u64::from(round.saturating_sub(1)) * u64::from(training.most_steps()),
                 start: start.sha256,
                 scalars,
             });

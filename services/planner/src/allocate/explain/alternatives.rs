@@ -64,14 +64,16 @@ fn larger_batch<'a>(chosen: &Chosen<'a>) -> Option<Alternative<'a>> {
     let (decision, site) = (chosen.decision, chosen.site);
     let lanes = site.open.lanes.iter().zip(&site.open.choices);
     let larger = lanes.filter(|(lane, _)| {
-        lane.mode.mode == decision.lane.mode.mode && lane.batch > decision.lane.batch
+        lane.mode.mode == decision.lane.mode.mode
+            && lane.steps == decision.lane.steps
+            && lane.batch > decision.lane.batch
     });
     let (lane, choice) = larger.min_by_key(|(lane, _)| lane.batch)?;
     let other = at(chosen, *lane, *choice, Change::Batch, true);
     Some(settle(chosen, other))
 }
 
-/// The best batch of each other mode, the most valuable first.
+/// The best batch, and number of steps, of each other mode, the most valuable first.
 fn other_modes<'a>(chosen: &Chosen<'a>) -> Vec<Alternative<'a>> {
     let site = chosen.site;
     let of = |runs: bool| {
@@ -191,27 +193,39 @@ fn reject(chosen: &Chosen<'_>, other: &Alternative<'_>) -> Rejected {
 fn because(chosen: &Chosen<'_>, other: &Alternative<'_>, gain: f64) -> String {
     let (needed, time) = (chosen.needed(other), chosen.seconds(other));
     let memory = chosen.site.memory();
+    // Said where it is not that of the choice, which the text begins with.
+    let (rounds, round) = match other.lane.steps {
+        own if own == chosen.decision.lane.steps => (String::new(), "a round".to_owned()),
+        1 => (
+            "in rounds of 1 step ".to_owned(),
+            "a round of 1 step".to_owned(),
+        ),
+        own => (
+            format!("in rounds of {own} steps "),
+            format!("a round of {own} steps"),
+        ),
+    };
     let mut lacks = if needed > memory {
         format!(
-            "it needs {} of memory, {} more than the worker may use",
+            "{rounds}it needs {} of memory, {} more than the worker may use",
             bytes(needed),
             bytes(needed - memory),
         )
     } else if time > other.choice.longest {
         format!(
-            "a round takes {}, and the job's deadlines leave {}",
+            "{round} takes {}, and the job's deadlines leave {}",
             seconds(time),
             seconds(other.choice.longest),
         )
     } else if time > chosen.fleet_seconds {
         format!(
-            "a round takes {}, {} more than the fleet, which finishes in {}",
+            "{round} takes {}, {} more than the fleet, which finishes in {}",
             seconds(time),
             seconds(time - chosen.fleet_seconds),
             seconds(chosen.fleet_seconds),
         )
     } else {
-        worse(chosen, other, gain)
+        format!("{rounds}{}", worse(chosen, other, gain))
     };
     if gain > 0.0 {
         lacks.push_str(&format!(

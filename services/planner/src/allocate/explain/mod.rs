@@ -7,9 +7,12 @@ mod text;
 use domain::adapter::RankTable;
 use domain::plan::{Binding, Explanation, Prediction, RankBasis, RankSummary};
 
-use super::program::Instance;
+use super::program::{Choice, Instance};
 use super::site::Site;
 use super::solve::Decision;
+
+/// What a limit's removal must gain, as a share, to be more than rounding.
+const LEAST: f64 = 1e-9;
 
 /// What is to be explained.
 pub(super) struct Chosen<'a> {
@@ -40,22 +43,33 @@ impl Chosen<'_> {
     /// The limit whose removal would gain most.
     fn binding(&self) -> Binding {
         let spec = self.site.source.spec;
-        if spec.adapter.rank.fixed().is_some() && spec.training.batch.fixed().is_some() {
+        let training = &spec.training;
+        let sizes = training.batch.fixed().is_some() && training.local_steps.fixed().is_some();
+        if spec.adapter.rank.fixed().is_some() && sizes {
             return Binding::Job;
         }
         let value = self.decision.solution.value;
+        // The job's deadlines are a limit of time as the fleet's round is, and fall with it.
+        let untimed = self.site.open.choices.iter().map(|choice| Choice {
+            longest: f64::INFINITY,
+            ..*choice
+        });
+        let untimed: Vec<Choice> = untimed.collect();
         let without = |memory: f64, seconds: f64| {
-            let instance = Instance {
+            let mut instance = Instance {
                 memory,
                 ..self.site.instance(seconds)
             };
+            if seconds.is_infinite() {
+                instance.choices = &untimed;
+            }
             most(&instance).map_or(0.0, |most| most - value)
         };
         let (by_memory, by_time) = (
             without(f64::MAX, self.fleet_seconds),
             without(self.site.memory(), f64::INFINITY),
         );
-        let least = 1e-9 * value.abs();
+        let least = LEAST * value.abs();
         if by_memory.max(by_time) > least {
             return if by_memory >= by_time {
                 Binding::Memory
@@ -69,6 +83,13 @@ impl Chosen<'_> {
         } else {
             Binding::Nothing
         }
+    }
+
+    /// Whether a longer round of the fleet would gain nothing, as long as the job's deadlines stand.
+    fn is_held_by_deadlines(&self) -> bool {
+        let value = self.decision.solution.value;
+        let longer = most(&self.site.instance(f64::INFINITY));
+        longer.is_none_or(|longer| longer - value <= LEAST * value.abs())
     }
 
     /// Whether each weight has its own rank.

@@ -1,6 +1,7 @@
 //! The explanation as one paragraph.
 
 use domain::job::spec::{Compute, Optimizer, Spec};
+use domain::job::training::AUTO_STEPS_LIMIT;
 use domain::plan::{Binding, Change, RankBasis, RankSummary, Rejected};
 
 use crate::allocate::mode;
@@ -28,6 +29,12 @@ pub(super) fn text(
         let noise = chosen.site.source.worth.noise.says();
         sentences.push(format!("The gradient's noise scale is {noise}."));
     }
+    if spec.training.local_steps.fixed().is_none() {
+        sentences.push(format!(
+            "The job leaves the steps open, 1 to {AUTO_STEPS_LIMIT}: a site of another speed may make more or fewer, \
+             and the merge is normalized by them."
+        ));
+    }
     sentences.push(computing(chosen));
     for (what, fixed) in [
         ("rank", spec.adapter.rank.fixed().is_some()),
@@ -39,15 +46,24 @@ pub(super) fn text(
     }
     match binding {
         Binding::Memory => sentences.push("Memory is what limits it.".to_owned()),
-        Binding::Time => sentences.push(format!(
-            "Time is what limits it: the fleet finishes a round together in {}.",
-            seconds(chosen.fleet_seconds)
-        )),
+        Binding::Time => sentences.push(time(chosen)),
         Binding::Nothing => sentences.push("Nothing larger would gain.".to_owned()),
         Binding::Job => {}
     }
     sentences.extend(rejected.iter().map(|other| rejection(chosen, other)));
     sentences.join(" ")
+}
+
+fn time(chosen: &Chosen<'_>) -> String {
+    let fleet = seconds(chosen.fleet_seconds);
+    let mut words =
+        format!("Time is what limits it: the fleet finishes a round together in {fleet}");
+    if chosen.is_held_by_deadlines() {
+        let longest = seconds(chosen.decision.choice.longest);
+        words.push_str(&format!(", and the job's deadlines leave {longest}"));
+    }
+    words.push('.');
+    words
 }
 
 fn choice(chosen: &Chosen<'_>, ranks: &[RankSummary]) -> String {
@@ -60,7 +76,7 @@ fn choice(chosen: &Chosen<'_>, ranks: &[RankSummary]) -> String {
         a_step(site.source.spec, chosen.decision.lane.batch),
         seconds(predicted.step_seconds),
         seconds(predicted.round_seconds),
-        site.source.spec.training.local_steps,
+        chosen.decision.lane.steps,
         bytes(predicted.peak_memory_bytes as f64),
         bytes(site.memory()),
         bytes(needed_bytes(predicted, margin)),

@@ -159,8 +159,20 @@ fn a_replayed_plan_must_be_one_that_the_job_can_train() {
     first_is("base is left open", &|w| w.base = Base::Auto);
     // What it costs, and what this job would have chosen, is not asked.
     let mut other = bench.good.clone();
-    first(&mut other, |w| (w.batch, w.local_steps) = (1000, 1));
+    first(&mut other, |w| w.batch = 1000);
+    for worker in other.workers.values_mut() {
+        worker.local_steps = 1;
+    }
     let found = lint_replayed(&other, &bench.profiles, &bench.spec);
+    assert_eq!(found, Ok(()));
+    // Unequal steps are, for what they do to the merge.
+    let fewer = |w: &mut WorkerPlan| w.local_steps = 1;
+    first_is("set aggregation.normalize to fednova", &fewer);
+    let mut normalized = bench.spec.clone();
+    normalized.aggregation.normalize = domain::job::aggregation::Normalize::Fednova;
+    let mut uneven = bench.good.clone();
+    first(&mut uneven, fewer);
+    let found = lint_replayed(&uneven, &bench.profiles, &normalized);
     assert_eq!(found, Ok(()));
     let mut plan = bench.good.clone();
     plan.replayed_from = Some(JobId::from_bits(7));

@@ -1,7 +1,13 @@
 use super::*;
 
 /// Adds a mode to a site: its step takes `slower` times as long, its base `smaller` of the memory.
-fn add(profile: &mut Profile, change: impl Fn(&mut Mode), slower: f64, smaller: f64, loss: f64) {
+pub(super) fn add(
+    profile: &mut Profile,
+    change: impl Fn(&mut Mode),
+    slower: f64,
+    smaller: f64,
+    loss: f64,
+) {
     let (mut measured, mut fitted) = (
         profile.measurement.modes[0].clone(),
         profile.modes[0].clone(),
@@ -19,7 +25,7 @@ fn add(profile: &mut Profile, change: impl Fn(&mut Mode), slower: f64, smaller: 
 }
 
 /// A site of one gigabyte whose base came in f32 at a loss of 2.
-fn measured(memory: u64) -> (WorkerName, Profile) {
+pub(super) fn measured(memory: u64) -> (WorkerName, Profile) {
     let (name, mut profile) = site("a", 1.0, memory);
     profile.measurement.modes[0].loss = Some(2.0);
     (name, profile)
@@ -67,6 +73,13 @@ fn the_base_that_the_job_fixes_is_never_changed() {
     spec.precision.base = Base::Nf4;
     let cause = plan(&spec, &sites, 1).expect_err("not measured");
     assert_eq!(cause.sites[0].trouble, Trouble::PlanUnsupported);
+    for words in [
+        "the job asks for precision.base nf4, and it measured the base as it came with portable by adamw; ",
+        "an int8 base with portable by adamw",
+        "; next: leave precision.base to auto",
+    ] {
+        assert!(cause.message.contains(words), "{words}: {}", cause.message);
+    }
 }
 
 #[test]
@@ -136,4 +149,29 @@ fn a_base_that_fits_is_taken_where_the_exact_one_does_not() {
     );
     assert!(other.memory_bytes.expect("known") > GIB * 4 / 10);
     assert!(other.round_seconds.expect("known") > 0.0);
+}
+
+/// Recomputing would fit, and was measured with so few tokens that a step of eight records cannot be told: the figure is
+/// another mode's, and says so.
+#[test]
+fn a_mode_that_was_not_measured_far_enough_is_named_beside_the_figure_of_another() {
+    let mut spec = spec();
+    spec.training.local_steps = Choice::Fixed(1);
+    let (name, mut profile) = measured(GIB * 7 / 10);
+    add(&mut profile, |mode| mode.checkpoint = true, 1.3, 1.0, 2.0);
+    profile.modes[1].cost.memory_per_token = 50_000.0;
+    let sites = [(name, profile)];
+    assert!(plan(&spec, &sites, 1).is_ok());
+    let [(name, mut profile)] = sites;
+    let samples = &mut profile.measurement.modes[1].samples;
+    samples.retain(|sample| sample.batch <= 2);
+    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
+    assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
+    let detail = &cause.sites[0].detail;
+    for words in [
+        "(rank 1, 8 records a step of up to 128 tokens, the base as it came with portable) needs ",
+        "with portable, activations recomputed was measured up to 200 tokens a step, too few to plan one of 1024",
+    ] {
+        assert!(detail.contains(words), "{words}: {detail}");
+    }
 }

@@ -76,6 +76,26 @@ fn a_site_that_became_much_slower_gets_another_plan_and_the_others_keep_theirs()
     assert!(slowest < 0.8 * before, "{slowest} of {before}");
 }
 
+/// Site b has a hundredth of the records: what it learns more changes little, what it waits changes as much as anybody's.
+#[test]
+fn a_plan_whose_sites_came_to_finish_far_apart_is_judged_by_the_waiting_too() {
+    let mut sites = [site("a", 1.0, 8 * GIB), site("b", 1.0, 8 * GIB)];
+    (
+        sites[0].1.measurement.records,
+        sites[1].1.measurement.records,
+    ) = (5000, 50);
+    let parent = plan(&spec(), &sites, 2).expect("possible");
+    let waits = |plan: &Plan, of_b: f64| 1.0 - of_b / plan.round_seconds;
+    slower(&mut sites[1].1, 0.5);
+    let next = replaced(&parent, &sites);
+    assert!(next.replaces[0].contains("waits"), "{:?}", next.replaces);
+    let before = of(&parent, "b").predicted.round_seconds / 2.0;
+    let after = of(&next, "b").predicted.round_seconds;
+    let (before, after) = (waits(&parent, before), waits(&next, after));
+    assert!(before > 0.4 && after < 0.1, "{before}, then {after}");
+    assert_eq!(trained(&next), trained(&parent), "a keeps what it has");
+}
+
 #[test]
 fn a_site_that_came_or_went_is_a_reason_and_the_others_keep_what_they_have() {
     let all = [site("a", 1.0, 8 * GIB), site("b", 1.0, 8 * GIB)];

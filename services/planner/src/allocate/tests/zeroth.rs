@@ -74,6 +74,20 @@ fn where_the_rule_trains_b_alone_such_a_site_is_told_what_zeroth_order_would_hav
 }
 
 #[test]
+fn a_site_that_had_no_room_to_measure_gradients_lacks_memory() {
+    let mut spec = spec();
+    spec.aggregation.strategy = domain::job::Strategy::Ffa;
+    spec.adapter.rank = Choice::Fixed(8);
+    let (name, mut profile) = tiny(GIB / 4);
+    profile.modes.remove(0);
+    profile.measurement.modes.remove(0);
+    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
+    assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
+    let words = "it measured nothing that a plan of this job can use";
+    assert!(cause.message.contains(words), "{}", cause.message);
+}
+
+#[test]
 fn a_site_without_room_for_either_is_told_so() {
     let cause = plan(&spec(), &[tiny(GIB / 8)], 1).expect_err("impossible");
     let detail = &cause.sites[0].detail;
@@ -205,7 +219,18 @@ fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was
     both.measurement.modes.extend(fast.measurement.modes);
     let chosen = plan(&spec, &[(name, both.clone())], 1).expect("possible");
     assert_eq!(of(&chosen, "a").kernel, "avx512-f32-2");
-    plan(&spec, &[named("amx-bf16-2")], 1).expect_err("there is nothing else");
+    let cause = plan(&spec, &[named("amx-bf16-2")], 1).expect_err("there is nothing else");
+    assert_eq!(cause.sites[0].trouble, Trouble::PlanUnsupported);
+    let message = &cause.message;
+    assert!(!message.contains("shorten"), "not of memory: {message}");
+    for words in [
+        "training.optimizer mezo, it measured ",
+        "with amx-bf16-2, zeroth-order, and it may use 8.00 GiB of memory",
+        "but such steps are planned in f32 arithmetic alone",
+        "; next: leave training.optimizer to auto",
+    ] {
+        assert!(cause.message.contains(words), "{words}: {}", cause.message);
+    }
     // A replayed plan that asks for it is found out.
     let mut replayed = good;
     for worker in replayed.workers.values_mut() {
@@ -223,8 +248,11 @@ fn a_faster_arithmetic_is_not_planned_for_zeroth_order_steps_however_fast_it_was
 #[test]
 fn a_batch_that_is_left_open_averages_enough_records_in_each_step() {
     let mut spec = walking("shared", "scalars");
-    spec.training.local_steps = 30;
-    let of = |optimizer, records| sizes::batches(&spec, optimizer, (records, 64.0));
+    spec.training.local_steps = Choice::Fixed(30);
+    let of = |optimizer, records| -> Vec<u16> {
+        let sizes = sizes::sizes(&spec, optimizer, (records, 64.0)).into_iter();
+        sizes.map(|(batch, _)| batch).collect()
+    };
     assert_eq!(of(Optimizer::Mezo, 500).first(), Some(&8));
     assert_eq!(
         of(Optimizer::Adamw, 500).first(),
