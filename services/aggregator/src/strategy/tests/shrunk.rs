@@ -13,8 +13,11 @@ use super::*;
 const Q: WeightName = WeightName::new(0, Projection::Q);
 const V: WeightName = WeightName::new(1, Projection::V);
 
+/// A site's name and ranks, and those that fell, as they were.
+type Shrinking<'a> = (&'a str, RankTable, &'a [(WeightName, u16)]);
+
 /// Version 2, from round 3 on: what each site trains now, and which of its ranks were how high.
-fn plan(global: &RankTable, sites: &[(&str, RankTable, &[(WeightName, u16)])]) -> Plan {
+fn plan(global: &RankTable, sites: &[Shrinking<'_>]) -> Plan {
     let (mut workers, mut shrunk) = (serde_json::Map::new(), Vec::new());
     for (name, ranks, before) in sites {
         let worker = json!({
