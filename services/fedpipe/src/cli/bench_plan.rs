@@ -35,9 +35,9 @@ before, and what planning adds. The last line plans one worker exactly as well, 
 
 With --validate nothing is planned: 17 configurations (bases, recomputed activations, zeroth-order, ranks 4 to 32, 1
 to 8 rows) are predicted from a probe, measured, and compared. Beside each, the largest probed step is made again:
-its seconds now over those of the probe are the machine's pace. It fails where a step's time is off by more than 15 %
-at that pace, or a peak by more than 10 %, or where the probes reached fewer than 12 of the configurations. Leave the
-machine alone meanwhile.")]
+its seconds now over what the model says of it are the machine's pace, and far from 1 on a machine that is not quiet.
+It fails where a step's time is off by more than 15 %, or a peak by more than 10 %, or where the probes reached fewer
+than 12 of the configurations. Leave the machine alone meanwhile.")]
 pub struct Args {
     /// Sizes of the fleets
     #[arg(
