@@ -32,9 +32,8 @@ async fn open_job(fleet: &Fleet) -> Value {
     with(job, "rounds", json!({"count": 3, "quorum": "all"}))
 }
 
-/// A fleet of two sites that were measured, one of which is slow now; the job, and the digest of the adapter
-/// that it ended with under the slow site.
-async fn drifted() -> (Fleet, Value, String, String) {
+/// A fleet of two sites that were measured, one of which is slow now; and the job that they were measured for.
+async fn slowed() -> (Fleet, Value) {
     let setup = Setup {
         reuse_profiles: true,
         ..Setup::sites(2)
@@ -44,16 +43,45 @@ async fn drifted() -> (Fleet, Value, String, String) {
     let measured = fleet.api().submit(&job).await;
     fleet.api().succeeded(&measured, END).await;
     fleet.throttle("worker-b", SLOW).await;
-    let id = fleet.api().submit(&job).await;
-    let digest = fleet.api().succeeded(&id, END).await;
-    (fleet, job, id, digest)
+    (fleet, job)
 }
 
+/// One job makes its own second plan, so that its planner finds what it stored before it died, and makes no third.
 #[tokio::test]
-async fn a_site_that_became_slow_is_planned_anew_and_the_job_survives_kills_meanwhile() {
-    let (fleet, job, id, digest) = drifted().await;
+async fn a_site_that_became_slow_is_planned_anew_once_whoever_dies_meanwhile() {
+    let (fleet, job) = slowed().await;
+    let (api, points) = (fleet.api(), fleet.points());
+    // Armed while the plan is looked at, for the first plan came by the planner's place too.
+    let looked = Failpoint::ProfilerRefineAfterProfiles;
+    points.arm(looked, Fate::Halted);
+    let id = api.submit(&job).await;
+    points.reached(looked, Fate::Halted, END).await;
+    let deaths = [
+        Failpoint::ProfilerRefineAfterState,
+        Failpoint::PlannerPlanAfterPlanStored,
+    ];
+    for point in deaths {
+        points.arm(point, Fate::Killed);
+    }
+    fleet.all_go_on();
+    for point in deaths {
+        points.reached(point, Fate::Killed, REACHED).await;
+    }
+    api.succeeded(&id, END).await;
+
+    // An event is stored once in an epoch, whoever says it again.
     check_events(&fleet, &id).await;
     check_plans(&fleet, &id).await;
+    let third = api.get(&format!("/v1/jobs/{id}/plan?version=3")).await;
+    assert_eq!(third.status.as_u16(), 404, "{third:?}");
+}
+
+/// A replay takes its second plan from the other job, and ends with the same adapter.
+#[tokio::test]
+async fn a_replay_changes_its_plan_where_the_other_did_and_survives_kills_meanwhile() {
+    let (fleet, job) = slowed().await;
+    let id = fleet.api().submit(&job).await;
+    let digest = fleet.api().succeeded(&id, END).await;
 
     let job = with(job, "plan_from", json!(id));
     let replay = Replay { fleet, job, digest };
@@ -135,7 +163,8 @@ async fn check_events(fleet: &Fleet, id: &str) {
         figure("observed") > figure("predicted") + 1.0,
         "{drifted:#}"
     );
-    assert_eq!(events[11].detail["version"], 2);
+    let planned = [&events[5].detail["version"], &events[11].detail["version"]];
+    assert_eq!(planned, [&json!(1), &json!(2)]);
 }
 
 /// The second plan replaces the first from the third round on, and asks less of the slow site.

@@ -372,7 +372,8 @@ async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtu
         slowest(1),
         slowest(2)
     );
-    // Whose ranks fell stands with the first round of that plan, and with no other.
+    // Whose ranks fell stands with the first round of that plan, and with no other. All may be empty here, for the
+    // batch alone can bear what the clock asks: the figures have tests beside `aggregator::strategy::shrunk`.
     let named = |list: &Value| -> BTreeSet<String> {
         let sites = list.as_array().into_iter().flatten();
         let names = sites.map(|site| site["worker"].as_str().unwrap().to_owned());
