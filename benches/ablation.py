@@ -50,7 +50,9 @@ PARTS = (*PLANNED, "zeroth", "rates")
 MODELS = ("small", "smollm2")
 # Shares of the time that is given. What is left is for what does not depend on it: measuring the sites, making the small
 # model, how far sites finish apart, and the rules of merging.
-SHARES = {"smollm2": 0.27, "small": 0.27}
+SHARES = {"smollm2": 0.33, "small": 0.33}
+# Of a table's time the steps of its cells take so much; the rest is scoring and loading.
+STEPS_SHARE = 0.75
 # The small model shows part by part, the headline what they come to together; --cells asks for others.
 CELLS = {"smollm2": ("uniform", "full"), "small": tuple(cells.CELLS)}
 SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "rates": (1, 2, 3)}
@@ -251,8 +253,7 @@ def alike(reports: dict[str, dict]) -> dict[str, str]:
 
 def budget(lab: Lab, table: Table, loads: list[tuple[float, float]], real_seconds: float) -> float:
     """The table's time, decided once for this binary, fleet and budget."""
-    # About half of the time goes to scoring and loading.
-    decide = lambda: round(virtual_seconds(loads, len(SEEDS[table.model]), real_seconds / 2), 1)
+    decide = lambda: round(virtual_seconds(loads, len(SEEDS[table.model]), real_seconds * STEPS_SHARE), 1)
     return lab.decided(f"{table.name} {lab.binary} {real_seconds:.0f}", decide)
 
 
