@@ -67,7 +67,7 @@ pub struct EventView {
     pub at: String,
     /// submitted, admitted, profiled, planned, opened, closed, merged, evaluated, stopped, refused, lost, reused, drifted, importance-moved, plan-kept, paused, resumed, finished, failed or cancelled.
     pub event: &'static str,
-    /// What belongs to this kind of event: `round`, `sites`, `missing`, `version`, `deadline`, `site`, `cause`, `adapter`, `records`, `loss`, `balanced_accuracy`, `figure` (what scores are compared by, if it is another: `measure`, `value`), `asked` (empty: every planned site), `credited` (whose update of an earlier round counts), `why`, `kept` (of which round the adapter is, and why).
+    /// What belongs to this kind of event: `round`, `sites`, `missing`, `version`, `deadline`, `site`, `cause`, `adapter`, `records`, `loss`, `balanced_accuracy`, `figure` (what scores are compared by, if it is another: `measure`, `value`), `asked` (empty: every planned site), `credited` (whose update of an earlier round counts), `from` and `measured_at` (the job and time of what is reused), `by` (how far a site has drifted), `since` and `agreement` (the round whose order of weights the last is held against, and their rank correlation), `why`, `kept` (of which round the adapter is, and why).
     #[schema(value_type = Object)]
     pub detail: Map<String, Value>,
 }

@@ -19,7 +19,7 @@ pub struct PlanQuery {
     version: Option<u32>,
 }
 
-/// Shows a job's plan: rank, batch, threads and precision of every worker, what was predicted, and why.
+/// Shows a job's plan: ranks, batch, steps and precision of every worker, what was predicted, and why.
 ///
 /// `workers.<name>.why` has a paragraph (`text`), the limit that ended the choice (`binding`) and the next better
 /// choices with why each was rejected (`rejected`), what it would have needed and what it would have gained.

@@ -23,7 +23,7 @@ pub struct JobSummary {
     pub id: String,
     /// The name its submitter gave it.
     pub name: String,
-    /// queued, profiling, planning, starting, training, folding, evaluating, finalizing, paused, succeeded, failed or cancelled.
+    /// queued, profiling, planning, starting, training, folding, refining, evaluating, finalizing, paused, succeeded, failed or cancelled.
     pub phase: &'static str,
     /// When the phase began (RFC 3339).
     pub phase_since: String,
@@ -48,7 +48,7 @@ pub struct JobView {
     pub id: String,
     /// The name its submitter gave it.
     pub name: String,
-    /// queued, profiling, planning, starting, training, folding, evaluating, finalizing, paused, succeeded, failed or cancelled.
+    /// queued, profiling, planning, starting, training, folding, refining, evaluating, finalizing, paused, succeeded, failed or cancelled.
     pub phase: &'static str,
     /// When the phase began (RFC 3339).
     pub phase_since: String,
