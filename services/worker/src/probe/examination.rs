@@ -145,8 +145,8 @@ impl Examination {
         })
     }
 
-    /// One round of this size in this mode, made as the probe makes its own: for comparing with what is
-    /// predicted of it.
+    /// One round of this size in this mode, made and told as the probe makes and tells its own: for comparing with what
+    /// is predicted of it.
     ///
     /// # Errors
     /// As [`Examination::examine`], and if this machine lacks the mode's kernel.
@@ -170,7 +170,8 @@ impl Examination {
         let mut room = self.room(&key, bench, running)?;
         let part = 1;
         let measured = room.round(way, Configuration { batch, rank, part })?;
-        Ok(measured.into_sample())
+        let beside = peaks::beside([measured.peak, Peak::now()].into_iter());
+        Ok(measured.told(beside))
     }
 
     /// Bytes that the model takes loaded in a base; none are known of files that cannot be read, which

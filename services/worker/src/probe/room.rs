@@ -305,11 +305,6 @@ impl Room<'_> {
 }
 
 impl Measured {
-    /// The figures.
-    pub(super) fn into_sample(self) -> Sample {
-        self.sample
-    }
-
     /// The figures as a plan is made from them, where so many bytes stood beside the heap at most.
     pub(super) fn told(&self, beside: u64) -> Sample {
         Sample {
