@@ -7,9 +7,9 @@
 //! energy = in · ‖∇_B‖² / (s² · ‖A‖²)
 //! ```
 //!
-//! estimates `‖G‖²`, which is a probe's φ at full rank. It costs nothing, for training has `∇_B` anyway. An A that was trained
+//! estimates `‖G‖²`, of which a probe tells the energies. It costs nothing, for training has `∇_B` anyway. An A that was trained
 //! looks where the gradient was, and then it is too large: so it is held only against itself of another round, never
-//! against a probe's φ.
+//! against a probe's.
 
 use std::collections::BTreeMap;
 

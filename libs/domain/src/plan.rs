@@ -182,7 +182,8 @@ pub struct Rejected {
     pub batch: u16,
     /// Why, with figures.
     pub because: String,
-    /// What would have been other.
+    /// What would have been other. Absent: the steps of a round alone, which `because` begins with; plans of older releases
+    /// do not say it of any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
     /// How its steps would have been computed, if that is what is other.
@@ -204,12 +205,13 @@ pub struct Rejected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RankBasis {
-    /// Importance that the sites measured: each weight has its own rank.
+    /// Importance that the sites measured: each weight has its own rank. By a gradient sketch, of whose rows the j-th is assumed
+    /// to add about 1/j of the first.
     Measured,
     /// Importance on which two seeds of the probe do not agree: one rank for all weights of a worker, its
     /// worth from the sum over all weights.
     Disagreeing,
-    /// Nothing was measured: one rank, and the energy of the j-th direction is assumed to fall like 1/j.
+    /// Nothing was measured: one rank, of which the j-th row is assumed to add about 1/j of the first.
     Assumed,
     /// The job fixes the rank.
     Fixed,

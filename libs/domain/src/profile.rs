@@ -91,13 +91,16 @@ pub enum ImportanceMethod {
     Adalora,
 }
 
-/// What the first directions of one weight's change are worth.
+/// Bytes of a merged adapter's parameter that a pass of scoring holds; twice as many while it is read.
+pub const SCORED_PARAMETER_BYTES: f64 = 4.0;
+
+/// What the first directions of one weight's gradient, or adapter, hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightImportance {
     /// Which weight.
     pub name: WeightName,
-    /// The energy of each direction, `σ_j²` of the mean gradient, descending, up to the job's highest
-    /// rank: `φ(r)` is the sum of the first `r`.
+    /// The energy of each direction, `σ_j²` of the mean gradient, or its score, descending, up to the job's highest rank.
+    /// The planner makes a weight's worth of them.
     pub energies: Vec<f32>,
 }
 
@@ -108,7 +111,7 @@ pub struct Importance {
     pub method: ImportanceMethod,
     /// Every target weight, in the model's order.
     pub weights: Vec<WeightImportance>,
-    /// Spearman's rank correlation of the weights' φ between two seeds of the probe, from -1 to 1.
+    /// Spearman's rank correlation of the weights' energies between two seeds of the probe, from -1 to 1.
     pub agreement: f64,
     /// Records that it averages.
     pub records: u64,

@@ -1,6 +1,6 @@
-//! What each weight is worth training: φ(r), the worth of its leading r directions.
+//! How strongly the loss pulls at each weight, direction by direction.
 //!
-//! By [`measure`] that is their energy in the mean gradient of the loss by the frozen weight; by
+//! By [`measure`] that is the directions' energy in the mean gradient of the loss by the frozen weight; by
 //! [`sensitivity`] the score that AdaLoRA gives the triplets of an adapter which it trains for a while.
 //! Both are in units of their own: they are compared between weights, not with one another.
 //!
@@ -61,12 +61,12 @@ pub struct Importance {
 pub struct WeightImportance {
     /// Which weight.
     pub name: WeightName,
-    /// What each direction is worth, the best first: `rank_max` of them, or as many as there are.
+    /// What each direction holds, the most first: `rank_max` of them, or as many as there are.
     pub energies: Vec<f32>,
 }
 
 impl WeightImportance {
-    /// φ: what the first `rank` directions are worth together.
+    /// What the first `rank` directions hold together.
     #[must_use]
     pub fn worth(&self, rank: u16) -> f64 {
         let leading = self.energies.iter().take(usize::from(rank));

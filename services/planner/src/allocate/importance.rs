@@ -1,26 +1,43 @@
-//! The importance that the sites measured, as one for the fleet.
+//! The importance that the sites measured, as one for the fleet: what each direction of each weight is worth.
+//!
+//! By a gradient sketch sites tell the energies `σ_j²` of the mean gradient G of each weight. ALGORITHMS.md 1.1 takes
+//! `Σ_{j≤r} σ_j²` for the worth of rank r: what an adapter gains whose rows of A lie along G's singular vectors. A fresh A
+//! is random, and its entries are about `1/√in`: any r of its rows see `r/in` of G's energy, up to one constant. The product
+//! rule turns what it merges towards the A that the sites had (`aggregator/strategy/turn.rs`), so that it stays so. Hence G's
+//! size counts, and every row about alike \[own\]:
+//! - `AdamW` moves each parameter of B about as far, whatever its gradient: the loss falls by `Σ |∂L/∂B|` a step, which is
+//!   about `√(out/in)·‖G‖` a row, where the rows of G are about alike.
+//! - SGD and zeroth-order steps move by the gradient: the loss falls by `‖∂L/∂B‖²`, which is `‖G‖²/in` a row.
+//!
+//! `‖G‖²` is the sum of what was told of it, the first energies up to the job's highest rank.
+//!
+//! Rows are redundant where all follow one gradient. That r of them are worth `ln(1+r)`, the j-th about 1/j of the first, is
+//! the assumption that ranks without any measurement rest on too ([`shape`]); docs/planning.md has in which runs it was
+//! measured to hold, and in which not. Scores of `AdaLoRA`, which trains its adapter, are taken as they are.
 
 use std::collections::BTreeMap;
 
 use domain::adapter::{WeightName, WeightShape};
+use domain::job::spec::Optimizer;
 use domain::profile::{ImportanceMethod, Profile};
 
-/// Energies of every target weight, as shares of what all of them hold up to the highest rank.
+/// Worths of the directions of every target weight, as shares of what all of them are worth up to the highest rank.
 pub(super) struct Importance {
     /// Of each weight, descending.
-    pub energies: Vec<Vec<f64>>,
+    pub worths: Vec<Vec<f64>>,
     /// Rank correlation between two seeds of the probe, the sites' mean by their records.
     pub agreement: f64,
 }
 
 impl Importance {
-    /// The mean over the sites that measured all of `weights`, by their records. Energies of different
-    /// methods do not compare: only those of the method that most records were measured with count.
-    /// `None` if nothing usable was measured.
+    /// The mean over the sites that measured all of `weights`, by their records, for steps of a job's `optimizer`.
+    /// Energies of different methods do not compare: only those of the method that most records were measured with
+    /// count. `None` if nothing usable was measured.
     pub(super) fn of<'a>(
         profiles: impl Iterator<Item = &'a Profile>,
         weights: &[WeightShape],
         rank_max: u16,
+        optimizer: Optimizer,
     ) -> Option<Self> {
         let mut sums = [Sum::new(weights.len()), Sum::new(weights.len())];
         for profile in profiles {
@@ -52,18 +69,64 @@ impl Importance {
             }
         }
         let [sketch, adalora] = sums;
-        if adalora.share > sketch.share {
+        let (agreement, worths) = if adalora.share > sketch.share {
             adalora.mean()
         } else {
-            sketch.mean()
-        }
+            let (agreement, energies) = sketch.mean();
+            let spreads = energies.iter().zip(weights).map(|(energies, weight)| {
+                spread(size(optimizer, energies, weight), weight, rank_max)
+            });
+            (agreement, spreads.collect())
+        };
+        Some(Self {
+            worths: shares(worths)?,
+            agreement,
+        })
     }
 
-    /// What all weights hold in their first `rank` directions.
+    /// What all weights are worth in their first `rank` directions.
     pub(super) fn whole(&self, rank: u16) -> f64 {
-        let first = |energies: &Vec<f64>| -> f64 { energies.iter().take(usize::from(rank)).sum() };
-        self.energies.iter().map(first).sum()
+        let first = |worths: &Vec<f64>| -> f64 { worths.iter().take(usize::from(rank)).sum() };
+        self.worths.iter().map(first).sum()
     }
+}
+
+/// What a row of an adapter of this weight lowers the loss by in one step, up to what all weights have in common. `auto` takes
+/// gradients wherever they fit, and then `AdamW`.
+fn size(optimizer: Optimizer, energies: &[f64], weight: &WeightShape) -> f64 {
+    let energy: f64 = energies.iter().sum();
+    let (out, inp) = (weight.out as f64, weight.inp.max(1) as f64);
+    match optimizer {
+        Optimizer::Adamw | Optimizer::Auto => (energy * out / inp).sqrt(),
+        Optimizer::Sgd | Optimizer::Mezo => energy / inp,
+    }
+}
+
+/// What each of the first `rank_max` rows adds.
+fn spread(size: f64, weight: &WeightShape, rank_max: u16) -> Vec<f64> {
+    let upto = |rank: u16| size * shape(weight, rank, rank_max);
+    (0..rank_max)
+        .map(|rank| upto(rank + 1) - upto(rank))
+        .collect()
+}
+
+/// What the first r rows of a weight's adapter are worth, as a share of what `rank_max` could be:
+/// `ln(1+r)/ln(1+rank_max)`, and nothing beyond the weight's own rank.
+pub(super) fn shape(weight: &WeightShape, rank: u16, rank_max: u16) -> f64 {
+    let full = u16::try_from(weight.out.min(weight.inp)).unwrap_or(u16::MAX);
+    f64::from(rank.min(full)).ln_1p() / f64::from(rank_max.max(1)).ln_1p()
+}
+
+/// Of what all directions are worth together; `None` if that is nothing.
+fn shares(mut worths: Vec<Vec<f64>>) -> Option<Vec<Vec<f64>>> {
+    let whole: f64 = worths.iter().flatten().sum();
+    if !(whole.is_finite() && whole > 0.0) {
+        return None;
+    }
+    for worth in worths.iter_mut().flatten() {
+        *worth /= whole;
+    }
+    Some(worths)
 }
 
 struct Sum {
@@ -93,21 +156,15 @@ impl Sum {
         }
     }
 
-    fn mean(mut self) -> Option<Importance> {
-        let whole: f64 = self.energies.iter().flatten().sum();
-        if !(whole.is_finite() && whole > 0.0) {
-            return None;
-        }
+    /// Agreement and energies, descending.
+    fn mean(mut self) -> (f64, Vec<Vec<f64>>) {
         for energies in &mut self.energies {
             // Sites may order them otherwise by a rounding error; φ is concave all the same.
             energies.sort_by(|left, right| right.total_cmp(left));
             for energy in energies {
-                *energy /= whole;
+                *energy /= self.share;
             }
         }
-        Some(Importance {
-            energies: self.energies,
-            agreement: self.agreement / self.share,
-        })
+        (self.agreement / self.share, self.energies)
     }
 }

@@ -1,9 +1,8 @@
 //! What a job may train, and what each part of it is worth: `φ_m(r)`, as a share of what all target weights
-//! at the highest rank hold.
+//! at the highest rank are worth.
 //!
-//! It is one for the whole fleet. \[own\] ALGORITHMS.md 1.1: `φ_m(r) = Σ_{j≤r} σ_j(G_m)²`, the energy of the mean
-//! gradient's first r directions, sites averaged by their records; a site that could not measure it takes
-//! the fleet's.
+//! It is one for the whole fleet: the worth of the mean gradient's first r directions for the job's optimizer
+//! (`importance`), sites averaged by their records; a site that could not measure it takes the fleet's.
 
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::job::choice::Choice;
@@ -11,11 +10,11 @@ use domain::job::spec::Spec;
 use domain::plan::RankBasis;
 use domain::profile::Profile;
 
-use super::importance::Importance;
+use super::importance::{Importance, shape};
 use super::program::{Frontier, Item, Level};
 use super::sizes::ranks;
 
-/// Rank correlation of φ between two seeds of the probe below which it is not trusted weight by weight:
+/// Rank correlation of the weights' energies between two seeds of the probe below which they are not trusted weight by weight:
 /// the bound of ALGORITHMS.md 1.1.
 const LEAST_AGREEMENT: f64 = 0.5;
 
@@ -49,7 +48,8 @@ impl Space {
             targets.contains(&weight.name.projection()) && weight.name.layer() < layers
         };
         let weights: Vec<WeightShape> = weights.iter().filter(wanted).copied().collect();
-        let importance = Importance::of(profiles, &weights, spec.adapter.rank_max);
+        let (rank_max, optimizer) = (spec.adapter.rank_max, spec.training.optimizer);
+        let importance = Importance::of(profiles, &weights, rank_max, optimizer);
         let agreement = importance.as_ref().map(|importance| importance.agreement);
         let basis = match (&spec.adapter.rank, agreement) {
             (Choice::Fixed(_), _) => RankBasis::Fixed,
@@ -151,11 +151,11 @@ fn each(spec: &Spec, weights: &[WeightShape], importance: &Importance) -> Option
     let levels: Vec<u16> = frozen.into_iter().chain(ranks(least, rank_max)).collect();
     let items = weights
         .iter()
-        .zip(&importance.energies)
-        .map(|(weight, energies)| {
+        .zip(&importance.worths)
+        .map(|(weight, worths)| {
             let level = |rank: &u16| Level {
                 rank: *rank,
-                gain: energies.iter().take(usize::from(*rank)).sum(),
+                gain: worths.iter().take(usize::from(*rank)).sum(),
             };
             Item::new(weight.parameters(1), levels.iter().map(level).collect())
         });
@@ -177,18 +177,16 @@ fn together(
         Choice::Fixed(rank) => vec![rank],
         Choice::Auto => ranks(1, rank_max),
     };
+    let alike = |rank: u16| {
+        let shapes = weights.iter().map(|weight| shape(weight, rank, rank_max));
+        shapes.sum::<f64>() / weights.len().max(1) as f64
+    };
     let level = |rank: u16| Level {
         rank,
-        gain: importance.map_or_else(|| assumed(rank, rank_max), |known| known.whole(rank)),
+        gain: importance.map_or_else(|| alike(rank), |known| known.whole(rank)),
     };
     let size = weights.iter().map(|weight| weight.parameters(1)).sum();
     let item = Item::new(size, ranks.into_iter().map(level).collect())?;
     let group = weights.iter().map(|weight| weight.name).collect();
     Some((vec![item], vec![group]))
-}
-
-/// What the first r directions hold if the energy of the j-th falls like 1/j: an assumption, used and named as
-/// one ([`RankBasis::Assumed`]) where no site measured importance.
-fn assumed(rank: u16, rank_max: u16) -> f64 {
-    f64::from(rank).ln_1p() / f64::from(rank_max.max(1)).ln_1p()
 }

@@ -28,7 +28,7 @@ const SKETCH_BYTES: u64 = 1 << 30;
 /// Copies of an adapter of the highest rank that the sensitivity holds, and bytes of a parameter.
 const TRAINED_BYTES: u64 = 7 * 4;
 
-/// Directions that are told of a weight at most; what lies beyond is worth next to nothing.
+/// Directions that are told of a weight at most; what lies beyond adds next to nothing to the gradient's size.
 const DIRECTIONS: u16 = 64;
 
 /// How importance is measured, and how far.

@@ -19,19 +19,26 @@ struct Alternative<'a> {
     choice: Choice,
     parameters: u64,
     gain: f64,
-    change: Change,
+    /// `None`: the steps of a round alone. A worker is told its plan's reasons with its task, and one of an earlier release
+    /// would not read a task with a change that it has no name for.
+    change: Option<Change>,
     /// Highest rank.
     rank: u16,
     /// Whether workers can execute it.
     runs: bool,
 }
 
-/// The next better rank, the next larger batch, and the best of every other mode, with why each was
-/// rejected.
+/// The next better rank, the next larger batch, the next numbers of steps, and the best of every other mode, with why
+/// each was rejected.
 pub(super) fn rejected(chosen: &Chosen<'_>) -> Vec<Rejected> {
     let mut rejected = Vec::new();
     rejected.extend(higher_rank(chosen).map(|other| reject(chosen, &other)));
     rejected.extend(larger_batch(chosen).map(|other| reject(chosen, &other)));
+    rejected.extend(
+        other_steps(chosen)
+            .iter()
+            .map(|other| reject(chosen, other)),
+    );
     rejected.extend(
         other_modes(chosen)
             .iter()
@@ -52,7 +59,7 @@ fn higher_rank<'a>(chosen: &Chosen<'a>) -> Option<Alternative<'a>> {
         choice: decision.choice,
         parameters: solution.parameters + parameters,
         gain: chosen.gain + gain,
-        change: Change::Rank,
+        change: Some(Change::Rank),
         rank,
         runs: true,
     })
@@ -69,8 +76,26 @@ fn larger_batch<'a>(chosen: &Chosen<'a>) -> Option<Alternative<'a>> {
             && lane.batch > decision.lane.batch
     });
     let (lane, choice) = larger.min_by_key(|(lane, _)| lane.batch)?;
-    let other = at(chosen, *lane, *choice, Change::Batch, true);
+    let other = at(chosen, *lane, *choice, Some(Change::Batch), true);
     Some(settle(chosen, other))
+}
+
+/// The next more and the next fewer steps of a round with the same batch in the same mode, where the job leaves them open:
+/// with the ranks they leave room for, or the same ones where they leave none. More steps gain more and take longer, fewer
+/// leave time for higher ranks, so that either could have been the better choice.
+fn other_steps<'a>(chosen: &Chosen<'a>) -> Vec<Alternative<'a>> {
+    let (site, own) = (chosen.site, chosen.decision.lane);
+    let lanes = site.open.lanes.iter().zip(&site.open.choices);
+    let alike =
+        lanes.filter(|(lane, _)| lane.mode.mode == own.mode.mode && lane.batch == own.batch);
+    let alike: Vec<(&Lane<'a>, &Choice)> = alike.collect();
+    let more = alike.iter().filter(|(lane, _)| lane.steps > own.steps);
+    let fewer = alike.iter().filter(|(lane, _)| lane.steps < own.steps);
+    let more = more.min_by_key(|(lane, _)| lane.steps);
+    let fewer = fewer.max_by_key(|(lane, _)| lane.steps);
+    let found = more.into_iter().chain(fewer);
+    let found = found.map(|(lane, choice)| at(chosen, **lane, **choice, None, true));
+    found.map(|other| settle(chosen, other)).collect()
 }
 
 /// The best batch, and number of steps, of each other mode, the most valuable first.
@@ -86,7 +111,7 @@ fn other_modes<'a>(chosen: &Chosen<'a>) -> Vec<Alternative<'a>> {
         let Some(change) = mode::change(&chosen.decision.lane.mode.mode, &lane.mode.mode) else {
             continue;
         };
-        let other = at(chosen, *lane, *choice, change, runs);
+        let other = at(chosen, *lane, *choice, Some(change), runs);
         let known = best
             .iter_mut()
             .find(|known| known.lane.mode.mode == lane.mode.mode);
@@ -121,7 +146,7 @@ fn at<'a>(
     chosen: &Chosen<'a>,
     lane: Lane<'a>,
     choice: Choice,
-    change: Change,
+    change: Option<Change>,
     runs: bool,
 ) -> Alternative<'a> {
     let site = chosen.site;
@@ -181,7 +206,7 @@ fn reject(chosen: &Chosen<'_>, other: &Alternative<'_>) -> Rejected {
         rank: other.rank,
         batch: other.lane.batch,
         because: because(chosen, other, gain),
-        change: Some(other.change),
+        change: other.change,
         mode: is_other.then(|| mode.clone()),
         memory_bytes: Some(chosen.needed(other).ceil() as u64),
         round_seconds: Some(chosen.seconds(other)),

@@ -139,8 +139,8 @@ fn grounds(chosen: &Chosen<'_>) -> String {
              to {agreement:.2} only, less than 0.5; {expects}."
         ),
         RankBasis::Assumed => format!(
-            "All weights have one rank, and its worth is assumed to fall like 1/j, because no site measured \
-             importance; {expects}."
+            "All weights have one rank, of which the j-th row is assumed to add about 1/j of the first, because no \
+             site measured importance; {expects}."
         ),
         RankBasis::Fixed => format!("{}.", capital(&expects)),
     }
@@ -176,6 +176,8 @@ fn rejection(chosen: &Chosen<'_>, other: &Rejected) -> String {
         (None, Some(Change::Batch)) if chosen.is_by_weight() => {
             format!("A batch of {}", records(other.batch))
         }
+        (None, None) if chosen.is_by_weight() => "Another number of steps".to_owned(),
+        (None, None) => format!("Another number of steps at {size}"),
         (None, _) => capital(&size),
     };
     format!("{what} was rejected: {}.", other.because)

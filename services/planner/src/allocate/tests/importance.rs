@@ -86,7 +86,7 @@ fn without_importance_a_ranks_worth_is_an_assumption_and_the_plan_says_so() {
     );
     let text = &worker.why.text;
     assert!(
-        text.contains("assumed to fall like 1/j, because no site measured"),
+        text.contains("assumed to add about 1/j of the first, because no site measured"),
         "{text}"
     );
 }
@@ -117,6 +117,9 @@ fn importance_counts_by_the_records_of_its_site() {
     let best = |records: [u64; 2]| {
         let (mut a, mut b) = (narrow("a", Some(0.9)), narrow("b", Some(0.9)));
         b.1.measurement.importance = Some(opposite(importance(0.9)));
+        for (_, profile) in [&mut a, &mut b] {
+            profile.modes[0].cost.memory_per_parameter = 20_000.0;
+        }
         (a.1.measurement.records, b.1.measurement.records) = (records[0], records[1]);
         let plan = plan(&spec(), &[a, b], 2).expect("possible");
         let rank = |layer| {
@@ -205,4 +208,111 @@ fn exact_and_fast_plans_are_worth_the_same_and_say_what_made_them() {
     let worth = |plan: &Plan| of(plan).expected_decrease;
     assert!(worth(&fast) <= worth(&exact) + 1e-9);
     assert!(worth(&fast) >= 0.99 * worth(&exact));
+}
+
+#[test]
+fn a_rank_follows_the_size_of_a_gradient_and_not_how_few_directions_hold_it() {
+    let planned = |energies: fn(f32) -> Vec<f32>| {
+        let (name, mut profile) = narrow("a", Some(0.9));
+        let importance = profile.measurement.importance.as_mut().expect("measured");
+        for weight in &mut importance.weights {
+            weight.energies = energies(weight.energies.iter().sum());
+        }
+        let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+        of(&plan, "a").ranks.clone()
+    };
+    let narrow = planned(|energy| vec![energy]);
+    let wide = planned(|energy| vec![energy / 32.0; 32]);
+    assert_eq!(narrow, wide);
+    let rank = |layer| narrow.rank(WeightName::new(layer, Projection::Q));
+    assert!(rank(0) > rank(1) && rank(1) > 0, "{narrow:?}");
+}
+
+/// What each row of each weight adds, by a profile whose weights have the same energies and these shapes.
+fn worths(
+    shapes: &[(usize, usize)],
+    rank_max: u16,
+    method: ImportanceMethod,
+    optimizer: Optimizer,
+    energies: &[f32],
+) -> Vec<Vec<f64>> {
+    let (_, mut profile) = narrow("a", Some(0.9));
+    let measured = &mut profile.measurement;
+    let importance = measured.importance.as_mut().expect("measured");
+    importance.method = method;
+    importance.weights.truncate(shapes.len());
+    measured.weights.truncate(shapes.len());
+    for (weight, (out, inp)) in measured.weights.iter_mut().zip(shapes) {
+        (weight.out, weight.inp) = (*out, *inp);
+    }
+    for weight in &mut importance.weights {
+        weight.energies = energies.to_vec();
+    }
+    let weights = measured.weights.clone();
+    let profiles = [&profile].into_iter();
+    let found = super::super::importance::Importance::of(profiles, &weights, rank_max, optimizer);
+    found.expect("measured").worths
+}
+
+#[test]
+fn a_gradient_counts_as_the_optimizer_makes_use_of_it_and_by_the_weights_shape() {
+    let shapes = [(100, 100), (400, 100), (100, 400)];
+    let of_the_first = |optimizer| -> Vec<f64> {
+        let found = worths(&shapes, 8, ImportanceMethod::Sketch, optimizer, &[3.0, 1.0]);
+        let whole = |weight: &Vec<f64>| weight.iter().sum::<f64>();
+        let first = whole(&found[0]);
+        found.iter().map(|weight| whole(weight) / first).collect()
+    };
+    let near = |found: Vec<f64>, expected: [f64; 3]| {
+        let mut pairs = found.iter().zip(expected);
+        assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}");
+    };
+    for optimizer in [Optimizer::Adamw, Optimizer::Auto] {
+        near(of_the_first(optimizer), [1.0, 2.0, 0.5]);
+    }
+    for optimizer in [Optimizer::Sgd, Optimizer::Mezo] {
+        near(of_the_first(optimizer), [1.0, 1.0, 0.25]);
+    }
+}
+
+#[test]
+fn rows_beyond_the_rank_of_a_weight_are_worth_nothing() {
+    let shapes = [(4, 100), (100, 100)];
+    let found = worths(&shapes, 8, ImportanceMethod::Sketch, Optimizer::Sgd, &[1.0]);
+    assert!(found[0][..4].iter().all(|worth| *worth > 0.0));
+    assert_eq!(found[0][4..], [0.0; 4]);
+    assert!(found[1].iter().all(|worth| *worth > 0.0));
+}
+
+#[test]
+fn scores_of_a_trained_adapter_are_taken_as_they_are() {
+    let (method, shapes) = (ImportanceMethod::Adalora, [(100, 100), (400, 100)]);
+    let found = worths(&shapes, 8, method, Optimizer::Adamw, &[3.0, 1.0]);
+    assert_eq!(found, [[0.375, 0.125], [0.375, 0.125]]);
+}
+
+#[test]
+fn a_hundred_times_the_energy_is_worth_ten_times_the_rank_to_adamw_and_a_hundred_times_to_sgd() {
+    let ratio = |optimizer| {
+        let (_, profile) = narrow("a", Some(0.9));
+        let weights: Vec<WeightShape> = profile.measurement.weights.clone();
+        let found = super::super::importance::Importance::of(
+            [&profile].into_iter(),
+            &weights,
+            32,
+            optimizer,
+        );
+        let worth = |layer| {
+            let at = weights
+                .iter()
+                .position(|weight| weight.name == WeightName::new(layer, Projection::Q));
+            let found = &found.as_ref().expect("measured").worths;
+            found[at.expect("a weight")].iter().sum::<f64>()
+        };
+        worth(0) / worth(1)
+    };
+    let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-4;
+    assert!(near(ratio(Optimizer::Adamw), 10.0));
+    assert!(near(ratio(Optimizer::Auto), 10.0));
+    assert!(near(ratio(Optimizer::Sgd), 100.0));
 }

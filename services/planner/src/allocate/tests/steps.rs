@@ -2,6 +2,7 @@
 
 use domain::job::planner::Solver;
 use domain::job::training::AUTO_STEPS_LIMIT;
+use domain::plan::Rejected;
 
 use super::importance::narrow;
 use super::modes::{add, measured};
@@ -89,13 +90,68 @@ fn another_mode_that_would_make_other_steps_says_how_many() {
     let mut rejected = worker.why.rejected.iter();
     let other = rejected.find(|other| other.change == Some(Change::Base));
     let because = &other.expect("it was measured").because;
-    let steps: u32 = because
-        .strip_prefix("in rounds of ")
-        .and_then(|words| words.split_once(" steps it fits"))
-        .and_then(|(steps, _)| steps.parse().ok())
-        .unwrap_or_else(|| panic!("no steps: {because}"));
+    let steps = number(because, "in rounds of ", " steps it fits");
     assert!(steps < worker.local_steps, "{because}");
     assert!(worker.why.text.contains(because), "{}", worker.why.text);
+}
+
+/// The next more and the next fewer steps, as far as they are told.
+fn other_steps(worker: &WorkerPlan) -> Vec<&Rejected> {
+    let rejected = worker.why.rejected.iter();
+    rejected.filter(|other| other.change.is_none()).collect()
+}
+
+/// The number between these words, which a reason begins with.
+fn number(because: &str, before: &str, after: &str) -> u32 {
+    because
+        .strip_prefix(before)
+        .and_then(|words| words.split_once(after))
+        .and_then(|(number, _)| number.parse().ok())
+        .unwrap_or_else(|| panic!("no steps: {because}"))
+}
+
+#[test]
+fn the_next_more_and_the_next_fewer_steps_are_named_with_what_they_lack() {
+    let plan = plan(&of_one_rank_and_batch(), &unequal(), 3).expect("possible");
+    // Its steps lie between those of the others, which it could make too.
+    let worker = of(&plan, "b");
+    let other = other_steps(worker);
+    let [more, fewer] = other.as_slice() else {
+        panic!("{:?}", worker.why.rejected)
+    };
+    let because = &more.because;
+    assert!(number(because, "a round of ", " steps takes ") > worker.local_steps);
+    assert!(
+        because.contains(" more than the fleet, which finishes in "),
+        "{because}"
+    );
+    assert!(
+        because.contains("; it would lower the loss by "),
+        "{because}"
+    );
+    let because = &fewer.because;
+    let words = " steps it fits, and lowers the loss by ";
+    assert!(number(because, "in rounds of ", words) < worker.local_steps);
+    assert!(more.gain > Some(0.0) && fewer.gain < Some(0.0));
+    assert!(more.round_seconds > Some(plan.round_seconds));
+    assert!(fewer.round_seconds < Some(worker.predicted.round_seconds));
+    for other in [more, fewer] {
+        assert_eq!((other.rank, other.batch, &other.mode), (8, 4, &None));
+        let says = format!(
+            "Another number of steps at rank 8 with 4 records was rejected: {}.",
+            other.because
+        );
+        assert!(worker.why.text.contains(&says), "{}", worker.why.text);
+    }
+}
+
+#[test]
+fn of_steps_that_the_job_gives_no_other_number_is_named() {
+    let plan = plan(&spec(), &unequal(), 3).expect("possible");
+    for worker in plan.workers.values() {
+        assert!(!worker.why.rejected.is_empty());
+        assert_eq!(other_steps(worker), Vec::<&Rejected>::new());
+    }
 }
 
 #[test]
