@@ -7,7 +7,7 @@ use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
 use domain::job::choice::Choice;
 use domain::job::spec::Spec;
-use domain::profile::Profile;
+use domain::profile::{Profile, SCORED_PARAMETER_BYTES};
 
 use super::lacking::{asked, lacking, measured as modes};
 use super::lane::{Lanes, Source, is_sound};
@@ -19,7 +19,7 @@ use super::units::bytes;
 use super::worth::Worth;
 
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with (`worker/probe/scoring.rs`).
-const SCORED_PARAMETER_BYTES: f64 = 8.0;
+const LOADED_PARAMETER_BYTES: f64 = 2.0 * SCORED_PARAMETER_BYTES;
 
 /// A site that can take part.
 pub(super) struct Site<'a> {
@@ -225,7 +225,7 @@ fn unscored(profile: &Profile, spec: &Spec) -> String {
         bytes(measured.memory_limit_bytes as f64),
         of(base),
         of(step),
-        bytes(SCORED_PARAMETER_BYTES * parameters as f64),
+        bytes(LOADED_PARAMETER_BYTES * parameters as f64),
     )
 }
 

@@ -1,6 +1,6 @@
 //! The peak of memory, of training and of scoring.
 
-use domain::profile::{Sample, block_tokens};
+use domain::profile::{SCORED_PARAMETER_BYTES, Sample, block_tokens};
 
 use super::squares::{nonnegative, separable};
 use super::{SAMPLES, Term};
@@ -90,7 +90,7 @@ pub(super) fn memory_error(samples: &[&Sample], model: &Memory, floor: Floor) ->
 }
 
 /// Bytes of scoring whatever the tokens, and per token: the line through the smallest and the largest
-/// pass. With one pass alone everything beyond the base is charged to its tokens.
+/// pass. With one pass alone everything beyond the base and the adapter that it holds is charged to its tokens.
 pub(super) fn scoring(passes: &[Sample], base: f64) -> (f64, f64) {
     let by_tokens = |a: &&Sample, b: &&Sample| a.peak_tokens().total_cmp(&b.peak_tokens());
     let smallest = passes.iter().min_by(by_tokens);
@@ -103,7 +103,8 @@ pub(super) fn scoring(passes: &[Sample], base: f64) -> (f64, f64) {
     let per_token = if more > 0.0 {
         ((bytes(large) - bytes(small)) / more).max(0.0)
     } else {
-        (bytes(large) - base).max(0.0) / large.peak_tokens().max(1.0)
+        let held = SCORED_PARAMETER_BYTES * large.parameters as f64;
+        (bytes(large) - base - held).max(0.0) / large.peak_tokens().max(1.0)
     };
     let fixed = (bytes(large) - per_token * large.peak_tokens()).max(base);
     (fixed, per_token)

@@ -233,7 +233,7 @@ impl Room<'_> {
             let seconds = watch.seconds();
             if let Some(norm) = step.gradient_norm {
                 let records: Vec<usize> = batch.rows.iter().map(|row| row.record).collect();
-                room.norms.add(rank, norm, &records);
+                room.norms.add(configuration, norm, &records);
             }
             room.running.advance();
             Ok((seconds, step.tokens))

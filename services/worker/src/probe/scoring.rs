@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chassis::clock::Stopwatch;
 use chassis::memory;
-use domain::profile::Sample;
+use domain::profile::{SCORED_PARAMETER_BYTES, Sample};
 use engine::data::Batch;
 use engine::evaluate::{Evaluator, Loss};
 
@@ -18,7 +18,7 @@ use crate::running::Running;
 /// Rows of the two measured forward passes; the second only where memory allows it.
 const SCORED_ROWS: [u16; 2] = [1, 4];
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
-const SCORED_PARAMETER_BYTES: f64 = 8.0;
+const LOADED_PARAMETER_BYTES: f64 = 2.0 * SCORED_PARAMETER_BYTES;
 
 /// Records whose loss is taken, so that bases can be compared: the same ones for each,
 const LOSS_RECORDS: u64 = 16;
@@ -33,13 +33,23 @@ impl Room<'_> {
         // A forward pass alone keeps less of each token than training does.
         let largest = trained.iter().map(|round| &round.sample);
         let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
-        let mut measured = Vec::new();
+        let mut measured: Vec<Measured> = Vec::new();
         for rows in SCORED_ROWS {
             let tokens = f64::from(rows) * self.longest(1) as f64;
-            let needed = largest.map_or(0.0, |sample| {
-                let growth = (tokens / sample.peak_tokens()).max(1.0);
-                self.beyond_base(sample) * growth + SCORED_PARAMETER_BYTES * parameters as f64
-            });
+            let growth = |sample: &Sample| (tokens / sample.peak_tokens()).max(1.0);
+            let needed = match (measured.last(), largest) {
+                // A smaller pass tells more than any step with gradients.
+                (Some(pass), _) => {
+                    let held = SCORED_PARAMETER_BYTES * parameters as f64;
+                    let of_tokens = (self.beyond_base(&pass.sample) - held).max(0.0);
+                    of_tokens * growth(&pass.sample) + held
+                }
+                (None, Some(step)) => {
+                    self.beyond_base(step) * growth(step)
+                        + LOADED_PARAMETER_BYTES * parameters as f64
+                }
+                (None, None) => 0.0,
+            };
             let bytes = self.base_memory_bytes as f64 + needed;
             if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
                 measured.push(self.pass(rows, parameters)?);
