@@ -10,7 +10,7 @@ use tests::points::Fate;
 use tests::{Fleet, Setup};
 
 /// Sites measure themselves one after another, and a slow machine needs long for each.
-const END: Duration = Duration::from_secs(240);
+pub const END: Duration = Duration::from_secs(240);
 
 /// Rounds that may pass until what happened is in a plan.
 const PATIENCE: usize = 6;
@@ -52,13 +52,13 @@ fn planned(plan: &Value) -> Vec<&str> {
 }
 
 /// Three sites of which one may be away, measured in time on a slow machine too.
-async fn fleet() -> Fleet {
+pub async fn fleet() -> Fleet {
     let mut setup = Setup::sites(3);
     setup.idle = Duration::from_secs(4);
     Fleet::start(&setup).await
 }
 
-fn patient(job: Value) -> Value {
+pub fn patient(job: Value) -> Value {
     with(job, "deadline_seconds", json!(2 * END.as_secs()))
 }
 
@@ -77,7 +77,7 @@ fn sites(job: &Value) -> Vec<Value> {
 
 /// Begins a job without site `c`, which comes while the first round is open; returns when a round with it is decided:
 /// the job, and the version of its plan.
-async fn joined(fleet: &Fleet, asked: &Value) -> (String, u64) {
+pub async fn joined(fleet: &Fleet, asked: &Value) -> (String, u64) {
     fleet.halt("worker-c");
     worker_is(fleet, "c", "unreachable").await;
     let decided = Failpoint::AggregatorCloseAfterDecision;

@@ -29,6 +29,7 @@ mod mezo;
 mod mixed;
 mod moved;
 mod network;
+mod newer;
 mod offline;
 mod outputs;
 mod owners;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::advice::advice;
+use crate::unread::Unread;
 use crate::{Connect, Error};
 
 /// How long a request waits for its answer.
@@ -23,6 +24,8 @@ pub struct Bus {
     pub(crate) jetstream: jetstream::Context,
     /// Raised at each connect: what was asked of the server before is forgotten there.
     pub(crate) connects: watch::Receiver<u64>,
+    /// Stored values that cannot be read, as far as they were told.
+    pub(crate) unread: Unread,
     /// A subject on which the server itself answers this role.
     echo: String,
 }
@@ -82,6 +85,7 @@ impl Bus {
             client,
             jetstream,
             connects,
+            unread: Unread::default(),
             echo: echo(role),
         })
     }

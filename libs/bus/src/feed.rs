@@ -27,12 +27,12 @@ const BUFFER: usize = 1024;
 /// Pause before a broken feed is opened again.
 pub(crate) const MEND: Duration = Duration::from_millis(200);
 
-/// A value that was written or removed.
+/// A value that was written, was removed, or can no longer be read.
 #[derive(Debug, Clone)]
 pub struct Change<T> {
     /// Its key.
     pub key: String,
-    /// The value; absent if it was removed.
+    /// The value; absent if it was removed, or if what was written over it cannot be read.
     pub value: Option<T>,
 }
 
@@ -64,7 +64,9 @@ impl IncomingOrder {
 }
 
 impl Bus {
-    /// All values of a bucket, then every change. Values that cannot be read are reported and skipped.
+    /// All values of a bucket, then every change. One that cannot be read is told once in the log and counts as removed:
+    /// whoever kept what stood there before would take it for what stands there now. Behind a key with a dot are
+    /// values of other types, which are skipped.
     pub fn changes<T: DeserializeOwned + Send + 'static>(
         &self,
         bucket: Bucket,
@@ -111,8 +113,12 @@ impl Bus {
                 async_nats::jetstream::kv::Operation::Put => {
                     match store::decode(&entry.key, &entry.value) {
                         Ok(value) => Some(value),
-                        // Another type of value under the same bucket, or a newer version's: not ours.
-                        Err(_) => continue,
+                        // Another type of value in the same bucket: not ours.
+                        Err(_) if entry.key.contains('.') => continue,
+                        Err(error) => {
+                            self.unread.tell(bucket, &entry.key, &error);
+                            None
+                        }
                     }
                 }
                 _ => None,

@@ -18,6 +18,7 @@ mod request;
 mod serve;
 mod store;
 mod topology;
+mod unread;
 
 pub use config::Connect;
 pub use connection::Bus;

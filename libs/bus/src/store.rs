@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::topology::VALUE_LIMIT;
+use crate::unread::Unread;
 use crate::{Bus, Error};
 
 /// Which version of a value was read; a write with it succeeds only if nobody wrote since.
@@ -21,6 +22,8 @@ pub struct Revision(pub(crate) u64);
 #[derive(Clone, Debug)]
 pub struct Store<T> {
     store: kv::Store,
+    bucket: Bucket,
+    unread: Unread,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -37,6 +40,8 @@ impl Bus {
         let store = store.map_err(|error| Error::unavailable("open a bucket")(Box::new(error)))?;
         Ok(Store {
             store,
+            bucket,
+            unread: self.unread.clone(),
             kind: PhantomData,
         })
     }
@@ -54,6 +59,26 @@ impl<T: Serialize + DeserializeOwned> Store<T> {
             return Ok(None);
         };
         decode(key, &entry.value).map(|value| Some((value, Revision(entry.revision))))
+    }
+
+    /// Reads a value of somebody else's, for whoever can do without it: one that this program cannot read is told once
+    /// in the log and counts as absent. Whoever writes or deletes by what it reads uses [`Store::get`], which refuses.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn look(&self, key: &str) -> Result<Option<T>, Error> {
+        Ok(self.readable(key).await?.map(|(value, _)| value))
+    }
+
+    /// As [`Store::look`], with the revision.
+    pub(crate) async fn readable(&self, key: &str) -> Result<Option<(T, Revision)>, Error> {
+        match self.get(key).await {
+            Err(unread @ Error::Decode { .. }) => {
+                self.unread.tell(self.bucket, key, &unread);
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// Writes a value that must not exist yet.

@@ -90,6 +90,8 @@ pub enum Reason {
     TooMany,
     /// Objects lie in a folder, for which there are no URLs: the worker needs its own `[storage]`.
     NoUrls,
+    /// Whoever signs cannot read the job's record. A worker of a release before this word asks again instead.
+    Unreadable,
 }
 
 impl fmt::Display for Reason {
@@ -106,6 +108,9 @@ impl fmt::Display for Reason {
             Self::NotAllowed => "no worker may do this with it",
             Self::TooMany => "more objects than can be asked for at once",
             Self::NoUrls => "objects lie in a folder, the worker needs its own [storage]",
+            Self::Unreadable => {
+                "the api's release cannot read the job's record, which a newer one probably wrote"
+            }
         })
     }
 }

@@ -65,6 +65,10 @@ async fn answer(app: &App, ask: &Ask) -> Answer {
             let read = async { app.jobs().await?.get(id.as_str()).await };
             match read.await {
                 Ok(found) => found.map(|(job, _)| job),
+                // Asking again would give the same; the feed of jobs has told the log why it cannot be read.
+                Err(bus::Error::Decode { .. }) => {
+                    return Answer::Refused(Refusal::of("", Reason::Unreadable));
+                }
                 Err(error) => return away(&error),
             }
         }

@@ -29,6 +29,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// The state of the job does not allow it.
     Conflict,
+    /// This release cannot read what is stored.
+    Unreadable,
     /// The body is too large.
     TooLarge,
     /// The body is not JSON.
@@ -75,6 +77,11 @@ impl Kind {
                 "conflict",
                 StatusCode::CONFLICT,
                 "The job's state does not allow it",
+            ),
+            Self::Unreadable => (
+                "unreadable",
+                StatusCode::CONFLICT,
+                "This release cannot read it",
             ),
             Self::TooLarge => (
                 "too-large",
@@ -237,12 +244,16 @@ impl From<bus::Error> for Problem {
                 Kind::Unavailable,
                 "the message bus does not answer: try again; an operator looks at nats-server and at `/readyz`",
             ),
-            bus::Error::Decode { .. } | bus::Error::Encode { .. } | bus::Error::Config { .. } => {
-                Self::new(
-                    Kind::Internal,
-                    "a stored value cannot be read by this version: an operator finds its name in the log",
-                )
-            }
+            bus::Error::Decode { subject, .. } => Self::new(
+                Kind::Unreadable,
+                format!(
+                    "this release cannot read {subject}; a newer one probably wrote it: use that one; an operator finds the cause in the log, and what else can be done in docs/operate.md (Go back a release)"
+                ),
+            ),
+            bus::Error::Encode { .. } | bus::Error::Config { .. } => Self::new(
+                Kind::Internal,
+                "a value cannot be written: an operator finds the cause in the log",
+            ),
         }
     }
 }
@@ -292,6 +303,23 @@ mod tests {
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         let json = serde_json::to_value(Problem::new(Kind::NotFound, "x")).expect("serializes");
         assert!(json.get("errors").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name_and_without_the_cause() {
+        let error = bus::Error::Decode {
+            subject: "job_0000000000000001".to_owned(),
+            source: "unknown field `secret`".into(),
+        };
+        let problem = Problem::from(error);
+        assert_eq!(
+            (problem.status(), problem.title),
+            (409, "This release cannot read it")
+        );
+        let start =
+            "this release cannot read job_0000000000000001; a newer one probably wrote it: ";
+        assert!(problem.detail.starts_with(start), "{}", problem.detail);
+        assert!(!problem.detail.contains("secret"), "{}", problem.detail);
     }
 
     #[test]

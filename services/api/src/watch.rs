@@ -108,7 +108,7 @@ impl Watch {
         }
     }
 
-    /// A job was deleted.
+    /// A job was deleted, or its record can no longer be read.
     pub fn job_gone(&self, id: &JobId) {
         self.write().jobs.remove(id);
     }

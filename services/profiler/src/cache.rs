@@ -4,9 +4,10 @@
 //! One entry for each worker and model, the last. It holds while everything that changes a measurement is the
 //! same (what the job asks, engine, memory, threads, counts of records), for as long as the configuration
 //! says. Models named by a path are never reused: what lies there may have changed. A site that became slower
-//! in the meantime is found out by its first rounds (`domain::drift`).
+//! in the meantime is found out by its first rounds (`domain::drift`). What a newer release kept and this one cannot read
+//! is measured again: it is nobody's only copy.
 
-use bus::drive::Owned;
+use bus::drive::{Owned, error_chain};
 use contract::message::job::Event;
 use contract::topology::{measured_key, profile_key};
 use domain::adapter::Projection;
@@ -151,7 +152,7 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
         return Ok(false);
     };
     let key = measured_key(worker, model);
-    let Some((kept, _)) = profiler.kept.get(&key).await? else {
+    let Some(kept) = profiler.kept.look(&key).await? else {
         return Ok(false);
     };
     let asked = question(profiler, job.job(), worker);
@@ -165,7 +166,14 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
         profiler.profiles.put(&own, &profile).await?;
         return Ok(true);
     }
-    learn::from_job(profiler, &mut profile, &from).await?;
+    match learn::from_job(profiler, &mut profile, &from).await {
+        // What the other job came to is not this one's: where it cannot be read it teaches nothing, as if it were deleted.
+        Err(Error::Bus(unread @ bus::Error::Decode { .. })) => {
+            let cause = error_chain(&unread);
+            tracing::warn!(job = %job.job().id, %worker, %from, cause, "its rounds teach nothing");
+        }
+        taught => taught?,
+    }
     (profile.refined_to, profile.settled_to, profile.weighed_to) = (0, 0, 0);
     profiler.profiles.put(&own, &profile).await?;
     job.say(Event::Reused {

@@ -157,7 +157,9 @@ impl One {
     }
 
     async fn claim(&self) -> Result<Claim, Error> {
-        let Some((mut job, mut revision)) = self.jobs.get(self.id.as_str()).await? else {
+        // A job whose record cannot be read any more is not for this release to drive; as an error of this look it would be
+        // tried, and told, for ever.
+        let Some((mut job, mut revision)) = self.jobs.readable(self.id.as_str()).await? else {
             return Ok(Claim::NotOurs);
         };
         if !self.drive.concerns(&job) {

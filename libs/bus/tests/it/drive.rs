@@ -340,6 +340,30 @@ async fn a_job_that_leaves_and_comes_back_quickly_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn a_job_that_cannot_be_read_for_a_while_is_driven_again_once_it_can() {
+    let site = Site::open().await;
+    let mut job = planning(1);
+    submit(&site, &job).await;
+    let mut planner = Planner::start(&site, "p", LONG_MS, LONG_MS, &[]).await;
+    planner.next().await;
+    let texts: Store<String> = site.api.store(Bucket::Jobs).await.unwrap();
+    let newer = "of a newer release".to_owned();
+    texts.put(job.id.as_str(), &newer).await.unwrap();
+    wait::until("no more steps are made", SOON, async || {
+        let step = tokio::time::timeout(Duration::from_millis(300), planner.seen.recv());
+        step.await.is_err()
+    })
+    .await;
+    job.paused_ms = 77;
+    jobs(&site.api)
+        .await
+        .put(job.id.as_str(), &job)
+        .await
+        .unwrap();
+    assert_eq!(planner.next().await.paused_ms, 77);
+}
+
+#[tokio::test]
 async fn one_panic_is_survived_and_three_end_the_job_with_a_cause() {
     let site = Site::open().await;
     let (lucky, doomed) = (planning(1), planning(2));

@@ -46,6 +46,20 @@ async fn a_value_of_another_type_does_not_stop_the_feed() {
 }
 
 #[tokio::test]
+async fn a_value_that_can_no_longer_be_read_is_as_good_as_gone_until_it_can() {
+    let site = Site::open().await;
+    let numbers: Store<u32> = site.api.store(Bucket::Plans).await.unwrap();
+    let texts: Store<String> = site.api.store(Bucket::Plans).await.unwrap();
+    numbers.put("k", &1).await.unwrap();
+    let mut changes = site.aggregator.changes::<u32>(Bucket::Plans);
+    assert_eq!(seen(next(&mut changes).await), ("k".to_owned(), Some(1)));
+    texts.put("k", &"not a number".to_owned()).await.unwrap();
+    assert_eq!(seen(next(&mut changes).await), ("k".to_owned(), None));
+    numbers.put("k", &2).await.unwrap();
+    assert_eq!(seen(next(&mut changes).await), ("k".to_owned(), Some(2)));
+}
+
+#[tokio::test]
 async fn events_come_from_a_position_on_and_of_one_job_only() {
     let site = Site::open().await;
     for (job, epoch) in [(1, 1), (2, 1), (1, 2)] {

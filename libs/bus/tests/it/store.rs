@@ -45,6 +45,18 @@ async fn a_value_that_cannot_be_read_or_is_too_large_is_never_tried_again() {
 }
 
 #[tokio::test]
+async fn a_value_that_cannot_be_read_is_absent_for_whoever_only_looks() {
+    let site = Site::open().await;
+    let text: Store<String> = site.api.store(Bucket::Jobs).await.unwrap();
+    let number: Store<u32> = site.api.store(Bucket::Jobs).await.unwrap();
+    assert_eq!(number.look("k").await.unwrap(), None);
+    let written = "not a number".to_owned();
+    text.put("k", &written).await.unwrap();
+    assert_eq!(number.look("k").await.unwrap(), None);
+    assert_eq!(text.look("k").await.unwrap(), Some(written));
+}
+
+#[tokio::test]
 async fn every_bucket_can_be_written_by_whoever_must() {
     let site = Site::open().await;
     for bucket in [Bucket::Jobs, Bucket::Plans, Bucket::Profiles] {

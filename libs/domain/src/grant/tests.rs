@@ -224,6 +224,7 @@ fn reasons_are_spelled_as_released() {
         (Reason::NotAllowed, "not_allowed"),
         (Reason::TooMany, "too_many"),
         (Reason::NoUrls, "no_urls"),
+        (Reason::Unreadable, "unreadable"),
     ];
     for (reason, text) in released {
         let written = serde_json::to_value(reason).expect("JSON");

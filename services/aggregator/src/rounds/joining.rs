@@ -48,18 +48,19 @@ pub async fn newcomers(
     Ok(unclaimed(idle, job, &others, &members))
 }
 
-/// Every other job.
+/// Every other job, but for those that this release cannot read: nobody of this release drives such a job. Where a newer
+/// release drives it meanwhile, a site of it that is idle between two rounds may join this one, and does the tasks of both
+/// one after the other.
 async fn others(aggregator: &Aggregator, job: &Job) -> Result<Vec<Job>, Error> {
     let mut keys = aggregator.jobs.keys().await?;
     // Keys with a dot hold rounds and scores.
     keys.retain(|key| !key.contains('.') && key != job.id.as_str());
-    let found: Vec<_> = stream::iter(keys)
-        .map(|key| async move { aggregator.jobs.get(&key).await })
+    let found: Vec<Option<Job>> = stream::iter(keys)
+        .map(|key| async move { aggregator.jobs.look(&key).await })
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let found = found.into_iter().flatten();
-    Ok(found.map(|(other, _)| other).collect())
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Whether sites may join now. They join no job that is about to pause, for they would be kept from others.

@@ -86,7 +86,7 @@ impl Format {
             headers(("Fedpipe-Adapter-Sha256" = String, description = "`sha256:…` of `adapter_model.safetensors`, of `model.safetensors`, or of the file"))),
         (status = 400, description = "There is no such format here", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has not succeeded, or its model cannot be read here, or does not fit", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not succeeded, or its model cannot be read here, or does not fit; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

@@ -48,7 +48,7 @@ enum Effect {
     responses(
         (status = 200, description = "Cancelled, now or before", body = JobView),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has succeeded or failed already", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has succeeded or failed already; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
@@ -82,7 +82,7 @@ pub struct PauseQuery {
         (status = 202, description = "It pauses at the next round boundary", body = JobView),
         (status = 400, description = "A parameter cannot be used", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
@@ -107,7 +107,7 @@ pub async fn pause(
     responses(
         (status = 200, description = "It goes on, now or already", body = JobView),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

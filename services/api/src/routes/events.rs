@@ -88,6 +88,7 @@ pub struct EventView {
         (status = 200, description = "Server-sent events", body = EventView, content_type = "text/event-stream"),
         (status = 400, description = "A parameter cannot be used", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "This release cannot read it; a newer one probably wrote it: use that one", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many event streams are open", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),

@@ -95,6 +95,7 @@ fn newest_first(job: &Job) -> String {
     responses(
         (status = 200, description = "The job", body = JobView),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "This release cannot read it; a newer one probably wrote it: use that one", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]
@@ -116,7 +117,7 @@ pub async fn show(app: &App, job: &Job) -> Result<JobView, Problem> {
     responses(
         (status = 204, description = "Deleted; nothing of it is left"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has not ended: cancel it first", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not ended: cancel it first; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

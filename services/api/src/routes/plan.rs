@@ -35,7 +35,7 @@ pub struct PlanQuery {
         (status = 200, description = "The plan (`domain::plan::Plan`)", body = Object),
         (status = 400, description = "A parameter cannot be used", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job, or no such version", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "No plan has been made yet", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "No plan has been made yet; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

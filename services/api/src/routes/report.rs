@@ -21,7 +21,7 @@ const REPORT_BYTES: u64 = 64 << 20;
     responses(
         (status = 200, description = "The report", body = Object),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has not succeeded", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has not succeeded; or this release cannot read it", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

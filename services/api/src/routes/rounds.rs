@@ -36,6 +36,7 @@ pub struct RoundsQuery {
         (status = 200, description = "A page of rounds", body = Page<RoundView>),
         (status = 400, description = "A parameter cannot be used", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "This release cannot read it; a newer one probably wrote it: use that one", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
 )]

@@ -59,6 +59,7 @@ const ID_ATTEMPTS: usize = 4;
         (status = 201, description = "Stored and queued; `Location` is its address", body = JobView),
         (status = 200, description = "The same key and body were submitted before: this is that job", body = JobView),
         (status = 400, description = "The body is not JSON, or a header cannot be used", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "This release cannot read the job of the key, or of `plan_from`; a newer one probably wrote it: use that one", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is larger than 1 MiB, or as configured", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not `application/json`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Fields are refused (`errors` names each), or the key belongs to another job", body = Problem, content_type = "application/problem+json"),

@@ -5,6 +5,7 @@ mod control;
 mod delete;
 mod events;
 mod merged;
+mod newer;
 mod results;
 mod service;
 mod submit;

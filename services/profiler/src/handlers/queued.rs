@@ -39,6 +39,9 @@ pub async fn handle(profiler: &Profiler, job: &mut Owned) -> Result<Next, Error>
     Ok(Next::Again)
 }
 
+/// Every job, but for those that this release cannot read: such a job counts as holding no site and waiting for none.
+/// Which sites it has stands in what cannot be read, nobody of this release ends it, and whoever waited for its end might
+/// wait for ever; where a newer release drives it meanwhile, a site of both does their tasks one after the other.
 async fn active_jobs(profiler: &Profiler) -> Result<Vec<Job>, Error> {
     let mut jobs = Vec::new();
     for key in profiler.jobs.keys().await? {
@@ -46,9 +49,7 @@ async fn active_jobs(profiler: &Profiler) -> Result<Vec<Job>, Error> {
         if key.contains('.') {
             continue;
         }
-        if let Some((job, _)) = profiler.jobs.get(&key).await? {
-            jobs.push(job);
-        }
+        jobs.extend(profiler.jobs.look(&key).await?);
     }
     Ok(jobs)
 }
