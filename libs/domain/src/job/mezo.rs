@@ -445,6 +445,17 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_auto_job_of_more_steps_than_a_message_holds_is_taken_and_none_is_zeroth_order() {
+        let auto =
+            |mezo: &str| format!(r#""training":{{"optimizer":"auto","local_steps":20000{mezo}}}"#);
+        let plain = spec(&auto(""));
+        assert_eq!(plain.check(), Ok(()));
+        assert!(!plain.takes_zeroth_order());
+        let named = auto(r#","mezo":{"clip":1}"#);
+        refused(&named, "training.mezo.wire", "20000 scalars");
+    }
+
+    #[test]
     fn there_is_one_rank_and_one_rule() {
         let text = r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"},
             "training":{"optimizer":"mezo"},"adapter":{"rank":4,"rank_max":8}}"#;

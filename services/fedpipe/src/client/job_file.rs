@@ -74,6 +74,34 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_page_of_fields_is_a_legal_job_with_every_section() {
+        let page = include_str!("../../../../docs/job-file.md");
+        let lines: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("    "))
+            .map_while(|line| line.strip_prefix("    "))
+            .collect();
+        let text = lines.join("\n");
+        assert_eq!(parse(&text, "yaml").unwrap().check(), Ok(()));
+        let sections = [
+            "model",
+            "data",
+            "adapter",
+            "training",
+            "precision",
+            "planner",
+            "rounds",
+            "aggregation",
+            "evaluation",
+            "retention",
+        ];
+        for section in sections {
+            let named = |line: &&str| line.starts_with(&format!("{section}:"));
+            assert!(lines.iter().any(named), "{section} in {text}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         refused(&format!("{YAML}colour: red\n"), "yaml", &["colour", "4"]);
         refused(
