@@ -29,8 +29,10 @@ const PROCESSES: [&str; 8] = [
     "nats",
 ];
 
-/// A phase of a job, held still by halting whoever drives it at this point.
-const PHASES: [(&str, Failpoint); 6] = [
+/// The phases of a job, each held still by halting whoever drives it at this point.
+type Phases = [(&'static str, Failpoint); 6];
+
+const PHASES: Phases = [
     ("profiling", Failpoint::WorkerProbeBeforeReport),
     ("planning", Failpoint::PlannerPlanAfterPlanStored),
     ("training", Failpoint::WorkerTrainAfterFirstStep),
@@ -42,19 +44,46 @@ const PHASES: [(&str, Failpoint); 6] = [
     ("finalizing", Failpoint::AggregatorFinalizeAfterAdapter),
 ];
 
+/// Those of a zeroth-order job, whose sites walk by two passes for each direction and upload nothing.
+const ZEROTH_ORDER_PHASES: Phases = [
+    ("profiling", Failpoint::WorkerProbeBeforeReport),
+    ("planning", Failpoint::PlannerPlanAfterPlanStored),
+    ("walking", Failpoint::WorkerTrainBetweenPasses),
+    ("storing scalars", Failpoint::AggregatorIngestAfterScalars),
+    (
+        "all updates stored",
+        Failpoint::AggregatorCloseAfterDecision,
+    ),
+    ("finalizing", Failpoint::AggregatorFinalizeAfterAdapter),
+];
+
 #[tokio::test]
 async fn every_process_may_be_killed_in_every_phase() {
     let replay = Replay::prepare(&Setup::sites(3), async |fleet| job(&fleet.model())).await;
+    kill_all(&replay, PHASES).await;
+}
+
+#[tokio::test]
+async fn every_process_may_be_killed_in_every_phase_of_a_zeroth_order_job() {
+    let replay = Replay::prepare(&Setup::sites(3), async |fleet| {
+        let rounds = json!({"count": 2, "quorum": "all"});
+        walking(&fleet.model(), &json!({}), 2, &rounds)
+    })
+    .await;
+    kill_all(&replay, ZEROTH_ORDER_PHASES).await;
+}
+
+async fn kill_all(replay: &Replay, phases: Phases) {
     let mut failures = Vec::new();
     for (turn, victim) in PROCESSES.iter().enumerate() {
-        for (place, (phase, point)) in PHASES.iter().enumerate() {
+        for (place, (phase, point)) in phases.iter().enumerate() {
             // Two phases of each process, every phase at least twice.
-            let short = (turn + place) % PHASES.len() < 2;
+            let short = (turn + place) % phases.len() < 2;
             let case = format!("{victim} killed while {phase}");
             if !(short || full()) || !chosen(&case) {
                 continue;
             }
-            let attempt = async || kill_in_phase(&replay, victim, *point).await;
+            let attempt = async || kill_in_phase(replay, victim, *point).await;
             let held = bound::hold_once(&case, CASE, attempt).await;
             failures.extend(held.err().map(|error| format!("{case}: {error}")));
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::Message as Heard;
 use contract::message::task::Train;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -44,30 +45,58 @@ fn assert_close(found: &BTreeMap<String, f64>, expected: &BTreeMap<String, f64>)
     }
 }
 
-#[tokio::test]
-async fn each_site_is_told_its_own_rate_and_nothing_of_the_others() {
-    let fleet = Fleet::start(&Setup::sites(3)).await;
-    let wire = Wire::tap(&fleet).await;
-    let mut heard = wire.hear("fedpipe.v1.task.*.*.*.train").await;
-    let rounds = json!({"count": 3, "quorum": "all"});
-    let asked = walking(&fleet.model(), &json!({"rates": "round-loss"}), 2, &rounds);
-    let id = fleet.api().submit(&asked).await;
-    fleet.api().succeeded(&id, END).await;
-    let all = fleet.api().rounds(&id).await;
-    let rates = |number: usize| of_sites(&all[number], |one| &one["rate"]);
-    let losses = |number: usize| of_sites(&all[number], |one| &one["metrics"]["loss"]);
-    assert!(
-        rates(1).values().all(|rate| *rate == RATE),
-        "{:?}",
-        rates(1)
-    );
-    for number in [2, 3] {
-        assert_close(&rates(number), &expected(&losses(number - 1)));
+/// What the rates of a round go by, from the rounds before it.
+type Statistic = fn(&[Value]) -> BTreeMap<String, f64>;
+
+fn losses(round: &Value) -> BTreeMap<String, f64> {
+    of_sites(round, |one| &one["metrics"]["loss"])
+}
+
+fn last_loss(past: &[Value]) -> BTreeMap<String, f64> {
+    losses(past.last().unwrap())
+}
+
+fn last_difference(past: &[Value]) -> BTreeMap<String, f64> {
+    of_sites(past.last().unwrap(), |one| &one["difference"])
+}
+
+fn mean_of_five(past: &[Value]) -> BTreeMap<String, f64> {
+    let last = &past[past.len().saturating_sub(5)..];
+    let mut means = BTreeMap::new();
+    for (name, loss) in last.iter().flat_map(losses) {
+        *means.entry(name).or_insert(0.0) += loss / last.len() as f64;
     }
-    let mut tasks = 0;
-    while tasks < 9 {
-        let message = tokio::time::timeout(END, heard.next()).await.unwrap();
-        let message = message.unwrap();
+    means
+}
+
+/// The rounds of a job, the first of which trained nobody, and what its rates go by.
+struct Course {
+    rounds: Vec<Value>,
+    statistic: Statistic,
+}
+
+impl Course {
+    fn rates(&self, number: usize) -> BTreeMap<String, f64> {
+        of_sites(&self.rounds[number], |one| &one["rate"])
+    }
+
+    fn statistics(&self, number: usize) -> BTreeMap<String, f64> {
+        (self.statistic)(&self.rounds[1..number])
+    }
+
+    /// Each site's rate is what the rounds before make it.
+    fn check_rates(&self) {
+        let first = self.rates(1);
+        assert!(first.values().all(|rate| *rate == RATE), "{first:?}");
+        for number in 2..self.rounds.len() {
+            let statistics = self.statistics(number);
+            assert_eq!(statistics.len(), 3, "{statistics:?}");
+            assert_close(&self.rates(number), &expected(&statistics));
+        }
+    }
+
+    /// A task tells its site's rate, and of the others neither theirs nor what they follow from.
+    fn check_told(&self, message: &Heard) {
         let headers = message.headers.as_ref().unwrap();
         let header = |name| headers.get(name).map(|value| value.as_str());
         let task: Train = contract::decode(
@@ -77,22 +106,50 @@ async fn each_site_is_told_its_own_rate_and_nothing_of_the_others() {
         )
         .unwrap();
         let (own, number) = (task.head.worker.to_string(), task.round as usize);
-        assert_eq!(task.walk.unwrap().rate, Some(rates(number)[&own]));
+        let rates = self.rates(number);
+        assert_eq!(task.walk.unwrap().rate, Some(rates[&own]));
         if number == 1 {
-            tasks += 1;
-            continue;
+            return;
         }
         let told = |figure: f64| {
             let bytes = figure.to_be_bytes();
             message.payload.windows(8).any(|window| window == bytes)
         };
-        assert!(told(rates(number)[&own]), "where a figure would be found");
-        for (name, loss) in losses(number - 1) {
-            let rate = rates(number)[&name];
-            let others = name != own && (told(loss) || told(rate));
-            assert!(!others, "{own} is told a figure of {name}");
+        assert!(told(rates[&own]), "where a figure would be found");
+        let before = losses(&self.rounds[number - 1]);
+        for figures in [&rates, &before, &self.statistics(number)] {
+            for (name, figure) in figures {
+                let others = *name != own && told(*figure);
+                assert!(!others, "{own} is told {figure} of {name}");
+            }
         }
-        tasks += 1;
+    }
+}
+
+#[tokio::test]
+async fn each_site_is_told_its_own_rate_and_nothing_of_the_others() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let wire = Wire::tap(&fleet).await;
+    let statistics: [(&str, usize, Statistic); 3] = [
+        ("round-loss", 3, last_loss),
+        ("model-difference", 3, last_difference),
+        // The rates of the seventh round are the first that the first does not count in.
+        ("five-round-loss", 7, mean_of_five),
+    ];
+    for (rates, count, statistic) in statistics {
+        let mut heard = wire.hear("fedpipe.v1.task.*.*.*.train").await;
+        let rounds = json!({"count": count, "quorum": "all"});
+        let asked = walking(&fleet.model(), &json!({"rates": rates}), 2, &rounds);
+        let id = fleet.api().submit(&asked).await;
+        fleet.api().succeeded(&id, END).await;
+        let rounds = fleet.api().rounds(&id).await;
+        assert_eq!(rounds.len(), count + 1);
+        let course = Course { rounds, statistic };
+        course.check_rates();
+        for _ in 0..3 * count {
+            let message = tokio::time::timeout(END, heard.next()).await.unwrap();
+            course.check_told(&message.unwrap());
+        }
     }
 }
 

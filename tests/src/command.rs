@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::fleet::binary;
 
 /// Far beyond what any command takes here.
-const END: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_secs(240);
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

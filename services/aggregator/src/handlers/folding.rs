@@ -13,7 +13,6 @@ use domain::energy::EnergyTable;
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::mezo::{Mezo, Rates};
-use domain::job::spec::Optimizer;
 use domain::object;
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::{Closed, Contribution, ShrunkSite, Summary, WorkerRound};
@@ -248,9 +247,8 @@ async fn prepare(
     let start = fetch(aggregator, &decided.global).await?;
     let aggregation = spec.aggregation.clone();
     let contributions = &decided.closed.contributions;
-    let mut shares = strategy::shares(contributions, aggregation.weights, aggregation.normalize);
-    let zeroth_order = own.iter().map(|own| own.plan.optimizer == Optimizer::Mezo);
-    strategy::beside(&mut shares, &zeroth_order.collect::<Vec<bool>>());
+    let plans: Vec<&WorkerPlan> = own.iter().map(|own| &own.plan).collect();
+    let shares = strategy::shares_of(contributions, &plans, &aggregation);
     let mut members = Vec::new();
     for ((contribution, own), mut share) in contributions.iter().zip(own).zip(shares) {
         if spec.training.shares_directions() {

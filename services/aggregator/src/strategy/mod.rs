@@ -49,7 +49,7 @@ pub use check::{Refused, check, check_with_head, shapes};
 pub use fresh::fresh;
 pub use merge::{Folded, Input, Merge, Server};
 pub use round::{Member, Round};
-pub use share::{Share, beside, shares};
+pub use share::{Share, shares_of};
 pub use source::{Memory, Sink, Source};
 
 use domain::adapter::WeightName;

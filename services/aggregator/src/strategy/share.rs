@@ -1,7 +1,9 @@
 //! What each update weighs in the merge.
 
-use domain::job::Weighting;
 use domain::job::aggregation::Normalize;
+use domain::job::spec::Optimizer;
+use domain::job::{Aggregation, Weighting};
+use domain::plan::WorkerPlan;
 use domain::round::Contribution;
 
 /// What one update weighs.
@@ -14,10 +16,24 @@ pub struct Share {
     pub stretch: f64,
 }
 
+/// What each contribution weighs in a job's merge, in their order: by the job's own weighting, with zeroth-order sites
+/// beside first-order ones set apart. `plans` are what the contributors trained by, one for each.
+#[must_use]
+pub fn shares_of(
+    contributions: &[Contribution],
+    plans: &[&WorkerPlan],
+    aggregation: &Aggregation,
+) -> Vec<Share> {
+    let mut shares = shares(contributions, aggregation.weights, aggregation.normalize);
+    let is_zeroth_order = |plan: &&WorkerPlan| plan.optimizer == Optimizer::Mezo;
+    let zeroth_order: Vec<bool> = plans.iter().map(is_zeroth_order).collect();
+    beside(&mut shares, &zeroth_order);
+    shares
+}
+
 /// Each contribution's share, in their order; the figure that a late one goes by is discounted. Where the
 /// figure they go by is zero for all, they are equal.
-#[must_use]
-pub fn shares(
+pub(super) fn shares(
     contributions: &[Contribution],
     weighting: Weighting,
     normalize: Normalize,
@@ -50,7 +66,7 @@ pub fn shares(
 /// what the zeroth-order ones found by their share of the whole. A step along random directions moves an adapter far
 /// less than one by gradients: by the plain mean it would do little more than shrink the others' change. `zeroth_order`
 /// goes with the shares, one by one.
-pub fn beside(shares: &mut [Share], zeroth_order: &[bool]) {
+pub(super) fn beside(shares: &mut [Share], zeroth_order: &[bool]) {
     let own = |is: bool| {
         let both = shares.iter().zip(zeroth_order);
         let own = both.filter(move |(_, zeroth_order)| **zeroth_order == is);

@@ -5,6 +5,7 @@
 // Clippy then knows that helper modules are tests, too.
 #![cfg(test)]
 
+mod catch_up;
 mod model;
 mod settings;
 mod site;
@@ -20,7 +21,7 @@ use domain::id::Epoch;
 use domain::job::spec::{Base, Compute, Importance, Optimizer, Training};
 use domain::job::{Mezo, Seeds, Strategy};
 use domain::profile::ModeMeasurement;
-use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
+use domain::zeroth::{GENERATOR, Steps, Walk};
 use engine::adapter::{Adapter, Factors};
 use engine::train::Replay;
 use futures::StreamExt;
@@ -41,7 +42,8 @@ async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
     train(&site, &measured).await;
     train_in_fewer_bits(&site, &measured).await;
     walk(&site, &measured).await;
-    catch_up(&site, &measured).await;
+    catch_up::replay(&site, &measured).await;
+    catch_up::fetch(&site, &measured).await;
     evaluate(&site, &measured).await;
     settings::train(&site, &measured).await;
     settings::answer(&site, &measured).await;
@@ -266,78 +268,6 @@ async fn walk(site: &Site, measured: &Probed) {
     few.plan.batch = 4;
     let few: Failed = site.ask(&few, 1, Epoch(24)).await;
     assert_eq!(few.trouble, Trouble::PolicyRefused);
-}
-
-/// What a site missed is replayed if the log is whole, and fetched if it is not: the adapter is the same.
-async fn catch_up(site: &Site, measured: &Probed) {
-    let ranks = RankTable::uniform(&TARGETS, 2, RANK_MAX);
-    let training = Training {
-        optimizer: Optimizer::Mezo,
-        learning_rate: 1e-3,
-        ..Training::default()
-    };
-    let how = Steps::of(&training, 5);
-    let mut log = Vec::new();
-    let mut merged = vec![site.global.clone()];
-    for round in 1..=3u32 {
-        let before = merged[merged.len() - 1].clone();
-        let one = Committed {
-            round,
-            first_step: 3 * u64::from(round - 1),
-            start: before.sha256.clone(),
-            scalars: Scalars::new(vec![0.5, -2.0, f32::from(round as u8)]),
-        };
-        let replay = Replay::new().then(&how, one.first_step, &one.scalars);
-        let start = site.adapter(&before, &ranks).await;
-        merged.push(site.store(&moved(&start, &replay)).await);
-        log.push(one);
-    }
-    let mut epoch = 30;
-    let mut bytes_down = async |log: Vec<Committed>, last: usize| {
-        epoch += 1;
-        let mut plan = site::plan(measured, ranks.clone());
-        (plan.optimizer, plan.batch) = (Optimizer::Mezo, 8);
-        let steps = how;
-        let task = Train {
-            head: site.head(1, epoch),
-            round: last as u32 + 1,
-            rounds: 0,
-            global: merged[last].clone(),
-            scale: SCALE,
-            plan,
-            training: training.clone(),
-            strategy: Strategy::Sum,
-            live: RankTable::default(),
-            walk: Some(Walk {
-                log,
-                ..Walk::new(steps)
-            }),
-            prefix: "jobs/one/updates/site".to_owned(),
-        };
-        let walked: Walked = site.ask(&task, 1, Epoch(epoch)).await;
-        assert_eq!(walked.start, merged[last].sha256);
-        walked.metrics.bytes_down
-    };
-    // It holds the first of all from the rounds before.
-    assert_eq!(bytes_down(log.clone(), 3).await, 0, "a whole log");
-    let [first, second, third] = [&log[0], &log[1], &log[2]].map(Clone::clone);
-    let mut other = third.clone();
-    other.scalars = Scalars::new(vec![0.5, -2.0, 3.5]);
-    for (what, broken) in [
-        ("a gap", vec![first.clone(), third.clone()]),
-        (
-            "a repetition",
-            vec![first.clone(), second.clone(), second.clone(), third.clone()],
-        ),
-        (
-            "another order",
-            vec![second.clone(), first.clone(), third.clone()],
-        ),
-        ("another number", vec![first.clone(), second.clone(), other]),
-    ] {
-        bytes_down(Vec::new(), 0).await;
-        assert!(bytes_down(broken, 3).await > 0, "{what}");
-    }
 }
 
 fn moved(start: &Adapter, replay: &Replay) -> Adapter {

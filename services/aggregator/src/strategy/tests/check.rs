@@ -1,11 +1,10 @@
 use std::error::Error as _;
 
-use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::Trouble;
 use domain::job::Weighting;
 use domain::job::aggregation::Normalize;
 use domain::plan::PlanVersion;
-use domain::round::{Contribution, Credit, Update, UpdateMetrics};
+use domain::round::{Contribution, Credit};
 
 use super::super::check::{check, shapes};
 use super::*;
@@ -148,35 +147,9 @@ fn the_widths_of_an_adapters_weights_are_read_from_its_shapes() {
 
 #[test]
 fn shares_go_by_samples_tokens_or_neither() {
-    let contribution = |name: &str, records, tokens| Contribution {
-        worker: name.parse().expect("legal"),
-        update: Update {
-            adapter: ArtifactRef {
-                key: "k".to_owned(),
-                sha256: Digest::from_bytes(&[1; 32]),
-                bytes: 1,
-            },
-            metrics: UpdateMetrics {
-                records,
-                tokens,
-                loss: 1.0,
-                steps: 1,
-                skipped_steps: 0,
-                refused_records: 0,
-                compute_seconds: 1.0,
-                tokens_per_second: 1.0,
-                peak_memory_bytes: 1,
-                bytes_up: 1,
-                bytes_down: 1,
-                control_bytes_up: 0,
-                energies: domain::energy::EnergyTable::default(),
-            },
-        },
-        credit: None,
-    };
     let both = [contribution("a", 30, 100), contribution("b", 10, 100)];
     let shares = |of: &[Contribution], weighting| -> Vec<f64> {
-        let shares = super::super::shares(of, weighting, Normalize::None);
+        let shares = super::super::share::shares(of, weighting, Normalize::None);
         assert!(shares.iter().all(|share| share.stretch == 1.0));
         shares.into_iter().map(|share| share.weight).collect()
     };
@@ -198,10 +171,10 @@ fn shares_go_by_samples_tokens_or_neither() {
     // FedNova: τ = 0.75·4 + 0.25·1 steps, so that both move by as much per step.
     let mut uneven = both;
     uneven[0].update.metrics.steps = 4;
-    let found = super::super::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    let found = super::super::share::shares(&uneven, Weighting::Samples, Normalize::Fednova);
     let stretches: Vec<f64> = found.iter().map(|share| share.stretch).collect();
     assert_eq!(stretches, [3.25 / 4.0, 3.25]);
     uneven[1].update.metrics.steps = 4;
-    let found = super::super::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    let found = super::super::share::shares(&uneven, Weighting::Samples, Normalize::Fednova);
     assert!(found.iter().all(|share| share.stretch == 1.0), "{found:?}");
 }

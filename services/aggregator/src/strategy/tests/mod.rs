@@ -17,7 +17,10 @@ mod turned;
 mod walk;
 
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
+use domain::artifact::{ArtifactRef, Digest};
+use domain::energy::EnergyTable;
 use domain::id::WorkerName;
+use domain::round::{Contribution, Update, UpdateMetrics};
 use faer::Mat;
 
 use domain::job::Strategy;
@@ -231,6 +234,36 @@ pub(super) fn sent(rule: Strategy, adapter: &Memory) -> Memory {
         }
     }
     sent
+}
+
+/// An update that counts, of so many records and tokens.
+pub(super) fn contribution(name: &str, records: u64, tokens: u64) -> Contribution {
+    Contribution {
+        worker: name.parse().expect("legal"),
+        update: Update {
+            adapter: ArtifactRef {
+                key: "k".to_owned(),
+                sha256: Digest::from_bytes(&[1; 32]),
+                bytes: 1,
+            },
+            metrics: UpdateMetrics {
+                records,
+                tokens,
+                loss: 1.0,
+                steps: 1,
+                skipped_steps: 0,
+                refused_records: 0,
+                compute_seconds: 1.0,
+                tokens_per_second: 1.0,
+                peak_memory_bytes: 1,
+                bytes_up: 1,
+                bytes_down: 1,
+                control_bytes_up: 0,
+                energies: EnergyTable::default(),
+            },
+        },
+        credit: None,
+    }
 }
 
 /// Relative difference in the Frobenius norm.

@@ -51,10 +51,15 @@ impl Bench {
 
     /// The untrained adapter, as the service writes it.
     pub fn start(&self) -> PathBuf {
+        self.start_of(SEED)
+    }
+
+    /// That of a job with this seed.
+    pub fn start_of(&self, seed: u64) -> PathBuf {
         let path = self.path("round-0");
         let weights = self.model.weights();
         let mut out = files::create(&path, &self.ranks, &weights).expect("creates");
-        fresh(&self.ranks, &weights, SEED, &mut out).expect("writes");
+        fresh(&self.ranks, &weights, seed, &mut out).expect("writes");
         out.finish().expect("finishes");
         path
     }
