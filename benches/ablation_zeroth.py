@@ -2,11 +2,12 @@
 forward-equivalent passes, both kinds of sites in one job; and rates of each site's own.
 
 Promises: every cell is a job anybody could submit; cells of a table have the same budget of passes and differ only in what
-they are named for, but for those of `ONCE` and the paper's, which is a stretch of its run whatever the others have. Does not: run
+they are named for, but for those of `OTHER_ROUNDS` and the paper's, which is a stretch of its run whatever the others have. Does not: run
 anything; `ablation_zeroth_run.py` does.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ablation_cells as cells
@@ -20,9 +21,10 @@ PASSES = 2 * STEPS * DIRECTIONS
 # most from a pass (FedMeZO takes one).
 BATCH = 2
 RANK = 8
-# The most; the time that is given decides (`rounds_in`), which leaves room for these at least.
+# The most; the time that is given decides (`rounds_in`), which leaves room for these at least: a cell that differs from the second
+# round on has three of its own.
 ROUNDS = {"small": 40, "smollm2": 12}
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = 4
 # Rounds of the paper's run, and how many of them stand here.
 PAPER_RUN = 500
 PAPER_ROUNDS = 20
@@ -37,8 +39,8 @@ CELLS = {
     "paper": "FedMeZO with the paper's H 30, batch 1, μ 1e-3, η 1e-5 on q and v (rank 16 and a model of this size, where it has rank 128 and 3B parameters)",
     "tuned": f"FedMeZO tuned: {DIRECTIONS} directions, {BATCH} records, μ 1e-2, scalars clipped",
     "abreast": "tuned, the passes of a step computed as one (some rounds: it changes speed alone)",
-    "variance": "tuned, directions until the estimate varies little enough (at most 8)",
-    "mask": "tuned, a quarter of the numbers moves (largest after 2 rounds)",
+    "variance": f"tuned, directions until the estimate varies no more than tuned's own did in the mean of a first round (at most {2 * DIRECTIONS})",
+    "mask": "tuned, a quarter of the numbers moves (largest after the first round)",
     "scaling": "tuned, directions scaled as in HiSo",
     "adamw": "first-order: AdamW LoRA",
     "mixed": "two first-order sites and one without room for gradients",
@@ -47,9 +49,10 @@ CELLS = {
 }
 # What SmolLM2 shows by default; the small model shows all.
 HEADLINE = ("paper", "tuned", "adamw", "mixed", "without")
-# Where another number of rounds is the point: they are run with the first seed alone, and not compared by loss.
+# Where another number of rounds is the point: they are not compared by loss, and run with so many of the seeds. What a long run
+# comes to is claimed with an interval, how fast passes are together is not.
 ABREAST, LONG = "abreast", "long"
-ONCE = (ABREAST, LONG)
+OTHER_ROUNDS = {ABREAST: 1, LONG: 3}
 ABREAST_ROUNDS = 2
 LONG_TIMES = 6
 # How often a run is scored, about.
@@ -66,12 +69,18 @@ RATES = {
 }
 RATES_ROUNDS = 20
 
-# Fields of `training.mezo` beside those of the tuned cell.
+# Whose bound is a share of the mean square of tuned's scalars in a first round. An estimate of n directions varies, in each number, by the
+# mean square over n: with this share by no more than tuned's own in the mean, so that it takes about as many directions where slopes are as
+# large, and more or fewer where they are not. A bound as a plain number would be reached at once on one task and never on another.
+VARIANCE = "variance"
+VARIANCE_SHARE = 1 / DIRECTIONS
+
+# Fields of `training.mezo` beside those of the tuned cell; the bound of `variance` is the table's.
 EXTENSIONS = {
     "tuned": {},
     ABREAST: {"abreast": 2 * DIRECTIONS},
-    "variance": {"perturbations": 2 * DIRECTIONS, "variance": 4.0},
-    "mask": {"mask": {"share": 0.25, "after": 2}},
+    VARIANCE: {"perturbations": 2 * DIRECTIONS},
+    "mask": {"mask": {"share": 0.25, "after": 1}},
     "scaling": {"scaling": {"weight": 0.1, "rounds": 4}},
     LONG: {},
 }
@@ -86,11 +95,13 @@ PROBE_SECONDS = {"small": 10, "smollm2": 40}
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the cells of a table run."""
+    """How long the cells of a table run, and what bounds the estimate of the one that has a bound."""
 
     rounds: int
     # Of the paper's cell, whatever the others have; fewer in a smoke run alone.
     paper: int = PAPER_ROUNDS
+    # Any will do for a plan, which counts the most directions that there may be.
+    variance: float = 1.0
 
     def of(self, cell: str) -> int:
         """A cell's rounds."""
@@ -101,9 +112,14 @@ class Budget:
         return self.rounds * LONG_TIMES if cell == LONG else self.rounds
 
 
+def seeds_of(cell: str, seeds: int) -> int:
+    """With how many of so many seeds a cell is run."""
+    return min(seeds, OTHER_ROUNDS.get(cell, seeds))
+
+
 def seconds_of(costs: dict[str, float], seeds: int, budget: Budget) -> float:
     """What the cells of a table take here, each with what a round of it takes, if they are run with so many seeds."""
-    return sum(cost * budget.of(cell) * (1 if cell in ONCE else seeds) for cell, cost in costs.items())
+    return sum(cost * budget.of(cell) * seeds_of(cell, seeds) for cell, cost in costs.items())
 
 
 def rounds_in(seconds: float, costs: dict[str, float], seeds: int, most: int) -> int:
@@ -135,6 +151,8 @@ def job(task: cells.Task, cell: str, seed: int, budget: Budget, model: str = "sm
     elif cell in EXTENSIONS:
         found["training"] |= {"optimizer": "mezo", "local_steps": STEPS, "learning_rate": rate}
         found["training"]["mezo"] = {"perturbation": 1e-2, "perturbations": DIRECTIONS, "clip": CLIP} | EXTENSIONS[cell]
+        if cell == VARIANCE:
+            found["training"]["mezo"]["variance"] = budget.variance
     else:
         steps = PASSES // FIRST_ORDER_PASSES
         found["training"] |= {"optimizer": "adamw", "local_steps": steps, "learning_rate": task.learning_rate}
@@ -175,6 +193,23 @@ def between(report: dict, site: str) -> int:
     return (without + least) // 2
 
 
+def bound(first: dict) -> float:
+    """What `variance` is bounded by, after a first round of the tuned cell."""
+    square = first.get("mean_square")
+    if not square:
+        raise ValueError("tuned's first round has no scalars that the bound could be a share of")
+    return float(f"{VARIANCE_SHARE * square:.4g}")
+
+
+def same(runs_of: dict[str, list[dict]]) -> list[str]:
+    """Cells that train the same as tuned: with each seed they end in the same adapter, bit for bit, and so show nothing of what they
+    are named for."""
+    adapters = lambda cell: [run.get("adapter") for run in runs_of.get(cell, [])]
+    tuned = adapters("tuned")
+    known = bool(tuned) and all(tuned)
+    return [cell for cell in runs_of if known and cell != "tuned" and cell not in OTHER_ROUNDS and adapters(cell) == tuned]
+
+
 def outcome(report: dict) -> dict:
     """The figures of a run that are kept: the scores by passes, seconds and bytes; the process's peak, and what each site's plan expects."""
     run, planned = report["run"], report["plan"]["workers"]
@@ -202,6 +237,19 @@ def outcome(report: dict) -> dict:
         "sites": {name: site(plan) for name, plan in planned.items()},
         "adapter": run["adapter"]["sha256"],
         "adapter_bytes": run["adapter"]["bytes"],
+    } | slopes([site for one in run["rounds"] for site in one["workers"]], planned)
+
+
+def slopes(sites: Iterable[dict], planned: dict) -> dict:
+    """How many directions a step without gradients took, and the mean square of what it found along them; None where there were no such
+    steps, or where each site goes along directions of its own, of which the report does not tell."""
+    walked = [site for site in sites if planned[site["worker"]]["optimizer"] == "mezo"]
+    steps = sum(planned[site["worker"]]["local_steps"] for site in walked)
+    told = [site["slopes"] for site in walked if "slopes" in site]
+    count = sum(one["directions"] for one in told)
+    return {
+        "directions": sum(site["passes"] for site in walked) / 2 / steps if steps else None,
+        "mean_square": sum(one["directions"] * one["mean_square"] for one in told) / count if count else None,
     }
 
 

@@ -34,18 +34,23 @@ def table(name: str, found: dict) -> list[str]:
         "site's own: one process plays them all.",
         "",
         f"Bytes up are of all sites' updates; scalars are counted as {COUNTED} a site and round (H steps of P directions). {down(runs_of)}",
+        *bounded(found),
         *([] if task.choices else ["", unasked(next(iter(runs_of.values())), task)]),
         "",
-        "| cell | loss | balanced accuracy | loss falls from the start by | rounds | passes | seconds | bytes up | planned peak of a site | peak of the simulation |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| cell | loss | balanced accuracy | loss falls from the start by | rounds | directions a step | passes | seconds | bytes up | planned peak of a site "
+        "| peak of the simulation |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    alike = zeroth.same(runs_of)
     for cell, runs in runs_of.items():
         mean = lambda key, runs=runs: sum(run[key] for run in runs) / len(runs)
+        title = titled(cell, mean("rounds")) + ("" if len(runs) == len(found["seeds"]) else f" ({len(runs)} seed(s))")
+        scores = "trains the same as `tuned` | | |" if cell in alike else f"{page.plus(ends(runs, 'loss'), 4)} | {exact(runs)} | {page.plus(falls(runs), 4)} |"
         lines.append(
-            f"| {titled(cell, mean('rounds'))} | {page.plus(ends(runs, 'loss'), 4)} | {exact(runs)} | {page.plus(falls(runs), 4)} | {mean('rounds'):.0f} "
-            f"| {mean('passes'):.0f} | {mean('seconds'):.0f} | {size(mean('bytes_up'))} | {planned(runs)} | {mean('peak_memory_bytes') / 2**20:.0f} MiB |"
+            f"| {title} | {scores} {mean('rounds'):.0f} | {directions(runs)} | {mean('passes'):.0f} | {mean('seconds'):.0f} "
+            f"| {size(mean('bytes_up'))} | {planned(runs)} | {mean('peak_memory_bytes') / 2**20:.0f} MiB |"
         )
-    lines += [f"| {zeroth.CELLS[cell]} | not run: {why} | | | | | | | | |" for cell, why in found.get("left_out", {}).items()]
+    lines += [f"| {zeroth.CELLS[cell]} | not run: {why} | | | | | | | | | |" for cell, why in found.get("left_out", {}).items()]
     lines += ["", *(f"- {said}" for said in judged(runs_of, task)), "", f"![scores against passes, seconds, bytes and planned peak memory](zeroth-{name}.svg)"]
     if zeroth.LONG in runs_of:
         lines.append(f"![many more rounds](zeroth-{name}-long.svg)")
@@ -55,6 +60,23 @@ def table(name: str, found: dict) -> list[str]:
 def titled(cell: str, rounds: float) -> str:
     """What a cell is; the paper's with how much of the paper's run it is."""
     return zeroth.CELLS[cell] + (f", a stretch of {rounds:.0f} of its {zeroth.PAPER_RUN} rounds" if cell == "paper" else "")
+
+
+def bounded(found: dict) -> list[str]:
+    """What bounds the cell that has a bound, where it was run."""
+    if found.get("variance") is None or zeroth.VARIANCE not in found["cells"]:
+        return []
+    return [
+        "",
+        f"`{zeroth.VARIANCE}` adds directions to a step until its estimate varies by at most {found['variance']:g} in each number: {zeroth.VARIANCE_SHARE:g} of the mean "
+        f"square of the scalars that `tuned` found in a first round (one seed), by which its own estimate of {zeroth.DIRECTIONS} directions varied in the mean.",
+    ]
+
+
+def directions(runs: list[dict]) -> str:
+    """Directions of a step without gradients, in the mean; none of steps by gradients, or of a run that was kept before they were counted."""
+    counts = [run["directions"] for run in runs if run.get("directions") is not None]
+    return f"{average(counts):.1f}" if counts else "–"
 
 
 def planned(runs: list[dict]) -> str:
@@ -132,9 +154,10 @@ def average(values: list[float]) -> float:
 
 def judged(runs_of: dict, task: cells.Task) -> list[str]:
     """What the table says, the disappointing included."""
-    said = []
-    known = [cell for cell in (*zeroth.EXTENSIONS, "paper") if cell in runs_of]
-    without = [cell for cell in known if cell not in zeroth.ONCE]
+    alike = zeroth.same(runs_of)
+    said = [f"`{cell}` trains the same as `tuned`: with each seed the same adapter, bit for bit, so it shows nothing of what it is named for." for cell in alike]
+    known = [cell for cell in (*zeroth.EXTENSIONS, "paper") if cell in runs_of and cell not in alike]
+    without = [cell for cell in known if cell not in zeroth.OTHER_ROUNDS]
     if without:
         best = min(without, key=lambda cell: average(ends(runs_of[cell], "loss")))
         said.append(f"The best without gradients is `{best}`. {fell(runs_of[best])}")
@@ -153,8 +176,8 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
         if zeroth.ABREAST in runs_of:
             said.append(f"Passes computed as one take {pace(runs_of[zeroth.ABREAST]) / pace(tuned):.2f} of the time.")
     if zeroth.LONG in runs_of:
-        longest = runs_of[zeroth.LONG][0]
-        said.append(f"In {longest['rounds']} rounds, with one seed, the loss falls by {falls([longest])[0]:.4f} nats.")
+        longest = runs_of[zeroth.LONG]
+        said.append(f"In {longest[0]['rounds']} rounds ({len(longest)} seed(s)) the loss falls by {page.plus(falls(longest), 4)} nats.")
     return said
 
 
@@ -203,9 +226,10 @@ def risen(runs_of: dict, known: list[str], task: cells.Task) -> str:
     asked = f"at least {RISE:+} over two or more seeds, the interval's lower end"
     # Scores are counts of records: what is less than one of them is rounding.
     kept = "one seed promises nothing; asked is" if math.isnan(half) else "as promised:" if exactly - half - CONSTANT >= RISE - 1e-9 else "NOT as promised:"
-    beside = f"; first-order AdamW's is {exact(runs_of['adamw'])}" if "adamw" in runs_of else ""
+    beside = f"; first-order AdamW's is {exact(runs_of['adamw'])}{unlike(runs, runs_of['adamw'])}" if "adamw" in runs_of else ""
+    further = f", {runs[0]['rounds']} rounds" if best in zeroth.OTHER_ROUNDS else ""
     text = (
-        f"The best balanced accuracy without gradients, {exact(runs)} of `{best}` ({len(runs)} seed(s), {scored(runs, task)}), is {exactly - CONSTANT:+.3f} "
+        f"The best balanced accuracy without gradients, {exact(runs)} of `{best}` ({len(runs)} seed(s){further}, {scored(runs, task)}), is {exactly - CONSTANT:+.3f} "
         f"from the constant answer's {CONSTANT} ({kept} {asked}){beside}."
     )
     if first != best and mean(first) > mean(best):

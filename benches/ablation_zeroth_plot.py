@@ -43,7 +43,8 @@ def plots(results: dict) -> dict[str, str]:
     """Each picture by the name of its file."""
     found = {}
     for name, table in results.get("zeroth", {}).items():
-        compared = {cell: runs for cell, runs in table["cells"].items() if cell not in zeroth.ONCE}
+        alike = zeroth.same(table["cells"])
+        compared = {cell: runs for cell, runs in table["cells"].items() if cell not in zeroth.OTHER_ROUNDS and cell not in alike}
         if compared:
             found[f"zeroth-{name}.svg"] = picture(f"Without gradients: {name}", compared, tuple(COSTS))
         if zeroth.LONG in table["cells"]:

@@ -1,10 +1,11 @@
 """The zeroth-order parts of the ablation, run in the time that is given.
 
 Promises: how many rounds a table's cells have follows from what their steps take here and the time that the table is given,
-is decided once, and is kept; a table is written seed by seed, and ends with a whole seed when its time is over. Does not: know
+is decided once, and is kept, as is the bound of the cell that has one; a table is written seed by seed, and ends with a whole seed when its time is over. Does not: know
 what a cell is (`ablation_zeroth.py`), or how a simulation is started and kept (`ablation.py`).
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -40,28 +41,42 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     wanted = [cell for cell in zeroth.CELLS if cell in asked]
     if not wanted:
         return
-    kinds, left_out = dict.fromkeys(wanted, "alike"), {}
+    kinds, left_out, bound = dict.fromkeys(wanted, "alike"), {}, None
+
+    def leave_out(cell: str, why: ValueError) -> None:
+        left_out[cell] = str(why)
+        say(f"{table.name}: without `{cell}`: {why}")
+        wanted.remove(cell)
+
     if zeroth.MIXED in wanted:
         try:
             kinds[zeroth.MIXED] = f"alike-{zeroth.between(planned(lab, table, zeroth.MIXED, 'alike'), 'site-3')}"
         except ValueError as error:
-            left_out[zeroth.MIXED] = str(error)
-            say(f"{table.name}: no mixed fleet: {error}")
-            wanted.remove(zeroth.MIXED)
+            leave_out(zeroth.MIXED, error)
+    if zeroth.VARIANCE in wanted and not lab.options.estimate:
+        try:
+            # Before the rounds are decided, so that they are of the time that this leaves.
+            bound = lab.decided(f"{table.name} {lab.binary} variance", lambda: bound_of(lab, table, say))
+        except ValueError as error:
+            leave_out(zeroth.VARIANCE, error)
+    if not wanted:
+        return
     costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
     rounds = decided(lab, (table.name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
     if lab.options.estimate:
         return
     budget = budget_of(lab, rounds)
+    if bound is not None:
+        budget = dataclasses.replace(budget, variance=bound)
 
     def cell(name: str, seed: int) -> dict:
         job = zeroth.job(table.task, name, seed, budget, table.model)
         return lab.cell(table, job, kind=kinds[name], outcome=zeroth.outcome)
 
-    # What is run once tells least of what the others do: it comes last.
-    ordered = sorted(wanted, key=lambda name: name in zeroth.ONCE)
+    # What has other rounds tells least of what the others do: it comes last.
+    ordered = sorted(wanted, key=lambda name: name in zeroth.OTHER_ROUNDS)
     pieces = by_seed(ordered, rounds, seeds, cell, clock, lambda text: say(f"{table.name}: {text}"))
-    yield from (piece | {"left_out": left_out} for piece in pieces)
+    yield from (piece | {"left_out": left_out, "variance": bound} for piece in pieces)
 
 
 def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
@@ -84,14 +99,17 @@ def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], 
 def by_seed(wanted: list[str], rounds: int, seeds: tuple[int, ...], cell: Callable[[str, int], dict], clock: Clock, say: Say) -> Iterator[dict]:
     """All cells of one seed, then of the next, until the time is over; the first is run whatever the time."""
     found: dict = {"seeds": [], "asked_seeds": list(seeds), "rounds": rounds, "minutes": round(clock.minutes, 1), "cells": {name: [] for name in wanted}}
-    longest = 0.0
+    took = dict.fromkeys(wanted, 0.0)
     for number, seed in enumerate(seeds):
-        if number and clock.left() < longest:
+        now = [name for name in wanted if number < zeroth.seeds_of(name, len(seeds))]
+        if number and clock.left() < sum(took[name] for name in now):
             say(f"no time for seed {seed} and those after it; the same command with more --minutes and --rounds {rounds} goes on")
             return
-        began = time.monotonic()
-        runs = {name: cell(name, seed) for name in wanted if number == 0 or name not in zeroth.ONCE}
-        longest = max(longest, time.monotonic() - began)
+        runs = {}
+        for name in now:
+            began = time.monotonic()
+            runs[name] = cell(name, seed)
+            took[name] = max(took[name], time.monotonic() - began)
         for name, run in runs.items():
             found["cells"][name].append(run)
         found["seeds"].append(seed)
@@ -120,6 +138,14 @@ def decided(lab: "Lab", table: tuple[str, list[str], int], costs: Callable[[], d
 def budget_of(lab: "Lab", rounds: int) -> zeroth.Budget:
     """What so many rounds of the table are for each cell: of a smoke run the paper's are no more."""
     return zeroth.Budget(rounds, QUICK_ROUNDS) if lab.options.quick else zeroth.Budget(rounds)
+
+
+def bound_of(lab: "Lab", table: "Table", say: Say) -> float:
+    """The bound of `variance` for a table, from a round of the tuned cell with the first seed."""
+    first = lab.cell(table, zeroth.job(table.task, "tuned", 1, zeroth.Budget(1), table.model), kind="alike", outcome=zeroth.outcome)
+    found = zeroth.bound(first)
+    say(f"{table.name}: directions are added until the estimate varies by at most {found:g}, 1/{zeroth.DIRECTIONS} of the mean square of tuned's scalars in a first round")
+    return found
 
 
 def planned(lab: "Lab", table: "Table", cell: str, kind: str) -> dict:

@@ -87,7 +87,7 @@ def main(words: list[str]) -> int:
         parser.add_argument(f"--{name}", type=pathlib.Path, default=getattr(defaults, name))
     options = parser.parse_args(words)
     try:
-        model = engine.prepared(options)
+        model, on = engine.prepared(options), engine.origin(options, beside_torch=True)
         with tempfile.TemporaryDirectory() as folder:
             curves = Curves(options, model, pathlib.Path(folder))
             exact, peer = curves.ours("f32", "f32"), curves.torch()
@@ -104,9 +104,8 @@ def main(words: list[str]) -> int:
     out = options.out / "engine.json"
     results = json.loads(out.read_text()) if out.is_file() else {"rows": {}}
     about = {"records": options.data.name, "steps": options.steps, "batch": options.batch, "sequence": options.sequence, "rate": options.rate}
-    results["curves"] = about | {"modes": modes}
-    options.out.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    results["curves"] = about | {"modes": modes, "on": on}
+    engine.keep(results, out)
     print("\n".join(table.curves(results["curves"])))
     fastest = options.fastest.replace(",", "/")
     wrong = modes[0]["first"] > FIRST_LIMIT or modes[0]["all"] > ALL_LIMIT

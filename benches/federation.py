@@ -8,7 +8,6 @@ what they were measured on. Every figure is printed by a command that stands bes
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
 import statistics
@@ -38,7 +37,7 @@ def main(words: list[str]) -> int:
     out = options.out / "federation.json"
     results = json.loads(out.read_text()) if out.is_file() else {}
     try:
-        here = {"machine": engine.machine(options.threads), "binary": binary(options.fedpipe)}
+        here = {"machine": engine.machine(options.threads), "binary": engine.binary(options.fedpipe)}
         for part in options.parts.split(","):
             print(f"bench: {part} …", flush=True)
             results[part] = measured(part, options.fedpipe, options.model)
@@ -91,12 +90,6 @@ def measured(part: str, fedpipe: pathlib.Path, model: pathlib.Path) -> dict | li
         found = median(runs, lambda run: run["rules"][0]["seconds"])
         sizes[str(workers)] = found | {"rules": found["rules"] + merge(DECOMPOSING)["rules"]}
     return sizes
-
-
-def binary(path: pathlib.Path) -> str:
-    """Enough of the file's digest to tell one build from another."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
 
 
 def median(runs: list[dict], key) -> dict:

@@ -3,25 +3,41 @@
 
 def page(results: dict, order: list[str]) -> str:
     """All rows that were measured, in order."""
-    machine, peer = results["machine"], results["peer"]
+    rows = {name: results["rows"][name] for name in order if name in results["rows"]}
+    gate = results.get("curves")
+    on = origins(results, rows | ({"curves": gate} if gate else {}))
+    letters = {text: chr(ord("A") + number) for number, text in enumerate(dict.fromkeys(on.values()))}
+    same = len(letters) < 2
     lines = [
         "# The engine beside PyTorch + PEFT",
         "",
-        f"Written by `./run bench`. {machine['cpu']}, {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB; "
-        f"{', '.join(machine['instructions'])}. {machine['threads']} threads on both sides.",
-        f"PyTorch {peer['torch']}, transformers {peer['transformers']}, PEFT {peer['peft']}. SmolLM2-135M-Instruct, "
-        "LoRA of rank 16 on every linear layer, 4 rows of 256 tokens.",
+        f"Written by `./run bench`. {next(iter(letters), 'Nothing was measured') if same else 'Each row says on what it was measured; the list is below'}.",
+        "SmolLM2-135M-Instruct, LoRA of rank 16 on every linear layer, 4 rows of 256 tokens.",
         "Speed and memory are ours over PyTorch's, the median over pairs that ran in turn (in brackets the lowest and the highest).",
         "",
-        "| mode | ours | PyTorch | speed | memory | roofline | wanted |",
-        "|---|---|---|---|---|---|---|",
+        "| mode | ours | PyTorch | speed | memory | roofline | wanted |" + ("" if same else " on |"),
+        "|---|---|---|---|---|---|---|" + ("" if same else "---|"),
     ]
-    rows = results["rows"]
-    lines += [line(rows[name]) for name in order if name in rows]
-    gate = results.get("curves")
+    lines += [line(row) + ("" if same else f" {letters[on[name]]} |") for name, row in rows.items()]
+    if not same:
+        lines += ["", *(f"- {letter}: {text}." for text, letter in letters.items())]
     if gate:
-        lines += ["", *curves(gate)]
+        lines += ["", *curves(gate, "" if same else f", on {letters[on['curves']]}")]
     return "\n".join(lines) + "\n"
+
+
+def origins(results: dict, measured: dict[str, dict]) -> dict[str, str]:
+    """What each row, and the curves, were measured on. Of an older file it is no more than the machine of its last run."""
+    found = {}
+    for name, one in measured.items():
+        on = one.get("on") or {"machine": results["machine"], "peer": results.get("peer")}
+        machine, peer = on["machine"], on.get("peer")
+        text = (
+            f"{machine['cpu']}, {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB; {', '.join(machine['instructions'])}; "
+            f"{machine['threads']} threads on both sides; binary {on.get('binary', 'not recorded')}"
+        )
+        found[name] = text + (f"; PyTorch {peer['torch']}, transformers {peer['transformers']}, PEFT {peer['peft']}" if peer else "")
+    return found
 
 
 def line(row: dict) -> str:
@@ -72,11 +88,11 @@ def wanted(row: dict, limit: dict) -> str:
     return f"{names[limit['figure']]} {sign} {limit['value']:g}: {verdict}"
 
 
-def curves(gate: dict) -> list[str]:
-    """How far each mode's loss is from float32's."""
+def curves(gate: dict, on: str = "") -> list[str]:
+    """How far each mode's loss is from float32's; and on what they were measured, where that is not said above."""
     lines = [
         f"Loss over {gate['steps']} steps on {gate['records']} (batch {gate['batch']}, sequence {gate['sequence']}, rate {gate['rate']:g}), "
-        "relative difference at most:",
+        f"relative difference at most{on}:",
         "",
         "| mode | first 10 steps | all | against |",
         "|---|---|---|---|",

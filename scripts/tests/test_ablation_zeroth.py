@@ -1,4 +1,4 @@
-"""The zeroth-order parts of the ablation: cells, figures, page and plots, on made-up runs."""
+"""The zeroth-order parts of the ablation: cells, figures, time and what is run, on made-up runs."""
 
 import argparse
 import contextlib
@@ -8,9 +8,8 @@ import sys
 import tomllib
 import unittest
 import unittest.mock
-import xml.etree.ElementTree as tree
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "benches"))
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent.parent / "benches")]
 
 import ablation
 import ablation_cells as cells
@@ -19,37 +18,9 @@ import ablation_zeroth as zeroth
 import ablation_zeroth_page as page
 import ablation_zeroth_plot as plot
 import ablation_zeroth_run as zeroth_run
+from made_runs import report, run
 
 MAIL = cells.TASKS["mail"]
-
-
-def run(loss: float, exact: float | None = 0.7) -> dict:
-    """A run whose loss falls in a straight line from 3, and whose balanced accuracy is `exact` all along."""
-    scores = lambda found: {"loss": found, "balanced_accuracy": exact, "records": 90}
-    of = lambda passes, found: {**scores(found), "seconds": passes / 2, "passes": passes, "bytes_up": round(21 * passes)}
-    kept = {"curve": [of(0.0, 3.0), of(96.0, loss)], "rounds": 2, "passes": 96.0, "seconds": 48.0, "bytes_up": 2048, "peak_memory_bytes": 2**29}
-    site = lambda peak: {"optimizer": "mezo", "planned_peak_bytes": peak}
-    return kept | {"adapter_bytes": 3 << 20, "sites": {"site-1": site(2**28), "site-3": site(2**27)}}
-
-
-def kept_before(loss: float) -> dict:
-    """The same of a run that was kept before plans, adapters and records were counted."""
-    found = {key: value for key, value in run(loss).items() if key not in ("adapter_bytes", "sites")}
-    found["curve"] = [{key: value for key, value in point.items() if key != "records"} for point in found["curve"]]
-    return found
-
-
-def report(optimizer: str, batch: int, passes: int) -> dict:
-    """A simulation of two rounds of two sites, the second scored."""
-    score = lambda loss: {"loss": loss, "balanced_accuracy": 0.5, "records": 90}
-    site = lambda name, peak: {"worker": name, "batch": batch, "passes": passes, "update_bytes": 100, "peak_memory_bytes": peak}
-    sites = [site("a", 5), site("b", 7)]
-    rounds = [{"ends_at": 10.0 * number, "workers": sites, "score": found} for number, found in ((1, None), (2, score(1.0)))]
-    plan = lambda peak: {"optimizer": optimizer, "batch": batch, "predicted": {"peak_memory_bytes": peak}}
-    return {
-        "run": {"start": score(3.0), "rounds": rounds, "seconds": 20.0, "real_seconds": 1.0, "adapter": {"sha256": "x", "bytes": 50}},
-        "plan": {"workers": {"a": plan(3), "b": plan(4)}},
-    }
 
 
 class Cells(unittest.TestCase):
@@ -58,11 +29,25 @@ class Cells(unittest.TestCase):
         tuned = of("tuned")
         for cell, fields in zeroth.EXTENSIONS.items():
             now = of(cell)
-            self.assertEqual(now["training"]["mezo"], tuned["training"]["mezo"] | fields)
+            bound = {"variance": 1.0} if cell == "variance" else {}
+            self.assertEqual(now["training"]["mezo"], tuned["training"]["mezo"] | fields | bound)
             other = {"name": None, "training": None}
-            if cell in zeroth.ONCE:
+            if cell in zeroth.OTHER_ROUNDS:
                 other |= {"rounds": None, "evaluation": None}
             self.assertEqual(now | other, tuned | other)
+
+    def test_what_begins_after_a_round_has_rounds_left_however_short_the_time_is(self) -> None:
+        rounds = zeroth.rounds_in(1.0, {"mask": 100.0}, 5, 40)
+        self.assertGreaterEqual(rounds - zeroth.EXTENSIONS["mask"]["mask"]["after"], 3)
+
+    def test_the_bound_is_what_tuned_varied_by_and_goes_into_the_job(self) -> None:
+        self.assertEqual(zeroth.bound({"mean_square": 6.0}), 6.0 / zeroth.DIRECTIONS)
+        budget = zeroth.Budget(4, variance=1.5)
+        bounds = {cell: zeroth.job(MAIL, cell, 1, budget)["training"].get("mezo", {}).get("variance") for cell in zeroth.CELLS}
+        self.assertEqual({cell: bound for cell, bound in bounds.items() if bound is not None}, {"variance": 1.5})
+        for first in ({}, {"mean_square": None}, {"mean_square": 0.0}):
+            with self.assertRaises(ValueError):
+                zeroth.bound(first)
 
     def test_first_order_has_as_many_passes(self) -> None:
         tuned, first = (zeroth.job(MAIL, cell, 1, zeroth.Budget(6))["training"] for cell in ("tuned", "adamw"))
@@ -125,15 +110,36 @@ class Figures(unittest.TestCase):
         self.assertEqual([point["records"] for point in found["curve"]], [90, 90])
         self.assertEqual(zeroth.outcome(report("adamw", zeroth.BATCH, 16))["passes"], 2 * 16 * 3)
 
+    def test_directions_and_squares_of_scalars_are_of_steps_without_gradients(self) -> None:
+        found = zeroth.outcome(report("mezo", zeroth.BATCH, 60))
+        # Six steps of 60 passes, two for each direction.
+        self.assertEqual((found["directions"], found["mean_square"]), (5.0, 3.0))
+        first = zeroth.outcome(report("adamw", zeroth.BATCH, 16))
+        self.assertEqual((first["directions"], first["mean_square"]), (None, None))
+        own_ways = report("mezo", zeroth.BATCH, 60)
+        for one in own_ways["run"]["rounds"]:
+            one["workers"] = [{key: value for key, value in site.items() if key != "slopes"} for site in one["workers"]]
+        found = zeroth.outcome(own_ways)
+        self.assertEqual((found["directions"], found["mean_square"]), (5.0, None))
+
+    def test_a_cell_trains_the_same_as_tuned_where_every_seed_ends_in_its_adapter(self) -> None:
+        ended = lambda *digests: [run(2.5) | {"adapter": digest} for digest in digests]
+        runs = {"tuned": ended("a", "b"), "mask": ended("a", "b"), "scaling": ended("a", "c"), "abreast": ended("a"), "long": ended("a", "b")}
+        self.assertEqual(zeroth.same(runs), ["mask"])
+        self.assertEqual(zeroth.same({"mask": ended("a")}), [])
+        self.assertEqual(zeroth.same({"tuned": [run(2.5)], "mask": [run(2.5)]}), [])  # kept before digests were
+
 
 class Time(unittest.TestCase):
     COSTS = {"paper": 2.0, "tuned": 10.0, "abreast": 8.0, "long": 10.0}
 
     def test_rounds_are_the_most_that_there_is_time_for(self) -> None:
         took = lambda rounds: zeroth.seconds_of(self.COSTS, 3, zeroth.Budget(rounds))
-        # Three seeds of tuned and paper, abreast for two rounds and the long one with the first seed alone.
-        self.assertEqual(took(5), 3 * (5 * 10.0 + 20 * 2.0) + 2 * 8.0 + 5 * zeroth.LONG_TIMES * 10.0)
-        for seconds in (900.0, 2400.0, 4000.0):
+        # Three seeds of tuned, paper and the long one, abreast for two rounds with the first seed alone.
+        self.assertEqual(took(5), 3 * (5 * 10.0 + 20 * 2.0) + 2 * 8.0 + 3 * 5 * zeroth.LONG_TIMES * 10.0)
+        self.assertEqual([zeroth.seeds_of(cell, 5) for cell in ("tuned", "long", "abreast")], [5, 3, 1])
+        self.assertEqual([zeroth.seeds_of(cell, 1) for cell in ("tuned", "long", "abreast")], [1, 1, 1])
+        for seconds in (1800.0, 2400.0, 4000.0):
             rounds = zeroth.rounds_in(seconds, self.COSTS, 3, 40)
             self.assertLessEqual(took(rounds), zeroth.STEPS_SHARE * seconds)
             self.assertGreater(took(rounds + 1), zeroth.STEPS_SHARE * seconds)
@@ -157,12 +163,25 @@ class Time(unittest.TestCase):
                 clock.began -= 60
             return {"of": name}
 
-        *_, found = zeroth_run.by_seed(["tuned", "long"], 5, (1, 2, 3), cell, clock, said.append)
-        self.assertEqual(ran, [("tuned", 1), ("long", 1), ("tuned", 2)])
+        *_, found = zeroth_run.by_seed(["tuned", "abreast"], 5, (1, 2, 3), cell, clock, said.append)
+        self.assertEqual(ran, [("tuned", 1), ("abreast", 1), ("tuned", 2)])
         self.assertEqual((found["seeds"], found["asked_seeds"]), ([1, 2], [1, 2, 3]))
-        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 2, "long": 1})
+        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 2, "abreast": 1})
         self.assertIn("no time for seed 3", said[0])
         self.assertEqual(page.seeds(found), "2 seed(s) of 3: there was no time for more")
+
+    def test_a_seed_needs_time_for_its_own_cells_alone(self) -> None:
+        clock = zeroth_run.Clock("small-mail", ["small-mail"], 10.0)
+        now, costs = [clock.began], {"tuned": 50.0, "long": 100.0}
+
+        def cell(name: str, seed: int) -> dict:
+            now[0] += costs[name]
+            return {}
+
+        with unittest.mock.patch.object(zeroth_run.time, "monotonic", lambda: now[0]):
+            *_, found = zeroth_run.by_seed(["tuned", "long"], 5, (1, 2, 3, 4, 5), cell, clock, lambda _: None)
+        # After three seeds of both 150 of the 600 seconds are left, which two more of tuned fit.
+        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 5, "long": 3})
 
     def test_rounds_are_decided_once_and_only_said_when_asked_how_long_it_takes(self) -> None:
         kept: dict[str, int] = {}
@@ -194,6 +213,7 @@ class Laboratory:
         self.options = ablation.arguments(["--only", "zeroth,rates", *words])
         self.kept: dict[str, float] = {}
         self.ran: list[tuple[str, str, int, int]] = []
+        self.bounds: set[float | None] = set()
 
     def simulate(self, table: ablation.Table, job: dict, *flags: str, kind: str) -> dict:
         assert flags == ("--plan-only",), flags
@@ -205,6 +225,7 @@ class Laboratory:
 
     def cell(self, table: ablation.Table, job: dict, *, kind: str, outcome) -> dict:
         self.ran.append((job["name"], kind, job["rounds"]["count"], job["training"]["seed"]))
+        self.bounds.add(job["training"].get("mezo", {}).get("variance"))
         return run(2.5)
 
     def decided(self, what: str, decide) -> float:
@@ -228,7 +249,7 @@ class Parts(unittest.TestCase):
         self.assertEqual(list(found["rates"]), ["small-mail"])
         small = found["zeroth"]["small-mail"]
         self.assertEqual(set(small["cells"]), set(zeroth.CELLS))
-        self.assertEqual({name: len(runs) for name, runs in small["cells"].items()}, {name: 1 if name in zeroth.ONCE else 2 for name in zeroth.CELLS})
+        self.assertEqual({name: len(runs) for name, runs in small["cells"].items()}, {name: zeroth.seeds_of(name, 2) for name in zeroth.CELLS})
         self.assertEqual(set(found["zeroth"]["smollm2-mail"]["cells"]), set(zeroth.HEADLINE))
         self.assertEqual(found["zeroth"]["smollm2-mail"]["seeds"], [1])
         kinds = {kind for name, kind, *_ in lab.ran if name == "zeroth-mail-mixed"}
@@ -249,6 +270,28 @@ class Parts(unittest.TestCase):
         self.assertNotIn("mixed", table["cells"])
         self.assertIn(f"| {zeroth.CELLS['mixed']} | not run: no limit lies between |", "\n".join(page.table("small-mail", table)))
 
+    def test_the_bound_is_decided_once_from_one_round_of_tuned_and_the_page_says_what_it_is(self) -> None:
+        words = ("--models", "small", "--tasks", "mail", "--only", "zeroth", "--cells", "tuned,variance", "--rounds", "5", "--seeds", "2")
+        lab, found = self.run_all(*words)
+        self.assertEqual(lab.kept, {"small-mail b variance": 1.5})
+        self.assertEqual(lab.ran[0], ("zeroth-mail-tuned", "alike", 1, 1))
+        self.assertEqual([rounds for *_, rounds, _ in lab.ran[1:]], [5] * 4)
+        self.assertEqual(lab.bounds, {None, 1.5})
+        text = "\n".join(page.table("small-mail", found["zeroth"]["small-mail"]))
+        self.assertIn("varies by at most 1.5 in each number: 0.25 of the mean square of the scalars that `tuned` found", text)
+
+    def test_without_scalars_there_is_no_bound_and_the_page_says_so(self) -> None:
+        def nothing(*_: object) -> float:
+            raise ValueError("no scalars")
+
+        with unittest.mock.patch.object(zeroth, "bound", nothing):
+            lab, found = self.run_all("--models", "small", "--tasks", "mail", "--only", "zeroth", "--seeds", "1")
+        table = found["zeroth"]["small-mail"]
+        self.assertNotIn("variance", table["cells"])
+        text = "\n".join(page.table("small-mail", table))
+        self.assertIn(f"| {zeroth.CELLS['variance']} | not run: no scalars |", text)
+        self.assertNotIn("in each number", text)
+
     def test_rates_are_of_the_models_and_parts_that_are_asked_for(self) -> None:
         self.assertEqual(self.run_all("--models", "smollm2", "--only", "rates,small")[1], {})
 
@@ -263,141 +306,6 @@ class Parts(unittest.TestCase):
         self.assertEqual((lab.ran, found, lab.kept), ([], {}, {}))
         self.assertEqual(lab.said.count("a round's seconds: "), 5)
         self.assertIn("tuned 18", lab.said)  # three sites, six steps of a second
-
-
-class Page(unittest.TestCase):
-    def test_the_table_says_how_far_it_stays_behind(self) -> None:
-        runs = {"tuned": [run(2.5)], "mask": [run(2.6)], "adamw": [run(1.0)], "mixed": [run(1.2)], "without": [run(1.3)]}
-        text = "\n".join(page.table("small-mail", {"seeds": [1], "rounds": 2, "cells": runs}))
-        self.assertIn("The best without gradients is `tuned`.", text)
-        self.assertIn("`tuned` stays 1.5000 nats behind first-order AdamW (96 passes against 96; its loss falls by 25 % of what AdamW's does; "
-                      "balanced accuracy 0.700 against 0.700)", text)  # fmt: skip
-        self.assertIn("0.700 of `tuned` (1 seed(s), 90 held-out records), is +0.200 from the constant answer's 0.5 (one seed promises nothing;", text)
-        self.assertIn("first-order AdamW's is 0.700.", text)
-        self.assertIn("| 2 | 96 | 48 | 2.0 KiB | 128–256 MiB | 512 MiB |", text)
-        self.assertNotIn("No accuracy", text)
-        self.assertIn("1 seed(s).", text)
-        self.assertIn("by which no fall is clear", text)
-
-    def test_a_fall_is_clear_where_all_seeds_agree_on_it(self) -> None:
-        self.assertIn("falls by 0.5000 ± 0.", page.fell([run(2.5), run(2.51), run(2.49)]))
-        self.assertIn("clearly, as promised", page.fell([run(2.5), run(2.51), run(2.49)]))
-        self.assertIn("NOT as promised", page.fell([run(2.5), run(3.6), run(2.7)]))
-        self.assertIn("does not fall", page.fell([run(3.1)]))
-
-    def test_an_accuracy_is_as_promised_where_its_whole_interval_is(self) -> None:
-        of = lambda *scores: page.risen({"tuned": [run(2.5, exact=score) for score in scores]}, ["tuned"], MAIL)
-        self.assertIn("is +0.100 from the constant answer's 0.5 (NOT as promised: at least +0.15", of(0.6, 0.6))
-        self.assertIn("(as promised: at least +0.15", of(0.65, 0.65))
-        self.assertIn("is +0.200 from the constant answer's 0.5 (NOT as promised", of(0.6, 0.8))
-        self.assertIn("(one seed promises nothing; asked is at least +0.15", of(0.9))
-
-    def test_the_page_says_what_comes_down_and_what_scalars_are_counted_as(self) -> None:
-        runs = {"tuned": [run(2.5)], "scaling": [run(2.5)], "paper": [run(2.9)], "adamw": [run(1.0) | {"adapter_bytes": 4 << 20}]}
-        text = "\n".join(page.table("small-mail", {"seeds": [1], "rounds": 2, "cells": runs}))
-        self.assertIn("scalars are counted as 4·H·P + 512 bytes", text)
-        self.assertIn("(`tuned`, `scaling`) the whole adapter (3.0 MiB) once", text)
-        self.assertIn("(`scaling`: of up to 4 before it too)", text)
-        self.assertIn("for `paper`, `adamw` the whole adapter (3.0 MiB–4.0 MiB) in every round.", text)
-
-    def test_runs_that_were_kept_before_are_shown_as_far_as_they_tell(self) -> None:
-        runs = {"tuned": [kept_before(2.5)], "adamw": [kept_before(1.0)]}
-        found = {"seeds": [1], "rounds": 2, "cells": runs}
-        text = "\n".join(page.table("small-mail", found))
-        self.assertIn("| 2.0 KiB | – | 512 MiB |", text)
-        self.assertIn("for `adamw` the whole adapter in every round.", text)
-        self.assertIn("(1 seed(s), at most 96 held-out records)", text)
-        self.assertEqual(plot.mean_curve(runs["tuned"], plot.PEAK), [])
-        tree.fromstring(plot.plots({"zeroth": {"small-mail": found}})["zeroth-small-mail.svg"])
-
-    def test_a_task_without_choices_says_why_it_has_no_accuracy(self) -> None:
-        text = "\n".join(page.table("small-gsm8k", {"seeds": [1], "rounds": 2, "cells": {"tuned": [run(2.9, exact=None)]}}))
-        self.assertIn("free answers are not scored. Losses are of 90 held-out records: of the 96 that sites hold those that fit 128 tokens", text)
-
-    def test_cells_of_other_passes_say_so_where_they_are_compared(self) -> None:
-        paper = [run(2.9) | {"passes": 600.0}]
-        text = "\n".join(page.judged({"tuned": [run(2.5)], "mask": [run(2.6)], "paper": paper}, MAIL))
-        self.assertIn("`paper` against `tuned`, by loss: one seed (600 passes against 96).", text)
-        self.assertIn("`mask` against `tuned`, by loss: one seed.", text)
-
-    def test_the_mixed_fleet_is_judged_by_what_its_own_sites_learned(self) -> None:
-        alone = [run(1.3), run(1.31), run(1.32)]
-        better, same, worse = ([run(loss + noise) for noise in (0.0, 0.012, 0.019)] for loss in (1.1, 1.3, 1.5))
-        self.assertIn("it is better (as promised)", page.mixed(better, alone))
-        self.assertIn("not measurably worse (as promised)", page.mixed(same, alone))
-        self.assertIn("it is worse (NOT as promised)", page.mixed(worse, alone))
-        self.assertIn(": worse, by one seed", page.mixed(worse[:1], alone[:1]))
-        sites = lambda last: {"sites": {"site-1": {"optimizer": "adamw"}, "site-3": {"optimizer": last}}}
-        self.assertIn("(site-3 by forward passes)", page.mixed([run(1.2) | sites("mezo")], alone[:1]))
-        self.assertIn("shows nothing", page.mixed([run(1.2) | sites("adamw")], alone[:1]))
-
-    def test_the_papers_cell_says_how_much_of_the_papers_run_it_is(self) -> None:
-        text = "\n".join(page.table("small-gsm8k", {"seeds": [1], "rounds": 2, "cells": {"paper": [run(2.9, exact=None) | {"rounds": 19}]}}))
-        self.assertIn("(rank 16 and a model of this size, where it has rank 128 and 3B parameters), a stretch of 19 of its 500 rounds | 2.9000 | – |", text)
-
-    def test_what_is_run_once_is_judged_by_what_it_is_for(self) -> None:
-        fast = run(2.9) | {"seconds": 12.0, "passes": 48.0}
-        long = run(1.5, exact=0.9) | {"rounds": 12}
-        runs = {"tuned": [run(2.5, exact=0.6), run(2.4, exact=0.6)], "abreast": [fast], "long": [long]}
-        text = "\n".join(page.table("small-mail", {"seeds": [1, 2], "rounds": 2, "cells": runs}))
-        self.assertIn("The best without gradients is `tuned`.", text)
-        self.assertIn("Passes computed as one take 0.50 of the time.", text)
-        self.assertIn("0.600 ± 0.000 of `tuned` (2 seed(s), 90 held-out records), is +0.100 from the constant answer's 0.5 (NOT as promised", text)
-        self.assertIn("`long` comes to 0.900 with one seed, which promises nothing.", text)
-        self.assertIn("In 12 rounds, with one seed, the loss falls by 1.5000 nats.", text)
-        self.assertNotIn("`abreast` against", text)
-
-    def test_rates_are_compared_with_one_rate_for_all_and_with_random_ones(self) -> None:
-        of = lambda loss: [run(loss), run(loss + 0.01), run(loss + 0.02)]
-        runs = {"fixed": of(2.5), "random": of(2.6), "round-loss": of(2.4), "model-difference": of(2.55)}
-        text = "\n".join(page.rates("small-mail", {"seeds": [1, 2, 3], "rounds": 2, "cells": runs}))
-        self.assertIn("| one rate for all (`fixed`) | 2.5100 ± 0.0248 | 0.700 ± 0.000 |  | helps |", text)
-        self.assertIn("in every round it sends its scalars, counted as 4·H·P + 512 bytes, and fetches the whole adapter (3.0 MiB).", text)
-        self.assertIn("The lowest loss is of `round-loss`.", text)
-        self.assertIn("one rate for all help measurably: `round-loss`; against random ones: `round-loss`, `model-difference`.", text)
-
-
-class Plots(unittest.TestCase):
-    def picture(self, results: dict, name: str) -> tree.Element:
-        return tree.fromstring(plot.plots(results)[name])
-
-    def parts(self, picture: tree.Element, tag: str) -> list[tree.Element]:
-        return [part for part in picture.iter() if part.tag.endswith(f"}}{tag}")]
-
-    def words(self, picture: tree.Element) -> list[str]:
-        return [part.text or "" for part in self.parts(picture, "text")]
-
-    def test_each_score_is_shown_against_each_cost_with_a_line_for_each_cell(self) -> None:
-        runs = {"tuned": [run(2.5), run(2.7)], "adamw": [run(1.0), run(1.2)], "abreast": [run(2.9)], "long": [run(2.0)]}
-        results = {"zeroth": {"small-mail": {"seeds": [1, 2], "rounds": 2, "cells": runs}}}
-        picture = self.picture(results, "zeroth-small-mail.svg")
-        self.assertEqual(len(self.parts(picture, "g")), len(plot.COSTS) * len(plot.SCORES))
-        for title in (*plot.COSTS.values(), *plot.SCORES.values(), "tuned", "adamw"):
-            self.assertIn(title, self.words(picture))
-        # Two cells, two scores: lines against passes and seconds; of the bytes the start has no place, of the peak there is a point.
-        self.assertEqual(len(self.parts(picture, "polyline")), 2 * 2 * 2)
-        self.assertFalse({"abreast", "long"} & set(self.words(picture)))
-        self.assertIn("long", self.words(self.picture(results, "zeroth-small-mail-long.svg")))
-
-    def test_what_a_task_has_no_score_of_has_no_panel(self) -> None:
-        results = {"rates": {"small-mail": {"seeds": [1], "rounds": 2, "cells": {"fixed": [run(2.5, exact=None)], "random": [run(2.6, exact=None)]}}}}
-        picture = self.picture(results, "rates-small-mail.svg")
-        self.assertEqual((len(self.parts(picture, "g")), len(self.parts(picture, "polyline"))), (1, 2))
-        self.assertNotIn("balanced accuracy", self.words(picture))
-
-    def test_a_line_is_the_seeds_mean(self) -> None:
-        runs = [run(2.5), run(2.7)]
-        self.assertEqual(plot.mean_curve(runs), [(0.0, 3.0), (96.0, 2.6)])
-        self.assertEqual(plot.mean_curve(runs, plot.SECONDS), [(0.0, 3.0), (48.0, 2.6)])
-        self.assertEqual(plot.mean_curve(runs, plot.PEAK), [(2.0**28, 2.6)])
-        self.assertEqual(plot.mean_curve([run(2.5, exact=None)], score="balanced_accuracy"), [])
-
-    def test_an_axis_has_its_ends_and_a_logarithmic_one_even_factors(self) -> None:
-        axis = plot.Axis(1.0, 1000.0, 0.0, 30.0, logarithmic=True)
-        self.assertAlmostEqual(axis.at(10.0), 10.0)
-        for found, wanted in zip(axis.ticks(), (1.0, 10.0, 100.0, 1000.0), strict=True):
-            self.assertAlmostEqual(found, wanted)
-        self.assertEqual(plot.Axis(0.0, 3.0, 10.0, 40.0).at(1.0), 20.0)
 
 
 if __name__ == "__main__":

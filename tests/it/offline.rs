@@ -407,14 +407,27 @@ fn bench_says_whether_slopes_in_a_faster_arithmetic_mean_what_they_mean_in_f32()
             && figure(&coarse, "difference") <= figure(&coarse, "most_difference");
         assert_eq!(coarse["passes"], passes, "{coarse}");
         assert_ne!(coarse["kernel"], coarse["exact_kernel"]);
+        // Records of a file are labelled as they are.
+        let labelled = more.is_empty().then_some(40);
+        assert_eq!(coarse["labelled"].as_u64(), labelled, "{coarse}");
     }
-    let refused = fedpipe(&[
-        "bench",
-        "zo-agreement",
-        "--model",
-        text(&model),
-        "--perturbation",
-        "0",
-    ]);
-    assert_eq!(refused.status.code(), Some(1));
+    // The loss of other tokens has other slopes.
+    let (all, few) = (compare("int8", &[]), compare("int8", &["--labelled", "8"]));
+    assert_eq!(few["labelled"], 8);
+    assert_ne!(few["difference"], all["difference"]);
+    for (wrong, because) in [
+        (&["--perturbation", "0"][..], "--perturbation"),
+        (&["--labelled", "0"][..], "--labelled"),
+        (&["--labelled", "41", "--seq", "40"][..], "--labelled"),
+    ] {
+        let mut words = vec!["bench", "zo-agreement", "--model", text(&model)];
+        words.extend(wrong);
+        let refused = fedpipe(&words);
+        assert_eq!(refused.status.code(), Some(1), "{wrong:?}");
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(why.contains(because), "{why}");
+    }
+    let mut both = vec!["bench", "zo-agreement", "--model", text(&model)];
+    both.extend(["--data", text(&data), "--labelled", "8"]);
+    assert!(!fedpipe(&both).status.success());
 }

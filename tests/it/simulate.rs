@@ -56,7 +56,8 @@ impl Played {
     }
 }
 
-async fn simulate(fleet: &Path, job: &Path, flags: &[&str]) -> Ended {
+/// The job on the fleet of these files.
+pub async fn simulate(fleet: &Path, job: &Path, flags: &[&str]) -> Ended {
     let (fleet, job) = (fleet.to_str().unwrap(), job.to_str().unwrap());
     let mut words = vec!["simulate", "--fleet", fleet, "--job", job];
     words.extend(["--quantized-cache", "none", "--json"]);
@@ -114,11 +115,13 @@ async fn without_emulation_it_makes_the_running_services_adapter_byte_for_byte()
 #[tokio::test]
 async fn a_played_zeroth_order_job_ends_in_the_running_services_adapter_too() {
     let fleet = Fleet::start(&Setup::sites(3)).await;
-    let rounds = json!({"count": 3, "quorum": "all"});
-    for mezo in [
-        json!({"rates": "model-difference", "trim": 0.34}),
-        json!({"seeds": "per-worker", "rates": "round-loss"}),
+    for (count, mezo) in [
+        (3, json!({"rates": "model-difference", "trim": 0.34})),
+        (3, json!({"seeds": "per-worker", "rates": "round-loss"})),
+        // The rates of the seventh round are the first that the first does not count in.
+        (7, json!({"rates": "five-round-loss"})),
     ] {
+        let rounds = json!({"count": count, "quorum": "all"});
         let mut asked = walking(&fleet.model(), &mezo, 2, &rounds);
         asked["evaluation"] = json!({"choices": [" yes", " no"]});
         let id = fleet.api().submit(&asked).await;
@@ -132,6 +135,13 @@ async fn a_played_zeroth_order_job_ends_in_the_running_services_adapter_too() {
         for round in report["run"]["rounds"].as_array().unwrap() {
             for worker in round["workers"].as_array().unwrap() {
                 assert!(worker["update_bytes"].as_u64().unwrap() < 1024);
+                let slopes = &worker["slopes"];
+                if mezo["seeds"] == "per-worker" {
+                    assert!(slopes.is_null(), "the update is an adapter: {slopes}");
+                } else {
+                    assert_eq!(slopes["directions"], 2, "one of each step: {slopes}");
+                    assert!(slopes["mean_square"].as_f64().unwrap() > 0.0, "{slopes}");
+                }
             }
         }
     }
@@ -372,18 +382,8 @@ async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtu
         slowest(1),
         slowest(2)
     );
-    // Whose ranks fell stands with the first round of that plan, and with no other. All may be empty here, for the
-    // batch alone can bear what the clock asks: the figures have tests beside `aggregator::strategy::shrunk`.
-    let named = |list: &Value| -> BTreeSet<String> {
-        let sites = list.as_array().into_iter().flatten();
-        let names = sites.map(|site| site["worker"].as_str().unwrap().to_owned());
-        names.collect()
-    };
-    let shrunk: Vec<BTreeSet<String>> = rounds.iter().map(|one| named(&one["shrunk"])).collect();
-    let none = BTreeSet::new();
-    let of_the_plan = named(&look["plan"]["shrunk"]);
-    let expected = [&none, &none, &of_the_plan, &none];
-    assert!(shrunk.iter().eq(expected), "{shrunk:?}: {look:#}");
+    // Its batch alone may have borne what the clock asks. Where ranks must, see below.
+    check_shrunk(&report["run"]);
     let predicted = look["plan"]["round_seconds"].as_f64().unwrap();
     let off = slowest(2) / predicted;
     assert!(
@@ -391,4 +391,69 @@ async fn a_site_that_is_slower_than_it_was_measured_is_planned_anew_by_the_virtu
         "{} s instead of {predicted} s",
         slowest(2)
     );
+}
+
+/// Whose ranks fell stands with the first round of the plan that has them lower, here the third of four, and with no other.
+/// Returns these sites.
+fn check_shrunk(run: &Value) -> BTreeSet<String> {
+    let named = |list: &Value| -> BTreeSet<String> {
+        let sites = list.as_array().into_iter().flatten();
+        let names = sites.map(|site| site["worker"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    let rounds = run["rounds"].as_array().unwrap();
+    let shrunk: Vec<BTreeSet<String>> = rounds.iter().map(|one| named(&one["shrunk"])).collect();
+    let none = BTreeSet::new();
+    let of_the_plan = named(&run["looks"][0]["plan"]["shrunk"]);
+    let expected = [&none, &none, &of_the_plan, &none];
+    assert!(shrunk.iter().eq(expected), "{shrunk:?}: {:#}", run["looks"]);
+    of_the_plan
+}
+
+/// Batch and steps are fixed, so that ranks alone can bear what a slower site has no time for; what they take of it is
+/// their upload, over a link of a known rate.
+#[tokio::test]
+async fn ranks_that_a_slower_site_has_no_time_for_fall_and_their_first_round_says_whose() {
+    const TIMES: f64 = 10.0;
+    // Any machine here passes it, so that what a step takes is known.
+    let pace = "throttle_tokens_per_second = 100";
+    let linked = format!("{pace}\nbandwidth_limit = \"3KiB\"");
+    let played = Played::sites(&[pace, linked.as_str()]);
+    let mut asked = job(&played.path("model"));
+    let (steps, rounds) = (8.0, 4.0);
+    asked["training"]["local_steps"] = json!(8);
+    asked["rounds"]["count"] = json!(4);
+    let file = played.path("profiles.json");
+    let flags = ["--profiles", file.to_str().unwrap()];
+    let plan_only = [&flags[..], &["--plan-only"][..]].concat();
+    let measured = played.run(&asked, &plan_only).await.json();
+    assert_eq!(measured["run"], Value::Null);
+    faster(&file, "b", TIMES);
+
+    // As the file has it, b has time for all its ranks beside a; as it is, for 3/5 of their upload.
+    let planned = played.run(&asked, &plan_only).await.json();
+    let predicted = &planned["plan"]["workers"]["b"]["predicted"];
+    let figure = |name: &str| predicted[name].as_f64().unwrap();
+    let more = (TIMES - 1.0) * steps * figure("step_seconds");
+    let upload = figure("upload_bytes") / 3072.0;
+    let longest = figure("round_seconds") + more - 0.4 * upload;
+    // A plan keeps 5 % free before a deadline.
+    let deadline = (1.05 * rounds * longest).floor();
+    asked["deadline_seconds"] = json!(deadline as u64);
+
+    let report = played.run(&asked, &flags).await.json();
+    assert_eq!(
+        report["plan"]["workers"]["b"]["ranks"],
+        planned["plan"]["workers"]["b"]["ranks"]
+    );
+    let looks = report["run"]["looks"].as_array().unwrap();
+    let [look] = looks.as_slice() else {
+        panic!("one look: {looks:#?}");
+    };
+    let why = look["plan"]["replaces"][0].as_str().unwrap_or_default();
+    assert!(why.starts_with("what b trains takes "), "{look:#}");
+    let shrunk = check_shrunk(&report["run"]);
+    assert_eq!(shrunk, BTreeSet::from(["b".to_owned()]), "{look:#}");
+    let told = &report["run"]["rounds"][2]["shrunk"][0];
+    assert!(told["dropped_energy"].as_f64().unwrap() > 0.0, "{told:#}");
 }

@@ -26,7 +26,7 @@ const BATCHES: usize = 16;
 #[derive(Debug, Arguments)]
 #[command(after_help = "Examples:
   fedpipe bench zo-agreement --model model.gguf --compute bf16 --data train.jsonl
-  fedpipe bench zo-agreement --model model --compute int8 --perturbation 1e-3 --json
+  fedpipe bench zo-agreement --model model --compute int8 --perturbation 1e-3 --labelled 32 --json
 
 A zeroth-order step goes by a small difference of two losses, which rounding may drown. For 64 pairs of seed and batch
 this compares that slope in --compute with the one in f32, on a fresh adapter. The arithmetic passes if the signs agree
@@ -47,6 +47,9 @@ pub struct Args {
     /// Tokens of a record at most
     #[arg(long, value_name = "L", default_value_t = 128)]
     seq: usize,
+    /// Labelled tokens at the end of each made-up record; otherwise all. Records of --data are labelled as they are
+    #[arg(long, value_name = "N", conflicts_with = "data")]
+    labelled: Option<usize>,
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 16)]
     rank: u16,
@@ -72,6 +75,10 @@ impl Args {
             self.batch > 0 && self.seq > 1,
             "use a --batch from 1 and a --seq from 2"
         );
+        ensure!(
+            (1..=self.seq).contains(&self.labelled()),
+            "use a --labelled from 1, at most --seq"
+        );
         let inspected = self.model.inspect()?;
         let targets = self.targets.of(&inspected.config.weights());
         let ranks = RankTable::uniform(&targets, super::layers(&inspected.config)?, self.rank);
@@ -81,7 +88,7 @@ impl Args {
             checkpoint: false,
             batch: self.batch,
             sequence: self.seq,
-            labelled: self.seq,
+            labelled: self.labelled(),
             beside: 0,
         };
         self.model.check(&inspected, work, self.memory)?;
@@ -97,6 +104,11 @@ impl Args {
         self.tell(&gate, &kernel, &fast)
     }
 
+    /// Labelled tokens of a record, at most.
+    fn labelled(&self) -> usize {
+        self.labelled.unwrap_or(self.seq)
+    }
+
     fn tell(&self, gate: &Gate, exact: &str, fast: &Model) -> anyhow::Result<()> {
         let (signs, difference) = (gate.signs(), gate.difference());
         let kernel = fast.kernel().to_string();
@@ -109,6 +121,7 @@ impl Args {
                 "base_bytes": fast.base_bytes(), "rank": self.rank,
                 "targets": self.targets.of(&fast.weights()),
                 "batch": self.batch, "sequence_length": self.seq, "data": self.data,
+                "labelled": self.data.is_none().then(|| self.labelled()),
             }));
         }
         let verdict = if gate.passes() {
@@ -134,7 +147,7 @@ impl Args {
                 rank: self.rank,
                 batch: self.batch,
                 sequence: self.seq,
-                labelled: self.seq,
+                labelled: self.labelled(),
                 steps: 0,
                 checkpoint: false,
             };

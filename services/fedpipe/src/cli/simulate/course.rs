@@ -242,8 +242,8 @@ impl<'a> Course<'a> {
             let trained = site.train(bench, &task, (&global.path, mask));
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
-            let update = keep(trained, update, site.name(), factor)?;
-            merge::check(self.simulated, site.name(), &update.path)?;
+            let mut update = keep(trained, update, site.name(), factor)?;
+            update.slopes = merge::check(self.simulated, site.name(), &update.path)?;
             let link = sites::link(site, *round_trip);
             // Who walks along the same directions as all makes the merged adapter itself, once it has one.
             let replays = training.shares_directions() && number > 1;
@@ -487,6 +487,7 @@ fn keep(
         bytes: trained.sent_bytes,
         metrics: trained.metrics,
         passes: trained.passes,
+        slopes: None,
         path,
         rate_factor,
     })

@@ -10,12 +10,13 @@ use domain::artifact::{ArtifactRef, Digest};
 use domain::id::WorkerName;
 use domain::job::Job;
 use domain::job::mezo::Rates;
-use domain::job::spec::Optimizer;
+use domain::plan::WorkerPlan;
 use domain::round::{Contribution, ShrunkSite, Update, UpdateMetrics};
 use domain::zeroth::Scalars;
 use engine::train::Emphasis;
 
 use super::job::Simulated;
+use super::report::Slopes;
 
 /// A site's update, checked.
 pub struct Delivered {
@@ -33,6 +34,8 @@ pub struct Delivered {
     pub rate_factor: f64,
     /// How often its batches went through the model.
     pub passes: u64,
+    /// Its scalars, where it is that.
+    pub slopes: Option<Slopes>,
 }
 
 impl Delivered {
@@ -85,18 +88,23 @@ pub fn published(
     Ok((to, Some(encoder)))
 }
 
-/// Refuses an update that is not what its plan demands, as the aggregator does.
-pub fn check(simulated: &Simulated, worker: &WorkerName, path: &Path) -> anyhow::Result<()> {
+/// Refuses an update that is not what its plan demands, as the aggregator does; tells of scalars what they are.
+pub fn check(
+    simulated: &Simulated,
+    worker: &WorkerName,
+    path: &Path,
+) -> anyhow::Result<Option<Slopes>> {
     let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
     if simulated.job.spec.training.shares_directions() {
         let steps = aggregator::steps(&simulated.job, worker);
-        strategy::walk::read(path)?.skipped(plan.local_steps, &steps)?;
-        return Ok(());
+        let scalars = strategy::walk::read(path)?;
+        scalars.skipped(plan.local_steps, &steps)?;
+        return Ok(Slopes::of(&scalars));
     }
     let trained = simulated.job.spec.aggregation.strategy.trains();
     let demanded = (&plan.ranks, simulated.head());
     strategy::check_with_head(&TensorFile::open(path)?, demanded, weights, trained)?;
-    Ok(())
+    Ok(None)
 }
 
 /// The files of one merge.
@@ -137,22 +145,19 @@ pub fn merge(
     let spec = &simulated.job.spec;
     let aggregation = spec.aggregation.clone();
     let contributions: Vec<Contribution> = delivered.iter().map(Delivered::contribution).collect();
-    let mut shares = strategy::shares(&contributions, aggregation.weights, aggregation.normalize);
-    let mut zeroth_order = Vec::new();
-    for update in delivered {
-        zeroth_order.push(simulated.worker(&update.worker)?.optimizer == Optimizer::Mezo);
-    }
-    strategy::beside(&mut shares, &zeroth_order);
+    let plans = delivered.iter().map(|one| simulated.worker(&one.worker));
+    let plans: Vec<&WorkerPlan> = plans.collect::<anyhow::Result<_>>()?;
+    let shares = strategy::shares_of(&contributions, &plans, &aggregation);
     let weights = shares.iter().map(|share| share.weight).collect();
     let mut members = Vec::new();
     let together = aggregator::together(&simulated.job, number, emphasis);
-    for (update, mut share) in delivered.iter().zip(shares) {
+    for ((update, plan), mut share) in delivered.iter().zip(plans).zip(shares) {
         if together.is_some() {
             share.stretch *= update.rate_factor;
         }
         members.push(Member {
             worker: update.worker.clone(),
-            ranks: simulated.worker(&update.worker)?.ranks.clone(),
+            ranks: plan.ranks.clone(),
             share,
             started: None,
             update: update.path.clone(),

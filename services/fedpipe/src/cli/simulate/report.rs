@@ -8,6 +8,7 @@ use domain::job::course::Figure;
 use domain::job::{Kept, Spec};
 use domain::plan::{Plan, WorkerPlan};
 use domain::round::ShrunkSite;
+use domain::zeroth::Scalars;
 use serde::Serialize;
 
 use super::again::Look;
@@ -46,6 +47,9 @@ pub struct SiteRound {
     passes: u64,
     /// The most memory that counted against its limit, in bytes.
     peak_memory_bytes: u64,
+    /// What its zeroth-order steps found, where its update is that (`seeds: shared`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slopes: Option<Slopes>,
     /// Bytes of its update.
     update_bytes: u64,
     /// Where its time went.
@@ -71,11 +75,35 @@ impl SiteRound {
             tokens: metrics.tokens,
             loss: metrics.loss,
             passes: delivered.passes,
+            slopes: delivered.slopes,
             peak_memory_bytes: metrics.peak_memory_bytes,
             update_bytes: delivered.bytes,
             spent,
             wait_seconds: 0.0,
         }
+    }
+}
+
+/// The scalars of a site's round, summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Slopes {
+    /// Directions that its steps took; those of skipped steps do not count.
+    directions: u64,
+    /// The mean square of the scalars along them, within the job's `clip`. In each number an estimate of n directions varies by
+    /// this over n, which is what `training.mezo.variance` bounds.
+    mean_square: f64,
+}
+
+impl Slopes {
+    /// Of a round's scalars; none if every step was skipped.
+    pub fn of(scalars: &Scalars) -> Option<Self> {
+        // What stands for skipped steps and untaken directions is no finite number.
+        let found = scalars.values().iter().filter(|value| value.is_finite());
+        let squares: Vec<f64> = found.map(|value| f64::from(*value).powi(2)).collect();
+        (!squares.is_empty()).then(|| Self {
+            directions: squares.len() as u64,
+            mean_square: squares.iter().sum::<f64>() / squares.len() as f64,
+        })
     }
 }
 
@@ -336,6 +364,20 @@ mod tests {
             figure: None,
             seconds: 1.0,
         })
+    }
+
+    #[test]
+    fn slopes_are_of_the_directions_that_were_taken() {
+        let (unused, skipped) = (Scalars::UNUSED, Scalars::SKIPPED);
+        let steps = vec![
+            1.0, 2.0, unused, skipped, skipped, skipped, 4.0, 0.0, unused,
+        ];
+        let found = Slopes {
+            directions: 4,
+            mean_square: 5.25,
+        };
+        assert_eq!(Slopes::of(&Scalars::new(steps)), Some(found));
+        assert_eq!(Slopes::of(&Scalars::new(vec![skipped; 3])), None);
     }
 
     #[test]
