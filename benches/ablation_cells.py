@@ -37,7 +37,7 @@ class Task:
 # Rates at which few steps learn: GSM8K's questions bear four times as much as mail, whose loss leaps at 2e-3.
 TASKS = {
     "gsm8k": Task("gsm8k", "GSM8K, held-out loss per token", 128, 2e-3, "shuffle", (), "loss", 32, 32),
-    "mail": Task("mail", "mail, balanced accuracy", 80, 5e-4, "balanced", (" yes", " no"), "balanced_accuracy", 32, 16),
+    "mail": Task("mail", "mail, balanced accuracy", 80, 5e-4, "balanced", (" yes", " no"), "balanced_accuracy", 64, 16),
 }
 
 # Each cell adds one part to the one above it.
