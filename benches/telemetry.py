@@ -30,6 +30,7 @@ sys.path[:0] = [str(ROOT / "scripts/chart/tests"), str(ROOT / "scripts")]
 import observe  # noqa: E402
 import tiny_model  # noqa: E402
 from local_fleet import Failed, started, wait_for  # noqa: E402
+from ports import free_port  # noqa: E402
 
 OUT = ROOT / "out/telemetry"
 WANTED = 0.01
@@ -70,7 +71,7 @@ def step_seconds(options: argparse.Namespace, endpoint: str | None) -> float:
     if model is None:
         model = out / "model"
         tiny_model.write(model)
-    state, port = out / "state", observe.free_port()
+    state, port = out / "state", free_port()
     api = f"http://127.0.0.1:{port}"
     # No variable of the caller's turns telemetry on where it is to be off.
     variables = {"OTEL_SDK_DISABLED": "true"} if endpoint is None else {"OTEL_SDK_DISABLED": "false", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **OFTEN}

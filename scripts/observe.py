@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from local_fleet import ROOT, Failed, started, wait_for
+from ports import free_port
 
 sys.path.insert(0, str(ROOT / "scripts/chart/tests"))
 import tiny_model  # noqa: E402
@@ -27,13 +27,6 @@ import tiny_model  # noqa: E402
 SITES = {"north": 900, "south": 600, "west": 400}  # tokens a second
 COMPOSE = ROOT / "k8s/observe/compose.yaml"
 COLLECTOR = "http://127.0.0.1:4317"
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(url: str) -> bool:

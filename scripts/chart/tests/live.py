@@ -12,12 +12,16 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 
 import helmchart
+
+sys.path.insert(0, str(helmchart.ROOT / "scripts"))
+from ports import free_port  # noqa: E402
 
 FEDPIPE = pathlib.Path(os.environ.get("FEDPIPE_BIN") or helmchart.ROOT / "target/debug/fedpipe")
 PATIENCE_SECONDS = 30
@@ -42,13 +46,6 @@ def until(what: str, condition, process: "Process | None" = None, seconds: float
             raise AssertionError(f"{process.name} ended with {process.child.returncode} before {what}:\n{process.words()}")
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {what}\n{process.words() if process else ''}")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listens(port: int) -> bool:
