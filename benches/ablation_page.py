@@ -15,30 +15,29 @@ def page(results: dict) -> str:
     lines = ["# What each part of a plan is worth", ""]
     if results["quick"]:
         lines += ["**A smoke run: one seed, a few rounds. No figure here means anything.**", ""]
-    machine = results["machine"]
     lines += [
-        f"Made by `./run ablation` on {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), "
-        f"{machine.get('memory_gib', '?')} GiB. How: [README.md](../README.md).",
+        "Made by `./run ablation`; each table says on what. How: [README.md](../README.md).",
         "",
         "Four sites: speed 1, 1/2, 1/4, 1/8; memory 8, 2, 1, 0.5 GiB (for the small model 0.45 of that); the third on a link of",
         "4 MiB/s. All cells of a table have the same time by the virtual clock. ± is half of a 95 % interval over the seeds; what a",
         "part does is judged by the differences seed by seed.",
     ]
-    for name, found in results.get("together", {}).items():
-        lines += ["", *together(name, found)]
-    for name, found in results.get("tables", {}).items():
-        lines += ["", *table(name, found)]
-    if results.get("tables"):
-        lines += ["", *verdict(results["tables"])]
-    for name, found in results.get("ranks", {}).items():
-        lines += ["", *ranks(name, found)]
     import ablation_zeroth_page as zeroth_page  # it is made of this module's parts
 
-    for name, found in results.get("zeroth", {}).items():
-        lines += ["", *zeroth_page.table(name, found)]
-    for name, found in results.get("rates", {}).items():
-        lines += ["", *zeroth_page.rates(name, found)]
+    sections = {"together": together, "tables": table, "ranks": ranks, "zeroth": zeroth_page.table, "rates": zeroth_page.rates}
+    for part, section in sections.items():
+        for name, found in results.get(part, {}).items():
+            heading, *rest = section(name, found)
+            lines += ["", heading, "", measured_on(found["on"]), *rest]
+        if part == "tables" and results.get(part):
+            lines += ["", *verdict(results[part])]
     return "\n".join(lines) + "\n"
+
+
+def measured_on(on: dict) -> str:
+    """The machine and the program that a table is of."""
+    machine = on["machine"]
+    return f"Measured on: {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), {machine['memory_gib']} GiB; binary {on['binary']}."
 
 
 def plus(values: list[float], digits: int) -> str:

@@ -147,6 +147,26 @@ class Pieces(unittest.TestCase):
             own.write_text("its own")
             self.assertEqual(open_lab().profiles.read_text(), "its own")
 
+    def test_tables_that_are_not_measured_now_stay_with_what_they_are_of(self) -> None:
+        with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as patched:
+            out = pathlib.Path(name)
+            binary, file = out / "fedpipe", out / "ablation.json"
+            for target, attribute, value in (
+                (ablation.Lab, "prepare", lambda *_: None),
+                (ablation.page, "page", lambda _: ""),
+                (ablation, "together", lambda _, table, rounds: {"of": table.name, "rounds": rounds}),
+            ):
+                patched.enter_context(unittest.mock.patch.object(target, attribute, value))
+            of = {}
+            for content, task in (("first", "mail"), ("second", "gsm8k"), ("third", "gsm8k")):
+                binary.write_text(content)
+                of[content] = ablation.digest_of(binary)[:12]
+                ablation.run(ablation.arguments(["--only", "together", "--tasks", task, "--fedpipe", str(binary), "--work", f"{name}/work", "--out", name]))
+            kept = json.loads(file.read_text())["together"]
+        self.assertEqual({table: found["of"] for table, found in kept.items()}, {"smollm2-mail": "smollm2-mail", "smollm2-gsm8k": "smollm2-gsm8k"})
+        self.assertEqual(kept["smollm2-mail"]["on"]["binary"], of["first"])
+        self.assertEqual(kept["smollm2-gsm8k"]["on"]["binary"], of["third"])
+
     def test_cells_whose_sites_train_the_same_are_one(self) -> None:
         plan = lambda batch: {"ranks": {"q": [4]}, "batch": batch, "local_steps": 4, "base": "source", "kernel": "k",
                               "checkpoint": False, "optimizer": "adamw", "why": str(batch)}  # fmt: skip
@@ -195,24 +215,26 @@ class Page(unittest.TestCase):
         jitter = (0.0, 0.001, 0.002)
         runs = {cell: [run(end + noise, apart=0.875 if cell in ("uniform", "ranks") else 0.12) for noise in jitter] for cell, end in ends.items()}
         found = {"uniform_rank": 4, "until_seconds": 40.0, "seeds": [1, 2, 3], "cells": runs}
-        machine = {"cores": 2, "cpu": "a processor", "instructions": ["avx2"]}
-        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}})
+        machine = {"cores": 2, "cpu": "a processor", "instructions": ["avx2"], "memory_gib": 4}
+        found["on"] = {"machine": machine, "binary": "0123456789ab"}
+        text = page.page({"quick": False, "tables": {"smollm2-gsm8k": found}})
+        self.assertIn("Measured on: 2 cores of a processor (avx2), 4 GiB; binary 0123456789ab.", text)
         self.assertIn("full FedPipe against uniform LoRA helps", text)
         self.assertIn("a round of 10.0 s by the plan, 9.5 s as it came", text)
         self.assertIn("ranks no measurable effect; batch helps; bits helps; importance hurts; full helps", text)
         self.assertIn("12 % apart under the plan and 88 % apart with one configuration (as promised", text)
         few = found | {"cells": {cell: runs[cell] for cell in ("batch", "full")}, "same": {"full": "batch"}}
-        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": few}})
+        text = page.page({"quick": False, "tables": {"smollm2-gsm8k": few}})
         self.assertIn("trains the same as batch", text)
         self.assertNotIn("as promised", text)
         lacking = found | {"cells": {cell: runs[cell] for cell in ("uniform", "full")}, "unplanned": ["batch"]}
-        text = page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": lacking}})
+        text = page.page({"quick": False, "tables": {"smollm2-gsm8k": lacking}})
         self.assertIn(f"| {cells.CELLS['batch']} | no plan", text)
         both = {"uniform_rank": 4, "rounds": 4, "full": run(1.0, apart=0.14), "uniform": run(2.0, apart=0.8)}
-        text = page.page({"quick": False, "machine": machine, "together": {"smollm2-mail": both}})
+        text = page.page({"quick": False, "together": {"smollm2-mail": both | {"on": found["on"]}}})
         self.assertIn("14 % apart under the plan and 80 % apart with one configuration (as promised", text)
         runs["full"] = [run(1.3, apart=0.3) for _ in jitter]
-        self.assertIn("NOT as promised", page.page({"quick": False, "machine": machine, "tables": {"smollm2-gsm8k": found}}))
+        self.assertIn("NOT as promised", page.page({"quick": False, "tables": {"smollm2-gsm8k": found}}))
 
 
 if __name__ == "__main__":
