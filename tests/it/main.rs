@@ -9,6 +9,7 @@
 
 mod beyond;
 mod chat;
+mod choice;
 mod classes;
 mod coming;
 mod commands;

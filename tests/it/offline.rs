@@ -380,6 +380,52 @@ fn zeroth_order_training_on_one_machine_is_the_same_for_any_number_of_threads() 
 }
 
 #[test]
+fn training_among_choices_learns_which_of_them_follows_and_scores_by_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    records(&path("data.jsonl"));
+    let train = |more: &[&str]| {
+        let (data, out) = (path("data.jsonl"), path("out"));
+        let mut words = vec!["train", "--model", text(&model), "--data", text(&data)];
+        words.extend(["--out", text(&out), "--rank", "4", "--json"]);
+        words.extend(more);
+        fedpipe(&words)
+    };
+    let pair = ["--choice", " yes", "--choice", " no"];
+    let held_out = path("data.jsonl");
+    let metrics = path("steps.jsonl");
+    let learn = [
+        "--steps",
+        "30",
+        "--learning-rate",
+        "1e-2",
+        "--metrics",
+        text(&metrics),
+    ];
+    let score = ["--held-out", text(&held_out), "--evaluate-every", "30"];
+    let said = train(&[&pair[..], &learn, &score].concat());
+    let said = String::from_utf8_lossy(&succeeded(&said).stdout).into_owned();
+    assert!(said.contains("balanced_accuracy"), "{said}");
+    let told = steps(&metrics);
+    let losses: Vec<f64> = told
+        .iter()
+        .filter_map(|step| step["loss"].as_f64())
+        .collect();
+    // To know nothing of all words would be more than 5.
+    let sum = |part: &[f64]| part.iter().sum::<f64>();
+    assert!(losses[0] < 3.0, "{losses:?}");
+    assert!(sum(&losses[25..]) < sum(&losses[..5]), "{losses:?}");
+    let shown = train(&[&pair[..], &["--preview", "1"]].concat());
+    let shown = String::from_utf8_lossy(&succeeded(&shown).stdout).into_owned();
+    assert!(shown.contains(" yes") || shown.contains(" no"), "{shown}");
+    let alone = train(&["--choice", " yes", "--steps", "1"]);
+    let why = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(1), "{why}");
+    assert!(why.contains("give two or more"), "{why}");
+}
+
+#[test]
 fn bench_says_whether_slopes_in_a_faster_arithmetic_mean_what_they_mean_in_f32() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny(folder.path());

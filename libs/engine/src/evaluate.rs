@@ -77,28 +77,25 @@ impl<'m> Evaluator<'m> {
         })
     }
 
-    /// An encoder's logarithm of the probability of each class of its head, for each row; and the loss of the rows' own
-    /// classes, each of which counts as one label.
+    /// The logarithm of the probability of each class, of an encoder's head or of the words that a decoder chooses among, for
+    /// each row; and the loss of the rows' own classes, each of which counts as one label.
     ///
     /// # Errors
-    /// The model is a decoder or has no head; as [`Evaluator::loss`].
+    /// The model is an encoder without a head, or a decoder and the rows have no words; as [`Evaluator::loss`].
     pub fn classes(
         &mut self,
         batch: &Batch,
         control: &Control,
     ) -> Result<(Vec<Vec<f64>>, Loss), Error> {
-        let Self {
-            model,
-            changes,
-            workspace,
-        } = self;
-        let packed = Packed::new(batch, model.config())?;
-        let logits = model
-            .threads()
-            .run(|| compute::class_scores(model, changes.as_ref(), &packed, control, workspace))?;
-        let classes = logits.len() / batch.rows.len().max(1);
-        let rows = logits.chunks_exact(classes.max(1));
-        let logs: Vec<Vec<f64>> = rows.map(compute::log_softmax).collect();
+        let packed = Packed::new(batch, self.model.config())?;
+        let logs = if packed.among.is_empty() {
+            self.of_head(&packed, control)?
+        } else {
+            self.read(&packed, control, |model, hidden, workspace| {
+                compute::scores_among(model, hidden, &packed, workspace)
+            })?
+        };
+        let classes = logs.first().map_or(0, Vec::len);
         let mut loss = Loss {
             sum: 0.0,
             labelled_tokens: packed.targets.len(),
@@ -115,6 +112,21 @@ impl<'m> Evaluator<'m> {
             loss.sum -= own;
         }
         Ok((logs, loss))
+    }
+
+    fn of_head(&mut self, packed: &Packed, control: &Control) -> Result<Vec<Vec<f64>>, Error> {
+        let Self {
+            model,
+            changes,
+            workspace,
+        } = self;
+        let logits = model
+            .threads()
+            .run(|| compute::class_scores(model, changes.as_ref(), packed, control, workspace))?;
+        let rows = packed.bounds.len().saturating_sub(1).max(1);
+        let classes = (logits.len() / rows).max(1);
+        let rows = logits.chunks_exact(classes);
+        Ok(rows.map(compute::log_softmax).collect())
     }
 
     /// For each choice, the logarithm of each candidate's probability after the prompt.
@@ -241,18 +253,9 @@ impl<'m> Evaluator<'m> {
     }
 
     fn target_scores(&mut self, packed: &Packed, control: &Control) -> Result<Vec<f32>, Error> {
-        let positions: Vec<usize> = packed
-            .targets
-            .iter()
-            .map(|target| target.position)
-            .collect();
-        let tokens: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
-        let wanted: Vec<&[u32]> = tokens.chunks(1).collect();
-        Ok(self
-            .scores(packed, &positions, &wanted, control)?
-            .into_iter()
-            .flatten()
-            .collect())
+        self.read(packed, control, |model, hidden, workspace| {
+            compute::target_scores(model, hidden, packed, workspace)
+        })
     }
 
     fn scores(
@@ -262,24 +265,30 @@ impl<'m> Evaluator<'m> {
         wanted: &[&[u32]],
         control: &Control,
     ) -> Result<Vec<Vec<f32>>, Error> {
+        self.read(packed, control, |model, hidden, workspace| {
+            compute::log_probabilities(model, hidden, positions, wanted, workspace)
+        })
+    }
+
+    /// What `read` makes of the residual stream after the last block.
+    fn read<T: Send>(
+        &mut self,
+        packed: &Packed,
+        control: &Control,
+        read: impl FnOnce(&Model, &[f32], &mut Workspace) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
         let Self {
             model,
             changes,
             workspace,
         } = self;
+        let model: &Model = model;
         model.threads().run(|| {
-            let trace = compute::forward(
-                model,
-                changes.as_ref(),
-                packed,
-                Keep::Nothing,
-                control,
-                workspace,
-            )?;
-            let scores =
-                compute::log_probabilities(model, &trace.hidden, positions, wanted, workspace)?;
+            let (changes, keep) = (changes.as_ref(), Keep::Nothing);
+            let trace = compute::forward(model, changes, packed, keep, control, workspace)?;
+            let found = read(model, &trace.hidden, workspace)?;
             workspace.give(trace.hidden);
-            Ok(scores)
+            Ok(found)
         })
     }
 }

@@ -68,13 +68,15 @@ struct Question {
     /// Classes of a head.
     #[serde(default)]
     labels: usize,
+    /// Answers that the loss is among: they decide which records count.
+    #[serde(default)]
+    among: Vec<String>,
 }
 
 impl Question {
     /// What this job asks of a worker that says so of itself; `None` if it has no such data.
     fn of(registration: &Registration, spec: &Spec) -> Option<Self> {
         let records = registration.datasets.get(&spec.data.dataset)?.clone();
-        let evaluation = spec.evaluation.as_ref();
         let mezo = &spec.training.mezo;
         Some(Self {
             version: registration.version.clone(),
@@ -101,8 +103,9 @@ impl Question {
             order: spec.training.order,
             base: spec.precision.base,
             compute: spec.precision.compute,
-            choices: evaluation.map_or(0, |evaluation| evaluation.choices.len()),
+            choices: spec.choices().len(),
             labels: spec.training.labels.len(),
+            among: spec.training.choices.clone(),
         })
     }
 }

@@ -118,7 +118,7 @@ impl Opened {
         }
     }
 
-    /// An encoder of this data set for a model; for classes, if there are labels.
+    /// An encoder of this data set for a model: for classes if there are labels, for a loss among answers if these are given.
     ///
     /// # Errors
     /// If the sequence is too short to learn from.
@@ -126,7 +126,7 @@ impl Opened {
         &self,
         tokenizer: &Tokenizer,
         sequence_length: u32,
-        labels: &[String],
+        (labels, among): (&[String], &[String]),
     ) -> Result<Encoder, Failure> {
         let files = &self.files;
         let verbalizer = (!files.labels.is_empty()).then(|| Verbalizer {
@@ -138,6 +138,7 @@ impl Opened {
             truncate: files.truncate,
             verbalizer,
             labels: labels.to_vec(),
+            among: among.to_vec(),
             ..EncodeOptions::new(sequence_length as usize)
         };
         Encoder::new(tokenizer.clone(), options)

@@ -81,7 +81,7 @@ impl Scoring {
         let encoder = self.data.encoder(
             model.tokenizer(),
             self.task.plan.sequence_length,
-            &self.task.labels,
+            (&self.task.labels, self.among()),
         )?;
         let mut evaluator = Evaluator::new(model, Some(&adapter))?;
         drop(adapter);
@@ -90,9 +90,9 @@ impl Scoring {
         let (pace, mut seconds) = (running.site.forward_pace(), 0.0);
         for numbers in chosen.chunks(self.chunk()) {
             let watch = Stopwatch::start();
-            let tokens = if !self.task.labels.is_empty() {
+            let tokens = if !self.task.labels.is_empty() || self.task.among {
                 let rows = self.rows(held_out, &encoder, numbers)?;
-                tally.labels(&mut evaluator, rows, running)?
+                tally.classes(&mut evaluator, rows, running)?
             } else if self.task.choices.is_empty() {
                 let rows = self.rows(held_out, &encoder, numbers)?;
                 tally.loss(&mut evaluator, rows, running)?
@@ -122,6 +122,15 @@ impl Scoring {
             score.seconds += more;
         }
         Ok(score)
+    }
+
+    /// The answers that the loss is among; none where it is of words.
+    fn among(&self) -> &[String] {
+        if self.task.among {
+            &self.task.choices
+        } else {
+            &[]
+        }
     }
 
     /// Records that are computed together: as many as the planner counted memory for.
@@ -266,7 +275,7 @@ impl Tally {
     }
 
     /// Counts the classes that a head gives rows; returns the tokens computed.
-    fn labels(
+    fn classes(
         &mut self,
         evaluator: &mut Evaluator<'_>,
         rows: Vec<Row>,
@@ -281,7 +290,10 @@ impl Tally {
             return Err(not_finite(self.records, batch.rows.len() as u64));
         }
         for (row, scores) in batch.rows.iter().zip(&scores) {
-            let answer = row.class.and_then(|class| usize::try_from(class).ok());
+            let answer = row
+                .class
+                .as_ref()
+                .and_then(|class| usize::try_from(class.number).ok());
             if let (Some(confusion), Some((answer, guess))) =
                 (&mut self.confusion, answer.zip(best(scores)))
             {

@@ -132,6 +132,9 @@ pub struct Evaluate {
     pub sample: Option<u32>,
     /// Candidate completions; empty: loss alone.
     pub choices: Vec<String>,
+    /// Whether the loss is among the choices alone, as it is trained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub among: bool,
     /// Answers to generate and compare with the records' own; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Answers>,
@@ -170,12 +173,12 @@ macro_rules! task_message {
 }
 
 // 2: compute. 3: importance. 4: more of the training settings: schedule, batches by tokens, accumulation, dropout, momentum,
-// labels.
-task_message!(Probe, "probe", 1..=4, |_| None);
-// 2: strategy and live. 3: walk. 4: rounds, and the same settings as the probe's.
-task_message!(Train, "train", 1..=4, |task| Some(task.round));
-// 2: walk. 3: answers, labels. Round 0, the untrained adapter, has no trace of its own.
-task_message!(Evaluate, "evaluate", 1..=3, |task| Some(task.round)
+// labels. 5: choices.
+task_message!(Probe, "probe", 1..=5, |_| None);
+// 2: strategy and live. 3: walk. 4: rounds, and the same settings as the probe's. 5: choices.
+task_message!(Train, "train", 1..=5, |task| Some(task.round));
+// 2: walk. 3: answers, labels. 4: among. Round 0, the untrained adapter, has no trace of its own.
+task_message!(Evaluate, "evaluate", 1..=4, |task| Some(task.round)
     .filter(|round| *round > 0));
 
 /// Any task, as a worker receives it.

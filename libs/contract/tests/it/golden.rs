@@ -144,6 +144,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     evaluated.score.bytes_down = 0;
     assert_eq!(read_old::<Evaluated>(1), evaluated);
     let [mut probe, _] = samples::probes();
+    probe.training.choices.clear();
+    assert_eq!(read_old::<Probe>(4), probe);
     probe.training = plain(probe.training);
     assert_eq!(read_old::<Probe>(3), probe);
     probe.importance = Importance::Uniform;
@@ -151,6 +153,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
     probe.compute = Compute::Auto;
     assert_eq!(read_old::<Probe>(1), probe);
     let mut train = samples::train();
+    train.training.choices.clear();
+    assert_eq!(read_old::<Train>(4), train);
     (train.training, train.rounds) = (plain(train.training), 0);
     train.plan.accumulate = 1;
     assert_eq!(read_old::<Train>(3), train);
@@ -187,6 +191,8 @@ fn earlier_versions_are_read_and_what_they_lack_has_its_meaning() {
         }
     }
     let mut evaluate = samples::evaluate();
+    evaluate.among = false;
+    assert_eq!(read_old::<Evaluate>(3), evaluate);
     evaluate.answers = None;
     evaluate.plan.accumulate = 1;
     assert_eq!(read_old::<Evaluate>(2), evaluate);

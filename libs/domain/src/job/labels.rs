@@ -1,4 +1,7 @@
-//! Sequence classification in a job file: `training.labels`, and what may stand beside them.
+//! Classification in a job file: by a head of its own, `training.labels`, or by words, `training.choices`; and what may stand
+//! beside them.
+
+use std::collections::BTreeSet;
 
 use super::aggregation::ServerKind;
 use super::choice::Choice;
@@ -19,13 +22,23 @@ impl Training {
 }
 
 impl Spec {
-    /// What answers are counted by, in the order of their counts: the labels, or the choices of the evaluation.
+    /// What answers are counted by, in the order of their counts: the labels, or the choices.
     #[must_use]
     pub fn classes(&self) -> &[String] {
-        let choices = self.evaluation.as_ref().map(|own| own.choices.as_slice());
         match self.training.classifies() {
             true => &self.training.labels,
-            false => choices.unwrap_or_default(),
+            false => self.choices(),
+        }
+    }
+
+    /// The candidate completions that held-out records are scored by: the evaluation's, or those that the training is
+    /// among; none where the job is not scored.
+    #[must_use]
+    pub fn choices(&self) -> &[String] {
+        match &self.evaluation {
+            None => &[],
+            Some(own) if own.choices.is_empty() => &self.training.choices,
+            Some(own) => &own.choices,
         }
     }
 
@@ -41,17 +54,36 @@ impl Spec {
         }))
     }
 
+    /// Refuses answers that a loss cannot be among. Whether each is one token only the model's tokenizer knows: a site says
+    /// so.
+    pub(super) fn check_choices(&self, refuse: &mut impl FnMut(&str, String)) {
+        let choices = &self.training.choices;
+        if choices.is_empty() {
+            return;
+        }
+        if !are_classes(choices) {
+            refuse(
+                "training.choices",
+                format!("give none, or 2 to {LABEL_LIMIT} different answers of 1 to 200 bytes"),
+            );
+        }
+        if self.training.classifies() {
+            let problem = "labels are told apart by a head, choices by words: give one of them";
+            refuse("training.choices", problem.to_owned());
+        }
+        if self.choices() != choices && !self.choices().is_empty() {
+            let problem = "a job with training.choices is scored among these: leave it out, or give the same in the same order";
+            refuse("evaluation.choices", problem.to_owned());
+        }
+    }
+
     /// Refuses what no head can be made of, and what does not go with one.
     pub(super) fn check_labels(&self, refuse: &mut impl FnMut(&str, String)) {
         let labels = &self.training.labels;
         if labels.is_empty() {
             return;
         }
-        let distinct: std::collections::BTreeSet<_> = labels.iter().collect();
-        let long = labels
-            .iter()
-            .any(|label| label.trim().is_empty() || label.len() > 200);
-        if !(2..=LABEL_LIMIT).contains(&labels.len()) || distinct.len() != labels.len() || long {
+        if !are_classes(labels) {
             refuse(
                 "training.labels",
                 format!("give none, or 2 to {LABEL_LIMIT} different labels of 1 to 200 bytes"),
@@ -109,6 +141,15 @@ impl Spec {
     }
 }
 
+/// Whether these are classes that can be told apart, each with a name.
+fn are_classes(names: &[String]) -> bool {
+    let distinct: BTreeSet<_> = names.iter().collect();
+    let named = |name: &String| !name.trim().is_empty() && name.len() <= 200;
+    (2..=LABEL_LIMIT).contains(&names.len())
+        && distinct.len() == names.len()
+        && names.iter().all(named)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +174,45 @@ mod tests {
         let many: Vec<String> = (0..=LABEL_LIMIT).map(|n| n.to_string()).collect();
         let many = serde_json::to_string(&many).expect("serializes");
         assert_eq!(with(&many), ["training.labels"]);
+    }
+
+    #[test]
+    fn a_loss_is_among_few_different_answers_by_which_the_job_is_scored() {
+        let with = |choices: &str, rest: &str| {
+            refused(&format!(r#""training":{{"choices":{choices}}}{rest}"#))
+        };
+        let pair = r#"[" yes"," no"]"#;
+        assert!(with(pair, "").is_empty());
+        assert!(with(pair, r#","evaluation":{}"#).is_empty());
+        let same = format!(r#","evaluation":{{"choices":{pair}}}"#);
+        assert!(with(pair, &same).is_empty());
+        for bad in [r#"[" yes"]"#, r#"[" yes"," yes"]"#, r#"[" yes"," "]"#] {
+            assert_eq!(with(bad, ""), ["training.choices"], "{bad}");
+        }
+        let other = r#","evaluation":{"choices":[" no"," yes"]}"#;
+        assert_eq!(with(pair, other), ["evaluation.choices"]);
+        let both = format!(r#""training":{{"labels":["a","b"],"choices":{pair}}}"#);
+        assert_eq!(refused(&both), ["training.choices"]);
+        let zeroth = format!(
+            r#""training":{{"optimizer":"mezo","choices":{pair}}},"adapter":{{"rank":8,"rank_max":8}},
+               "aggregation":{{"strategy":"sum"}},"evaluation":{{}}"#
+        );
+        assert!(refused(&zeroth).is_empty());
+    }
+
+    #[test]
+    fn a_job_trained_among_answers_is_scored_among_them() {
+        let text = |rest: &str| {
+            format!(
+                r#"{{"name":"n","model":{{"source":"file:///m"}},"data":{{"dataset":"d"}},
+                   "training":{{"choices":[" yes"," no"]}}{rest}}}"#
+            )
+        };
+        let of = |rest: &str| serde_json::from_str::<Spec>(&text(rest)).expect("a job");
+        let scored = of(r#","evaluation":{}"#);
+        assert_eq!(scored.classes(), [" yes", " no"]);
+        assert_eq!(scored.measure(), Some(Measure::BalancedAccuracy));
+        assert!(of("").choices().is_empty());
     }
 
     #[test]

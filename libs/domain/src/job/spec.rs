@@ -262,6 +262,7 @@ impl Spec {
         self.aggregation.check(self, &mut refuse);
         self.training.mezo.check(self, &mut refuse);
         self.check_labels(&mut refuse);
+        self.check_choices(&mut refuse);
         if let Some(evaluation) = &self.evaluation {
             evaluation.check(self, &mut refuse);
         }

@@ -85,6 +85,10 @@ pub struct Training {
     /// The classes of a head that is trained beside the adapter (sequence classification); empty: words are learned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// The answers that the loss is among, each a token of the model's, as `MeZO` trains classification; empty: among all
+    /// words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
     /// How zeroth-order sites train.
     #[serde(skip_serializing_if = "Mezo::is_default")]
     pub mezo: Mezo,
@@ -110,6 +114,7 @@ impl Default for Training {
             order: Order::Shuffle,
             seed: 0,
             labels: Vec::new(),
+            choices: Vec::new(),
             mezo: Mezo::default(),
         }
     }

@@ -4,7 +4,7 @@ use super::forward::add;
 use super::{Error, Packed, Workspace, norm};
 use crate::model::{Config, Model, Norm};
 use crate::ops::frozen::Frozen;
-use crate::ops::{Table, cross_entropy};
+use crate::ops::{Table, choice, cross_entropy};
 
 /// The rows of `hidden` `[tokens, width]` at `positions`, `[positions, width]`.
 fn gather(
@@ -49,25 +49,21 @@ pub(crate) fn loss_and_gradient(
     workspace: &mut Workspace,
 ) -> Result<(f64, Vec<f32>), Error> {
     let config = model.config();
-    let positions: Vec<usize> = packed
-        .targets
-        .iter()
-        .map(|target| target.position)
-        .collect();
+    let positions = packed.target_positions();
     let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
     let x = gather(hidden, config.hidden, &positions, workspace);
     let mut normed = workspace.take(x.len());
     norm::forward(&mut normed, &x, model.final_norm(), config.epsilon);
     let mut d_normed = workspace.take(x.len());
     let count = targets.len() as f32;
-    let losses = cross_entropy::losses_and_gradient(
-        &mut d_normed,
-        &normed,
-        model.output(),
-        &targets,
-        1.0 / count,
-        &mut workspace.ops,
-    )?;
+    let (output, among, scale) = (model.output(), &packed.among, 1.0 / count);
+    let losses = if among.is_empty() {
+        let ops = &mut workspace.ops;
+        cross_entropy::losses_and_gradient(&mut d_normed, &normed, output, &targets, scale, ops)?
+    } else {
+        let gradient = Some((d_normed.as_mut_slice(), scale));
+        choice::losses(&normed, output.weight, among, &targets, gradient)?
+    };
     let mut d_rows = normed;
     d_rows.fill(0.0);
     norm::backward(
@@ -99,24 +95,74 @@ pub(crate) fn log_probabilities(
     wanted: &[&[u32]],
     workspace: &mut Workspace,
 ) -> Result<Vec<Vec<f32>>, Error> {
-    let by = (model.final_norm(), model.output(), model.config());
-    scores_by(by, hidden, (positions, wanted), workspace)
+    let by = (model.final_norm(), model.config());
+    let normed = normed(by, hidden, positions, workspace);
+    let ops = &mut workspace.ops;
+    let scores = cross_entropy::log_probabilities(&normed, model.output(), wanted, ops)?;
+    workspace.give(normed);
+    Ok(scores)
 }
 
-/// As [`log_probabilities`], by this normalization and this output layer.
-pub(super) fn scores_by<T: Table<Error = candle_core::Error>>(
+/// The logarithm of the probability of each target of `packed`, among all tokens or those that it is among.
+pub(crate) fn target_scores(
+    model: &Model,
+    hidden: &[f32],
+    packed: &Packed,
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, Error> {
+    let by = (model.final_norm(), model.output(), model.config());
+    target_scores_by(by, hidden, packed, workspace)
+}
+
+/// As [`target_scores`], by this normalization and this output layer.
+pub(super) fn target_scores_by<T: Table<Error = candle_core::Error>>(
     (final_norm, output, config): (&Norm, Frozen<'_, T>, &Config),
     hidden: &[f32],
-    (positions, wanted): (&[usize], &[&[u32]]),
+    packed: &Packed,
     workspace: &mut Workspace,
-) -> Result<Vec<Vec<f32>>, Error> {
+) -> Result<Vec<f32>, Error> {
+    let by = (final_norm, config);
+    let normed = normed(by, hidden, &packed.target_positions(), workspace);
+    let targets: Vec<u32> = packed.targets.iter().map(|target| target.token).collect();
+    let scores = if packed.among.is_empty() {
+        let wanted: Vec<&[u32]> = targets.chunks(1).collect();
+        let ops = &mut workspace.ops;
+        let scores = cross_entropy::log_probabilities(&normed, output, &wanted, ops)?;
+        scores.into_iter().flatten().collect()
+    } else {
+        let losses = choice::losses(&normed, output.weight, &packed.among, &targets, None)?;
+        losses.into_iter().map(|loss| -loss).collect()
+    };
+    workspace.give(normed);
+    Ok(scores)
+}
+
+/// The logarithm of the probability of each token that the targets of `packed` are among, target by target.
+pub(crate) fn scores_among(
+    model: &Model,
+    hidden: &[f32],
+    packed: &Packed,
+    workspace: &mut Workspace,
+) -> Result<Vec<Vec<f64>>, Error> {
+    let by = (model.final_norm(), model.config());
+    let normed = normed(by, hidden, &packed.target_positions(), workspace);
+    let scores = choice::log_probabilities(&normed, model.output().weight, &packed.among)?;
+    workspace.give(normed);
+    Ok(scores)
+}
+
+/// The normalized rows of `hidden` at `positions`.
+fn normed(
+    (final_norm, config): (&Norm, &Config),
+    hidden: &[f32],
+    positions: &[usize],
+    workspace: &mut Workspace,
+) -> Vec<f32> {
     let x = gather(hidden, config.hidden, positions, workspace);
     let mut normed = workspace.take(x.len());
     norm::forward(&mut normed, &x, final_norm, config.epsilon);
-    let scores = cross_entropy::log_probabilities(&normed, output, wanted, &mut workspace.ops)?;
     workspace.give(x);
-    workspace.give(normed);
-    Ok(scores)
+    normed
 }
 
 /// The logits `[positions, vocabulary]`; for few positions only.

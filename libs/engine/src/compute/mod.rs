@@ -22,9 +22,9 @@ pub(crate) use backward::{Learn, Observe};
 pub(crate) use change::Changes;
 pub(crate) use encoder::{log_softmax, scores as class_scores};
 pub(crate) use forward::{Cache, forward, forward_cached, forward_each};
-pub(crate) use head::{log_probabilities, logits};
+pub(crate) use head::{log_probabilities, logits, scores_among, target_scores};
 pub(crate) use learn::learn;
-pub(crate) use moved::{Room, target_scores};
+pub(crate) use moved::{Room, scores_along};
 pub(crate) use packed::Packed;
 pub(crate) use workspace::{Choice, Workspace, choose};
 

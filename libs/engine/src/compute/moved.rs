@@ -82,7 +82,7 @@ impl Table for Moved<'_> {
 /// The logarithm of the probability of each target of `packed` at `θ + factor·z`.
 ///
 /// Invariant: the model is one that can be moved.
-pub(crate) fn target_scores(
+pub(crate) fn scores_along(
     model: &Model,
     by: Move,
     packed: &Packed,
@@ -123,13 +123,10 @@ pub(crate) fn target_scores(
         weight: &output,
         kernel: model.kernel(),
     };
-    let positions: Vec<usize> = packed.targets.iter().map(|t| t.position).collect();
-    let tokens: Vec<u32> = packed.targets.iter().map(|t| t.token).collect();
-    let wanted: Vec<&[u32]> = tokens.chunks(1).collect();
     let by = (&*norm, output, model.config());
-    let scores = head::scores_by(by, &hidden, (&positions, &wanted), workspace)?;
+    let scores = head::target_scores_by(by, &hidden, packed, workspace)?;
     workspace.give(hidden);
-    Ok(scores.into_iter().flatten().collect())
+    Ok(scores)
 }
 
 fn add((direction, factor): Move, name: Name, values: &mut [f32]) {

@@ -1,7 +1,9 @@
 //! A batch without padding: its rows one after another.
 
+use std::sync::Arc;
+
 use crate::compute::Error;
-use crate::data::{Batch, Row};
+use crate::data::{Batch, Class, Row};
 use crate::model::Config;
 use crate::ops::dropout::Dropout;
 
@@ -15,6 +17,8 @@ pub(crate) struct Packed {
     pub(crate) bounds: Vec<usize>,
     /// What is to be predicted.
     pub(crate) targets: Vec<Target>,
+    /// The tokens that a decoder's targets are among; empty: all.
+    pub(crate) among: Arc<[u32]>,
     /// What the adapter's inputs leave out in this pass.
     pub(crate) dropout: Option<Dropout>,
 }
@@ -26,6 +30,7 @@ pub(crate) struct Target {
     pub(crate) row: usize,
     /// Flat index of the token before it, whose output predicts it.
     pub(crate) position: usize,
+    /// Its id; of a class, its number.
     pub(crate) token: u32,
 }
 
@@ -54,12 +59,9 @@ impl Packed {
                 });
             }
             let start = packed.push(row, tokens, config)?;
-            // A class is read off the row's first token.
-            packed.targets.extend(class.map(|class| Target {
-                row,
-                position: start,
-                token: class,
-            }));
+            if let Some(class) = class {
+                packed.choose(row, (start, tokens.len()), class, config.vocabulary)?;
+            }
             let wanted = tokens
                 .iter()
                 .zip(labelled)
@@ -73,6 +75,39 @@ impl Packed {
             }));
         }
         Ok(packed)
+    }
+
+    /// An encoder's class is read off the row's first token, a decoder's follows the last.
+    fn choose(
+        &mut self,
+        row: usize,
+        (start, tokens): (usize, usize),
+        class: &Class,
+        vocabulary: usize,
+    ) -> Result<(), Error> {
+        let Class { number, words } = class;
+        if let Some(token) = words.iter().find(|word| **word as usize >= vocabulary) {
+            return Err(Error::Token {
+                row,
+                token: *token,
+                vocabulary,
+            });
+        }
+        if !words.is_empty() && *number as usize >= words.len() {
+            return Err(Error::Class {
+                row,
+                class: *number,
+                classes: words.len(),
+            });
+        }
+        let behind = if words.is_empty() { 1 } else { tokens };
+        self.targets.push(Target {
+            row,
+            position: start + behind - 1,
+            token: *number,
+        });
+        self.among = Arc::clone(words);
+        Ok(())
     }
 
     /// Packs rows without targets.
@@ -139,8 +174,14 @@ impl Packed {
             positions: self.positions.repeat(copies),
             bounds,
             targets,
+            among: Arc::clone(&self.among),
             dropout: self.dropout,
         }
+    }
+
+    /// Where each target is predicted.
+    pub(crate) fn target_positions(&self) -> Vec<usize> {
+        self.targets.iter().map(|target| target.position).collect()
     }
 
     /// Length of the longest row.

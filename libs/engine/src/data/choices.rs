@@ -1,8 +1,11 @@
 //! Which of a few answers a model prefers: rows to compare, and the record's own answer.
 
+use std::sync::Arc;
+
 use super::encode::{Encoder, finished};
 use super::record::choose;
-use super::{Record, Refusal, Row};
+use super::{Class, Record, Refusal, Row};
+use crate::text::Tokenizer;
 
 /// One row for each choice, all with the same prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +17,47 @@ pub struct Choices {
     pub answer: Option<usize>,
 }
 
+/// The one token of each answer that a loss is among.
+pub(super) fn words(tokenizer: &Tokenizer, answers: &[String]) -> Result<Arc<[u32]>, Refusal> {
+    let mut found = Vec::with_capacity(answers.len());
+    for answer in answers {
+        let own = tokenizer.encode(answer)?;
+        let refused = |tokens| Refusal::Choice {
+            choice: answer.clone(),
+            tokens,
+        };
+        let [token] = own.as_slice() else {
+            return Err(refused(own.len()));
+        };
+        if found.contains(token) {
+            return Err(refused(0));
+        }
+        found.push(*token);
+    }
+    Ok(found.into())
+}
+
 impl Encoder {
+    /// The row of a record whose answer is learned among a few: its prompt, and which of them follows.
+    pub(super) fn chosen(&self, number: usize, record: &Record) -> Result<Row, Refusal> {
+        let parts = self.parts(record)?;
+        let answer = choose(parts.completion, &self.options.among).ok_or(Refusal::OtherAnswer)?;
+        let class = Class {
+            number: u32::try_from(answer).map_err(|_| Refusal::OtherAnswer)?,
+            words: Arc::clone(&self.among),
+        };
+        let tokens = self.prompt(&parts, 1)?;
+        if tokens.is_empty() {
+            return Err(Refusal::NothingToLearn);
+        }
+        Ok(Row {
+            labelled: vec![false; tokens.len()],
+            tokens,
+            class: Some(class),
+            record: number,
+        })
+    }
+
     /// Rows for measuring how often the model prefers the record's answer.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ impl Encoder {
         Ok(Row {
             labelled: vec![false; tokens.len()],
             tokens,
-            class: Some(class),
+            class: Some(class.into()),
             record: number,
         })
     }

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::choices::words;
 use super::{Record, Refusal, Row, Truncate};
 use crate::text::{ChatTemplate, Error, Tokenizer};
 
@@ -48,6 +50,9 @@ pub struct EncodeOptions {
     /// The classes of an encoder's head, in its order: rows are classified, and no token carries loss. Empty: words
     /// are learned.
     pub labels: Vec<String>,
+    /// The answers that a decoder's loss is among, each a single token: of a row the prompt is read, and which of them
+    /// follows is learned, as `MeZO` (arXiv 2305.17333) trains classification. Empty: words are learned.
+    pub among: Vec<String>,
 }
 
 /// Encodes the records of one data set for one model.
@@ -55,6 +60,8 @@ pub struct EncodeOptions {
 pub struct Encoder {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: EncodeOptions,
+    /// The tokens of the answers that the loss is among.
+    pub(super) among: Arc<[u32]>,
     template: Option<ChatTemplate>,
     /// What the model reads before a text or a prompt. A conversation begins as the chat template says.
     bos: Option<u32>,
@@ -90,13 +97,15 @@ impl EncodeOptions {
             truncate: Truncate::default(),
             verbalizer: None,
             labels: Vec::new(),
+            among: Vec::new(),
         }
     }
 }
 
 impl Encoder {
     /// # Errors
-    /// [`Refusal::SequenceTooShort`] below 2 tokens; a tokenizer that refuses an empty text.
+    /// [`Refusal::SequenceTooShort`] below 2 tokens; a tokenizer that refuses an empty text; an answer to choose among
+    /// that is not a token of its own.
     pub fn new(tokenizer: Tokenizer, options: EncodeOptions) -> Result<Self, Refusal> {
         let sequence_length = options.sequence_length;
         if sequence_length < 2 {
@@ -107,6 +116,7 @@ impl Encoder {
         let bos = tokenizer.first()?;
         Ok(Self {
             bos,
+            among: words(&tokenizer, &options.among)?,
             tokenizer,
             options,
             template,
@@ -129,6 +139,9 @@ impl Encoder {
     pub fn row_of_pass(&self, number: usize, record: &Record, pass: u64) -> Result<Row, Refusal> {
         if self.classifies() {
             return self.classified(number, record);
+        }
+        if !self.among.is_empty() {
+            return self.chosen(number, record);
         }
         let (tokens, labelled) = match record {
             Record::Text { text } => {

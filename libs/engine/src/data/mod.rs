@@ -39,6 +39,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use choices::Choices;
 pub use dataset::{CLASS_BYTES, Dataset, OpenOptions};
@@ -70,9 +71,26 @@ pub struct Row {
     /// `[tokens]`: whether this token is to be predicted from its predecessors. The first never is.
     pub labelled: Vec<bool>,
     /// The class of the whole row, where it is classified; no token carries loss then.
-    pub class: Option<u32>,
+    pub class: Option<Class>,
     /// Which record of the data set this is.
     pub record: usize,
+}
+
+/// What a whole row is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Which of the classes, counted from 0.
+    pub number: u32,
+    /// The token that says each class, where a decoder's next word is the answer; empty where an encoder's head knows them.
+    pub words: Arc<[u32]>,
+}
+
+impl From<u32> for Class {
+    /// A class of an encoder's head.
+    fn from(number: u32) -> Self {
+        let words = Arc::default();
+        Self { number, words }
+    }
 }
 
 impl Row {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Encoder, Refusal, Row};
+use super::{EncodeOptions, Encoder, Refusal, Row};
 
 /// A row, token by token.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,8 +42,11 @@ impl Encoder {
                 labelled: *labelled,
             })
         });
-        let class = row.class.and_then(|class| usize::try_from(class).ok());
-        let class = class.and_then(|class| self.options.labels.get(class));
+        let class = row.class.as_ref().and_then(|class| {
+            let EncodeOptions { labels, among, .. } = &self.options;
+            let names = if self.classifies() { labels } else { among };
+            names.get(usize::try_from(class.number).ok()?)
+        });
         Ok(Preview {
             text: self.tokenizer.decode(&row.tokens)?,
             pieces: pieces.collect::<Result<_, Refusal>>()?,

@@ -48,6 +48,18 @@ pub enum Refusal {
     /// The record's answer is none of the choices.
     #[error("the record's answer is none of the choices")]
     OtherAnswer,
+    /// An answer that a loss cannot be among others for.
+    #[error(
+        "the choice {choice:?} is {} the model's: a loss among choices needs a single one of its own for each; give short words with the \
+         blank before them, such as \" yes\" (without it where the tokenizer puts one there by itself), or leave the choices out",
+        if *.tokens == 0 { "the same token as another, of".to_owned() } else { format!("{tokens} tokens of") }
+    )]
+    Choice {
+        /// The answer.
+        choice: String,
+        /// Tokens that it is; 0 where it is another's.
+        tokens: usize,
+    },
     /// A sequence that leaves no room to learn.
     #[error("a sequence of {sequence_length} tokens is too short")]
     SequenceTooShort {
@@ -74,7 +86,7 @@ impl Refusal {
                 use text::Error::{Encode, LeftOut, Render, Turn};
                 matches!(error, Encode(_) | LeftOut(_) | Render(_) | Turn { .. })
             }
-            Self::NotLabelled | Self::NoClassToken => false,
+            Self::NotLabelled | Self::NoClassToken | Self::Choice { .. } => false,
             Self::NoVerbalizer | Self::NoChoices | Self::SequenceTooShort { .. } => false,
         }
     }
@@ -92,6 +104,7 @@ impl Refusal {
             Self::OtherLabel => "other_label",
             Self::NoClassToken => "no_class_token",
             Self::NoChoices => "no_choices",
+            Self::Choice { .. } => "choice",
             Self::OtherAnswer => "other_answer",
             Self::SequenceTooShort { .. } => "sequence_too_short",
             Self::Text(text::Error::LeftOut(_)) => "tools_left_out",

@@ -150,6 +150,7 @@ fn records_of(batches: &[Batch]) -> usize {
 /// The records of a batch that teach something.
 fn records(batch: &Batch) -> impl Iterator<Item = usize> {
     // A row's first token has nothing before it.
-    let teaches = |row: &&Row| row.labelled.iter().skip(1).any(|labelled| *labelled);
+    let teaches =
+        |row: &&Row| row.class.is_some() || row.labelled.iter().skip(1).any(|labelled| *labelled);
     batch.rows.iter().filter(teaches).map(|row| row.record)
 }

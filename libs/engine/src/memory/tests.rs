@@ -185,7 +185,7 @@ fn holds_as_predicted(model: &Model) {
                 let mut trainer = Trainer::new(model, &adapter, options).unwrap();
                 let mut rows = rows(batch, sequence);
                 for row in &mut rows.rows {
-                    (row.class, row.labelled) = (Some(1), vec![false; sequence]);
+                    (row.class, row.labelled) = (Some(1.into()), vec![false; sequence]);
                 }
                 for _ in 0..3 {
                     trainer.step(&rows, 1e-6, &Control::new()).unwrap();

@@ -13,6 +13,7 @@ pub mod product;
 
 pub mod activation;
 pub mod attention;
+pub mod choice;
 pub mod cross_entropy;
 pub(crate) mod dropout;
 pub mod embedding;

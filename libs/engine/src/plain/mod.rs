@@ -54,6 +54,11 @@ pub enum Error {
     /// A family of models, or a setting, that is computed by our own operations alone.
     #[error("plain operations compute the llama architecture without scaled rotations alone")]
     Architecture,
+    /// A loss that is computed by our own operations alone.
+    #[error(
+        "plain operations learn words, not which of a few follows: leave the choices out, or compute without the device"
+    )]
+    Choices,
     /// What [`crate::train::Trainer`] would refuse too.
     #[error(transparent)]
     Train(#[from] crate::train::Error),

@@ -127,6 +127,9 @@ impl Trainer {
         control: &Control,
     ) -> Result<(Step, GradStore), Error> {
         let packed = Packed::new(batch, &self.frozen.config).map_err(train::Error::from)?;
+        if !packed.among.is_empty() {
+            return Err(Error::Choices);
+        }
         let labelled_tokens = packed.targets.len();
         let (mut total, mut sum) = (0.0, None);
         for (row, start) in packed.bounds.iter().enumerate() {

@@ -65,7 +65,7 @@ pub fn batch(rows: &[Classified]) -> Batch {
     let row = |(record, row): (usize, &Classified)| Row {
         tokens: row.tokens.clone(),
         labelled: vec![false; row.tokens.len()],
-        class: Some(row.class),
+        class: Some(row.class.into()),
         record,
     };
     Batch {
@@ -109,7 +109,10 @@ fn ids_equal_transformers_and_what_is_too_long_loses_its_end() {
     for Text { text, ids } in values().texts {
         let row = whole.row(3, &label(&text, "spam")).unwrap();
         assert_eq!(row.tokens, ids, "{text:?}");
-        assert_eq!((row.class, row.record, row.targets()), (Some(2), 3, 0));
+        assert_eq!(
+            (row.class.clone(), row.record, row.targets()),
+            (Some(2.into()), 3, 0)
+        );
         let shown = whole.preview(&row).unwrap();
         assert_eq!(shown.class.as_deref(), Some("spam"));
     }
@@ -334,7 +337,7 @@ fn what_an_encoder_does_not_do_is_refused_with_what_does() {
         "{error}"
     );
     let mut other = batch(&want.rows);
-    other.rows[1].class = Some(3);
+    other.rows[1].class = Some(3.into());
     let error = trainer.step(&other, 1e-3, &control()).unwrap_err();
     assert!(error.to_string().contains("class 3"), "{error}");
 

@@ -92,9 +92,8 @@ pub fn evaluate(
         global: global.clone(),
         scale: job.spec.adapter.scale(),
         sample: sample.filter(|_| !follow::is_complete(job, round)),
-        choices: evaluation
-            .map(|evaluation| evaluation.choices.clone())
-            .unwrap_or_default(),
+        choices: job.spec.choices().to_vec(),
+        among: !job.spec.training.choices.is_empty(),
         answers: evaluation.and_then(|evaluation| evaluation.answers),
         labels: job.spec.training.labels.clone(),
         plan: plan.clone(),

@@ -60,7 +60,7 @@ enum Command {
     /// Play a fleet on this machine, site after site, by a clock of its own: what a job would come to
     Simulate(simulate::Args),
     /// Train an adapter on this machine, without services
-    Train(offline::train::Args),
+    Train(Box<offline::train::Args>),
     /// Loss, perplexity, accuracy among choices, or generated answers of a model on records
     Eval(offline::eval::Args),
     /// Write an adapter for other tools: PEFT, transformers, llama.cpp; read back and verified

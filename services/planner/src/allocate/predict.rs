@@ -213,7 +213,7 @@ impl Conditions<'_> {
     /// passes with the loss: a prompt's pass, and the keys and values of what was seen so far.
     pub(super) fn scoring_bytes(&self, mode: &ModeProfile, batch: u16) -> f64 {
         self.spec.evaluation.as_ref().map_or(0.0, |evaluation| {
-            let rows = scoring_rows(batch, evaluation.choices.len()) as f64;
+            let rows = scoring_rows(batch, self.spec.choices().len()) as f64;
             let passes = mode.cost.scoring_memory_bytes(rows * self.longest());
             let generating = evaluation.answers.map_or(0.0, |_| {
                 mode.cost.scoring_memory_bytes(self.longest()) + self.cache_bytes()

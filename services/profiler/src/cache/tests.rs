@@ -121,6 +121,7 @@ fn whoever_asks_something_else_is_not_answered_by_what_was_measured() {
     check(["training", "momentum"], json!(0.9));
     check(["training", "order"], json!("balanced"));
     check(["training", "labels"], json!(["ham", "spam"]));
+    check(["training", "choices"], json!([" ham", " spam"]));
     check(["training", "mezo"], json!({"perturbations": 2}));
     check(["training", "mezo"], json!({"wire": "tensors"}));
     check(["training", "mezo"], json!({"mask": {"share": 0.5}}));

@@ -164,11 +164,7 @@ pub fn probe(job: &Job, worker: &WorkerName, deadline: UnixMillis) -> Probe {
         base: spec.precision.base,
         compute: spec.precision.compute,
         importance: spec.adapter.importance,
-        choices: spec
-            .evaluation
-            .as_ref()
-            .map(|evaluation| evaluation.choices.clone())
-            .unwrap_or_default(),
+        choices: spec.choices().to_vec(),
         prefix: format!("jobs/{}/probes/{worker}", job.id),
     }
 }

@@ -306,7 +306,7 @@ impl Examination {
         let encoder = self.data.encoder(
             model.tokenizer(),
             training.sequence_length,
-            &training.labels,
+            (&training.labels, &training.choices),
         )?;
         let lengths = train::lengths(&self.data, &encoder, running)?;
         let global = running.site.work_dir().join("probe.safetensors");

@@ -18,7 +18,7 @@ use domain::job::spec::{Optimizer, Order, Training};
 use domain::plan::WorkerPlan;
 use domain::round::UpdateMetrics;
 use domain::zeroth::{GENERATOR, Scalars, Steps, Walk};
-use engine::data::{self, Balance, Encoder, Loader, Sampler, SamplerOptions, Seed};
+use engine::data::{self, Balance, Loader, Sampler, SamplerOptions, Seed};
 use engine::train::{Emphasis, Options, Rule};
 
 use super::kept::{Done, Stood};
@@ -113,8 +113,9 @@ impl Lesson {
         let encoder = self.data.encoder(
             model.tokenizer(),
             plan.sequence_length,
-            &task.training.labels,
+            (&task.training.labels, &task.training.choices),
         )?;
+        super::enough(&self.data, &encoder, running)?;
         let sampler = self.sampler(running)?;
         let loader = Loader::new(&self.data.train, &encoder, &sampler);
         let mut source = Source::new(&task.training, plan, task.round, loader);
@@ -444,51 +445,3 @@ impl Sums {
         }
     }
 }
-
-/// How long records are, as the model sees them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lengths {
-    /// Mean tokens of a record.
-    pub mean: f64,
-    /// Mean of the square of a record's tokens.
-    pub mean_square: f64,
-}
-
-/// The mean number of tokens of a record as the model sees it, and of its square, over all records that
-/// have a row.
-///
-/// # Errors
-/// If no record has one, or the task is stopped.
-pub fn lengths(data: &Opened, encoder: &Encoder, running: &Running) -> Result<Lengths, Failure> {
-    let (mut tokens, mut squares, mut rows) = (0.0, 0.0, 0u64);
-    let stride = data.train.len().div_ceil(MEAN_RECORDS).max(1);
-    for number in (0..data.train.len()).step_by(stride) {
-        running.stop.check()?;
-        let record = data
-            .train
-            .record(number)
-            .map_err(|error| data.trouble(&error))?;
-        match encoder.row(number, &record) {
-            Ok(row) => {
-                let length = row.tokens.len() as f64;
-                tokens += length;
-                squares += length * length;
-                rows += 1;
-            }
-            Err(refusal) if refusal.is_of_this_record() => {}
-            Err(refusal) => return Err(data.trouble(&refusal.into())),
-        }
-        running.advance();
-    }
-    if rows == 0 {
-        return Err(data.trouble(&data::Refusal::NothingToLearn.into()));
-    }
-    let rows = rows as f64;
-    Ok(Lengths {
-        mean: tokens / rows,
-        mean_square: squares / rows,
-    })
-}
-
-/// Records that are encoded to know their mean length, evenly over the file.
-const MEAN_RECORDS: usize = 4096;

@@ -5,6 +5,7 @@
 
 mod course;
 mod kept;
+mod learnable;
 mod lesson;
 mod loss;
 mod pending;
@@ -13,8 +14,7 @@ mod stand;
 
 pub use course::{How, Learned, Learner, Passes};
 pub use kept::Kept;
-pub use lesson::{
-    Lengths, Lesson, Outcome, Taught, admit, lengths, options, pace, sampler, supported,
-};
+pub use learnable::{Lengths, enough, lengths};
+pub use lesson::{Lesson, Outcome, Taught, admit, options, pace, sampler, supported};
 pub use loss::SharedLoss;
 pub use pending::{Figures, Pending};

@@ -288,6 +288,7 @@ async fn evaluate(site: &Site, measured: &Probed) {
         scale: SCALE,
         sample,
         choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
+        among: false,
         answers: None,
         labels: Vec::new(),
         plan: site::plan(measured, RankTable::uniform(&TARGETS, 2, 2)),
@@ -301,6 +302,20 @@ async fn evaluate(site: &Site, measured: &Probed) {
     );
     assert_eq!(score.labelled_tokens, 8 * 4 + 8 * 3);
     assert!(score.loss().is_some_and(|loss| loss > 0.0));
+    let among = Evaluate {
+        head: site.head(9, 1),
+        among: true,
+        ..all
+    };
+    // Of this model's tokenizer a word is as many tokens as it has bytes.
+    let several: Failed = site.ask(&among, 9, Epoch(1)).await;
+    assert_eq!(several.trouble, Trouble::PlanUnsupported);
+    assert!(
+        several
+            .detail
+            .contains("\" yes\" is 4 tokens of the model's"),
+        "{several:?}"
+    );
     let sample = task(4, Some(9), &[]);
     let Evaluated { score, .. } = site.ask(&sample, 1, Epoch(4)).await;
     assert_eq!((score.records, score.confusion.len()), (9, 0));

@@ -227,6 +227,7 @@ pub async fn answer(site: &Site, measured: &Probed) {
         scale: SCALE,
         sample: None,
         choices: Vec::new(),
+        among: false,
         answers: Some(answers),
         labels: Vec::new(),
         plan: site::plan(measured, ranks()),

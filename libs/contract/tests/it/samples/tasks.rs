@@ -43,6 +43,7 @@ fn training() -> Training {
         proximal: 0.25,
         order: Records::Balanced,
         seed: 7,
+        choices: vec![" yes".to_owned(), " no".to_owned()],
         ..Training::default()
     }
 }
@@ -138,6 +139,7 @@ pub fn evaluate() -> Evaluate {
         scale: 0.5,
         sample: Some(40),
         choices: vec![" yes".to_owned(), " no".to_owned()],
+        among: true,
         answers: Some(Answers {
             records: 24,
             tokens: 16,

@@ -225,6 +225,38 @@ fn the_plain_verbalizer_says_the_label_itself() {
 }
 
 #[test]
+fn a_loss_among_choices_reads_the_prompt_and_learns_which_of_them_follows() {
+    let among = |choices: &[&str]| {
+        let among = choices.iter().map(|choice| (*choice).to_owned()).collect();
+        let options = EncodeOptions {
+            among,
+            ..EncodeOptions::new(8)
+        };
+        Encoder::new(fixture::tokenizer(), options)
+    };
+    let (tokenizer, encoder) = (fixture::tokenizer(), among(&["y", "n"]).unwrap());
+    let row = encoder.row(4, &completion("abcdefghijkl", "n")).unwrap();
+    assert_eq!((row.tokens.len(), row.targets(), row.record), (7, 0, 4));
+    let class = row.class.clone().unwrap();
+    let ids = ["y", "n"].map(|word| tokenizer.encode(word).unwrap()[0]);
+    assert_eq!((class.number, &class.words[..]), (1, &ids[..]));
+    assert_eq!(encoder.preview(&row).unwrap().class.as_deref(), Some("n"));
+    let refused = |record| encoder.row(0, &record).unwrap_err();
+    let other = refused(completion("p", "x"));
+    assert!(matches!(other, Refusal::OtherAnswer) && other.is_of_this_record());
+    assert!(matches!(refused(text("words")), Refusal::NoChoices));
+    let nothing = refused(completion("", "y"));
+    assert!(matches!(nothing, Refusal::NothingToLearn), "{nothing}");
+    let several = among(&["y", "y n"]).unwrap_err().to_string();
+    assert!(
+        several.contains("\"y n\" is 2 tokens of the model's"),
+        "{several}"
+    );
+    let twice = among(&["y", "y"]).unwrap_err().to_string();
+    assert!(twice.contains("the same token as another"), "{twice}");
+}
+
+#[test]
 fn choices_share_one_prompt_and_label_their_own_tokens() {
     let choices = [" yes".to_owned(), " maybe".to_owned(), " no".to_owned()];
     let record = completion(&"word ".repeat(50), " no");
@@ -290,7 +322,7 @@ proptest! {
         let tokenizer = if bos { fixture::tokenizer_with_bos() } else { fixture::tokenizer() };
         let truncate = if front { Truncate::Front } else { Truncate::Middle { keep_end } };
         let loss_on = if all { LossOn::All } else { LossOn::Completion };
-        let options = EncodeOptions { sequence_length, truncate, loss_on, verbalizer: None, labels: Vec::new() };
+        let options = EncodeOptions { sequence_length, truncate, loss_on, verbalizer: None, labels: Vec::new(), among: Vec::new() };
         let expected = [tokenizer.encode(&answer).unwrap(), vec![tokenizer.eos()]].concat();
         match Encoder::new(tokenizer, options).unwrap().row(0, &completion(&prompt, &answer)) {
             Ok(row) => {

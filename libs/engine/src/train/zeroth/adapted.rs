@@ -48,21 +48,16 @@ impl Point for Adapted<'_> {
             }
         };
         let all = packed.repeated(moves.len());
-        let positions: Vec<usize> = all.targets.iter().map(|t| t.position).collect();
-        let tokens: Vec<u32> = all.targets.iter().map(|t| t.token).collect();
-        let wanted: Vec<&[u32]> = tokens.chunks(1).collect();
         let scores = model.threads().run(|| {
             let hidden =
                 compute::forward_each(model, &all, moved, &mut prepare, control, workspace)?;
-            let scores =
-                compute::log_probabilities(model, &hidden, &positions, &wanted, workspace)?;
+            let scores = compute::target_scores(model, &hidden, &all, workspace)?;
             workspace.give(hidden);
             Ok::<_, compute::Error>(scores)
         })?;
         let targets = packed.targets.len();
-        let mean = |scores: &[Vec<f32>]| {
-            let scores = scores.iter().flatten();
-            let total: f64 = scores.map(|score| -f64::from(*score)).sum();
+        let mean = |scores: &[f32]| {
+            let total: f64 = scores.iter().map(|score| -f64::from(*score)).sum();
             total / targets as f64
         };
         // Invariant: a batch without targets was refused.

@@ -13,6 +13,8 @@ use crate::train::{Options, Replay, Trainer};
 use domain::job::mezo::Distribution;
 use domain::zeroth::GENERATOR;
 
+mod among;
+
 fn how(seed: u64, perturbation: f64) -> Steps {
     Steps {
         generator: GENERATOR,

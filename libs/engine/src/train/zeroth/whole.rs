@@ -159,7 +159,7 @@ impl Point for Whole {
         for by in moves {
             let scores = model
                 .threads()
-                .run(|| compute::target_scores(model, *by, packed, room, control, workspace))?;
+                .run(|| compute::scores_along(model, *by, packed, room, control, workspace))?;
             let total: f64 = scores.iter().map(|score| -f64::from(*score)).sum();
             losses.push(total / packed.targets.len() as f64);
         }

@@ -100,8 +100,10 @@ function lossCurve(rounds) {
 }
 
 function accuracyCurve(job, rounds) {
-  const classes = (job.spec.training.labels || job.spec.evaluation.choices).length;
-  if (classes < 2) return soft("This job has no choices to be right or wrong about (", command("evaluation.choices"), ", ", command("training.labels"), ").");
+  const { training, evaluation } = job.spec;
+  const named = [training.labels, evaluation?.choices, training.choices].find(names => names && names.length) || [];
+  const classes = named.length;
+  if (classes < 2) return soft("This job has no choices to be right or wrong about (", command("evaluation.choices"), ", ", command("training.choices"), ", ", command("training.labels"), ").");
   const line = { name: "held out, all sites", kind: "main", points: points(rounds.map(round => [round.round, round.evaluation?.balanced_accuracy])) };
   return chart("accuracy", [line], number => share(number, 0), ["always the same answer", 1 / classes]);
 }

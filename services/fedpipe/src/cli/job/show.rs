@@ -226,7 +226,11 @@ fn counts(round: &Value) -> Option<(u64, Vec<Vec<u64>>)> {
 
 /// What a job's scores are counted by: its labels, else its choices.
 fn classes(job: &Value) -> Vec<String> {
-    let places = ["/spec/training/labels", "/spec/evaluation/choices"];
+    let places = [
+        "/spec/training/labels",
+        "/spec/evaluation/choices",
+        "/spec/training/choices",
+    ];
     let read = |path: &str| -> Option<Vec<String>> {
         serde_json::from_value(job.pointer(path)?.clone()).ok()
     };
@@ -472,6 +476,9 @@ mod tests {
         let choices =
             json!({ "training": { "labels": [] }, "evaluation": { "choices": ["ham", "spam"] } });
         check(Value::Null, &choices, "after round 2, who");
+        let among =
+            json!({ "training": { "choices": ["ham", "spam"] }, "evaluation": { "choices": [] } });
+        check(Value::Null, &among, "after round 2, who");
         let without =
             json!([{ "round": 1, "workers": [], "evaluation": { "loss": 0.5, "confusion": [] } }]);
         let shown = rounds_of(&json!({ "spec": {} }), &without).unwrap();

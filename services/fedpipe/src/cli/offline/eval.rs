@@ -107,7 +107,7 @@ impl Args {
             labels.is_empty() || (self.choices.is_empty() && !self.answers),
             "an encoder with a classification head tells its labels apart and writes nothing: leave out --choice and --answers"
         );
-        let encoder = self.data.encoder(&model, &labels)?;
+        let encoder = self.data.encoder(&model, (&labels, &[]))?;
         labels::fits(head, &labels)?;
         let mut evaluator = Evaluator::new(&model, adapter.as_ref())?;
         let found = if self.answers {
@@ -228,7 +228,10 @@ impl Args {
             }
             let (scores, loss) = evaluator.classes(&batch, &Control::new())?;
             for (row, scores) in batch.rows.iter().zip(&scores) {
-                let truth = row.class.and_then(|class| usize::try_from(class).ok());
+                let truth = row
+                    .class
+                    .as_ref()
+                    .and_then(|class| usize::try_from(class.number).ok());
                 if let Some((truth, guess)) = truth.zip(best(scores)) {
                     confusion.add(truth, guess);
                 }

@@ -235,10 +235,20 @@ impl DataArgs {
         Ok(dataset)
     }
 
-    /// What makes rows of records for this model, for classes if there are labels.
-    pub fn encoder(&self, model: &Model, labels: &[String]) -> anyhow::Result<Encoder> {
+    /// What makes rows of records for this model: for classes if there are labels, for a loss among answers if these are
+    /// given.
+    pub fn encoder(
+        &self,
+        model: &Model,
+        (labels, among): (&[String], &[String]),
+    ) -> anyhow::Result<Encoder> {
+        anyhow::ensure!(
+            labels.is_empty() || among.is_empty(),
+            "an encoder tells its labels apart and writes no words: leave out --choice"
+        );
         let options = EncodeOptions {
             labels: labels.to_vec(),
+            among: among.to_vec(),
             ..EncodeOptions::new(self.sequence_length)
         };
         Ok(Encoder::new(model.tokenizer().clone(), options)?)

@@ -43,6 +43,7 @@ use told::Told;
   fedpipe train --model model --data train.jsonl --init-adapter start --out adapter --steps 40 \\
     --order file --clip-norm 0 --metrics steps.jsonl
   fedpipe train --model model.gguf --data train.jsonl --out adapter --steps 400 --optimizer mezo --clip 50
+  fedpipe train --model model.gguf --data mails.jsonl --out adapter --steps 400 --optimizer mezo --choice ' yes' --choice ' no'
   fedpipe train --model model --data train.jsonl --out trained --steps 400 --optimizer mezo --parameters all
   fedpipe train --model model --data train.jsonl --out adapter --steps 2000 --batch-tokens 1024 \\
     --held-out-share 0.05 --evaluate-every 100 --keep best --patience 3
@@ -58,7 +59,11 @@ pub struct Args {
     memory: MemoryArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Show the first N records as the model reads them, tokens with loss within [ and ] or an encoder's class, and train nothing
+    /// An answer that the loss is among, as MeZO trains classification: a short word with the blank before it, a single token of the
+    /// model's; give two or more [default: the loss is of all words]
+    #[arg(long = "choice", value_name = "TEXT", conflicts_with = "labels")]
+    choices: Vec<String>,
+    /// Show the first N records as the model reads them, tokens with loss within [ and ] or the class of all, and train nothing
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3")]
     preview: Option<usize>,
     /// Folder for the trained adapter, or with --parameters all for the trained model
@@ -321,7 +326,7 @@ impl Args {
         let from = self.init_adapter.as_deref();
         let labels = labels::of(&self.data.labels, (model.config(), None), &dataset, from)?;
         let start = labels::begun(start, &model, &labels, self.seed)?;
-        let encoder = self.data.encoder(&model, &labels)?;
+        let encoder = self.data.encoder(&model, (&labels, &self.choices))?;
         if let Some(count) = self.preview {
             return self.show(count, &dataset, &encoder);
         }

@@ -3,7 +3,7 @@
 //!
 //! The steps of all concave hulls in the order of their worth solve the program without integrality. What
 //! that cannot tell is the end, where a step does not fit: the greedy pass leaps over it. Where the
-//! result is further than [`GAP`] from the bound, or there are few weights, so that each step is large,
+//! result is further than a thousandth from the bound, or there are few weights, so that each step is large,
 //! [`dynamic`] decides. Nothing depends on time: the same instance gives the same solution.
 
 use super::dynamic;

@@ -6,7 +6,7 @@ use domain::job::mezo::Distribution;
 use domain::zeroth::GENERATOR;
 
 use super::*;
-use crate::data::Row;
+use crate::data::{Class, Row};
 use crate::evaluate::Evaluator;
 use crate::kernel::Kernel;
 use crate::memory;
@@ -71,9 +71,22 @@ fn moved(model: &mut Model, direction: Normals, factor: f32) {
     model.for_each_parameter(|number, values| direction.add(number, values, factor));
 }
 
-fn loss(model: &Model) -> f64 {
+/// The same rows, each a prompt that one of two words follows.
+fn asked() -> Batch {
+    let class = |number| Class {
+        number,
+        words: [40, 7].into(),
+    };
+    let mut batch = rows();
+    for (number, row) in (0..).zip(&mut batch.rows) {
+        (row.class, row.labelled) = (Some(class(number)), vec![false; 14]);
+    }
+    batch
+}
+
+fn loss(model: &Model, batch: &Batch) -> f64 {
     let mut evaluator = Evaluator::new(model, None).unwrap();
-    let loss = evaluator.loss(&rows(), &Control::new()).unwrap();
+    let loss = evaluator.loss(batch, &Control::new()).unwrap();
     loss.mean().unwrap()
 }
 
@@ -93,14 +106,18 @@ const FAMILIES: [&str; 8] = [
 #[test]
 fn a_step_is_the_formula_with_whole_moved_models() {
     for name in FAMILIES {
-        for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+        for (distribution, batch) in [
+            (Distribution::Gaussian, rows()),
+            (Distribution::Rademacher, rows()),
+            (Distribution::Gaussian, asked()),
+        ] {
             let how = Steps {
                 distribution,
                 ..how(5, 2)
             };
             let mut trainer = trainer(name, how);
             let mut want = load(name, 2);
-            let walked = trainer.step(&rows(), &Control::new()).unwrap();
+            let walked = trainer.step(&batch, &Control::new()).unwrap();
             let (mut moves, mut losses) = (Vec::new(), 0.0);
             for number in 0..2 {
                 let direction = match distribution {
@@ -110,7 +127,7 @@ fn a_step_is_the_formula_with_whole_moved_models() {
                 let at = |factor: f32| {
                     let mut model = load(name, 2);
                     moved(&mut model, direction, factor);
-                    loss(&model)
+                    loss(&model, &batch)
                 };
                 let (plus, minus) = (at(1e-3), at(-1e-3));
                 losses += f64::midpoint(plus, minus);
@@ -257,11 +274,11 @@ fn the_loss_falls() {
         ..how(7, 4)
     };
     let mut trainer = trainer("tiny", walk);
-    let before = loss(trainer.model());
+    let before = loss(trainer.model(), &rows());
     for _ in 0..60 {
         trainer.step(&rows(), &Control::new()).unwrap();
     }
-    let after = loss(trainer.model());
+    let after = loss(trainer.model(), &rows());
     assert!(after < 0.98 * before, "{before} to {after}");
 }
 

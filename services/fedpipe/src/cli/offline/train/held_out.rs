@@ -172,7 +172,10 @@ impl Records {
                 let classes = scores.first().map_or(0, Vec::len);
                 let confusion = confusion.get_or_insert_with(|| Confusion::new(classes));
                 for (row, scores) in batch.rows.iter().zip(&scores) {
-                    let truth = row.class.and_then(|class| usize::try_from(class).ok());
+                    let truth = row
+                        .class
+                        .as_ref()
+                        .and_then(|class| usize::try_from(class.number).ok());
                     if let Some((truth, guess)) = truth.zip(evaluate::best(scores)) {
                         confusion.add(truth, guess);
                     }
@@ -192,7 +195,7 @@ impl Records {
     }
 }
 
-/// A score: how many steps were made before it, the mean held-out loss, and of an encoder's classes the shares told right.
+/// A score: how many steps were made before it, the mean held-out loss, and of classes, an encoder's or words, the shares told right.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
     pub steps: u64,

@@ -31,14 +31,19 @@ impl Args {
             self.batch_tokens.is_none_or(fits),
             "use --batch-tokens from --sequence-length, which a record may have"
         );
+        ensure!(
+            self.choices.len() != 1,
+            "one --choice is no choice: give two or more"
+        );
         let plain = self.accumulate == 1
             && self.optimizer == Optimizer::Adamw
             && self.dropout == 0.0
+            && self.choices.is_empty()
             && self.save_every == 0
             && !self.resume;
         ensure!(
             plain || matches!(self.device, Device::Cpu),
-            "other devices than the cpu have adamw alone, one batch a step, no --dropout, --save-every or --resume"
+            "other devices than the cpu have adamw alone, one batch a step, no --choice, --dropout, --save-every or --resume"
         );
         let whole = self.mezo.parameters == Parameters::All;
         ensure!(
@@ -166,7 +171,7 @@ impl Args {
             "momentum": name(&self.momentum), "order": name(&self.order), "schedule": name(&self.schedule),
             "warmup": self.warmup, "clip_norm": name(&self.clip_norm), "weight_decay": name(&self.weight_decay),
             "rank": self.rank, "targets": name(&self.targets.0), "alpha": name(&self.alpha), "rslora": self.rslora,
-            "dropout": name(&self.dropout), "seed": self.seed, "labels": self.data.labels,
+            "dropout": name(&self.dropout), "seed": self.seed, "labels": self.data.labels, "choices": self.choices,
         }))
     }
 

@@ -59,7 +59,7 @@ impl Args {
         let inspected = self.model.inspect()?;
         self.check_whole(&inspected)?;
         let mut trainer = self.trainer()?;
-        let encoder = self.data.encoder(trainer.model(), &[])?;
+        let encoder = self.data.encoder(trainer.model(), (&[], &self.choices))?;
         let split = self.held_out.split(&dataset)?;
         let selection = split.as_ref().map(|split| split.training.as_slice());
         let sampler = self.sampler(&dataset, selection)?;
