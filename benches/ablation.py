@@ -6,7 +6,7 @@ that was run is not run again: its result is kept by the digest of binary, fleet
 plans have the sites train the same are one.
 
     benches/ablation.py                                              what parts of plans are worth: at most two hours on two cores
-    benches/ablation.py --only together,ranks --tasks mail           some parts, some tasks
+    benches/ablation.py --only ranks,small --tasks mail              some parts, some tasks
     benches/ablation.py --only smollm2 --cells uniform,full --seeds 1    some cells, some seeds: a piece of the whole
     benches/ablation.py --only zeroth,rates                          without gradients: two hours of its own
     benches/ablation.py --only zeroth --models small --minutes 40 --seeds 3    of it one model, in about so many minutes
@@ -46,11 +46,11 @@ RUN_TIMEOUT_SECONDS = 3600
 # The small model needs less than half of SmolLM2's memory for the same steps; its machines have as much less.
 SMALL_MEMORY_SHARE = 0.45
 # What parts of plans are worth; and what is without gradients, which has a time of its own and is run when it is asked for.
-PLANNED = ("together", "ranks", "small", "smollm2")
+PLANNED = ("ranks", "small", "smollm2")
 PARTS = (*PLANNED, "zeroth", "rates")
 MODELS = ("small", "smollm2")
 # Shares of the time that is given; an accuracy on some hundred mails needs more of it than a loss does. What is left is for
-# what does not depend on it: measuring the sites, making the small model, how far sites finish apart, and the rules of merging.
+# what does not depend on it: measuring the sites, making the small model, and the rules of merging.
 SHARES = {"smollm2-mail": 0.165, "smollm2-gsm8k": 0.165, "small-mail": 0.26, "small-gsm8k": 0.12}
 # Of a table's time the steps of its cells take so much; the rest is scoring and loading.
 STEPS_SHARE = 0.75
@@ -59,7 +59,6 @@ CELLS = {"smollm2": ("uniform", "full"), "small": tuple(cells.CELLS)}
 SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "rates": (1, 2, 3)}
 # The headline of the zeroth-order part is long: one seed.
 ZEROTH_SEEDS = {"small": SEEDS["small"], "smollm2": (1,)}
-TOGETHER_ROUNDS = 4
 RANKS_ROUNDS = 6
 
 
@@ -297,13 +296,6 @@ def measured(lab: Lab, table: Table, real_seconds: float) -> dict:
     return found
 
 
-def together(lab: Lab, table: Table, rounds: int) -> dict:
-    """How far the sites finish apart with one configuration and under the plan."""
-    rank = lab.uniform_rank(table)
-    pair = {cell: lab.cell(table, cells.together_job(table.task, cell, rank, rounds)) for cell in ("full", "uniform")}
-    return {"uniform_rank": rank, "rounds": rounds, **pair}
-
-
 def rules(lab: Lab, rounds: int) -> Iterator[tuple[str, dict]]:
     """The product rule beside averages of the factors, on three sites that are alike."""
     uneven = ("--ranks", "site-1=4,site-2=8,site-3=16")
@@ -391,27 +383,36 @@ def chosen(text: str, known: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def of_program(part: str) -> dict:
+    """What the words of a table's page are of, where they say more than the table itself."""
+    return {"program": digest_of(HERE / "ablation_zeroth.py")[:12]} if part in ("zeroth", "rates") else {}
+
+
+def is_known(part: str, table: dict) -> bool:
+    """Whether a table that was kept can be told of."""
+    return "on" in table and of_program(part).items() <= table["on"].items()
+
+
 def run(options: argparse.Namespace) -> dict:
     """Everything that was asked for, written after each table, so that an interrupted run has what it had."""
     lab = Lab(options)
     lab.prepare(set(options.only))
     out = options.out / ("ablation-quick.json" if options.quick else "ablation.json")
     results = json.loads(out.read_text()) if out.is_file() else {}
+    # What a former version of this program wrote does not say what it is of.
+    results = {part: {name: one for name, one in found.items() if is_known(part, one)} for part, found in results.items() if part in page.PARTS}
     results["quick"] = options.quick
     here = {"machine": engine.machine(os.cpu_count() or 1), "binary": lab.binary[:12]}
     options.out.mkdir(parents=True, exist_ok=True)
 
     def keep(part: str, name: str, found: dict) -> None:
         # Cells of a table are of one program; tables that are not measured now keep theirs, and what it was.
-        results.setdefault(part, {})[name] = found | {"on": here}
+        results.setdefault(part, {})[name] = found | {"on": here | of_program(part)}
         out.write_text(json.dumps(results, indent=1) + "\n")
         out.with_suffix(".md").write_text(page.page(results))
         for name, plot in zeroth_plot.plots(results).items():
             (out.parent / name.replace(".svg", "-quick.svg" if options.quick else ".svg")).write_text(plot)
 
-    if "together" in options.only:
-        for table in tables(lab, "smollm2"):
-            keep("together", table.name, together(lab, table, 1 if options.quick else TOGETHER_ROUNDS))
     if "ranks" in options.only:
         for name, found in rules(lab, 1 if options.quick else RANKS_ROUNDS):
             keep("ranks", name, found)

@@ -85,14 +85,6 @@ def job(task: Task, cell: str, seed: int, uniform_rank: int) -> dict:
     return found
 
 
-def together_job(task: Task, cell: str, uniform_rank: int, rounds: int) -> dict:
-    """The cell's job for a few rounds: all that how far sites finish apart needs."""
-    found = job(task, cell, 1, uniform_rank)
-    found["rounds"]["count"] = rounds
-    found["evaluation"]["every"] = rounds
-    return found
-
-
 def trained(report: dict) -> dict:
     """What a plan has its sites train: two cells that agree in this are one."""
     names = ("ranks", "batch", "local_steps", "base", "kernel", "checkpoint", "optimizer")
@@ -134,24 +126,12 @@ def outcome(report: dict) -> dict:
         "tokens": sum(site["tokens"] for one in rounds for site in one["workers"]),
         "records": sum(site["records"] for one in rounds for site in one["workers"]),
         "apart": statistics.mean(one["together"]["apart"] for one in rounds),
-        "mean_apart": mean_apart(rounds),
         "waiting": statistics.mean(one["together"]["waiting"] for one in rounds),
-        "planned_apart": report["planned_together"]["apart"],
         "sites": {name: site(plan) | told(plan, name, rounds) for name, plan in planned.items()},
         "excluded": [trouble["worker"] for trouble in report["plan"]["excluded"]],
         "plans": 1 + sum("plan" in look for look in run["looks"]),
         "adapter": run["adapter"]["sha256"],
     }
-
-
-def mean_apart(rounds: list[dict]) -> float:
-    """How far the sites' mean rounds are apart: what is left when single draws of long and short records are not counted."""
-    seconds: dict[str, list[float]] = {}
-    for one in rounds:
-        for site in one["workers"]:
-            seconds.setdefault(site["worker"], []).append(site["spent"]["seconds"])
-    means = [statistics.mean(found) for found in seconds.values()]
-    return (max(means) - min(means)) / max(means) if means else 0.0
 
 
 def told(plan: dict, name: str, rounds: list[dict]) -> dict:

@@ -5,6 +5,8 @@ import math
 import ablation_cells as cells
 
 MODELS = {"small": "the small model", "smollm2": "SmolLM2-135M-Instruct"}
+# The parts, in the page's order.
+PARTS = ("tables", "ranks", "zeroth", "rates")
 # What the issue asks: within this under the plan, and further than that with one configuration.
 TOGETHER = 0.15
 APART = 0.60
@@ -24,8 +26,8 @@ def page(results: dict) -> str:
     ]
     import ablation_zeroth_page as zeroth_page  # it is made of this module's parts
 
-    sections = {"together": together, "tables": table, "ranks": ranks, "zeroth": zeroth_page.table, "rates": zeroth_page.rates}
-    for part, section in sections.items():
+    sections = (table, ranks, zeroth_page.table, zeroth_page.rates)
+    for part, section in zip(PARTS, sections, strict=True):
         for name, found in results.get(part, {}).items():
             heading, *rest = section(name, found)
             lines += ["", heading, "", measured_on(found["on"]), *rest]
@@ -37,32 +39,13 @@ def page(results: dict) -> str:
 def measured_on(on: dict) -> str:
     """The machine and the program that a table is of."""
     machine = on["machine"]
-    return f"Measured on: {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), {machine['memory_gib']} GiB; binary {on['binary']}."
+    return f"Measured on: {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), {machine.get('memory_gib', '?')} GiB; binary {on['binary']}."
 
 
 def plus(values: list[float], digits: int) -> str:
     """Mean and interval."""
     mean, half = cells.interval(values)
     return f"{mean:.{digits}f}" if math.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
-
-
-def together(name: str, found: dict) -> list[str]:
-    """How far apart the sites of a fleet finish."""
-    model, task = name.split("-")[0], cells.TASKS[name.split("-")[1]]
-    lines = [
-        f"## Together: {MODELS[model]}, {task.title.split(',')[0]}",
-        "",
-        f"{found['rounds']} rounds; uniform rank {found['uniform_rank']}. Apart: how much earlier than the slowest site the fastest is done, as a share of the round.",
-        "",
-        "| | planned | seen, round by round | seen, mean rounds | fleet waits |",
-        "|---|---|---|---|---|",
-    ]
-    for title, cell in (("under the plan", "full"), ("one uniform configuration", "uniform")):
-        run = found[cell]
-        percent = lambda key, run=run: f"{100 * run[key]:.0f} %"
-        lines.append(f"| {title} | {percent('planned_apart')} | {percent('apart')} | {percent('mean_apart')} | {percent('waiting')} |")
-    lines += ["", promised(found["full"]["apart"], found["uniform"]["apart"]), "", "Under the plan:", ""]
-    return [*lines, *sites(found["full"]["sites"])]
 
 
 def promised(full: float, uniform: float) -> str:

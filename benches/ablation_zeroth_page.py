@@ -24,12 +24,11 @@ def table(name: str, found: dict) -> list[str]:
     """One model on one task."""
     model, task = name.split("-")[0], cells.TASKS[name.split("-")[1]]
     runs_of = found["cells"]
-    start = next(iter(runs_of.values()))[0]["curve"][0]
     lines = [
         f"## Without gradients: {page.MODELS[model]}, {task.title.split(',')[0]}",
         "",
         f"Three sites, {found['rounds']} rounds of {zeroth.STEPS} steps of the tuned cell, {seeds(found)}. A pass is a forward pass over {zeroth.BATCH} records at one "
-        f"site; a step by gradients counts as {zeroth.FIRST_ORDER_PASSES}. Untrained: loss {start['loss']:.4f}{accuracy(start)}. Seconds are of the virtual clock. A "
+        f"site; a step by gradients counts as {zeroth.FIRST_ORDER_PASSES}. {untrained(runs_of, task)} Seconds are of the virtual clock. A "
         "site's planned peak is what the plan expects of it alone, from the least to the most of the sites: cells compare by this. The peak of the simulation is no "
         "site's own: one process plays them all.",
         "",
@@ -59,7 +58,7 @@ def table(name: str, found: dict) -> list[str]:
 
 def titled(cell: str, rounds: float) -> str:
     """What a cell is; the paper's with how much of the paper's run it is."""
-    return zeroth.CELLS[cell] + (f", a stretch of {rounds:.0f} of its {zeroth.PAPER_RUN} rounds" if cell == "paper" else "")
+    return zeroth.CELLS[cell] + (f", a stretch of {rounds:.0f} of its {zeroth.PAPER_RUN} rounds" if cell == zeroth.PAPER else "")
 
 
 def bounded(found: dict) -> list[str]:
@@ -156,8 +155,8 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
     """What the table says, the disappointing included."""
     alike = zeroth.same(runs_of)
     said = [f"`{cell}` trains the same as `tuned`: with each seed the same adapter, bit for bit, so it shows nothing of what it is named for." for cell in alike]
-    known = [cell for cell in (*zeroth.EXTENSIONS, "paper") if cell in runs_of and cell not in alike]
-    without = [cell for cell in known if cell not in zeroth.OTHER_ROUNDS]
+    known = [cell for cell in (*zeroth.EXTENSIONS, zeroth.PAPER) if cell in runs_of and cell not in alike]
+    without = [cell for cell in known if cell not in zeroth.OTHER_ROUNDS and not zeroth.by_words(task, cell)]
     if without:
         best = min(without, key=lambda cell: average(ends(runs_of[cell], "loss")))
         said.append(f"The best without gradients is `{best}`. {fell(runs_of[best])}")
@@ -169,10 +168,12 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
         said.append(mixed(runs_of["mixed"], runs_of["without"]))
     if "tuned" in runs_of:
         tuned = runs_of["tuned"]
-        for cell in without:
-            if cell != "tuned":
-                runs = runs_of[cell]
-                said.append(f"`{cell}` against `tuned`, by loss: {cells.effect(ends(runs, 'loss'), ends(tuned, 'loss'), 'loss')}{unlike(runs, tuned)}.")
+        for cell in known:
+            if cell == "tuned" or cell in zeroth.OTHER_ROUNDS:
+                continue
+            runs = runs_of[cell]
+            score, by = ("balanced_accuracy", "balanced accuracy") if zeroth.by_words(task, cell) else ("loss", "loss")
+            said.append(f"`{cell}` against `tuned`, by {by}: {cells.effect(ends(runs, score), ends(tuned, score), score)}{unlike(runs, tuned)}.")
         if zeroth.ABREAST in runs_of:
             said.append(f"Passes computed as one take {pace(runs_of[zeroth.ABREAST]) / pace(tuned):.2f} of the time.")
     if zeroth.LONG in runs_of:
@@ -297,6 +298,13 @@ def rates(name: str, found: dict) -> list[str]:
     return [*lines, "", f"![scores against passes](rates-{name}.svg)"]
 
 
-def accuracy(start: dict) -> str:
-    """The untrained score in words, where there is one."""
-    return "" if start["balanced_accuracy"] is None else f", balanced accuracy {start['balanced_accuracy']:.3f}"
+def untrained(runs_of: dict, task: cells.Task) -> str:
+    """The scores of the start, by either loss that the table has."""
+    starts = {zeroth.by_words(task, cell): runs[0]["curve"][0] for cell, runs in reversed(runs_of.items())}
+    of = {False: " among the answers" if task.choices else "", True: " of all words"}
+    said = " and ".join(f"{start['loss']:.4f}{of[by_words]}" for by_words, start in sorted(starts.items()))
+    exactly = next(iter(starts.values()))["balanced_accuracy"]
+    also = "" if exactly is None else f", balanced accuracy {exactly:.3f}"
+    of_words = [cell for cell in runs_of if zeroth.by_words(task, cell)]
+    apart = f" Losses of {', '.join(f'`{cell}`' for cell in of_words)} are of all words, and not compared with the others'." if of_words else ""
+    return f"Untrained: loss {said}{also}.{apart}"

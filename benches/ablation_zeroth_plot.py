@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import ablation_cells as cells
 import ablation_zeroth as zeroth
 
 # Hues that people who see few colours tell apart (Okabe and Ito).
@@ -46,7 +47,9 @@ def plots(results: dict) -> dict[str, str]:
         alike = zeroth.same(table["cells"])
         compared = {cell: runs for cell, runs in table["cells"].items() if cell not in zeroth.OTHER_ROUNDS and cell not in alike}
         if compared:
-            found[f"zeroth-{name}.svg"] = picture(f"Without gradients: {name}", compared, tuple(COSTS))
+            task = cells.TASKS[name.split("-")[1]]
+            of_words = tuple(cell for cell in compared if zeroth.by_words(task, cell))
+            found[f"zeroth-{name}.svg"] = picture(f"Without gradients: {name}", compared, tuple(COSTS), of_words)
         if zeroth.LONG in table["cells"]:
             # It goes several times as far as the others, which would be lost beside it.
             further = {cell: runs for cell, runs in table["cells"].items() if cell in ("tuned", zeroth.LONG)}
@@ -70,9 +73,10 @@ def mean_curve(runs: list[dict], cost: str = PASSES, score: str = "loss") -> Lin
     return [(mean([curve[at][cost] for curve in curves]), mean([curve[at][score] for curve in curves])) for at in times]
 
 
-def picture(title: str, runs_of: dict, costs: tuple[str, ...]) -> str:
-    """A row of panels for each score, a column for each cost, a line for each cell."""
-    lines = {(score, cost): {cell: mean_curve(runs, cost, score) for cell, runs in runs_of.items()} for score in SCORES for cost in costs}
+def picture(title: str, runs_of: dict, costs: tuple[str, ...], of_words: tuple[str, ...] = ()) -> str:
+    """A row of panels for each score, a column for each cost, a line for each cell; losses `of_words` are others and have none."""
+    curve = lambda cell, cost, score: [] if score == "loss" and cell in of_words else mean_curve(runs_of[cell], cost, score)
+    lines = {(score, cost): {cell: curve(cell, cost, score) for cell in runs_of} for score in SCORES for cost in costs}
     scores = [score for score in SCORES if any(lines[score, costs[0]].values())]
     wide, high = WIDTH * len(costs) + LEGEND, TITLE + max(HEIGHT * len(scores), 20 * len(runs_of) + 20)
     parts = [

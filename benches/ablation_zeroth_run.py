@@ -6,6 +6,8 @@ what a cell is (`ablation_zeroth.py`), or how a simulation is started and kept (
 """
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -37,8 +39,8 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     """The zeroth-order cells of a table, as far as it came: each seed's are there together, or not at all."""
     small, quick = table.model == "small", lab.options.quick
     # A smoke run of the long model is one cell.
-    asked = lab.options.cells or (tuple(zeroth.CELLS) if small else ("tuned",) if quick else zeroth.HEADLINE)
-    wanted = [cell for cell in zeroth.CELLS if cell in asked]
+    asked = lab.options.cells or (tuple(zeroth.cells_of(table.task)) if small else ("tuned",) if quick else zeroth.HEADLINE)
+    wanted = [cell for cell in zeroth.cells_of(table.task) if cell in asked]
     if not wanted:
         return
     kinds, left_out, bound = dict.fromkeys(wanted, "alike"), {}, None
@@ -56,7 +58,9 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     if zeroth.VARIANCE in wanted and not lab.options.estimate:
         try:
             # Before the rounds are decided, so that they are of the time that this leaves.
-            bound = lab.decided(f"{table.name} {lab.binary} variance", lambda: bound_of(lab, table, say))
+            # The bound is of this very job.
+            job = hashlib.sha256(json.dumps(zeroth.job(table.task, "tuned", 1, zeroth.Budget(1), table.model)).encode()).hexdigest()
+            bound = lab.decided(f"{table.name} {lab.binary} {job[:12]} variance", lambda: bound_of(lab, table, say))
         except ValueError as error:
             leave_out(zeroth.VARIANCE, error)
     if not wanted:

@@ -15,7 +15,6 @@ import pathlib
 import platform
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import local_fleet  # noqa: E402
 from local_fleet import Api, Failed, running  # noqa: E402
+from ports import free_port  # noqa: E402
 
 CONTROL = ("api", "profiler", "planner", "aggregator")
 SITES = ("north",)
@@ -213,9 +213,7 @@ def main(arguments: list[str]) -> int:
     out = ROOT / "out/processes"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        local_fleet.ADDRESS = f"127.0.0.1:{probe.getsockname()[1]}"
+    local_fleet.ADDRESS = f"127.0.0.1:{free_port()}"
     os.environ.setdefault("FEDPIPE_TOOLS", str(options.tools.absolute()))
     try:
         found = measure(options.fedpipe, options.tools.absolute(), out, options.times)

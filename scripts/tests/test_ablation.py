@@ -38,8 +38,6 @@ def run(score: float, ends: float = 40.0, apart: float = 0.1) -> dict:
         "tokens": 640,
         "apart": apart,
         "waiting": apart / 2,
-        "planned_apart": apart,
-        "mean_apart": apart,
         "sites": {"site-1": plan},
     }
 
@@ -77,9 +75,9 @@ class Figures(unittest.TestCase):
         rounds = [{"ends_at": 20.0 * number, "together": apart, "workers": sites, "score": found} for number, found in ((1, None), (2, score(1.0)))]
         run = {"start": score(3.0), "rounds": rounds, "seconds": 40.0, "real_seconds": 9.0, "adapter": {"sha256": "sha256:0"}}
         run["looks"] = [{"after": 1, "stays": "why"}, {"after": 2, "plan": {"version": 2}}]
-        found = cells.outcome({"run": run, "plan": {"workers": {}, "excluded": []}, "planned_together": {"apart": 0.4}})
+        found = cells.outcome({"run": run, "plan": {"workers": {}, "excluded": []}})
         self.assertEqual([(point["seconds"], point["loss"]) for point in found["curve"]], [(0.0, 3.0), (40.0, 1.0)])
-        self.assertEqual((found["tokens"], found["records"], found["apart"], found["mean_apart"], found["plans"]), (80, 12, 0.5, 0.5, 2))
+        self.assertEqual((found["tokens"], found["records"], found["apart"], found["plans"]), (80, 12, 0.5, 2))
 
     def test_an_interval_is_students(self) -> None:
         mean, half = cells.interval([1.0, 2.0, 3.0])
@@ -114,9 +112,9 @@ class Figures(unittest.TestCase):
 
 class Pieces(unittest.TestCase):
     def test_parts_tasks_and_cells_are_chosen_and_nothing_unknown_is(self) -> None:
-        options = ablation.arguments(["--only", "together,ranks", "--tasks", "mail", "--cells", "uniform,full", "--seeds", "1"])
-        self.assertEqual((options.only, options.tasks, options.cells), (("together", "ranks"), ("mail",), ("uniform", "full")))
-        self.assertEqual(ablation.arguments([]).only, ("together", "ranks", "small", "smollm2"))
+        options = ablation.arguments(["--only", "ranks,smollm2", "--tasks", "mail", "--cells", "uniform,full", "--seeds", "1"])
+        self.assertEqual((options.only, options.tasks, options.cells), (("ranks", "smollm2"), ("mail",), ("uniform", "full")))
+        self.assertEqual(ablation.arguments([]).only, ("ranks", "small", "smollm2"))
         self.assertEqual(ablation.arguments(["--quick"]).only, ablation.PARTS)
         self.assertEqual(ablation.arguments(["--quick", "--only", "rates"]).only, ("rates",))
         for words in (["--only", "others"], ["--cells", "full,none"], ["--seeds", "0"], ["--profiles", "/nowhere.json"]):
@@ -154,15 +152,15 @@ class Pieces(unittest.TestCase):
             for target, attribute, value in (
                 (ablation.Lab, "prepare", lambda *_: None),
                 (ablation.page, "page", lambda _: ""),
-                (ablation, "together", lambda _, table, rounds: {"of": table.name, "rounds": rounds}),
+                (ablation, "measured", lambda _, table, seconds: {"of": table.name, "seconds": seconds}),
             ):
                 patched.enter_context(unittest.mock.patch.object(target, attribute, value))
             of = {}
             for content, task in (("first", "mail"), ("second", "gsm8k"), ("third", "gsm8k")):
                 binary.write_text(content)
                 of[content] = ablation.digest_of(binary)[:12]
-                ablation.run(ablation.arguments(["--only", "together", "--tasks", task, "--fedpipe", str(binary), "--work", f"{name}/work", "--out", name]))
-            kept = json.loads(file.read_text())["together"]
+                ablation.run(ablation.arguments(["--only", "smollm2", "--tasks", task, "--fedpipe", str(binary), "--work", f"{name}/work", "--out", name]))
+            kept = json.loads(file.read_text())["tables"]
         self.assertEqual({table: found["of"] for table, found in kept.items()}, {"smollm2-mail": "smollm2-mail", "smollm2-gsm8k": "smollm2-gsm8k"})
         self.assertEqual(kept["smollm2-mail"]["on"]["binary"], of["first"])
         self.assertEqual(kept["smollm2-gsm8k"]["on"]["binary"], of["third"])
@@ -230,9 +228,6 @@ class Page(unittest.TestCase):
         lacking = found | {"cells": {cell: runs[cell] for cell in ("uniform", "full")}, "unplanned": ["batch"]}
         text = page.page({"quick": False, "tables": {"smollm2-gsm8k": lacking}})
         self.assertIn(f"| {cells.CELLS['batch']} | no plan", text)
-        both = {"uniform_rank": 4, "rounds": 4, "full": run(1.0, apart=0.14), "uniform": run(2.0, apart=0.8)}
-        text = page.page({"quick": False, "together": {"smollm2-mail": both | {"on": found["on"]}}})
-        self.assertIn("14 % apart under the plan and 80 % apart with one configuration (as promised", text)
         runs["full"] = [run(1.3, apart=0.3) for _ in jitter]
         self.assertIn("NOT as promised", page.page({"quick": False, "tables": {"smollm2-gsm8k": found}}))
 

@@ -30,11 +30,25 @@ class Cells(unittest.TestCase):
         for cell, fields in zeroth.EXTENSIONS.items():
             now = of(cell)
             bound = {"variance": 1.0} if cell == "variance" else {}
+            if cell == zeroth.WORDS:
+                # The loss of all words, and what that bears, is its own.
+                self.assertNotIn("choices", now["training"])
+                bound["clip"] = zeroth.WORDS_CLIP
+            else:
+                self.assertEqual(now["training"]["choices"], [" yes", " no"])
             self.assertEqual(now["training"]["mezo"], tuned["training"]["mezo"] | fields | bound)
             other = {"name": None, "training": None}
             if cell in zeroth.OTHER_ROUNDS:
                 other |= {"rounds": None, "evaluation": None}
             self.assertEqual(now | other, tuned | other)
+
+    def test_a_task_without_choices_has_one_loss(self) -> None:
+        questions = cells.TASKS["gsm8k"]
+        self.assertEqual(set(zeroth.CELLS) - set(zeroth.cells_of(questions)), {zeroth.WORDS})
+        self.assertEqual(zeroth.cells_of(MAIL), list(zeroth.CELLS))
+        for cell in zeroth.cells_of(questions):
+            self.assertNotIn("choices", zeroth.job(questions, cell, 1, zeroth.Budget(2))["training"])
+            self.assertFalse(zeroth.by_words(questions, cell))
 
     def test_what_begins_after_a_round_has_rounds_left_however_short_the_time_is(self) -> None:
         rounds = zeroth.rounds_in(1.0, {"mask": 100.0}, 5, 40)
@@ -273,7 +287,8 @@ class Parts(unittest.TestCase):
     def test_the_bound_is_decided_once_from_one_round_of_tuned_and_the_page_says_what_it_is(self) -> None:
         words = ("--models", "small", "--tasks", "mail", "--only", "zeroth", "--cells", "tuned,variance", "--rounds", "5", "--seeds", "2")
         lab, found = self.run_all(*words)
-        self.assertEqual(lab.kept, {"small-mail b variance": 1.5})
+        self.assertEqual(list(lab.kept.values()), [1.5])
+        self.assertRegex(*lab.kept, "^small-mail b [0-9a-f]{12} variance$")
         self.assertEqual(lab.ran[0], ("zeroth-mail-tuned", "alike", 1, 1))
         self.assertEqual([rounds for *_, rounds, _ in lab.ran[1:]], [5] * 4)
         self.assertEqual(lab.bounds, {None, 1.5})

@@ -68,6 +68,10 @@ class Page(unittest.TestCase):
     def test_cells_of_other_passes_say_so_where_they_are_compared(self) -> None:
         paper = [run(2.9) | {"passes": 600.0}]
         text = "\n".join(page.judged({"tuned": [run(2.5)], "mask": [run(2.6)], "paper": paper}, MAIL))
+        self.assertIn("`paper` against `tuned`, by balanced accuracy: one seed (600 passes against 96).", text)
+        self.assertIn("The best without gradients is `tuned`.", "\n".join(page.judged({"tuned": [run(2.5)], "words": [run(2.4)]}, MAIL)))
+        questions = cells.TASKS["gsm8k"]
+        text += "\n".join(page.judged({"tuned": [run(2.5)], "paper": paper}, questions))
         self.assertIn("`paper` against `tuned`, by loss: one seed (600 passes against 96).", text)
         self.assertIn("`mask` against `tuned`, by loss: one seed.", text)
 
