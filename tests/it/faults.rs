@@ -8,7 +8,7 @@ use chassis::failpoint::Failpoint;
 use futures::StreamExt;
 use testkit::wait;
 use tests::job::{job, scored};
-use tests::replay::Replay;
+use tests::replay::{Disturbed, Replay};
 use tests::{Setup, Wire};
 
 const REACHED: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ async fn every_message_may_come_twice() {
     let disturbed = replay.begin().await;
     let counts: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
     let ended = tokio::select! {
-        ended = replay.end(&disturbed) => ended,
+        ended = ended_and_told(&replay, &disturbed) => ended,
         () = echo(wire, heard, Arc::clone(&counts)) => panic!("the wire fell silent"),
     };
     ended.unwrap();
@@ -37,10 +37,20 @@ async fn every_message_may_come_twice() {
             "{said:?}"
         );
     }
-    let repeated = replay.fleet.api().events(&disturbed.id).await;
-    // By epoch: what was said again may stand behind what came after it.
-    let last = repeated.iter().max_by_key(|event| event.epoch).unwrap();
-    assert_eq!(last.name, "finished");
+}
+
+/// The replay's end, once its last event is that of the end: the echo takes each event out of the
+/// stream before it says it again, so that it may be absent for a moment.
+async fn ended_and_told(replay: &Replay, disturbed: &Disturbed) -> Result<Duration, String> {
+    let ended = replay.end(disturbed).await;
+    wait::until("the end is told", REACHED, async || {
+        let repeated = replay.fleet.api().events(&disturbed.id).await;
+        // By epoch: what was said again may stand behind what came after it.
+        let last = repeated.iter().max_by_key(|event| event.epoch);
+        last.is_some_and(|event| event.name == "finished")
+    })
+    .await;
+    ended
 }
 
 /// Says everything a second time: what a stream still holds is taken out first, and a task comes
