@@ -101,13 +101,12 @@ pub struct Prediction {
     pub upload_bytes: u64,
 }
 
-/// Rows of tokens that scoring computes together at most, for a plan of so many records a step and so
-/// many choices: two for each, and never fewer than one record's choices.
+/// Records that scoring computes together, for a plan of so many records a step, where each is scored with so many rows of
+/// tokens: as many rows as a step has, so that a site that trains by forward passes needs no more memory to score than to
+/// train; and never less than one record.
 #[must_use]
-pub fn scoring_rows(batch: u16, choices: usize) -> usize {
-    let rows = 2 * usize::from(batch.max(1));
-    let choices = choices.max(1);
-    (rows / choices).max(1) * choices
+pub fn scored_together(batch: u16, rows: usize) -> usize {
+    (usize::from(batch) / rows.max(1)).max(1)
 }
 
 /// Which limit ended a worker's choice.
@@ -300,10 +299,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_records_choices_are_scored_together_however_small_the_batch() {
-        assert_eq!(scoring_rows(4, 0), 8);
-        assert_eq!(scoring_rows(4, 2), 8);
-        assert_eq!(scoring_rows(4, 3), 6);
-        assert_eq!(scoring_rows(1, 64), 64);
+    fn a_step_of_scoring_has_the_rows_of_one_of_training_but_never_less_than_a_record() {
+        assert_eq!(scored_together(4, 1), 4);
+        assert_eq!(scored_together(4, 2), 2);
+        assert_eq!(scored_together(5, 2), 2);
+        assert_eq!(scored_together(1, 64), 1);
     }
 }

@@ -9,7 +9,7 @@ use chassis::clock::Stopwatch;
 use contract::message::task::Evaluate;
 use domain::cause::Trouble;
 use domain::fleet::Stage;
-use domain::plan::scoring_rows;
+use domain::plan::scored_together;
 use domain::round::Score;
 use engine::data::{Batch, Choices, Dataset, Encoder, Record, Refusal, Row};
 use engine::evaluate::{Choice, Confusion, Evaluator, best};
@@ -136,7 +136,8 @@ impl Scoring {
     /// Records that are computed together: as many as the planner counted memory for.
     fn chunk(&self) -> usize {
         let choices = self.task.choices.len();
-        scoring_rows(self.task.plan.batch, choices) / choices.max(1)
+        let rows = if self.task.among { 1 } else { choices };
+        scored_together(self.task.plan.batch, rows)
     }
 
     fn rows(

@@ -42,6 +42,16 @@ impl Spec {
         }
     }
 
+    /// Rows of tokens that a held-out record is scored with: one for each choice, of which a model says how likely its words
+    /// are; a single one where the loss is among the choices, or there are none.
+    #[must_use]
+    pub fn scored_rows(&self) -> usize {
+        match self.training.choices.is_empty() {
+            true => self.choices().len().max(1),
+            false => 1,
+        }
+    }
+
     /// What scores of the job are compared by: what it says, or balanced accuracy where there are classes, else the
     /// loss; none where it is not scored.
     #[must_use]
@@ -212,6 +222,7 @@ mod tests {
         let scored = of(r#","evaluation":{}"#);
         assert_eq!(scored.classes(), [" yes", " no"]);
         assert_eq!(scored.measure(), Some(Measure::BalancedAccuracy));
+        assert_eq!(scored.scored_rows(), 1);
         assert!(of("").choices().is_empty());
     }
 

@@ -2,7 +2,7 @@
 
 use domain::adapter::{Projection, RankTable, WeightShape};
 use domain::job::spec::{Optimizer, Spec};
-use domain::plan::{Prediction, WorkerPlan, scoring_rows};
+use domain::plan::{Prediction, WorkerPlan, scored_together};
 use domain::profile::{Measurement, ModeProfile};
 
 use super::program::Affine;
@@ -213,7 +213,8 @@ impl Conditions<'_> {
     /// passes with the loss: a prompt's pass, and the keys and values of what was seen so far.
     pub(super) fn scoring_bytes(&self, mode: &ModeProfile, batch: u16) -> f64 {
         self.spec.evaluation.as_ref().map_or(0.0, |evaluation| {
-            let rows = scoring_rows(batch, self.spec.choices().len()) as f64;
+            let rows = self.spec.scored_rows();
+            let rows = (scored_together(batch, rows) * rows) as f64;
             let passes = mode.cost.scoring_memory_bytes(rows * self.longest());
             let generating = evaluation.answers.map_or(0.0, |_| {
                 mode.cost.scoring_memory_bytes(self.longest()) + self.cache_bytes()

@@ -84,7 +84,7 @@ fn generated_answers_need_a_prompts_pass_and_what_is_kept_of_it() {
     };
     let (name, mut profile) = site("a", 1.0, 8 * GIB);
     profile.modes[0].cost.scoring_memory_fixed = 2.0 * GIB as f64;
-    // A pass over the two rows of scoring needs less than the keys and values of one.
+    // A pass over the one row of scoring needs less than the keys and values of one.
     profile.modes[0].cost.scoring_memory_per_token = 1.0;
     let sites = [(name, profile)];
     let peak = |spec: &Spec| {
@@ -92,7 +92,7 @@ fn generated_answers_need_a_prompts_pass_and_what_is_kept_of_it() {
         of(&plan, "a").predicted.peak_memory_bytes
     };
     spec.evaluation = answers(None);
-    assert_eq!(peak(&spec), 2 * GIB + 2 * 128);
+    assert_eq!(peak(&spec), 2 * GIB + 128);
     spec.evaluation = answers(Some(Answers::default()));
     // Of three blocks, k and v of 576 numbers for 128 tokens.
     assert_eq!(peak(&spec), 2 * GIB + 128 + 3 * 2 * 576 * 128 * 4);
