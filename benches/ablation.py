@@ -8,9 +8,9 @@ plans have the sites train the same are one.
     benches/ablation.py                                              what parts of plans are worth: at most two hours on two cores
     benches/ablation.py --only ranks,small --tasks mail              some parts, some tasks
     benches/ablation.py --only smollm2 --cells uniform,full --seeds 1    some cells, some seeds: a piece of the whole
-    benches/ablation.py --only zeroth,rates                          without gradients: two hours of its own
+    benches/ablation.py --only zeroth,both,rates                     without gradients: two hours of its own
     benches/ablation.py --only zeroth --models small --minutes 40 --seeds 3    of it one model, in about so many minutes
-    benches/ablation.py --only zeroth,rates --estimate               how long that would take, and run none of it
+    benches/ablation.py --only zeroth,both,rates --estimate          how long that would take, and run none of it
     benches/ablation.py --quick                                      a smoke run of everything, what is without gradients among it
 
 The virtual time of a table follows from measured step times and --minutes as if all cells and seeds were run, and is
@@ -47,7 +47,8 @@ RUN_TIMEOUT_SECONDS = 3600
 SMALL_MEMORY_SHARE = 0.45
 # What parts of plans are worth; and what is without gradients, which has a time of its own and is run when it is asked for.
 PLANNED = ("ranks", "small", "smollm2")
-PARTS = (*PLANNED, "zeroth", "rates")
+WITHOUT_GRADIENTS = ("zeroth", "both", "rates")
+PARTS = (*PLANNED, *WITHOUT_GRADIENTS)
 MODELS = ("small", "smollm2")
 # Shares of the time that is given; an accuracy on some hundred mails needs more of it than a loss does. What is left is for
 # what does not depend on it: measuring the sites, making the small model, and the rules of merging.
@@ -56,7 +57,7 @@ SHARES = {"smollm2-mail": 0.165, "smollm2-gsm8k": 0.165, "small-mail": 0.26, "sm
 STEPS_SHARE = 0.75
 # The small model shows part by part, the headline what they come to together; --cells asks for others.
 CELLS = {"smollm2": ("uniform", "full"), "small": tuple(cells.CELLS)}
-SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "rates": (1, 2, 3)}
+SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "both": (1, 2, 3), "rates": (1, 2, 3)}
 # The headline of the zeroth-order part is long: one seed.
 ZEROTH_SEEDS = {"small": SEEDS["small"], "smollm2": (1,)}
 RANKS_ROUNDS = 6
@@ -109,7 +110,7 @@ class Lab:
                     dealer(source, self.work / "data" / kind / name, sites, task.held_out)
             fleet.repair(self.options.mail, self.options.gsm8k, self.work / "data" / "repair.jsonl")
             stamp.write_text(json.dumps(dealt))
-        without = {"zeroth", "rates"} if "small" in self.options.models else set()
+        without = set(WITHOUT_GRADIENTS) if "small" in self.options.models else set()
         if wanted & ({"small", "ranks"} | without) and not self.models["small"].is_file():
             say("making the small model; this takes minutes, once")
             import small  # numpy and gguf, which the headline does not need
@@ -317,15 +318,17 @@ def rules(lab: Lab, rounds: int) -> Iterator[tuple[str, dict]]:
 def parts_without_gradients(lab: Lab) -> Iterator[tuple[str, Table, dict]]:
     """Each table of the zeroth-order parts, again after each seed: its part, itself, and what is there of it."""
     options = lab.options
-    wanted = [table for model in options.models if "zeroth" in options.only for table in tables(lab, model)]
+    own = lambda part, model: [Table(table.model, table.task, part) for table in tables(lab, model)]
+    wanted = [table for part in ("zeroth", "both") if part in options.only for model in options.models for table in own(part, model)]
     if "rates" in options.only and "small" in options.models and "mail" in options.tasks:
         wanted.append(Table("small", cells.TASKS["mail"], "rates"))
-    shares = ["-".join(filter(None, (table.part, table.name))) for table in wanted]
+    run = {"zeroth": zeroth_run.without_gradients, "both": zeroth_run.both_kinds, "rates": zeroth_run.own_rates}
+    shares = [table.name if table.part == "zeroth" else f"{table.part}-{table.name}" for table in wanted]
     for table, share in zip(wanted, shares, strict=True):
         clock = zeroth_run.Clock(share, shares, options.minutes)
-        seeds = seeds_of(lab, "rates") if table.part else ZEROTH_SEEDS[table.model][: 1 if options.quick else options.seeds]
-        found = (zeroth_run.own_rates if table.part else zeroth_run.without_gradients)(lab, table, clock, seeds, say)
-        yield from ((table.part or "zeroth", table, piece) for piece in found)
+        most = ZEROTH_SEEDS[table.model] if table.model == "smollm2" or table.part == "zeroth" else SEEDS[table.part]
+        seeds = most[: 1 if options.quick else options.seeds]
+        yield from ((table.part, table, piece) for piece in run[table.part](lab, table, clock, seeds, say))
 
 
 def gsm8k_folder(tools: pathlib.Path, beside: pathlib.Path) -> pathlib.Path:
@@ -346,7 +349,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed and a few rounds, to see that it runs: no figure means anything")
     parser.add_argument("--only", type=several(PARTS), help=f"parts of {','.join(PARTS)} (default: {','.join(PLANNED)}; with --quick all)")
     parser.add_argument("--tasks", type=several(cells.TASKS), default=tuple(cells.TASKS), help=f"tasks (default: {','.join(cells.TASKS)})")
-    every = (*cells.CELLS, *zeroth.CELLS)
+    every = (*cells.CELLS, *zeroth.CELLS, *zeroth.BOTH)
     parser.add_argument("--cells", type=several(every), help=f"of {','.join(every)} (default: all of the small model, of SmolLM2 the headline's)")
     parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds of each part (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=115, help="about what everything together may take, and what is without gradients for itself (default %(default)s)")
@@ -368,8 +371,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--seeds: at least one")
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: at least one")
-    if options.estimate and not set(options.only) <= {"zeroth", "rates"}:
-        parser.error("--estimate: with --only zeroth, rates or both")
+    if options.estimate and not set(options.only) <= set(WITHOUT_GRADIENTS):
+        parser.error(f"--estimate: with --only {','.join(WITHOUT_GRADIENTS)}, or some of these")
     if options.quick:
         options.work = options.work / "quick"
     return options
@@ -385,7 +388,7 @@ def chosen(text: str, known: Iterable[str]) -> tuple[str, ...]:
 
 def of_program(part: str) -> dict:
     """What the words of a table's page are of, where they say more than the table itself."""
-    return {"program": digest_of(HERE / "ablation_zeroth.py")[:12]} if part in ("zeroth", "rates") else {}
+    return {"program": digest_of(HERE / "ablation_zeroth.py")[:12]} if part in WITHOUT_GRADIENTS else {}
 
 
 def is_known(part: str, table: dict) -> bool:

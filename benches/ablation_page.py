@@ -6,7 +6,7 @@ import ablation_cells as cells
 
 MODELS = {"small": "the small model", "smollm2": "SmolLM2-135M-Instruct"}
 # The parts, in the page's order.
-PARTS = ("tables", "ranks", "zeroth", "rates")
+PARTS = ("tables", "ranks", "zeroth", "both", "rates")
 # What the issue asks: within this under the plan, and further than that with one configuration.
 TOGETHER = 0.15
 APART = 0.60
@@ -26,7 +26,7 @@ def page(results: dict) -> str:
     ]
     import ablation_zeroth_page as zeroth_page  # it is made of this module's parts
 
-    sections = (table, ranks, zeroth_page.table, zeroth_page.rates)
+    sections = (table, ranks, zeroth_page.table, zeroth_page.both, zeroth_page.rates)
     for part, section in zip(PARTS, sections, strict=True):
         for name, found in results.get(part, {}).items():
             heading, *rest = section(name, found)

@@ -41,20 +41,7 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
     # A smoke run of the long model is one cell.
     asked = lab.options.cells or (tuple(zeroth.cells_of(table.task)) if small else ("tuned",) if quick else zeroth.HEADLINE)
     wanted = [cell for cell in zeroth.cells_of(table.task) if cell in asked]
-    if not wanted:
-        return
-    kinds, left_out, bound = dict.fromkeys(wanted, "alike"), {}, None
-
-    def leave_out(cell: str, why: ValueError) -> None:
-        left_out[cell] = str(why)
-        say(f"{table.name}: without `{cell}`: {why}")
-        wanted.remove(cell)
-
-    if zeroth.MIXED in wanted:
-        try:
-            kinds[zeroth.MIXED] = f"alike-{zeroth.between(planned(lab, table, zeroth.MIXED, 'alike'), 'site-3')}"
-        except ValueError as error:
-            leave_out(zeroth.MIXED, error)
+    left_out, bound = {}, None
     if zeroth.VARIANCE in wanted and not lab.options.estimate:
         try:
             # Before the rounds are decided, so that they are of the time that this leaves.
@@ -62,10 +49,12 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
             job = hashlib.sha256(json.dumps(zeroth.job(table.task, "tuned", 1, zeroth.Budget(1), table.model)).encode()).hexdigest()
             bound = lab.decided(f"{table.name} {lab.binary} {job[:12]} variance", lambda: bound_of(lab, table, say))
         except ValueError as error:
-            leave_out(zeroth.VARIANCE, error)
+            left_out[zeroth.VARIANCE] = str(error)
+            say(f"{table.name}: without `{zeroth.VARIANCE}`: {error}")
+            wanted.remove(zeroth.VARIANCE)
     if not wanted:
         return
-    costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
+    costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, "alike")) for cell in wanted}
     rounds = decided(lab, (table.name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
     if lab.options.estimate:
         return
@@ -75,12 +64,36 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
 
     def cell(name: str, seed: int) -> dict:
         job = zeroth.job(table.task, name, seed, budget, table.model)
-        return lab.cell(table, job, kind=kinds[name], outcome=zeroth.outcome)
+        return lab.cell(table, job, kind="alike", outcome=zeroth.outcome)
 
     # What has other rounds tells least of what the others do: it comes last.
     ordered = sorted(wanted, key=lambda name: name in zeroth.OTHER_ROUNDS)
     pieces = by_seed(ordered, rounds, seeds, cell, clock, lambda text: say(f"{table.name}: {text}"))
     yield from (piece | {"left_out": left_out, "variance": bound} for piece in pieces)
+
+
+def both_kinds(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
+    """Sites with and without room for gradients in one job, beside the first of these alone."""
+    name, wanted = f"both-{table.name}", list(zeroth.BOTH)
+    if lab.options.cells and not set(wanted) & set(lab.options.cells):
+        return
+    try:
+        limit = zeroth.between(planned(lab, table, zeroth.MIXED, "alike"), "site-3")
+    except ValueError as error:
+        say(f"{name}: not run: {error}")
+        yield {"seeds": [], "asked_seeds": list(seeds), "rounds": 0, "minutes": 0.0, "cells": {}, "left_out": {zeroth.MIXED: str(error)}}
+        return
+    kinds = {zeroth.MIXED: f"alike-{limit}", zeroth.WITHOUT: "alike"}
+    costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
+    rounds = decided(lab, (name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
+    if lab.options.estimate:
+        return
+
+    def cell(kind: str, seed: int) -> dict:
+        job = zeroth.job(table.task, kind, seed, zeroth.Budget(rounds), table.model)
+        return lab.cell(table, job, kind=kinds[kind], outcome=zeroth.outcome)
+
+    yield from by_seed(wanted, rounds, seeds, cell, clock, lambda text: say(f"{name}: {text}"))
 
 
 def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:

@@ -149,11 +149,11 @@ class Time(unittest.TestCase):
 
     def test_rounds_are_the_most_that_there_is_time_for(self) -> None:
         took = lambda rounds: zeroth.seconds_of(self.COSTS, 3, zeroth.Budget(rounds))
-        # Three seeds of tuned, paper and the long one, abreast for two rounds with the first seed alone.
-        self.assertEqual(took(5), 3 * (5 * 10.0 + 20 * 2.0) + 2 * 8.0 + 3 * 5 * zeroth.LONG_TIMES * 10.0)
-        self.assertEqual([zeroth.seeds_of(cell, 5) for cell in ("tuned", "long", "abreast")], [5, 3, 1])
-        self.assertEqual([zeroth.seeds_of(cell, 1) for cell in ("tuned", "long", "abreast")], [1, 1, 1])
-        for seconds in (1800.0, 2400.0, 4000.0):
+        # Three seeds of tuned and paper; the long one, and abreast for two rounds, with the first seed alone.
+        self.assertEqual(took(5), 3 * (5 * 10.0 + 20 * 2.0) + 2 * 8.0 + 5 * zeroth.LONG_TIMES * 10.0)
+        self.assertEqual([zeroth.seeds_of(cell, 5) for cell in ("tuned", "adamw", "mask", "long", "abreast")], [5, 5, zeroth.OTHER_SEEDS, 1, 1])
+        self.assertEqual([zeroth.seeds_of(cell, 1) for cell in ("tuned", "mask", "long", "abreast")], [1, 1, 1, 1])
+        for seconds in (1000.0, 1800.0, 2400.0):
             rounds = zeroth.rounds_in(seconds, self.COSTS, 3, 40)
             self.assertLessEqual(took(rounds), zeroth.STEPS_SHARE * seconds)
             self.assertGreater(took(rounds + 1), zeroth.STEPS_SHARE * seconds)
@@ -186,16 +186,16 @@ class Time(unittest.TestCase):
 
     def test_a_seed_needs_time_for_its_own_cells_alone(self) -> None:
         clock = zeroth_run.Clock("small-mail", ["small-mail"], 10.0)
-        now, costs = [clock.began], {"tuned": 50.0, "long": 100.0}
+        now, costs = [clock.began], {"tuned": 50.0, "mask": 100.0}
 
         def cell(name: str, seed: int) -> dict:
             now[0] += costs[name]
             return {}
 
         with unittest.mock.patch.object(zeroth_run.time, "monotonic", lambda: now[0]):
-            *_, found = zeroth_run.by_seed(["tuned", "long"], 5, (1, 2, 3, 4, 5), cell, clock, lambda _: None)
-        # After three seeds of both 150 of the 600 seconds are left, which two more of tuned fit.
-        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 5, "long": 3})
+            *_, found = zeroth_run.by_seed(["tuned", "mask"], 5, (1, 2, 3, 4, 5), cell, clock, lambda _: None)
+        # After two seeds of both 300 of the 600 seconds are left, which three more of tuned fit.
+        self.assertEqual({name: len(runs) for name, runs in found["cells"].items()}, {"tuned": 5, "mask": zeroth.OTHER_SEEDS})
 
     def test_rounds_are_decided_once_and_only_said_when_asked_how_long_it_takes(self) -> None:
         kept: dict[str, int] = {}
@@ -224,7 +224,7 @@ class Laboratory:
     binary = "b"
 
     def __init__(self, *words: str) -> None:
-        self.options = ablation.arguments(["--only", "zeroth,rates", *words])
+        self.options = ablation.arguments(["--only", "zeroth,both,rates", *words])
         self.kept: dict[str, float] = {}
         self.ran: list[tuple[str, str, int, int]] = []
         self.bounds: set[float | None] = set()
@@ -266,8 +266,11 @@ class Parts(unittest.TestCase):
         self.assertEqual({name: len(runs) for name, runs in small["cells"].items()}, {name: zeroth.seeds_of(name, 2) for name in zeroth.CELLS})
         self.assertEqual(set(found["zeroth"]["smollm2-mail"]["cells"]), set(zeroth.HEADLINE))
         self.assertEqual(found["zeroth"]["smollm2-mail"]["seeds"], [1])
-        kinds = {kind for name, kind, *_ in lab.ran if name == "zeroth-mail-mixed"}
-        self.assertEqual(kinds, {"alike-600"})
+        self.assertEqual(list(found["both"]), list(found["zeroth"]))
+        for table, count in (("small-mail", 2), ("smollm2-mail", 1)):
+            self.assertEqual({name: len(runs) for name, runs in found["both"][table]["cells"].items()}, dict.fromkeys(zeroth.BOTH, count))
+        kinds = {name: {kind for ran, kind, *_ in lab.ran if ran == f"zeroth-mail-{name}"} for name in zeroth.BOTH}
+        self.assertEqual(kinds, {"mixed": {"alike-600"}, "without": {"alike"}})
         for name, table in found["zeroth"].items():
             self.assertIn("The best without gradients", "\n".join(page.table(name, table)))
         self.assertIn("drawn anew", "\n".join(page.rates("small-mail", found["rates"]["small-mail"])))
@@ -279,10 +282,10 @@ class Parts(unittest.TestCase):
             raise ValueError("no limit lies between")
 
         with unittest.mock.patch.object(zeroth, "between", refused):
-            lab, found = self.run_all("--models", "small", "--tasks", "mail", "--only", "zeroth", "--seeds", "1")
-        table = found["zeroth"]["small-mail"]
-        self.assertNotIn("mixed", table["cells"])
-        self.assertIn(f"| {zeroth.CELLS['mixed']} | not run: no limit lies between |", "\n".join(page.table("small-mail", table)))
+            _, found = self.run_all("--models", "small", "--tasks", "mail", "--only", "both", "--seeds", "1")
+        table = found["both"]["small-mail"]
+        self.assertEqual(table["cells"], {})
+        self.assertIn("`mixed` (two first-order sites and one without room for gradients) was not run: no limit lies between.", page.both("small-mail", table))
 
     def test_the_bound_is_decided_once_from_one_round_of_tuned_and_the_page_says_what_it_is(self) -> None:
         words = ("--models", "small", "--tasks", "mail", "--only", "zeroth", "--cells", "tuned,variance", "--rounds", "5", "--seeds", "2")
@@ -319,7 +322,7 @@ class Parts(unittest.TestCase):
     def test_an_estimate_runs_nothing(self) -> None:
         lab, found = self.run_all("--estimate", "--minutes", "40")
         self.assertEqual((lab.ran, found, lab.kept), ([], {}, {}))
-        self.assertEqual(lab.said.count("a round's seconds: "), 5)
+        self.assertEqual(lab.said.count("a round's seconds: "), 9)
         self.assertIn("tuned 18", lab.said)  # three sites, six steps of a second
 
 

@@ -18,7 +18,7 @@ MAIL = cells.TASKS["mail"]
 
 class Page(unittest.TestCase):
     def test_the_table_says_how_far_it_stays_behind(self) -> None:
-        runs = {"tuned": [run(2.5)], "mask": [run(2.6)], "adamw": [run(1.0)], "mixed": [run(1.2)], "without": [run(1.3)]}
+        runs = {"tuned": [run(2.5)], "mask": [run(2.6)], "adamw": [run(1.0)]}
         text = "\n".join(page.table("small-mail", {"seeds": [1], "rounds": 2, "cells": runs}))
         self.assertIn("The best without gradients is `tuned`.", text)
         self.assertIn("`tuned` stays 1.5000 nats behind first-order AdamW (96 passes against 96; its loss falls by 25 % of what AdamW's does; "
@@ -42,6 +42,14 @@ class Page(unittest.TestCase):
         self.assertIn("(as promised: at least +0.15", of(0.65, 0.65))
         self.assertIn("is +0.200 from the constant answer's 0.5 (NOT as promised", of(0.6, 0.8))
         self.assertIn("(one seed promises nothing; asked is at least +0.15", of(0.9))
+
+    def test_an_extension_with_fewer_seeds_is_compared_with_the_same_seeds_and_promises_no_more_than_its_interval(self) -> None:
+        tuned = [run(2.5, exact=0.70), run(2.4, exact=0.72), run(2.3, exact=0.71)]
+        mask = [run(2.6, exact=0.6), run(2.5, exact=0.9)]
+        text = "\n".join(page.judged({"tuned": tuned, "mask": mask}, MAIL))
+        self.assertIn("`mask` against `tuned`, by loss: hurts.", text)
+        self.assertIn("of `tuned` (3 seed(s)", text)
+        self.assertIn("(as promised: at least +0.15", text)
 
     def test_the_page_says_what_comes_down_and_what_scalars_are_counted_as(self) -> None:
         runs = {"tuned": [run(2.5)], "scaling": [run(2.5)], "paper": [run(2.9)], "adamw": [run(1.0) | {"adapter_bytes": 4 << 20}]}
@@ -85,6 +93,12 @@ class Page(unittest.TestCase):
         sites = lambda last: {"sites": {"site-1": {"optimizer": "adamw"}, "site-3": {"optimizer": last}}}
         self.assertIn("(site-3 by forward passes)", page.mixed([run(1.2) | sites("mezo")], alone[:1]))
         self.assertIn("shows nothing", page.mixed([run(1.2) | sites("adamw")], alone[:1]))
+
+    def test_both_kinds_of_sites_are_a_table_of_their_own(self) -> None:
+        found = {"seeds": [1], "rounds": 2, "cells": {"mixed": [run(1.2)], "without": [run(1.3)]}}
+        text = "\n".join(page.both("small-mail", found))
+        self.assertIn("| two first-order sites and one without room for gradients (`mixed`) | 1.2000 | 0.700 | 1.8000 | 96 | 48 | 2.0 KiB | 128–256 MiB |", text)
+        self.assertIn("(site-1, site-3 by forward passes) against its first-order sites alone", text)
 
     def test_the_papers_cell_says_how_much_of_the_papers_run_it_is(self) -> None:
         text = "\n".join(page.table("small-gsm8k", {"seeds": [1], "rounds": 2, "cells": {"paper": [run(2.9, exact=None) | {"rounds": 19}]}}))
