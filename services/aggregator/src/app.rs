@@ -31,6 +31,8 @@ use crate::{Config, Error};
 /// # Errors
 /// If the process cannot start; once it runs, trouble is waited out.
 pub async fn run(config: Config) -> Result<(), Error> {
+    // A side term's factors are large, and of another size for each weight.
+    chassis::memory::give_back_large_blocks();
     let conditions = &["nats", "storage"];
     let frame = Frame::start("aggregator", &config.telemetry, &config.health, conditions)
         .await

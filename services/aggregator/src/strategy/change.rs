@@ -20,6 +20,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
+use super::directions::Directions;
 use super::eigen::{Eigen, touch};
 
 /// Slices that are added to a summed weight in one product.
@@ -225,6 +226,24 @@ impl<'s> Change<'s> {
         let right = MatRef::from_column_major_slice(&right[..inp * filled], inp, filled);
         of_stack(left, right, keep, gram, eigen)
     }
+
+    /// Every direction with σ above `floor`, as far as it is no rounding; `None` if that does not converge.
+    pub(super) fn directions(&mut self, floor: f64) -> Option<Directions<'_>> {
+        if !self.summed {
+            let spectrum = self.spectrum(usize::MAX)?;
+            return Some(Directions::of_spectrum(spectrum, floor));
+        }
+        self.flush();
+        let Self { out, inp, .. } = *self;
+        let Space {
+            weight,
+            gram,
+            eigen,
+            ..
+        } = &mut *self.space;
+        let weight = MatRef::from_column_major_slice(&weight[..out * inp], out, inp);
+        Directions::of_weight(weight, floor, gram, eigen)
+    }
 }
 
 /// `W` by the eigenvectors of the Gram matrix of its smaller side.
@@ -295,7 +314,7 @@ fn of_stack(
 }
 
 /// The lower triangle of `MᵀM`; the rest is whatever the buffer held.
-fn lower_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'b, f64> {
+pub(super) fn lower_gram<'b>(buffer: &'b mut Vec<f64>, matrix: MatRef<'_, f64>) -> MatRef<'b, f64> {
     let size = matrix.ncols();
     touch(buffer, size * size);
     let gram = MatMut::from_column_major_slice_mut(&mut buffer[..size * size], size, size);
@@ -331,13 +350,13 @@ fn clear(buffer: &mut Vec<f64>, count: usize) {
     buffer[..count].fill(0.0);
 }
 
-fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
+pub(super) fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     let mut result = Mat::zeros(left.nrows(), right.ncols());
     matmul(&mut result, Accum::Replace, left, right, 1.0, Par::Seq);
     result
 }
 
-fn norms(matrix: &Mat<f64>) -> Vec<f64> {
+pub(super) fn norms(matrix: &Mat<f64>) -> Vec<f64> {
     (0..matrix.ncols())
         .map(|j| matrix.col(j).norm_l2())
         .collect()

@@ -40,6 +40,27 @@ impl Eigen {
         keep: usize,
     ) -> Option<(Vec<f64>, Mat<f64>)> {
         let size = matrix.nrows();
+        let (values, vectors) = self.decomposed(matrix)?;
+        let kept = keep.min(size);
+        let found: Vec<f64> = (0..kept)
+            .map(|j| values.column_vector()[size - 1 - j])
+            .collect();
+        let vectors = Mat::from_fn(size, kept, |row, j| vectors[(row, size - 1 - j)]);
+        let finite = found.iter().all(|value| value.is_finite());
+        finite.then_some((found, vectors))
+    }
+
+    /// All eigenvectors, in this memory, in columns, in no order that counts; only the lower triangle is read. `None` if they
+    /// do not converge.
+    pub(super) fn vectors(&mut self, matrix: MatRef<'_, f64>) -> Option<MatRef<'_, f64>> {
+        let (values, vectors) = self.decomposed(matrix)?;
+        let mut values = values.column_vector().iter();
+        values.all(|value| value.is_finite()).then_some(vectors)
+    }
+
+    /// Eigenvalues and -vectors, smallest first.
+    fn decomposed(&mut self, matrix: MatRef<'_, f64>) -> Option<(Diag<f64>, MatRef<'_, f64>)> {
+        let size = matrix.nrows();
         self.reserve(size);
         let mut values = Diag::<f64>::zeros(size);
         let vectors = self.vectors.get_mut(..size * size)?;
@@ -53,14 +74,8 @@ impl Eigen {
             Default::default(),
         )
         .ok()?;
-        let values = values.column_vector();
         let vectors = self.vectors.get(..size * size)?;
-        let vectors = MatRef::from_column_major_slice(vectors, size, size);
-        let kept = keep.min(size);
-        let found: Vec<f64> = (0..kept).map(|j| values[size - 1 - j]).collect();
-        let vectors = Mat::from_fn(size, kept, |row, j| vectors[(row, size - 1 - j)]);
-        let finite = found.iter().all(|value| value.is_finite());
-        finite.then_some((found, vectors))
+        Some((values, MatRef::from_column_major_slice(vectors, size, size)))
     }
 }
 

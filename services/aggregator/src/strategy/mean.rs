@@ -19,7 +19,7 @@ pub(super) fn merge(
     let mean = average(weight, current, share)?;
     let Some(server) = &weight.merge.server else {
         return Ok(Merged {
-            live: Factors {
+            whole: Factors {
                 rank: weight.keep,
                 a: mean.a.map_or_else(|| current.a.clone(), rounded),
                 b: rounded(mean.b),
@@ -40,7 +40,7 @@ pub(super) fn merge(
     };
     let b = step(shape.name.peft_b(), [shape.out, keep], &current.b, &mean.b)?;
     Ok(Merged {
-        live: Factors { rank: keep, a, b },
+        whole: Factors { rank: keep, a, b },
         state,
         ..Merged::default()
     })

@@ -93,10 +93,10 @@ pub struct Folded {
 /// One weight, merged.
 #[derive(Default)]
 pub(super) struct Merged {
-    /// The live slices: A `[keep, inp]`, B `[out, keep]`.
-    pub live: Factors,
-    /// The side term's.
-    pub side: Factors,
+    /// The live slices, then those of the side term: A `[rank, inp]`, B `[out, rank]`.
+    pub whole: Factors,
+    /// How many are the side term's.
+    pub side: usize,
     /// σ² of each live slice, where the rule knows them.
     pub energies: Vec<f64>,
     /// Σσ² of the whole change, where the rule knows it.
@@ -138,7 +138,13 @@ impl Merge<'_> {
             }
         }
         head::merge(self, out)?;
-        for wave in weights.chunks(WAVE) {
+        // A side term may be as wide as the weight: no more of them are held than are being merged.
+        let wave = if self.rule.has_side_term() {
+            spaces.len()
+        } else {
+            WAVE
+        };
+        for wave in weights.chunks(wave) {
             let merged = in_parallel(wave, &mut spaces, |(weight, keep), space| {
                 let weight = *weight;
                 let shape = widths.get(&weight).ok_or(Error::UnknownWeight { weight })?;
@@ -156,8 +162,8 @@ impl Merge<'_> {
                         put(state, key, shape, values)?;
                     }
                 }
-                let whole = beside(shape, merged.live, merged.side);
-                let rank = usize::from(*keep) + totals.last_side;
+                let whole = merged.whole;
+                let rank = usize::from(*keep) + merged.side;
                 put(out, weight.peft_a(), [rank, shape.inp], whole.a)?;
                 put(out, weight.peft_b(), [shape.out, rank], whole.b)?;
             }
@@ -177,7 +183,7 @@ impl Merge<'_> {
             Strategy::Residual => residual::merge(&weight, space),
             Strategy::Sum => sum::merge(&weight),
         }?;
-        if merged.live.is_finite() && merged.side.is_finite() {
+        if merged.whole.is_finite() {
             Ok(merged)
         } else {
             Err(weight.undecomposed())
@@ -238,7 +244,6 @@ struct Totals {
     kept: f64,
     withheld: Vec<f64>,
     side: Vec<(domain::adapter::WeightName, u16)>,
-    last_side: usize,
 }
 
 impl Totals {
@@ -248,7 +253,6 @@ impl Totals {
             kept: 0.0,
             withheld: vec![0.0; inputs],
             side: Vec::new(),
-            last_side: 0,
         }
     }
 
@@ -259,11 +263,8 @@ impl Totals {
             let rank = usize::from(input.ranks.rank(shape.name));
             *withheld += merged.energies.iter().skip(rank).sum::<f64>();
         }
-        self.last_side = merged.side.rank;
-        if let Some(rank) = u16::try_from(merged.side.rank)
-            .ok()
-            .filter(|rank| *rank > 0)
-        {
+        let side = u16::try_from(merged.side).ok();
+        if let Some(rank) = side.filter(|rank| *rank > 0) {
             self.side.push((shape.name, rank));
         }
     }
@@ -282,23 +283,6 @@ impl Totals {
             side: self.side.into_iter().collect(),
         }
     }
-}
-
-/// Live slices and the side term's as one pair of factors.
-fn beside(shape: &WeightShape, live: Factors, side: Factors) -> Factors {
-    if side.rank == 0 {
-        return live;
-    }
-    let rank = live.rank + side.rank;
-    let mut a = live.a;
-    a.extend_from_slice(&side.a);
-    let mut b = Vec::with_capacity(shape.out * rank);
-    let rows = live.b.chunks_exact(live.rank.max(1));
-    for (own, other) in rows.zip(side.b.chunks_exact(side.rank)) {
-        b.extend_from_slice(own);
-        b.extend_from_slice(other);
-    }
-    Factors { rank, a, b }
 }
 
 /// Applies `work` to every item on as many threads as there are spaces; results stand in the order of

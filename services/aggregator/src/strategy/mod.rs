@@ -33,6 +33,7 @@ mod stack;
 mod sum;
 
 mod change;
+mod directions;
 mod eigen;
 mod mean;
 mod refactor;

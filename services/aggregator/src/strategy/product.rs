@@ -28,9 +28,9 @@ pub(super) fn merge(weight: &Weight<'_>, space: &mut Space) -> Result<Merged, Er
         previous: live.a,
         cuts: &weight.cuts(),
     };
-    let kept = refactor(&spectrum, weight.keep, scale, Some(basis), &mut stream);
+    let kept = refactor(&spectrum, weight.keep, scale, basis, &mut stream);
     Ok(Merged {
-        live: super::change::Factors {
+        whole: super::change::Factors {
             rank: weight.keep,
             a: kept.a,
             b: kept.b,

@@ -3,8 +3,8 @@
 //! `A = ρ·Vᵀ` and `B = U·Σ/(s·ρ)`, with ρ the row norm of a fresh A; the entry of largest magnitude in
 //! each column of U is positive, ties going to the lowest index. A slice with σ_j < 1e-6·σ_1 would
 //! give A a direction that is rounding noise and B nothing: it restarts as B = 0 and a seeded row of A
-//! orthogonal to the others. Where every σ is zero, A is kept. Factors that sites train on are then turned
-//! ([`super::turn`]).
+//! orthogonal to the others. Where every σ is zero, A is kept. Sites train on from the factors, which
+//! are turned for it ([`super::turn`]).
 
 use faer::Mat;
 
@@ -41,19 +41,19 @@ pub(super) struct Refactored {
     pub energy: f64,
 }
 
-/// Keeps `keep` slices: the singular directions, or, for sites to go on from, what these are turned to within the basis.
+/// Keeps `keep` slices: the singular directions, turned within the basis for sites to go on from.
 pub(super) fn refactor(
     spectrum: &Spectrum,
     keep: usize,
     scale: f64,
-    basis: Option<Basis<'_>>,
+    basis: Basis<'_>,
     stream: &mut Stream,
 ) -> Refactored {
     let (out, inp) = (spectrum.left.nrows(), spectrum.v.nrows());
     let largest = spectrum.sigma.first().copied().unwrap_or(0.0);
     if largest == 0.0 {
         return Refactored {
-            a: basis.map_or_else(|| vec![0.0; keep * inp], |basis| basis.previous),
+            a: basis.previous,
             b: vec![0.0; out * keep],
             energies: vec![0.0; keep],
             energy: 0.0,
@@ -74,9 +74,7 @@ pub(super) fn refactor(
         rows.push(row);
     }
     let mut v = Mat::from_fn(inp, keep, |k, j| value(&rows, j, k));
-    if let Some(basis) = basis {
-        turn(&mut left, &mut v, &basis);
-    }
+    turn(&mut left, &mut v, &basis);
     let by_row = |matrix: &Mat<f64>, factor: f64| -> Vec<f32> {
         let rows = matrix.row_iter();
         rows.flat_map(|row| {
@@ -103,7 +101,7 @@ fn value(rows: &[Vec<f64>], row: usize, at: usize) -> f64 {
 }
 
 /// −1 if the value of largest magnitude is negative, else 1; the first of equals decides.
-fn sign_of_largest(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn sign_of_largest(values: impl Iterator<Item = f64>) -> f64 {
     let mut largest = 0.0f64;
     for value in values {
         if value.abs() > largest.abs() {

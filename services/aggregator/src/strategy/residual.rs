@@ -9,7 +9,7 @@ use super::Error;
 use super::change::{Change, Space};
 use super::mean;
 use super::merge::Merged;
-use super::side::compress;
+use super::side::behind;
 use super::slice::shares;
 use super::weight::{Loaded, Weight};
 
@@ -20,8 +20,13 @@ pub(super) fn merge(weight: &Weight<'_>, space: &mut Space) -> Result<Merged, Er
     let slices = side.rank + 2 * weight.keep + weight.updated();
     let mut change = Change::new(weight.shape.out, weight.shape.inp, slices, space);
     change.add(&side, &vec![scale; side.rank]);
+    drop(side);
     weight.gather(&live, &mut change)?;
-    change.add(&averaged.live, &vec![-scale; weight.keep]);
-    let side = compress(weight, &mut change)?;
-    Ok(Merged { side, ..averaged })
+    change.add(&averaged.whole, &vec![-scale; weight.keep]);
+    let (whole, side) = behind(weight, averaged.whole, &mut change)?;
+    Ok(Merged {
+        whole,
+        side,
+        ..averaged
+    })
 }

@@ -10,7 +10,7 @@
 use super::Error;
 use super::change::{Change, Factors, Space};
 use super::merge::Merged;
-use super::side::compress;
+use super::side::behind;
 use super::stream::Purpose;
 use super::weight::{Loaded, Weight};
 
@@ -19,19 +19,22 @@ pub(super) fn merge(weight: &Weight<'_>, space: &mut Space) -> Result<Merged, Er
     let slices = side.rank + weight.keep + weight.updated();
     let mut change = Change::new(weight.shape.out, weight.shape.inp, slices, space);
     change.add(&side, &vec![weight.merge.scale; side.rank]);
+    drop(side);
     weight.gather(&live, &mut change)?;
-    let side = compress(weight, &mut change)?;
+    drop(live);
     let purpose = Purpose::Fresh {
         round: weight.merge.round,
     };
     let mut stream = weight.stream(purpose);
     let rows = (0..weight.keep).flat_map(|_| stream.row(weight.shape.inp));
+    let live = Factors {
+        rank: weight.keep,
+        a: rows.map(|value| value as f32).collect(),
+        b: vec![0.0; weight.shape.out * weight.keep],
+    };
+    let (whole, side) = behind(weight, live, &mut change)?;
     Ok(Merged {
-        live: Factors {
-            rank: weight.keep,
-            a: rows.map(|value| value as f32).collect(),
-            b: vec![0.0; weight.shape.out * weight.keep],
-        },
+        whole,
         side,
         ..Merged::default()
     })

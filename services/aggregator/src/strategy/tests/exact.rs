@@ -258,6 +258,22 @@ proptest! {
         let expected = whole(&mut dense);
         prop_assert!(difference(&whole(&mut stack), &expected) < 1e-9);
         prop_assert!(difference(&whole(&mut spill), &expected) < 1e-9);
+        // What is given one by one adds up to the same, largest first.
+        for change in [&mut stack, &mut dense] {
+            let directions = change.directions(0.0).expect("converges");
+            let (mut sum, mut before) = (Mat::<f64>::zeros(out, inp), f64::INFINITY);
+            let mut numbers = Vec::new();
+            directions.each(|j, left, v| {
+                let sigma = left.iter().map(|value| value * value).sum::<f64>().sqrt();
+                assert!(sigma <= before * (1.0 + 1e-9), "{j}: {sigma} after {before}");
+                before = sigma;
+                numbers.push(j);
+                sum += Mat::from_fn(out, inp, |row, column| left[row] * v[column]);
+            });
+            prop_assert!(numbers.iter().copied().eq(0..directions.count()));
+            prop_assert!(directions.count() <= (rank * terms).min(out).min(inp));
+            prop_assert!(difference(&sum, &expected) < 1e-5);
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn round(
         seed: SEED,
         out: dir.join("merged"),
         state_out: dir.join("moments"),
-        threads: std::num::NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN,
     }
 }
 

@@ -50,7 +50,7 @@ fn merged(rule: Strategy, inputs: &[Input<'_>], global: &TensorFile, dir: &Path)
         seed: SEED,
         round: 1,
         server: None,
-        threads: std::num::NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN,
     };
     let path = dir.join(format!("merged-{}", rule.name()));
     let head = head::shape(global);

@@ -16,6 +16,8 @@ mod sides;
 mod turned;
 mod walk;
 
+use std::num::NonZeroUsize;
+
 use domain::adapter::{Projection, RankTable, WeightName, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::energy::EnergyTable;
@@ -149,6 +151,7 @@ pub(super) struct Case<'a> {
     pub starts: &'a [Option<&'a Memory>],
     pub round: u32,
     pub optimizer: Option<(&'a ServerOptimizer, Option<&'a Memory>)>,
+    pub threads: NonZeroUsize,
 }
 
 impl<'a> Case<'a> {
@@ -167,6 +170,7 @@ impl<'a> Case<'a> {
             starts: &[],
             round: 1,
             optimizer: None,
+            threads: super::round::all_threads(),
         }
     }
 
@@ -205,7 +209,7 @@ impl<'a> Case<'a> {
                 optimizer,
                 state: state.map(|state| state as &dyn Source),
             }),
-            threads: super::round::all_threads(),
+            threads: self.threads,
         };
         let (mut out, mut moments) = (Memory::default(), Memory::default());
         let state = self.optimizer.map(|_| &mut moments as &mut dyn Sink);

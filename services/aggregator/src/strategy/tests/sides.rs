@@ -100,6 +100,34 @@ fn a_side_term_never_holds_more_slices_than_the_weight_is_wide_or_than_there_is_
 }
 
 #[test]
+fn a_side_term_as_wide_as_the_weight_is_exact_whatever_the_threads() {
+    let ranks = uniform(32);
+    let global = random(&ranks, 230);
+    let updates: Vec<_> = (231..235)
+        .map(|seed| (0.25, ranks.clone(), random(&ranks, seed)))
+        .collect();
+    for rule in [Strategy::Stack, Strategy::Residual] {
+        let merge = |threads| {
+            let case = Case {
+                threads: NonZeroUsize::new(threads).expect("some"),
+                ..Case::new(rule, &global, &ranks, &updates)
+            };
+            case.merge().expect("merges")
+        };
+        let (merged, folded, _) = merge(1);
+        for weight in weights() {
+            let side = usize::from(folded.side.rank(weight.name));
+            assert_eq!(side, weight.out.min(weight.inp), "{}", weight.name);
+            let expected = reference(&global, &updates, weight);
+            let off = difference(&dense(&merged, weight, usize::MAX), &expected);
+            assert!(off < 1e-6, "{}, {}: {off}", rule.name(), weight.name);
+        }
+        let (same, also, _) = merge(3);
+        assert!(merged == same && folded == also, "{}", rule.name());
+    }
+}
+
+#[test]
 fn a_residual_of_sites_that_agree_is_nothing() {
     let (ranks, global) = (uniform(8), random(&uniform(8), 220));
     let update = random(&ranks, 221);

@@ -127,7 +127,7 @@ impl Bench {
             seed: SEED,
             out: self.path(out),
             state_out: self.path("no-state"),
-            threads: std::num::NonZeroUsize::MIN,
+            threads: NonZeroUsize::MIN,
         }
     }
 

@@ -266,6 +266,8 @@ impl Args {
         for member in &round.members {
             bytes += std::fs::metadata(&member.update)?.len();
         }
+        // As the aggregator does when it starts.
+        chassis::memory::give_back_large_blocks();
         let watch = Stopwatch::start();
         let folded = round.merge()?;
         Ok(Took {
