@@ -102,8 +102,8 @@ pub struct Prediction {
 }
 
 /// Records that scoring computes together, for a plan of so many records a step, where each is scored with so many rows of
-/// tokens: as many rows as a step has, so that a site that trains by forward passes needs no more memory to score than to
-/// train; and never less than one record.
+/// tokens: as many rows as a step has records, so that a site that trains by forward passes needs no more memory to score than
+/// to train; and never less than one record.
 #[must_use]
 pub fn scored_together(batch: u16, rows: usize) -> usize {
     (usize::from(batch) / rows.max(1)).max(1)

@@ -17,15 +17,18 @@ pub struct Lengths {
     pub mean_square: f64,
 }
 
-/// The mean number of tokens of a record as the model sees it, and of its square, over all records that
-/// have a row.
+/// The mean number of tokens of a record as the model sees it, and of its square, over records that have a row: of a large
+/// file as many as tell it, and more only where too few of these can be learned from.
 ///
 /// # Errors
 /// If no record has one, or the task is stopped.
 pub fn lengths(data: &Opened, encoder: &Encoder, running: &Running) -> Result<Lengths, Failure> {
     let (mut tokens, mut squares, mut rows) = (0.0, 0.0, 0u64);
-    let stride = data.train.len().div_ceil(MEAN_RECORDS).max(1);
-    for number in (0..data.train.len()).step_by(stride) {
+    let (evenly, all) = spread(data.train.len());
+    for (looked_at, number) in all.enumerate() {
+        if looked_at >= evenly && rows >= SMALLEST_COUNT {
+            break;
+        }
         running.stop.check()?;
         let record = data
             .train
@@ -54,8 +57,16 @@ pub fn lengths(data: &Opened, encoder: &Encoder, running: &Running) -> Result<Le
     })
 }
 
-/// Records that are encoded to know their mean length, evenly over the file.
+/// Records that are encoded to know their mean length, at most, if enough of them can be learned from.
 const MEAN_RECORDS: usize = 4096;
+
+/// The numbers of so many records: some of them evenly over the file, how many, and then the others.
+fn spread(records: usize) -> (usize, impl Iterator<Item = usize>) {
+    let stride = records.div_ceil(MEAN_RECORDS).max(1);
+    let evenly = (0..records).step_by(stride);
+    let others = (0..records).filter(move |number| !number.is_multiple_of(stride));
+    (evenly.len(), evenly.chain(others))
+}
 
 /// Refuses a job whose settings leave the data set too few records for a figure of them to leave the site: which records have a row
 /// is the submitter's choice too, by the answers that the loss is among, by labels, by a short sequence.
@@ -84,4 +95,24 @@ pub fn enough(data: &Opened, encoder: &Encoder, running: &Running) -> Result<(),
 fn admit(what: &str, records: u64, running: &Running) -> Result<(), Failure> {
     let admitted = running.site.config.policy.admit_count(what, records);
     admitted.map_err(|refusal| Failure::of(Trouble::PolicyRefused, &refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_looked_through_evenly_and_then_whole() {
+        let small: Vec<usize> = spread(3).1.collect();
+        assert_eq!((spread(3).0, small), (3, vec![0, 1, 2]));
+        assert_eq!(spread(0).1.count(), 0);
+        let records = 2 * MEAN_RECORDS + 1;
+        let (evenly, numbers) = spread(records);
+        let mut numbers: Vec<usize> = numbers.collect();
+        assert!(evenly <= MEAN_RECORDS, "{evenly}");
+        assert_eq!(numbers.get(..3), Some([0, 3, 6].as_slice()));
+        assert_eq!(numbers.get(evenly..evenly + 3), Some([1, 2, 4].as_slice()));
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..records));
+    }
 }
