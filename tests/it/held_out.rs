@@ -132,6 +132,9 @@ async fn an_encoders_scores_tell_its_accuracy_and_are_drawn() {
         "{balanced:?}"
     );
     assert_eq!(said["held_out"][5]["accuracy"], accuracy[5]);
+    let words = ["--choice", "spam", "--choice", "ham"];
+    let why = "an encoder tells its labels apart and writes no words: leave out --choice";
+    run.train("none", 1, &words).await.failed(&[why]);
 
     let (held_out, adapter) = (run.path("held.jsonl"), run.path("adapter"));
     let mut words = vec!["eval", "--model", &run.model, "--adapter", &adapter];

@@ -407,6 +407,17 @@ fn training_among_choices_learns_which_of_them_follows_and_scores_by_them() {
     let said = train(&[&pair[..], &learn, &score].concat());
     let said = String::from_utf8_lossy(&succeeded(&said).stdout).into_owned();
     assert!(said.contains("balanced_accuracy"), "{said}");
+    // What was kept says the same of the same records when it is asked for its choices.
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let scored = &said["held_out"][1]["loss"];
+    let (data, out) = (path("data.jsonl"), path("out"));
+    let mut ask = vec!["eval", "--model", text(&model), "--data", text(&data)];
+    ask.extend(["--adapter", text(&out), "--json"]);
+    ask.extend(pair);
+    let asked: Value = serde_json::from_slice(&succeeded(&fedpipe(&ask)).stdout).unwrap();
+    let of_choices = asked["loss_among_choices"].as_f64().unwrap();
+    let apart = (of_choices - scored.as_f64().unwrap()).abs();
+    assert!(apart < 1e-5, "{asked} and {said}");
     let told = steps(&metrics);
     let losses: Vec<f64> = told
         .iter()

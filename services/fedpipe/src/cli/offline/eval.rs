@@ -252,7 +252,7 @@ impl Args {
         encoder: &Encoder,
     ) -> anyhow::Result<Found> {
         let mut found = Found::default();
-        let mut confusion = Confusion::new(self.choices.len());
+        let (mut confusion, mut lost) = (Confusion::new(self.choices.len()), 0.0);
         let mut waiting: Vec<(Choice, usize)> = Vec::new();
         let count = self.count(dataset);
         for number in 0..count {
@@ -266,15 +266,30 @@ impl Args {
                 let scores = evaluator.choices(&asked, &Control::new())?;
                 for (scores, answer) in scores.iter().zip(answers) {
                     found.records += 1;
+                    lost += among(scores, answer);
                     if let Some(guess) = best(scores) {
                         confusion.add(answer, guess);
                     }
                 }
             }
         }
+        if found.records > 0 {
+            let mean = lost / found.records as f64;
+            let name = "loss_among_choices".to_owned();
+            found.figures.insert(name, json!(mean));
+        }
         found.count(&confusion);
         Ok(found)
     }
+}
+
+/// The loss of the right choice among all, from the logarithms of their probabilities: what training among single tokens
+/// lowers.
+fn among(scores: &[f64], answer: usize) -> f64 {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    let right = scores.get(answer).copied().unwrap_or(f64::NEG_INFINITY);
+    largest + sum.ln() - right
 }
 
 /// A record's prompt, the choices' tokens, and the right one, or why there is none.
