@@ -7,7 +7,8 @@ anything; `ablation_zeroth_run.py` does.
 """
 
 import copy
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import ablation_cells as cells
@@ -17,8 +18,9 @@ FIRST_ORDER_PASSES = 3
 # The least that both kinds of steps come to evenly: 6 steps of 4 directions are 48 passes, 16 steps by gradients as many.
 STEPS, DIRECTIONS = 6, 4
 PASSES = 2 * STEPS * DIRECTIONS
-# Rows of eight records take twice the time of two's (of mail, small model), and bear a rate at which two blow up in the sixth round.
-BATCH = 8
+# Eight mails take twice the time of two (small model), and bear a rate at which two blow up in the sixth round. A question has words enough for two of them
+# to tell as much of the slope, which is more the directions' than the records'.
+BATCH = {"mail": 8, "gsm8k": 2}
 RANK = 8
 # The most; the time that is given decides (`rounds_in`), which leaves room for these at least: a cell that differs from the second
 # round on has three of its own.
@@ -41,7 +43,7 @@ WORDS_CLIP = 20
 
 CELLS = {
     "paper": "FedMeZO with the paper's H 30, batch 1, μ 1e-3, η 1e-5 on q and v (rank 16 and a model of this size, where it has rank 128 and 3B parameters)",
-    "tuned": f"FedMeZO tuned: {DIRECTIONS} directions, {BATCH} records, μ 1e-2, scalars clipped; where answers are choices the loss is among these",
+    "tuned": f"FedMeZO tuned: {DIRECTIONS} directions, μ 1e-2, scalars clipped; where answers are choices the loss is among these",
     "words": "tuned, but the loss is of all words, at the rate that this bears",
     "abreast": "tuned, the passes of a step computed as one (some rounds: it changes speed alone)",
     "variance": f"tuned, directions until the estimate varies no more than tuned's own did in the mean of a first round (at most {2 * DIRECTIONS})",
@@ -55,8 +57,7 @@ HEADLINE = ("paper", "tuned", "adamw")
 # Both kinds of sites in one job, a table of its own: its third site has no room for gradients.
 MIXED, WITHOUT = "mixed", "without"
 BOTH = {MIXED: "two first-order sites and one without room for gradients", WITHOUT: "the two first-order sites alone"}
-# Where another number of rounds is the point: they are not compared by loss, and run with so many of the seeds. What a long run
-# comes to is claimed with an interval, how fast passes are together is not.
+# Where another number of rounds is the point: they are not compared by loss, and run with so many of the seeds.
 ABREAST, LONG = "abreast", "long"
 OTHER_ROUNDS = {ABREAST: 1, LONG: 1}
 ABREAST_ROUNDS = 2
@@ -159,7 +160,7 @@ def job(task: cells.Task, cell: str, seed: int, budget: Budget, model: str = "sm
         "model": {"source": "file:///ablation"},
         "data": {"dataset": task.name},
         "adapter": {"targets": ["q", "k", "v", "o"], "rank": RANK, "rank_max": RANK, "alpha": 2 * RANK, "importance": "uniform"},
-        "training": {"sequence_length": task.sequence_length, "order": task.order, "seed": seed, "batch": BATCH},
+        "training": {"sequence_length": task.sequence_length, "order": task.order, "seed": seed, "batch": BATCH[task.name]},
         "precision": {"base": "source", "compute": "f32"},
         "rounds": {"count": budget.of(cell), "quorum": "all"},
         "aggregation": {"strategy": "sum"},
@@ -235,7 +236,12 @@ def same(runs_of: dict[str, list[dict]]) -> list[str]:
     return [cell for cell in runs_of if known and cell != "tuned" and cell not in OTHER_ROUNDS and alike(adapters(cell))]
 
 
-def outcome(report: dict) -> dict:
+def outcome_of(task: cells.Task) -> Callable[[dict], dict]:
+    """What is kept of a task's reports."""
+    return functools.partial(outcome, batch=BATCH[task.name])
+
+
+def outcome(report: dict, batch: int) -> dict:
     """The figures of a run that are kept: the scores by passes, seconds and bytes; the process's peak, and what each site's plan expects."""
     run, planned = report["run"], report["plan"]["workers"]
     own = lambda name: FIRST_ORDER_PASSES if planned[name]["optimizer"] != "mezo" else 1
@@ -245,7 +251,7 @@ def outcome(report: dict) -> dict:
     for one in run["rounds"]:
         sites = one["workers"]
         # Of one site: all have as many. In passes of as many records as the tuned cell's batch.
-        passes += max(site["passes"] * own(site["worker"]) * site["batch"] / BATCH for site in sites)
+        passes += max(site["passes"] * own(site["worker"]) * site["batch"] / batch for site in sites)
         up += sum(site["update_bytes"] for site in sites)
         peak = max(peak, *(site["peak_memory_bytes"] for site in sites))
         if one["score"]:

@@ -4,7 +4,7 @@ Promises: every figure that they must show stands there with whether it is as pr
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import ablation_cells as cells
 import ablation_page as page
@@ -27,7 +27,7 @@ def table(name: str, found: dict) -> list[str]:
     lines = [
         f"## Without gradients: {page.MODELS[model]}, {task.title.split(',')[0]}",
         "",
-        f"Three sites, {found['rounds']} rounds of {zeroth.STEPS} steps of the tuned cell, {seeds(found)}. A pass is a forward pass over {zeroth.BATCH} records at one "
+        f"Three sites, {found['rounds']} rounds of {zeroth.STEPS} steps of the tuned cell, {seeds(found)}. A pass is a forward pass over {zeroth.BATCH[task.name]} records at one "
         f"site; a step by gradients counts as {zeroth.FIRST_ORDER_PASSES}. {untrained(runs_of, task)} Seconds are of the virtual clock. A "
         "site's planned peak is what the plan expects of it alone, from the least to the most of the sites: cells compare by this. The peak of the simulation is no "
         "site's own: one process plays them all.",
@@ -146,6 +146,14 @@ def exact(runs: list[dict]) -> str:
     return page.plus(scores, 3) if all(score is not None for score in scores) else "–"
 
 
+def most_surely(among: list[str], values: Callable[[str], list[float]]) -> str:
+    """The cell whose values are the highest by their interval's lower end, for cells differ in their seeds; where all have one, by
+    the value."""
+    several = [cell for cell in among if len(values(cell)) > 1]
+    least = lambda cell: (lambda mean, half: mean if math.isnan(half) else mean - half)(*cells.interval(values(cell)))
+    return max(several or among, key=least)
+
+
 def average(values: list[float]) -> float:
     """Their mean."""
     return sum(values) / len(values)
@@ -158,8 +166,8 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
     known = [cell for cell in (*zeroth.EXTENSIONS, zeroth.PAPER) if cell in runs_of and cell not in alike]
     without = [cell for cell in known if cell not in zeroth.OTHER_ROUNDS and not zeroth.by_words(task, cell)]
     if without:
-        best = min(without, key=lambda cell: average(ends(runs_of[cell], "loss")))
-        said.append(f"The best without gradients is `{best}`. {fell(runs_of[best])}")
+        best = most_surely(without, lambda cell: falls(runs_of[cell]))
+        said.append(f"The best without gradients is `{best}`{surest(runs_of, without)}. {fell(runs_of[best])}")
         if "adamw" in runs_of:
             said.append(behind(best, runs_of[best], runs_of["adamw"]))
     if known and task.score == "balanced_accuracy":
@@ -178,6 +186,11 @@ def judged(runs_of: dict, task: cells.Task) -> list[str]:
         longest = runs_of[zeroth.LONG]
         said.append(f"In {longest[0]['rounds']} rounds ({len(longest)} seed(s)) the loss falls by {page.plus(falls(longest), 4)} nats.")
     return said
+
+
+def surest(runs_of: dict, without: list[str]) -> str:
+    """By what the best is the best, where cells differ in their seeds: with few, an interval is wide."""
+    return ", by the lower end of what it falls by" if len({len(runs_of[cell]) for cell in without}) > 1 else ""
 
 
 def fell(runs: list[dict]) -> str:
@@ -218,10 +231,9 @@ def behind(cell: str, runs: list[dict], first: list[dict]) -> str:
 def risen(runs_of: dict, known: list[str], task: cells.Task) -> str:
     """Whether the best balanced accuracy without gradients is as far above the constant answer's as promised: its whole interval,
     which one seed does not have. The best is the one that promises the most, for cells differ in their seeds."""
-    mean = lambda cell: average(ends(runs_of[cell], "balanced_accuracy"))
-    least = lambda cell: (lambda exactly, half: exactly - half)(*cells.interval(ends(runs_of[cell], "balanced_accuracy")))
-    several = [cell for cell in known if len(runs_of[cell]) > 1]
-    best, first = max(several, key=least) if several else max(known, key=mean), max(known, key=mean)
+    scores = lambda cell: ends(runs_of[cell], "balanced_accuracy")
+    mean = lambda cell: average(scores(cell))
+    best, first = most_surely(known, scores), max(known, key=mean)
     runs = runs_of[best]
     exactly, half = cells.interval(ends(runs, "balanced_accuracy"))
     asked = f"at least {RISE:+} over two or more seeds, the interval's lower end"
@@ -234,7 +246,8 @@ def risen(runs_of: dict, known: list[str], task: cells.Task) -> str:
         f"from the constant answer's {CONSTANT} ({kept} {asked}){beside}."
     )
     if first != best and mean(first) > mean(best):
-        text += f" `{first}` comes to {exact(runs_of[first])} with one seed, which promises nothing."
+        number = len(runs_of[first])
+        text += f" `{first}` comes to {exact(runs_of[first])} with {number} seed(s), which promises {'nothing' if number == 1 else 'less'}."
     return text
 
 

@@ -64,7 +64,7 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
 
     def cell(name: str, seed: int) -> dict:
         job = zeroth.job(table.task, name, seed, budget, table.model)
-        return lab.cell(table, job, kind="alike", outcome=zeroth.outcome)
+        return lab.cell(table, job, kind="alike", outcome=zeroth.outcome_of(table.task))
 
     # What has other rounds tells least of what the others do: it comes last.
     ordered = sorted(wanted, key=lambda name: name in zeroth.OTHER_ROUNDS)
@@ -75,12 +75,15 @@ def without_gradients(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int
 def both_kinds(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], say: Say) -> Iterator[dict]:
     """Sites with and without room for gradients in one job, beside the first of these alone."""
     name, wanted = f"both-{table.name}", list(zeroth.BOTH)
-    if lab.options.cells and not set(wanted) & set(lab.options.cells):
+    # A smoke run of the long model is one cell of the other part.
+    if (lab.options.cells and not set(wanted) & set(lab.options.cells)) or (lab.options.quick and table.model != "small"):
         return
     try:
         limit = zeroth.between(planned(lab, table, zeroth.MIXED, "alike"), "site-3")
     except ValueError as error:
         say(f"{name}: not run: {error}")
+        if lab.options.estimate:
+            return
         yield {"seeds": [], "asked_seeds": list(seeds), "rounds": 0, "minutes": 0.0, "cells": {}, "left_out": {zeroth.MIXED: str(error)}}
         return
     kinds = {zeroth.MIXED: f"alike-{limit}", zeroth.WITHOUT: "alike"}
@@ -91,7 +94,7 @@ def both_kinds(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...],
 
     def cell(kind: str, seed: int) -> dict:
         job = zeroth.job(table.task, kind, seed, zeroth.Budget(rounds), table.model)
-        return lab.cell(table, job, kind=kinds[kind], outcome=zeroth.outcome)
+        return lab.cell(table, job, kind=kinds[kind], outcome=zeroth.outcome_of(table.task))
 
     yield from by_seed(wanted, rounds, seeds, cell, clock, lambda text: say(f"{name}: {text}"))
 
@@ -109,7 +112,7 @@ def own_rates(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...], 
     rounds = decided(lab, (name, list(zeroth.RATES), zeroth.RATES_ROUNDS), costs, seeds, clock, say)
     if lab.options.estimate:
         return
-    cell = lambda rates, seed: lab.cell(table, job(rates, seed, rounds), kind="even", outcome=zeroth.outcome)
+    cell = lambda rates, seed: lab.cell(table, job(rates, seed, rounds), kind="even", outcome=zeroth.outcome_of(table.task))
     yield from by_seed(list(zeroth.RATES), rounds, seeds, cell, clock, lambda text: say(f"{name}: {text}"))
 
 
@@ -159,7 +162,7 @@ def budget_of(lab: "Lab", rounds: int) -> zeroth.Budget:
 
 def bound_of(lab: "Lab", table: "Table", say: Say) -> float:
     """The bound of `variance` for a table, from a round of the tuned cell with the first seed."""
-    first = lab.cell(table, zeroth.job(table.task, "tuned", 1, zeroth.Budget(1), table.model), kind="alike", outcome=zeroth.outcome)
+    first = lab.cell(table, zeroth.job(table.task, "tuned", 1, zeroth.Budget(1), table.model), kind="alike", outcome=zeroth.outcome_of(table.task))
     found = zeroth.bound(first)
     say(f"{table.name}: directions are added until the estimate varies by at most {found:g}, 1/{zeroth.DIRECTIONS} of the mean square of tuned's scalars in a first round")
     return found

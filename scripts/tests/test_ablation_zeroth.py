@@ -115,25 +115,25 @@ class Cells(unittest.TestCase):
 
 class Figures(unittest.TestCase):
     def test_passes_are_counted_in_batches_of_one_size_and_a_gradient_costs_three(self) -> None:
-        found = zeroth.outcome(report("mezo", 1, 60))
-        passes = 2 * 60 / zeroth.BATCH
+        found = zeroth.outcome(report("mezo", 1, 60), 8)
+        passes = 2 * 60 / 8
         self.assertEqual(found["passes"], passes)
         self.assertEqual([point["passes"] for point in found["curve"]], [0.0, passes])
         self.assertEqual((found["bytes_up"], found["peak_memory_bytes"], found["adapter_bytes"]), (400, 7, 50))
         self.assertEqual(zeroth.planned_peaks(found), [3, 4])
         self.assertEqual([point["records"] for point in found["curve"]], [90, 90])
-        self.assertEqual(zeroth.outcome(report("adamw", zeroth.BATCH, 16))["passes"], 2 * 16 * 3)
+        self.assertEqual(zeroth.outcome(report("adamw", 8, 16), 8)["passes"], 2 * 16 * 3)
 
     def test_directions_and_squares_of_scalars_are_of_steps_without_gradients(self) -> None:
-        found = zeroth.outcome(report("mezo", zeroth.BATCH, 60))
+        found = zeroth.outcome(report("mezo", 8, 60), 8)
         # Six steps of 60 passes, two for each direction.
         self.assertEqual((found["directions"], found["mean_square"]), (5.0, 3.0))
-        first = zeroth.outcome(report("adamw", zeroth.BATCH, 16))
+        first = zeroth.outcome(report("adamw", 8, 16), 8)
         self.assertEqual((first["directions"], first["mean_square"]), (None, None))
-        own_ways = report("mezo", zeroth.BATCH, 60)
+        own_ways = report("mezo", 8, 60)
         for one in own_ways["run"]["rounds"]:
             one["workers"] = [{key: value for key, value in site.items() if key != "slopes"} for site in one["workers"]]
-        found = zeroth.outcome(own_ways)
+        found = zeroth.outcome(own_ways, 8)
         self.assertEqual((found["directions"], found["mean_square"]), (5.0, None))
 
     def test_a_cell_trains_the_same_as_tuned_where_every_seed_ends_in_its_adapter(self) -> None:
@@ -282,7 +282,9 @@ class Parts(unittest.TestCase):
             raise ValueError("no limit lies between")
 
         with unittest.mock.patch.object(zeroth, "between", refused):
-            _, found = self.run_all("--models", "small", "--tasks", "mail", "--only", "both", "--seeds", "1")
+            words = ("--models", "small", "--tasks", "mail", "--only", "both", "--seeds", "1")
+            self.assertEqual(self.run_all(*words, "--estimate")[1], {})
+            _, found = self.run_all(*words)
         table = found["both"]["small-mail"]
         self.assertEqual(table["cells"], {})
         self.assertIn("`mixed` (two first-order sites and one without room for gradients) was not run: no limit lies between.", page.both("small-mail", table))

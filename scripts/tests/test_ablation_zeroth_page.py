@@ -50,6 +50,13 @@ class Page(unittest.TestCase):
         self.assertIn("`mask` against `tuned`, by loss: hurts.", text)
         self.assertIn("of `tuned` (3 seed(s)", text)
         self.assertIn("(as promised: at least +0.15", text)
+        self.assertIn("`mask` comes to 0.750 ± 1.906 with 2 seed(s), which promises less.", text)
+
+    def test_a_wide_interval_of_few_seeds_does_not_take_back_what_many_promise(self) -> None:
+        tuned = [run(2.5), run(2.51), run(2.49), run(2.5), run(2.5)]
+        text = "\n".join(page.judged({"tuned": tuned, "mask": [run(2.3), run(2.5)]}, cells.TASKS["gsm8k"]))
+        self.assertIn("The best without gradients is `tuned`, by the lower end of what it falls by.", text)
+        self.assertIn("(clearly, as promised)", text)
 
     def test_the_page_says_what_comes_down_and_what_scalars_are_counted_as(self) -> None:
         runs = {"tuned": [run(2.5)], "scaling": [run(2.5)], "paper": [run(2.9)], "adamw": [run(1.0) | {"adapter_bytes": 4 << 20}]}
@@ -112,7 +119,7 @@ class Page(unittest.TestCase):
         self.assertIn("The best without gradients is `tuned`.", text)
         self.assertIn("Passes computed as one take 0.50 of the time.", text)
         self.assertIn("0.600 ± 0.000 of `tuned` (2 seed(s), 90 held-out records), is +0.100 from the constant answer's 0.5 (NOT as promised", text)
-        self.assertIn("`long` comes to 0.900 with one seed, which promises nothing.", text)
+        self.assertIn("`long` comes to 0.900 with 1 seed(s), which promises nothing.", text)
         self.assertIn("In 12 rounds (1 seed(s)) the loss falls by 1.5000 nats.", text)
         self.assertNotIn("`abreast` against", text)
 
