@@ -15,8 +15,9 @@ use crate::failure::Failure;
 use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
 
-/// Rows of the two measured forward passes; the second only where memory allows it.
-const SCORED_ROWS: [u16; 2] = [1, 4];
+/// Rows of the measured forward passes, and which part of the longest row they have: a short row and a whole one tell
+/// apart what grows with tokens and what does not, so that the last is tried wherever memory allows it.
+const PASSES: [(u16, usize); 3] = [(1, 4), (1, 1), (4, 1)];
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
 const LOADED_PARAMETER_BYTES: f64 = 2.0 * SCORED_PARAMETER_BYTES;
 
@@ -34,26 +35,21 @@ impl Room<'_> {
         let largest = trained.iter().map(|round| &round.sample);
         let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
         let mut measured: Vec<Measured> = Vec::new();
-        for rows in SCORED_ROWS {
-            let tokens = f64::from(rows) * self.longest(1) as f64;
-            let growth = |sample: &Sample| (tokens / sample.peak_tokens()).max(1.0);
-            let needed = match (measured.last(), largest) {
-                // A smaller pass tells more than any step with gradients.
-                (Some(pass), _) => {
-                    let held = SCORED_PARAMETER_BYTES * parameters as f64;
-                    let of_tokens = (self.beyond_base(&pass.sample) - held).max(0.0);
-                    of_tokens * growth(&pass.sample) + held
-                }
-                (None, Some(step)) => {
-                    self.beyond_base(step) * growth(step)
-                        + LOADED_PARAMETER_BYTES * parameters as f64
-                }
-                (None, None) => 0.0,
-            };
-            let bytes = self.base_memory_bytes as f64 + needed;
+        for (rows, part) in PASSES {
+            let tokens = f64::from(rows) * self.longest(part) as f64;
+            let took = |own: &Measured| (own.sample.peak_tokens(), self.beyond_base(&own.sample));
+            let passes: Vec<(f64, f64)> = measured.iter().map(took).collect();
+            let held = SCORED_PARAMETER_BYTES * parameters as f64;
+            let by_step = largest.map(|step| {
+                let growth = (tokens / step.peak_tokens()).max(1.0);
+                self.beyond_base(step) * growth + LOADED_PARAMETER_BYTES * parameters as f64
+            });
+            let known = [expected(&passes, tokens, held), by_step];
+            let needed = known.into_iter().flatten().reduce(f64::min);
+            let bytes = self.base_memory_bytes as f64 + needed.unwrap_or(0.0);
             if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
-                measured.push(self.pass(rows, parameters)?);
-            } else if measured.is_empty() && !self.task.choices.is_empty() {
+                measured.push(self.pass((rows, part), parameters)?);
+            } else if rows == 1 && !self.task.choices.is_empty() {
                 return Err(self.lacks("scoring a record", bytes as u64));
             } else {
                 break;
@@ -62,8 +58,8 @@ impl Room<'_> {
         Ok(measured)
     }
 
-    fn pass(&mut self, rows: u16, parameters: u64) -> Result<Measured, Failure> {
-        let (longest, mean) = (self.longest(1), self.mean(1));
+    fn pass(&mut self, (rows, part): (u16, usize), parameters: u64) -> Result<Measured, Failure> {
+        let (longest, mean) = (self.longest(part), self.mean(part));
         memory::reset_peak();
         let adapter = adapter_file::whole(&self.global, &self.weights, 1.0)?;
         let mut evaluator = Evaluator::new(self.model, Some(&adapter))?;
@@ -149,4 +145,44 @@ fn forward(
     let loss = evaluator.loss(batch, running.stop.control())?;
     running.advance();
     Ok((watch.seconds(), loss.tokens))
+}
+
+/// Bytes beyond the base that a pass over so many tokens needs, by those before it (tokens and bytes, `held` of these the
+/// adapter's): on the line through the last two, or in proportion to the only one. None before the first.
+fn expected(passes: &[(f64, f64)], tokens: f64, held: f64) -> Option<f64> {
+    let (last_tokens, last) = *passes.last()?;
+    let before = passes
+        .iter()
+        .rev()
+        .nth(1)
+        .filter(|(before, _)| *before < last_tokens);
+    Some(match before {
+        Some((before_tokens, before)) => {
+            let each = ((last - before) / (last_tokens - before_tokens)).max(0.0);
+            last + each * (tokens - last_tokens).max(0.0)
+        }
+        None => (last - held).max(0.0) * (tokens / last_tokens).max(1.0) + held,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_passes_tell_apart_what_grows_with_tokens() {
+        assert_eq!(expected(&[], 20.0, 1e6), None);
+        // All that is beyond the adapter may grow.
+        assert_eq!(expected(&[(20.0, 25e6)], 80.0, 1e6), Some(97e6));
+        assert_eq!(expected(&[(20.0, 25e6)], 10.0, 1e6), Some(25e6));
+        let both = [(20.0, 25e6), (80.0, 28e6)];
+        assert_eq!(expected(&both, 320.0, 1e6), Some(40e6));
+        // Rounding of the allocator is no shrinking.
+        assert_eq!(
+            expected(&[(20.0, 25e6), (80.0, 24e6)], 320.0, 1e6),
+            Some(24e6)
+        );
+        // A row that is as short as a part of it.
+        assert_eq!(expected(&[(4.0, 2e6), (4.0, 2e6)], 8.0, 1e6), Some(3e6));
+    }
 }
