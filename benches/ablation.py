@@ -119,16 +119,20 @@ class Lab:
             small.make(self.options.fedpipe, self.options.model, self.work / "data" / "repair.jsonl", self.models["small"], steps)
 
     def fleet_file(self, table: Table, kind: str) -> pathlib.Path:
-        """The fleet of a table: of kind `fleet`, `even`, `alike`, or `alike-N` with N bytes at the last site."""
+        """The fleet of a table: of kind `fleet`, `even`, `alike`, `alike-N` with N bytes at the last site, or `alike-all` whose first sites
+        hold the last one's held-out records between them."""
         kind, _, limit = kind.partition("-")
         sites = fleet.FLEET if kind == "fleet" else fleet.EVEN
         share = SMALL_MEMORY_SHARE if table.model == "small" and kind == "fleet" else 1.0
         without = kind == "alike" or table.part == "rates"
         probing = zeroth.PROBE_SECONDS[table.model] if without else fleet.PROBE_SECONDS
-        text = fleet.fleet_toml(sites, table.task.name, self.work / "data" / kind / table.task.name, share, probing)
+        folder = self.work / "data" / kind / table.task.name
+        text = fleet.fleet_toml(sites, table.task.name, folder, share, probing)
         if without:
             text = zeroth.consenting(text)
-        if limit:
+        if limit == "all":
+            text = fleet.scored_on_all(text, sites, folder, self.work / "data" / "all" / table.task.name)
+        elif limit:
             before, after = text.rsplit("memory_limit = ", 1)
             text = f'{before}memory_limit = "{int(limit) >> 10}KiB"{after[after.index(chr(10)):]}'
         path = self.work / f"{kind}-{table.name}{limit}.toml"

@@ -65,6 +65,19 @@ def fleet_toml(sites: tuple[Played, ...], dataset: str, folder: pathlib.Path, me
     return "\n".join(parts)
 
 
+def scored_on_all(text: str, sites: tuple[Played, ...], folder: pathlib.Path, out: pathlib.Path) -> str:
+    """The fleet file, but for its first sites holding the last one's held-out records between them, beside their own: so that a job
+    without the last is scored on the same records as one with it."""
+    *first, last = sites
+    others = (folder / last.name / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for number, site in enumerate(first):
+        own, both = folder / site.name / "heldout.jsonl", out / f"{site.name}.jsonl"
+        both.write_text(own.read_text(encoding="utf-8") + "".join(others[number :: len(first)]), encoding="utf-8")
+        text = text.replace(f'"{own}"', f'"{both}"')
+    return text
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # GSM8K.
 # ---------------------------------------------------------------------------------------------------------------------

@@ -257,12 +257,11 @@ def mixed(both: list[dict], alone: list[dict]) -> str:
     forward = [name for name, plan in sites.items() if plan["optimizer"] == "mezo"]
     if sites and not forward:
         return "In the mixed fleet no site trained without gradients: it shows nothing of both kinds together."
-    # Each is scored by its own sites: what is compared is by how much the loss of these fell.
     differences = [a - b for a, b in zip(falls(both), falls(alone), strict=True)]
     mean, half = cells.interval(differences)
     by_passes = f" ({', '.join(forward)} by forward passes)" if forward else ""
     text = (
-        f"The mixed fleet{by_passes} against its first-order sites alone, each on its own held-out records: "
+        f"The mixed fleet{by_passes} against its first-order sites alone, on the same held-out records of all three: "
         f"its loss falls by {page.plus(falls(both), 4)}, theirs by {page.plus(falls(alone), 4)} nats"
     )
     if exact(both) != "–" and exact(alone) != "–":

@@ -86,7 +86,7 @@ def both_kinds(lab: "Lab", table: "Table", clock: Clock, seeds: tuple[int, ...],
             return
         yield {"seeds": [], "asked_seeds": list(seeds), "rounds": 0, "minutes": 0.0, "cells": {}, "left_out": {zeroth.MIXED: str(error)}}
         return
-    kinds = {zeroth.MIXED: f"alike-{limit}", zeroth.WITHOUT: "alike"}
+    kinds = {zeroth.MIXED: f"alike-{limit}", zeroth.WITHOUT: "alike-all"}
     costs = lambda: {cell: cells.seconds_here(planned(lab, table, cell, kinds[cell])) for cell in wanted}
     rounds = decided(lab, (name, wanted, zeroth.ROUNDS[table.model]), costs, seeds, clock, say)
     if lab.options.estimate:

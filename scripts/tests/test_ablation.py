@@ -190,6 +190,18 @@ class Fleet(unittest.TestCase):
         half = tomllib.loads(fleet.fleet_toml(fleet.FLEET, "mail", pathlib.Path("data"), 0.5))["workers"]
         self.assertEqual(half[3]["memory_limit"], "256MiB")
 
+    def test_without_its_last_site_a_fleet_is_scored_on_the_same_records(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder, out = pathlib.Path(name) / "data", pathlib.Path(name) / "all"
+            for site in fleet.EVEN:
+                fleet.write(folder / site.name, [], [{"of": site.name, "at": number} for number in range(3)])
+            text = fleet.scored_on_all(fleet.fleet_toml(fleet.EVEN, "mail", folder), fleet.EVEN, folder, out)
+            held = [pathlib.Path(site["datasets"]["mail"]["held_out"]) for site in tomllib.loads(text)["workers"]]
+            read = lambda path: path.read_text().splitlines()
+            of_all = [line for site in fleet.EVEN for line in read(folder / site.name / "heldout.jsonl")]
+            self.assertEqual(sorted(read(held[0]) + read(held[1])), sorted(of_all))
+            self.assertEqual(held[2], folder / "site-3" / "heldout.jsonl")
+
     def test_every_record_is_dealt_once(self) -> None:
         rows = list(range(101))
         dealt = fleet.parts(rows, fleet.FLEET)

@@ -270,7 +270,7 @@ class Parts(unittest.TestCase):
         for table, count in (("small-mail", 2), ("smollm2-mail", 1)):
             self.assertEqual({name: len(runs) for name, runs in found["both"][table]["cells"].items()}, dict.fromkeys(zeroth.BOTH, count))
         kinds = {name: {kind for ran, kind, *_ in lab.ran if ran == f"zeroth-mail-{name}"} for name in zeroth.BOTH}
-        self.assertEqual(kinds, {"mixed": {"alike-600"}, "without": {"alike"}})
+        self.assertEqual(kinds, {"mixed": {"alike-600"}, "without": {"alike-all"}})
         for name, table in found["zeroth"].items():
             self.assertIn("The best without gradients", "\n".join(page.table(name, table)))
         self.assertIn("drawn anew", "\n".join(page.rates("small-mail", found["rates"]["small-mail"])))
