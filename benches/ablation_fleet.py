@@ -69,7 +69,8 @@ def scored_on_all(text: str, sites: tuple[Played, ...], folder: pathlib.Path, ou
     """The fleet file, but for its first sites holding the last one's held-out records between them, beside their own: so that a job
     without the last is scored on the same records as one with it."""
     *first, last = sites
-    others = (folder / last.name / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    # A record may hold what `splitlines` takes for the end of a line.
+    others = [f"{line}\n" for line in (folder / last.name / "heldout.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     out.mkdir(parents=True, exist_ok=True)
     for number, site in enumerate(first):
         own, both = folder / site.name / "heldout.jsonl", out / f"{site.name}.jsonl"

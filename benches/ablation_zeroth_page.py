@@ -257,6 +257,9 @@ def mixed(both: list[dict], alone: list[dict]) -> str:
     forward = [name for name, plan in sites.items() if plan["optimizer"] == "mezo"]
     if sites and not forward:
         return "In the mixed fleet no site trained without gradients: it shows nothing of both kinds together."
+    starts = lambda runs: [(run["curve"][0]["records"], round(run["curve"][0]["loss"], 6)) for run in runs]
+    if starts(both) != starts(alone):
+        return "The mixed fleet and its first-order sites alone were not scored on the same records: it shows nothing of which learns more."
     differences = [a - b for a, b in zip(falls(both), falls(alone), strict=True)]
     mean, half = cells.interval(differences)
     by_passes = f" ({', '.join(forward)} by forward passes)" if forward else ""

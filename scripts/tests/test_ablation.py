@@ -194,10 +194,10 @@ class Fleet(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             folder, out = pathlib.Path(name) / "data", pathlib.Path(name) / "all"
             for site in fleet.EVEN:
-                fleet.write(folder / site.name, [], [{"of": site.name, "at": number} for number in range(3)])
+                fleet.write(folder / site.name, [], [{"of": site.name, "at": number, "text": "one\u2028line"} for number in range(3)])
             text = fleet.scored_on_all(fleet.fleet_toml(fleet.EVEN, "mail", folder), fleet.EVEN, folder, out)
             held = [pathlib.Path(site["datasets"]["mail"]["held_out"]) for site in tomllib.loads(text)["workers"]]
-            read = lambda path: path.read_text().splitlines()
+            read = lambda path: path.read_text(encoding="utf-8").split("\n")[:-1]
             of_all = [line for site in fleet.EVEN for line in read(folder / site.name / "heldout.jsonl")]
             self.assertEqual(sorted(read(held[0]) + read(held[1])), sorted(of_all))
             self.assertEqual(held[2], folder / "site-3" / "heldout.jsonl")

@@ -97,6 +97,9 @@ class Page(unittest.TestCase):
         self.assertIn("not measurably worse (as promised)", page.mixed(same, alone))
         self.assertIn("it is worse (NOT as promised)", page.mixed(worse, alone))
         self.assertIn(": worse, by one seed", page.mixed(worse[:1], alone[:1]))
+        fewer = run(1.1)
+        fewer["curve"][0]["records"] = 60
+        self.assertIn("were not scored on the same records", page.mixed([fewer], alone[:1]))
         sites = lambda last: {"sites": {"site-1": {"optimizer": "adamw"}, "site-3": {"optimizer": last}}}
         self.assertIn("(site-3 by forward passes)", page.mixed([run(1.2) | sites("mezo")], alone[:1]))
         self.assertIn("shows nothing", page.mixed([run(1.2) | sites("adamw")], alone[:1]))
