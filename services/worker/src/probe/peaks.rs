@@ -32,6 +32,22 @@ impl Peak {
         }
     }
 
+    /// The most of this and what came after it.
+    pub(super) fn or(self, later: Self) -> Self {
+        Self {
+            counted: self.counted.max(later.counted),
+            heap: self.heap.max(later.heap),
+        }
+    }
+
+    /// Bytes of the heap, in which no thread's stack comes and goes; all that counted where the heap is not known.
+    pub(super) const fn heap(self) -> u64 {
+        match self.heap {
+            0 => self.counted,
+            heap => heap,
+        }
+    }
+
     /// As it counted.
     pub(super) const fn counted(self) -> u64 {
         self.counted

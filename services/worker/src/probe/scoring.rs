@@ -15,9 +15,10 @@ use crate::failure::Failure;
 use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
 
-/// Rows of the measured forward passes, and which part of the longest row they have: a short row and a whole one tell
-/// apart what grows with tokens and what does not, so that the last is tried wherever memory allows it.
-const PASSES: [(u16, usize); 3] = [(1, 4), (1, 1), (4, 1)];
+/// Rows of the forward passes, and which part of the longest row they have, each tried where the ones before it let one hope
+/// that it fits. The short row tells apart what grows with tokens and what does not, and is told to nobody; each of the
+/// others is twice as large as the one before, so that little is hoped for that was not seen.
+const PASSES: [(u16, usize); 4] = [(1, 4), (1, 1), (2, 1), (4, 1)];
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
 const LOADED_PARAMETER_BYTES: f64 = 2.0 * SCORED_PARAMETER_BYTES;
 
@@ -34,22 +35,28 @@ impl Room<'_> {
         // A forward pass alone keeps less of each token than training does.
         let largest = trained.iter().map(|round| &round.sample);
         let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
-        let mut measured: Vec<Measured> = Vec::new();
+        let (mut measured, mut seen) = (Vec::new(), Vec::new());
         for (rows, part) in PASSES {
             let tokens = f64::from(rows) * self.longest(part) as f64;
-            let took = |own: &Measured| (own.sample.peak_tokens(), self.beyond_base(&own.sample));
-            let passes: Vec<(f64, f64)> = measured.iter().map(took).collect();
             let held = SCORED_PARAMETER_BYTES * parameters as f64;
             let by_step = largest.map(|step| {
                 let growth = (tokens / step.peak_tokens()).max(1.0);
                 self.beyond_base(step) * growth + LOADED_PARAMETER_BYTES * parameters as f64
             });
-            let known = [expected(&passes, tokens, held), by_step];
+            let known = [expected(&seen, tokens, held), by_step];
             let needed = known.into_iter().flatten().reduce(f64::min);
             let bytes = self.base_memory_bytes as f64 + needed.unwrap_or(0.0);
             if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
-                measured.push(self.pass((rows, part), parameters)?);
-            } else if rows == 1 && !self.task.choices.is_empty() {
+                let (pass, computing) = self.pass((rows, part), parameters)?;
+                seen.push(Seen {
+                    tokens: pass.sample.peak_tokens(),
+                    beyond: computing.counted().saturating_sub(self.base_memory_bytes) as f64,
+                    heap: computing.heap() as f64,
+                });
+                if part == 1 {
+                    measured.push(pass);
+                }
+            } else if measured.is_empty() && !self.task.choices.is_empty() {
                 return Err(self.lacks("scoring a record", bytes as u64));
             } else {
                 break;
@@ -58,19 +65,27 @@ impl Room<'_> {
         Ok(measured)
     }
 
-    fn pass(&mut self, (rows, part): (u16, usize), parameters: u64) -> Result<Measured, Failure> {
+    /// A pass, and the peak of computing it: that of loading the adapter, which no token adds to, is only in what is told.
+    fn pass(
+        &mut self,
+        (rows, part): (u16, usize),
+        parameters: u64,
+    ) -> Result<(Measured, Peak), Failure> {
         let (longest, mean) = (self.longest(part), self.mean(part));
         memory::reset_peak();
         let adapter = adapter_file::whole(&self.global, &self.weights, 1.0)?;
         let mut evaluator = Evaluator::new(self.model, Some(&adapter))?;
         drop(adapter);
+        let loading = Peak::seen();
+        memory::reset_peak();
         let mut pass = |room: &mut Self, length| {
             let batch = room.batch(usize::from(rows), length)?;
             forward(&mut evaluator, &batch, room.running)
         };
         let (_, longest_tokens) = pass(self, longest)?;
         let (seconds, tokens) = median(|| pass(self, mean))?;
-        let peak = Peak::seen();
+        let computing = Peak::seen();
+        let peak = loading.or(computing);
         let sample = Sample {
             batch: rows,
             tokens: count(tokens),
@@ -80,7 +95,8 @@ impl Room<'_> {
             step_seconds: self.running.site.forward_pace().seconds(tokens, seconds),
             peak_memory_bytes: peak.counted(),
         };
-        Ok(Measured::pass(sample, peak, seconds / tokens.max(1) as f64))
+        let pass = Measured::pass(sample, peak, seconds / tokens.max(1) as f64);
+        Ok((pass, computing))
     }
 
     /// Tokens a second of forward passes alone.
@@ -147,42 +163,58 @@ fn forward(
     Ok((watch.seconds(), loss.tokens))
 }
 
-/// Bytes beyond the base that a pass over so many tokens needs, by those before it (tokens and bytes, `held` of these the
-/// adapter's): on the line through the last two, or in proportion to the only one. None before the first.
-fn expected(passes: &[(f64, f64)], tokens: f64, held: f64) -> Option<f64> {
-    let (last_tokens, last) = *passes.last()?;
-    let before = passes
-        .iter()
-        .rev()
-        .nth(1)
-        .filter(|(before, _)| *before < last_tokens);
-    Some(match before {
-        Some((before_tokens, before)) => {
-            let each = ((last - before) / (last_tokens - before_tokens)).max(0.0);
-            last + each * (tokens - last_tokens).max(0.0)
-        }
-        None => (last - held).max(0.0) * (tokens / last_tokens).max(1.0) + held,
-    })
+/// What computing a pass took.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    tokens: f64,
+    /// Bytes beyond the base.
+    beyond: f64,
+    /// Bytes of the heap.
+    heap: f64,
+}
+
+/// Bytes beyond the base that a pass over so many tokens needs, by those before it, `held` of these the adapter's: on the
+/// line through the last two, and never more than in proportion to the last. None before the first.
+fn expected(seen: &[Seen], tokens: f64, held: f64) -> Option<f64> {
+    let last = seen.last()?;
+    let proportion = (last.beyond - held).max(0.0) * (tokens / last.tokens).max(1.0) + held;
+    let before = seen.iter().rev().nth(1);
+    let before = before.filter(|before| before.tokens < last.tokens);
+    Some(before.map_or(proportion, |before| {
+        let each = ((last.heap - before.heap) / (last.tokens - before.tokens)).max(0.0);
+        proportion.min(last.beyond + each * (tokens - last.tokens).max(0.0))
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// 30 MB beside the heap, which holds the base too.
+    fn seen(tokens: f64, heap: f64) -> Seen {
+        Seen {
+            tokens,
+            beyond: heap + 30e6 - 100e6,
+            heap,
+        }
+    }
+
     #[test]
     fn two_passes_tell_apart_what_grows_with_tokens() {
+        let (short, whole) = (seen(20.0, 95e6), seen(80.0, 98e6));
         assert_eq!(expected(&[], 20.0, 1e6), None);
         // All that is beyond the adapter may grow.
-        assert_eq!(expected(&[(20.0, 25e6)], 80.0, 1e6), Some(97e6));
-        assert_eq!(expected(&[(20.0, 25e6)], 10.0, 1e6), Some(25e6));
-        let both = [(20.0, 25e6), (80.0, 28e6)];
-        assert_eq!(expected(&both, 320.0, 1e6), Some(40e6));
-        // Rounding of the allocator is no shrinking.
-        assert_eq!(
-            expected(&[(20.0, 25e6), (80.0, 24e6)], 320.0, 1e6),
-            Some(24e6)
-        );
+        assert_eq!(expected(&[short], 80.0, 1e6), Some(97e6));
+        assert_eq!(expected(&[short], 10.0, 1e6), Some(25e6));
+        assert_eq!(expected(&[short, whole], 160.0, 1e6), Some(32e6));
         // A row that is as short as a part of it.
-        assert_eq!(expected(&[(4.0, 2e6), (4.0, 2e6)], 8.0, 1e6), Some(3e6));
+        assert_eq!(expected(&[short, short], 40.0, 1e6), Some(49e6));
+    }
+
+    #[test]
+    fn a_stack_that_was_given_back_does_not_make_tokens_cheaper() {
+        let mut short = seen(20.0, 95e6);
+        short.beyond += 2e6;
+        assert_eq!(expected(&[short, seen(80.0, 98e6)], 160.0, 1e6), Some(32e6));
     }
 }
