@@ -166,8 +166,19 @@ fn unreached(site: &Site<'_>) -> String {
         let least = sizes.iter().map(|(batch, _)| *batch).min().unwrap_or(1);
         let samples = measured.into_iter().flat_map(|mode| &mode.samples);
         let largest = samples.map(|sample| sample.peak_tokens());
+        let training = site.source.conditions.training_bytes(fitted, least);
+        let needed = training.of(site.source.space.frontier.least());
+        let lacking = needed - site.memory();
+        let lacking = match lacking > 0.0 {
+            true => format!(
+                ", which by these would take about {}: {} are missing",
+                bytes(needed),
+                bytes(lacking)
+            ),
+            false => String::new(),
+        };
         format!(
-            "; {words} was measured up to {:.0} tokens a step, too few to plan one of {}",
+            "; {words} was measured up to {:.0} tokens a step, too few to plan one of {}{lacking}",
             largest.fold(0.0, f64::max),
             spec.training.batch_tokens_at_most(least),
         )

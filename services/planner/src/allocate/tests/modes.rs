@@ -165,7 +165,8 @@ fn a_mode_that_was_not_measured_far_enough_is_named_beside_the_figure_of_another
     let [(name, mut profile)] = sites;
     let samples = &mut profile.measurement.modes[1].samples;
     samples.retain(|sample| sample.batch <= 2);
-    let cause = plan(&spec, &[(name, profile)], 1).expect_err("impossible");
+    let mut larger = profile.clone();
+    let cause = plan(&spec, &[(name.clone(), profile)], 1).expect_err("impossible");
     assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
     let detail = &cause.sites[0].detail;
     for words in [
@@ -174,4 +175,12 @@ fn a_mode_that_was_not_measured_far_enough_is_named_beside_the_figure_of_another
     ] {
         assert!(detail.contains(words), "{words}: {detail}");
     }
+    assert!(!detail.contains("which by these"), "{detail}");
+
+    // What is hoped for of it is told where that would not fit either.
+    larger.modes[1].cost.memory_per_token = 2e6;
+    let cause = plan(&spec, &[(name, larger)], 1).expect_err("impossible");
+    let detail = &cause.sites[0].detail;
+    let words = "too few to plan one of 1024, which by these would take about ";
+    assert!(detail.contains(words), "{detail}");
 }
