@@ -91,6 +91,8 @@ impl Store {
         for (file, content) in manifest.files().iter().zip(contents) {
             self.send_parts(prefix, file, content, transfer).await?;
         }
+        // So that whoever polls this sees all parts counted before anything of the manifest is sent.
+        tokio::task::yield_now().await;
         // The manifest is not content: it is neither counted nor held to the emulated link.
         let quiet = Transfer::default();
         transfer.guard(self.create(key, sealed, &quiet)).await

@@ -11,7 +11,7 @@ pub use allocator::{Allocator, current_bytes, peak_bytes, reset_peak};
 pub use data::{data_bytes, peak_data_bytes, resident_bytes};
 pub use exhaustion::{Exhaustion, report_exhaustion_to, take_exhaustion};
 pub use limit::{allowed_bytes, limit_bytes, set_limit, threads};
-pub use steady::{TUNABLES_VARIABLE, give_back_large_blocks, tunables};
+pub use steady::{TUNABLES_VARIABLE, give_back_large_blocks, give_back_small_blocks, tunables};
 
 use std::path::PathBuf;
 

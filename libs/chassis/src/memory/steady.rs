@@ -26,6 +26,23 @@ pub fn give_back_large_blocks() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub const fn give_back_large_blocks() {}
 
+/// Gives back to the system what was freed in small blocks: by default the allocator keeps them for blocks to come, which count
+/// as held and into which no large one may fit. It takes milliseconds: worth it when much has just been freed in little pieces.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "malloc_trim is a C function")]
+pub fn give_back_small_blocks() {
+    unsafe extern "C" {
+        fn malloc_trim(pad: usize) -> i32;
+    }
+    // SAFETY: glibc's own function, which may be called from any thread at any time; it takes a number and touches free blocks alone.
+    // Whether there was anything to give back is of no matter.
+    let _ = unsafe { malloc_trim(0) };
+}
+
+/// Other allocators are left as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub const fn give_back_small_blocks() {}
+
 /// The variable that tells glibc how to behave. It is read before a program begins, so whoever starts one sets it.
 pub const TUNABLES_VARIABLE: &str = "GLIBC_TUNABLES";
 

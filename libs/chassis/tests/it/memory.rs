@@ -3,8 +3,9 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use chassis::memory::{
-    Exhaustion, TUNABLES_VARIABLE, current_bytes, data_bytes, give_back_large_blocks, peak_bytes,
-    peak_data_bytes, report_exhaustion_to, reset_peak, set_limit, take_exhaustion, tunables,
+    Exhaustion, TUNABLES_VARIABLE, current_bytes, data_bytes, give_back_large_blocks,
+    give_back_small_blocks, peak_bytes, peak_data_bytes, report_exhaustion_to, reset_peak,
+    resident_bytes, set_limit, take_exhaustion, tunables,
 };
 
 use crate::child;
@@ -82,6 +83,20 @@ fn large_blocks_that_were_freed_no_longer_count() {
         drop(odd);
         assert!(data_bytes() < before + SLACK);
     }
+}
+
+#[test]
+fn small_blocks_that_were_freed_are_no_longer_resident_once_they_are_given_back() {
+    let before = resident_bytes();
+    let blocks: Vec<Vec<u8>> = (0..1024).map(|_| vec![1; 32 * 1024]).collect();
+    // The one behind keeps the allocator from giving back from the end.
+    let behind = std::hint::black_box(vec![1u8; 32 * 1024]);
+    assert!(resident_bytes() > before + 30 * MIB);
+    drop(std::hint::black_box(blocks));
+    assert!(resident_bytes() > before + 30 * MIB);
+    give_back_small_blocks();
+    assert!(resident_bytes() < before + SLACK);
+    drop(behind);
 }
 
 /// Each kind of process is one of its own: glibc reads the variable before a program begins.

@@ -83,7 +83,8 @@ pub enum Error {
     Compute(#[from] compute::Error),
 }
 
-/// Measures steps of AdamW. `now` is a monotonic clock.
+/// Measures steps of AdamW. `now` is a monotonic clock; `begun` is called when the trainer has its own factors and the adapter
+/// that they were copied from is freed.
 ///
 /// # Errors
 /// The workload does not fit the model.
@@ -91,12 +92,14 @@ pub fn first_order(
     model: &Model,
     workload: &Workload<'_>,
     now: impl Fn() -> Duration,
+    begun: impl FnOnce(),
 ) -> Result<Measured, Error> {
     let options = Options {
         checkpoint: workload.checkpoint,
         ..Options::default()
     };
     let mut trainer = Trainer::new(model, &workload.adapter(model)?, options)?;
+    begun();
     let (batch, control) = (workload.rows(model), Control::new());
     measure(
         model.config(),
@@ -107,7 +110,7 @@ pub fn first_order(
     )
 }
 
-/// Measures zeroth-order steps, two forward passes each. `now` is a monotonic clock.
+/// Measures zeroth-order steps, two forward passes each. `now` is a monotonic clock; `begun` is called as in [`first_order`].
 ///
 /// # Errors
 /// The workload does not fit the model.
@@ -115,12 +118,14 @@ pub fn zeroth_order(
     model: &Model,
     workload: &Workload<'_>,
     now: impl Fn() -> Duration,
+    begun: impl FnOnce(),
 ) -> Result<Measured, Error> {
     let how = Steps {
         rate: 1e-5,
         ..Steps::of(&Training::default(), 0)
     };
     let mut trainer = ZerothTrainer::new(model, &workload.adapter(model)?, how, 0)?;
+    begun();
     let (batch, control) = (workload.rows(model), Control::new());
     measure(model.config(), workload, Passes::TWO_FORWARDS, now, || {
         let walked = trainer.step(&batch, &control)?;

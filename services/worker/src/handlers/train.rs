@@ -162,7 +162,7 @@ async fn upload(
         running.store.put_file(prefix, file, &transfer)
     });
     let mut put = pin!(put);
-    // Between two parts, or between the last part and the manifest.
+    // Between two parts, or when the last one is stored and nothing of the manifest is sent: never when all is.
     let artifact = poll_fn(|context| {
         let polled = put.as_mut().poll(context);
         if transfer.moved() > 0 {

@@ -77,7 +77,7 @@ impl<'m> Learner<'m> {
         how: How,
     ) -> Result<Self, Failure> {
         let start = adapter_file::leading(global, &model.weights(), ranks, scale)?;
-        Ok(match how {
+        let begun = match how {
             How::FirstOrder(options) => {
                 Self::FirstOrder(Box::new(Trainer::new(model, &start, options)?))
             }
@@ -86,7 +86,11 @@ impl<'m> Learner<'m> {
                 let trainer = trainer.with_emphasis(&passes.emphasis);
                 Self::ZerothOrder(Box::new(trainer.with_abreast(passes.abreast)))
             }
-        })
+        };
+        // The trainer has its own factors: of the adapter that they were copied from nothing stays.
+        drop(start);
+        chassis::memory::give_back_small_blocks();
+        Ok(begun)
     }
 
     /// With a fail-point between the two passes of each direction.

@@ -152,10 +152,12 @@ impl TrainArgs {
             checkpoint: self.checkpoint,
             ..self.work.workload()
         };
-        let (clock, measure) = (Clock::start(), self.optimizer);
-        let measured = match measure {
-            Optimizer::Adamw => bench::first_order(&model, &workload, || clock.now())?,
-            Optimizer::Mezo => bench::zeroth_order(&model, &workload, || clock.now())?,
+        let clock = Clock::start();
+        // As a worker does when it begins a round.
+        let (now, begun) = (|| clock.now(), chassis::memory::give_back_small_blocks);
+        let measured = match self.optimizer {
+            Optimizer::Adamw => bench::first_order(&model, &workload, now, begun)?,
+            Optimizer::Mezo => bench::zeroth_order(&model, &workload, now, begun)?,
         };
         let found = Found {
             model: &model,
@@ -212,6 +214,7 @@ impl ForwardArgs {
         let work = self.work.work(&none);
         let predicted = self.model.check(&inspected, work, self.work.memory)?;
         let model = self.model.load()?;
+        chassis::memory::give_back_small_blocks();
         let clock = Clock::start();
         let measured = bench::forward(&model, &self.work.workload(), || clock.now())?;
         let found = Found {
