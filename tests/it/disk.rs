@@ -124,7 +124,7 @@ async fn an_aggregator_whose_spool_is_full_says_so_and_goes_on_when_there_is_roo
 
     // Nobody makes room: the job ends by its deadline, and says what it waited for.
     disk.fill(0);
-    let hurried = with(replay.job.clone(), "deadline_seconds", json!(12));
+    let hurried = with(replay.job.clone(), "deadline_seconds", json!(25));
     let id = api.submit(&hurried).await;
     let ended = api.ended(&id, END).await;
     assert_eq!(ended["cause"]["kind"], "deadline_passed", "{ended:#}");

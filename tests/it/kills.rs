@@ -245,12 +245,11 @@ async fn strike(replay: &Replay, point: Failpoint) -> Result<Duration, String> {
         let old = fleet.kill("worker-a");
         fleet.back("worker-a", old).await;
     }
-    let before = fleet.processes();
     fleet.points().arm(point, Fate::Killed);
     let disturbed = replay.begin().await;
     let ended = replay.end(&disturbed).await;
-    if point.name().contains(".settle.") || point.name().contains("finalize.after_publish") {
-        // These come after the end that the API shows.
+    if point.name().contains(".settle.") || point.name().contains("finalize.after_") {
+        // These come after the end that the API shows, or with it.
         fleet.points().reached(point, Fate::Killed, REACHED).await;
     }
     if fleet.points().disarm(point, Fate::Killed) {
@@ -258,7 +257,7 @@ async fn strike(replay: &Replay, point: Failpoint) -> Result<Duration, String> {
     }
     wait::until("everybody is back", REACHED, async || {
         let now = fleet.processes();
-        now.len() == before.len() && now.values().all(|pid| procs::is_alive(*pid))
+        now.len() == PROCESSES.len() && now.values().all(|pid| procs::is_alive(*pid))
     })
     .await;
     ended

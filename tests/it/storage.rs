@@ -177,8 +177,7 @@ async fn a_site_whose_own_link_to_storage_is_cut_is_named_and_costs_one_wait_and
         .map(|round| round["seconds"].as_f64().unwrap())
         .collect();
     eprintln!("rounds with a site that is stuck: {seconds:.1?} s");
-    // The update that was held may have been whole: then the next round is the one that waits, for the three idle
-    // intervals after which a site is given up.
+    // The round whose update was held waits for the three idle intervals after which a site is given up, and no other.
     let waited = seconds.iter().filter(|round| **round >= 3.0).count();
     assert!(
         waited <= 1 && seconds.iter().all(|round| *round < 10.0),

@@ -179,12 +179,13 @@ async fn pauses_come_twice_and_at_any_moment() {
     }
     fleet.all_go_on();
     api.phase(id, "paused", END).await;
+    // Armed while the job stands: what is left of it is over in a moment.
+    fleet.points().arm(point, Fate::Halted);
     for _ in 0..2 {
         let answer = api.order(id, "resume").await;
         assert!(answer.status.is_success(), "{answer:?}");
     }
 
-    fleet.points().arm(point, Fate::Halted);
     fleet.points().reached(point, Fate::Halted, END).await;
     let answer = api.order(id, "pause?now=true").await;
     assert_eq!(answer.body["phase"], "paused", "{answer:?}");

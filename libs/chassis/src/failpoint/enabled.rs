@@ -38,7 +38,24 @@ pub(super) fn hit(failpoint: Failpoint) {
         let halted = armed.folder.join(format!("{}.halted", failpoint.name()));
         let _ = fs::write(halted, std::process::id().to_string());
         let _ = kill_process(getpid(), Signal::STOP);
+        stand();
     }
+}
+
+/// Returns only after the process stood. The kernel gives a process's signal to its main thread, and this one would go on until
+/// that was scheduled, which on a busy machine takes milliseconds. Once the signal is taken, no thread leaves the kernel.
+fn stand() {
+    while is_pending(Signal::STOP) {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a signal to this process waits to be taken; to be let go on takes a stop back.
+fn is_pending(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// Whether a file asks for this; of several processes that come here one finds it.

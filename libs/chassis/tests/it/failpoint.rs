@@ -3,6 +3,7 @@ use std::path::Path;
 use std::process::Output;
 
 use chassis::failpoint::{FOLDER_VARIABLE, Failpoint, NAME_VARIABLE, announce, hit};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child;
 
@@ -71,4 +72,51 @@ fn a_file_in_the_folder_arms_a_fail_point_once() {
 
     let restarted = run();
     assert!(says(&restarted, "past this"), "{restarted:?}");
+}
+
+/// The thread that comes there is not the main one, to which the kernel gives the signal.
+#[test]
+fn nothing_is_done_behind_a_fail_point_that_halts_before_the_process_is_let_go_on() {
+    const TEST: &str =
+        "failpoint::nothing_is_done_behind_a_fail_point_that_halts_before_the_process_is_let_go_on";
+    const TURNS: usize = 100;
+    let point = Failpoint::WorkerTrainAfterSeal;
+    if child::role().is_some() {
+        let folder = std::env::var(FOLDER_VARIABLE).unwrap();
+        let turns = std::thread::spawn(move || {
+            for turn in 0..TURNS {
+                while !Path::new(&folder).join(format!("go.{turn}")).exists() {
+                    std::thread::yield_now();
+                }
+                hit(point);
+                std::fs::write(Path::new(&folder).join(format!("past.{turn}")), "").unwrap();
+            }
+        });
+        turns.join().unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: String| folder.path().join(name);
+    let mut command = child::command(TEST, "halted");
+    command.env(FOLDER_VARIABLE, folder.path());
+    let mut halted = command.spawn().unwrap();
+    let pid = Pid::from_child(&halted);
+    let stands = || {
+        let about = std::fs::read_to_string(format!("/proc/{}/stat", halted.id())).unwrap();
+        let state = about.rsplit(')').next().unwrap();
+        state.trim_start().starts_with('T')
+    };
+    for turn in 0..TURNS {
+        std::fs::write(file(format!("{}.stop", point.name())), "").unwrap();
+        std::fs::write(file(format!("go.{turn}")), "").unwrap();
+        while !stands() {
+            std::thread::yield_now();
+        }
+        assert!(!file(format!("past.{turn}")).exists(), "in turn {turn}");
+        kill_process(pid, Signal::CONT).unwrap();
+        while !file(format!("past.{turn}")).exists() {
+            std::thread::yield_now();
+        }
+    }
+    assert!(halted.wait().unwrap().success());
 }

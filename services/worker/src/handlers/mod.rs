@@ -144,6 +144,10 @@ async fn run(running: &Errand, task: Task) -> Outcome {
         return settle::fail(site, address, failure).await;
     }
     site.set_current(Some((address.clone(), stop.clone())));
+    // An order that came before there was something to stop has raised the floor alone.
+    if site.floors.cover(&address.job, address.epoch) {
+        stop.stop();
+    }
     site.status.begin(
         progress(running, round(&task)),
         Arc::clone(&running.progress),
