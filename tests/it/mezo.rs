@@ -117,7 +117,7 @@ async fn a_site_sends_less_than_a_kilobyte_a_round_and_fetches_nothing_after_the
         );
         assert!(walked.metrics.control_bytes_up <= 8192);
         assert!(walked.metrics.loss.is_finite() && walked.metrics.skipped_steps == 0);
-        // The adapter that the site trained from is the one that the server made.
+        // The adapter that the site trained from, by its file, is the one that the server made.
         let before = &all[walked.round as usize - 1]["adapter"]["sha256"];
         assert_eq!(walked.start.as_str(), before.as_str().unwrap());
     }
@@ -145,7 +145,8 @@ async fn a_site_that_missed_ten_rounds_or_comes_late_reaches_the_same_adapter() 
     let id = fleet.api().submit(&asked).await;
     fleet.api().succeeded(&id, END).await;
     let all = fleet.api().rounds(&id).await;
-    // An adapter that differed by a bit would have been refused: see `retrace`.
+    // A site reports the digest of the file that it trained from: with an adapter that differed by a bit it would have
+    // fetched another, which below nobody did, or been refused (see `retrace`).
     let events = fleet.api().events(&id).await;
     assert!(events.iter().all(|event| event.name != "refused"));
     let mut gaps = Vec::new();

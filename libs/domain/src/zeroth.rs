@@ -11,7 +11,9 @@ use crate::job::mezo::{Distribution, Scaling};
 use crate::job::spec::Training;
 
 /// The version of the generator that makes directions: `engine::normal`, which holds it to golden vectors.
-/// Another version makes other directions, so that nothing walked by one can be replayed by the other.
+/// Another version makes other directions, so that nothing walked by one can be replayed by the other. What is
+/// stored of committed rounds and of updates does not say it: whoever raises it has to add it to
+/// `domain::round::{Summary, Update}` first, or jobs under way are replayed along the new directions.
 pub const GENERATOR: u16 = 1;
 
 /// Scalars of a round at most, 64 KiB of them: they travel in a message.
@@ -197,7 +199,9 @@ impl Scalars {
         fits.then(|| Self(read().collect()))
     }
 
-    /// How far they can move any number of the adapter, at most.
+    /// How far they can move any number of the adapter, at most, where directions are not scaled. Under
+    /// `training.mezo.scaling` a number can move √d times as far, d being those of its tensor: scales count in units of
+    /// their own mean square. Whoever bounds this to stay within 32-bit floats has to leave room for that.
     #[must_use]
     pub fn reach(&self, how: &Steps) -> f64 {
         /// No number of a direction is larger.

@@ -95,7 +95,10 @@ pub fn way(folder: &Path, walk: &Walk, last: u32) -> Result<Option<Way>, Broken>
 }
 
 /// Every round follows the one before, and the last is the one that made the adapter.
-fn whole(walk: &Walk, last: u32) -> Result<(), Broken> {
+///
+/// # Errors
+/// The first that does not.
+pub fn whole(walk: &Walk, last: u32) -> Result<(), Broken> {
     let length = u32::try_from(walk.log.len()).unwrap_or(u32::MAX);
     let first = last.saturating_sub(length).saturating_add(1);
     let mut next_step = None;

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use artifacts::Transfer;
+use artifacts::tensors;
 use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, Metric, SpanName};
 use contract::message::task::ModelRef;
-use domain::artifact::ArtifactRef;
+use domain::artifact::{ArtifactRef, Digest};
 use domain::cause::Trouble;
 use domain::fleet::Stage;
 use domain::hub;
@@ -15,9 +16,10 @@ use domain::zeroth::Walk;
 
 use crate::catch_up;
 use crate::compute::ModelFiles;
+use crate::durable;
 use crate::emphasis;
 use crate::errand::Errand;
-use crate::failure::Failure;
+use crate::failure::{Failure, explain};
 
 /// The model's files: where the site says they are, or through the cache from storage or the Hub.
 ///
@@ -118,6 +120,57 @@ pub async fn adapter(
     Ok((path, transfer.moved()))
 }
 
+/// As [`adapter`], and the digest of the file as it is read back from the disk. Where sites share their directions
+/// nobody does one site's steps again, so that what a damaged file led to would be taken for the site's: such a
+/// file is fetched anew, once.
+///
+/// # Errors
+/// As [`adapter`]; if the file is damaged again.
+pub async fn verified(
+    running: &Errand,
+    global: &ArtifactRef,
+    walk: (&Walk, u32),
+) -> Result<(PathBuf, u64, Digest), Failure> {
+    let (path, moved) = adapter(running, global, Some(walk)).await?;
+    if let Some(found) = whole(running, &path, global).await? {
+        return Ok((path, moved, found));
+    }
+    let (path, again) = adapter(running, global, None).await?;
+    let found = whole(running, &path, global).await?;
+    let found = found.ok_or_else(|| {
+        let detail = "the merged adapter's file was fetched anew and is damaged again; \
+             look at the disk under state_dir";
+        Failure::new(Trouble::Internal, detail)
+    })?;
+    Ok((path, moved + again, found))
+}
+
+/// The digest of an adapter's file if it is the one that is asked for; otherwise the file goes.
+async fn whole(
+    running: &Errand,
+    path: &Path,
+    asked: &ArtifactRef,
+) -> Result<Option<Digest>, Failure> {
+    let (path, asked) = (path.to_owned(), asked.sha256.clone());
+    let look = move |_: &_| {
+        let found = keep_if(&path, &asked);
+        found.map_err(|error| Failure::of(Trouble::DiskFull, &error))
+    };
+    running.aside(look).await
+}
+
+/// The digest of a file if it is this one; a file of another, or one that cannot be read, is removed.
+fn keep_if(path: &Path, asked: &Digest) -> std::io::Result<Option<Digest>> {
+    let why = match tensors::digest(path) {
+        Ok(found) if found == *asked => return Ok(Some(found)),
+        Ok(found) => format!("its digest is {found}"),
+        Err(error) => explain(&error),
+    };
+    tracing::warn!(%asked, why, "the adapter's file is damaged, it goes");
+    durable::remove(path)?;
+    Ok(None)
+}
+
 /// Makes the adapter from an earlier one that is still here, if the log allows it and it is cheaper than
 /// fetching it.
 async fn replay(
@@ -165,6 +218,7 @@ pub async fn mask(running: &Errand, walk: &Walk) -> Result<Option<(PathBuf, u64)
     let path = catch_up::file(&folder, &masked.adapter.sha256);
     let name = format!("{}.safetensors", masked.adapter.sha256.hex());
     let (own, into) = (emphasis::beside(&merged, walk), path.clone());
+    let asked = masked.adapter.sha256.clone();
     let disk = |error: std::io::Error| Failure::of(Trouble::DiskFull, &error);
     let prepare = move |_: &_| {
         keep_only(&folder, &name).map_err(disk)?;
@@ -173,6 +227,9 @@ pub async fn mask(running: &Errand, walk: &Walk) -> Result<Option<(PathBuf, u64)
             let aside = into.with_extension("new");
             fs::copy(&own, &aside).map_err(disk)?;
             fs::rename(&aside, &into).map_err(disk)?;
+        }
+        if into.exists() {
+            keep_if(&into, &asked).map_err(disk)?;
         }
         Ok(())
     };
@@ -201,4 +258,22 @@ fn keep_only(folder: &Path, name: &str) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_kept_with_the_digest_that_is_asked_for_and_goes_with_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter");
+        fs::write(&path, "whole").unwrap();
+        let asked = tensors::digest(&path).unwrap();
+        assert_eq!(keep_if(&path, &asked).unwrap(), Some(asked.clone()));
+        fs::write(&path, "whale").unwrap();
+        assert_eq!(keep_if(&path, &asked).unwrap(), None);
+        assert!(!path.exists());
+        assert_eq!(keep_if(&path, &asked).unwrap(), None, "there is none");
+    }
 }

@@ -98,7 +98,7 @@ pub struct Mezo {
     pub seeds: Seeds,
     /// As what the steps travel.
     pub wire: Wire,
-    /// η of zeroth-order sites beside others; where all are, it is the job's.
+    /// η of zeroth-order sites beside others, a tenth of theirs if absent; where all are, it is the job's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// What sites' rates differ by.
@@ -220,6 +220,10 @@ impl Mezo {
         if !(self.perturbation.is_finite() && self.perturbation > 0.0 && self.perturbation <= 1.0) {
             let problem = "use a number above 0, at most 1".to_owned();
             refuse("training.mezo.perturbation", problem);
+        } else if !(self.perturbation as f32).is_normal() {
+            let problem =
+                "steps are made in 32 bits, where this is as good as 0; use more, such as 1e-3";
+            refuse("training.mezo.perturbation", problem.to_owned());
         }
         if !(1..=PERTURBATIONS_LIMIT).contains(&self.perturbations) {
             let problem = format!("use 1 to {PERTURBATIONS_LIMIT}");
@@ -228,6 +232,10 @@ impl Mezo {
         if !(self.clip.is_finite() && self.clip >= 0.0) {
             let problem = "use a number from 0; 0 turns clipping off".to_owned();
             refuse("training.mezo.clip", problem);
+        } else if self.clip > 0.0 && !(self.clip as f32).is_normal() {
+            let problem = "scalars have 32 bits, where this is as good as 0 or infinite; use another, or 0 to turn \
+                           clipping off";
+            refuse("training.mezo.clip", problem.to_owned());
         }
         if !(0.0..0.5).contains(&self.trim) {
             let problem = "use a number from 0 up to, not including, 0.5".to_owned();
@@ -367,8 +375,11 @@ mod tests {
         };
         for (fields, field, because) in [
             (r#""perturbation":0"#, "perturbation", "above 0"),
+            (r#""perturbation":1e-46"#, "perturbation", "32 bits"),
             (r#""perturbations":0"#, "perturbations", "1 to 256"),
             (r#""clip":-1"#, "clip", "from 0"),
+            (r#""clip":1e-46"#, "clip", "32 bits"),
+            (r#""clip":1e39"#, "clip", "32 bits"),
             (r#""trim":0.5"#, "trim", "up to"),
             (
                 r#""trim":0.1,"seeds":"per-worker""#,

@@ -1,10 +1,12 @@
 //! The `training` section of a job file: how every site trains between two merges.
 
+mod rates;
+
 use serde::{Deserialize, Serialize};
 
 use super::choice::Choice;
 use super::mezo::{Mezo, Seeds, Wire};
-use crate::schedule::{Schedule, Shape};
+use crate::schedule::Shape;
 
 /// Steps of a round at most, where they are the planner's choice.
 pub const AUTO_STEPS_LIMIT: u32 = 64;
@@ -57,8 +59,9 @@ pub struct Training {
     pub accumulate: u16,
     /// Tokens of a record at most.
     pub sequence_length: u32,
-    /// Learning rate, at its full height.
-    pub learning_rate: f64,
+    /// Learning rate, at its full height; absent: what [`Training::learning_rate()`] says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// How it changes after warming up, over all rounds of the job.
     #[serde(skip_serializing_if = "is_constant")]
     pub schedule: Shape,
@@ -103,7 +106,7 @@ impl Default for Training {
             batch_tokens: None,
             accumulate: 1,
             sequence_length: 128,
-            learning_rate: 1e-3,
+            learning_rate: None,
             schedule: Shape::Constant,
             warmup_ratio: 0.0,
             momentum: 0.0,
@@ -152,6 +155,7 @@ impl Training {
         let fixed = self.local_steps.fixed().copied().unwrap_or(steps);
         Self {
             local_steps: Choice::Fixed(fixed),
+            learning_rate: Some(self.learning_rate()),
             ..self.clone()
         }
     }
@@ -162,43 +166,11 @@ impl Training {
         own == Optimizer::Mezo && self.mezo.wire == Wire::Scalars
     }
 
-    /// η of zeroth-order steps. Beside first-order sites it is a tenth of theirs, unless the job gives it.
-    #[must_use]
-    pub fn zeroth_order_rate(&self) -> f64 {
-        let usual = if self.is_zeroth_order() {
-            self.learning_rate
-        } else {
-            0.1 * self.learning_rate
-        };
-        self.mezo.learning_rate.unwrap_or(usual)
-    }
-
     /// Whether all sites walk along the same directions, and may replay rounds.
     #[must_use]
     pub fn shares_directions(&self) -> bool {
         let scalars = self.mezo.wire == Wire::Scalars && self.mezo.seeds == Seeds::Shared;
         self.is_zeroth_order() && scalars
-    }
-
-    /// The learning rate of a first-order step, counted from 0 within its round, for a site that makes
-    /// `local_steps` in each of the job's `rounds`. It follows from these alone: a site that joins late or does a
-    /// round again has the rate that it would have had, and sites of different step counts are equally far in a
-    /// round after the same share of it. `rounds` of 0 are not known, and the rate stays at its full height.
-    #[must_use]
-    pub fn rate(&self, (round, step): (u32, u32), local_steps: u32, rounds: u32) -> f64 {
-        let each = u64::from(local_steps);
-        let steps = u64::from(rounds) * each;
-        let schedule = Schedule {
-            shape: if steps == 0 {
-                Shape::Constant
-            } else {
-                self.schedule
-            },
-            warmup: self.warmup_ratio * steps as f64,
-            steps,
-        };
-        let step = u64::from(round.saturating_sub(1)) * each + u64::from(step);
-        self.learning_rate * schedule.factor(step)
     }
 
     /// Tokens of a batch of so many records at most.
@@ -251,7 +223,7 @@ impl Training {
             let problem = "use 2 to 131072 tokens".to_owned();
             refuse("training.sequence_length", problem);
         }
-        let rate = self.learning_rate;
+        let rate = self.learning_rate();
         if !(rate.is_finite() && (0.0..=10.0).contains(&rate)) {
             refuse("training.learning_rate", "use 0 to 10".to_owned());
         }
@@ -392,6 +364,7 @@ mod tests {
         check(r#"{"local_steps":0}"#, &["local_steps"]);
         check(r#"{"local_steps":100001}"#, &["local_steps"]);
         check(r#"{"local_steps":"auto"}"#, &[]);
+        check(r#"{"learning_rate":11}"#, &["learning_rate"]);
         check(r#"{"batch_tokens":512}"#, &[]);
         check(r#"{"batch_tokens":100}"#, &["batch_tokens"]);
         check(r#"{"batch_tokens":512,"batch":4}"#, &["batch_tokens"]);
@@ -425,7 +398,7 @@ mod tests {
         assert_eq!(allowed(&number), [false, false, false, false, true]);
         assert_eq!(allowed(&open), [false, true, true, false, false]);
         assert_eq!((number.most_steps(), open.most_steps()), (100, 64));
-        assert_eq!(number.told(12), number);
+        assert_eq!(number.told(12).local_steps, Choice::Fixed(100));
         assert_eq!(open.told(12).local_steps, Choice::Fixed(12));
         let many = serde_json::from_str::<Training>(r#"{"local_steps":"many"}"#);
         many.expect_err("neither");
@@ -439,45 +412,11 @@ mod tests {
             "warmup",
             "accumulate",
             "batch_tokens",
+            "learning_rate",
             "dropout",
             "momentum",
         ] {
             assert!(!text.contains(field), "{field} in {text}");
         }
-    }
-
-    #[test]
-    fn a_schedule_spans_rounds_and_does_not_ask_who_trains_which() {
-        let cosine = training(r#"{"schedule":"cosine","warmup_ratio":0.25,"learning_rate":2}"#);
-        let rates = |local_steps: u32| -> Vec<f64> {
-            let steps = (1..=4).flat_map(|round| (0..local_steps).map(move |step| (round, step)));
-            steps.map(|at| cosine.rate(at, local_steps, 4)).collect()
-        };
-        let four = rates(4);
-        let whole = Schedule {
-            shape: Shape::Cosine,
-            warmup: 4.0,
-            steps: 16,
-        };
-        for (step, rate) in (0..).zip(&four) {
-            assert_eq!(*rate, 2.0 * whole.factor(step), "step {step}");
-        }
-        // Half as many steps a round: at the same share of a round the same rate.
-        let two = rates(2);
-        for (at, rate) in two.iter().enumerate().skip(2) {
-            assert!((rate - four[2 * at]).abs() < 1e-12, "{two:?} {four:?}");
-        }
-        assert_eq!(
-            four[3], 2.0,
-            "at its full height with the last of the warm-up"
-        );
-    }
-
-    #[test]
-    fn where_rounds_are_not_known_the_rate_stays() {
-        let linear = training(r#"{"schedule":"linear","learning_rate":0.5}"#);
-        assert_eq!(linear.rate((7, 3), 8, 0), 0.5);
-        assert_eq!(linear.rate((1, 0), 4, 1), 0.5);
-        assert_eq!(linear.rate((1, 2), 4, 1), 0.25);
     }
 }

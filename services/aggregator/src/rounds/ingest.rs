@@ -31,7 +31,8 @@ use crate::strategy::{self, norm::Moved};
 const HEADER_BYTES: u64 = 1 << 20;
 
 /// How far the scalars of a round may move a number at most: far enough from the largest 32-bit float that no
-/// site's can take the merged adapter there.
+/// site's can take the merged adapter there, nor where `training.mezo.scaling` stretches them: no tensor has the
+/// 10^16 numbers that this would take.
 const REACH: f64 = 1e30;
 
 /// What an update has to be.

@@ -12,7 +12,8 @@ pub struct Share {
     /// Its share of the merge; all add up to 1.
     pub weight: f64,
     /// What its change is multiplied by before: 1, or with `fednova` τ/τ_i, where τ_i are its steps and
-    /// τ the mean number of steps by the same shares (arXiv 2007.07481, equation 9, for plain steps).
+    /// τ the mean number of steps, by the same shares, of those that train as it does (arXiv 2007.07481, equation 9, for
+    /// plain steps).
     pub stretch: f64,
 }
 
@@ -24,17 +25,24 @@ pub fn shares_of(
     plans: &[&WorkerPlan],
     aggregation: &Aggregation,
 ) -> Vec<Share> {
-    let mut shares = shares(contributions, aggregation.weights, aggregation.normalize);
     let is_zeroth_order = |plan: &&WorkerPlan| plan.optimizer == Optimizer::Mezo;
     let zeroth_order: Vec<bool> = plans.iter().map(is_zeroth_order).collect();
+    let mut shares = shares(
+        contributions,
+        &zeroth_order,
+        aggregation.weights,
+        aggregation.normalize,
+    );
     beside(&mut shares, &zeroth_order);
     shares
 }
 
 /// Each contribution's share, in their order; the figure that a late one goes by is discounted. Where the
-/// figure they go by is zero for all, they are equal.
+/// figure they go by is zero for all, they are equal. Steps are compared with those of the same kind: a zeroth-order step is
+/// another thing than one by gradients, and many of them would stretch what few of the others learned.
 pub(super) fn shares(
     contributions: &[Contribution],
+    zeroth_order: &[bool],
     weighting: Weighting,
     normalize: Normalize,
 ) -> Vec<Share> {
@@ -51,15 +59,30 @@ pub(super) fn shares(
     let weights: Vec<f64> = figures.into_iter().map(share).collect();
     // A site without a step has changed nothing, whatever that is multiplied by.
     let steps = |contribution: &Contribution| f64::from(contribution.update.metrics.steps.max(1));
-    let all = contributions.iter().map(steps).zip(&weights);
-    let mean: f64 = all.map(|(steps, weight)| steps * weight).sum();
-    let stretch = |contribution: &Contribution| match normalize {
-        Normalize::None => 1.0,
-        Normalize::Fednova => near_one(mean / steps(contribution)),
+    let mean = |kind: bool| {
+        let all = contributions.iter().zip(&weights).zip(zeroth_order);
+        let alike = all.filter(|(_, is)| **is == kind);
+        let add = |(moved, weighed), ((one, weight), _): ((&Contribution, &f64), &bool)| {
+            (moved + steps(one) * weight, weighed + weight)
+        };
+        let (moved, weighed) = alike.fold((0.0, 0.0), add);
+        (weighed > 0.0).then(|| moved / weighed)
     };
-    let both = contributions.iter().map(stretch).zip(weights);
-    both.map(|(stretch, weight)| Share { weight, stretch })
-        .collect()
+    let means = [mean(false), mean(true)];
+    let stretch = |(one, is): (&Contribution, &bool)| match normalize {
+        Normalize::None => 1.0,
+        // Nothing is multiplied where none of a kind weighs anything.
+        Normalize::Fednova => {
+            means[usize::from(*is)].map_or(1.0, |mean| near_one(mean / steps(one)))
+        }
+    };
+    let stretches = contributions.iter().zip(zeroth_order).map(stretch);
+    let both = stretches.zip(&weights);
+    both.map(|(stretch, weight)| Share {
+        weight: *weight,
+        stretch,
+    })
+    .collect()
 }
 
 /// Where zeroth-order sites stand beside others, lets these count among themselves as if they were alone, and adds

@@ -67,7 +67,7 @@ mod tests {
     fn the_demonstration_s_job_is_read_as_it_is_meant() {
         let spec = parse(include_str!("../../../../demo/job.yaml"), "yaml").unwrap();
         assert_eq!(spec.check(), Ok(()));
-        assert_eq!(spec.training.learning_rate, 5e-4);
+        assert_eq!(spec.training.learning_rate, Some(5e-4));
         assert_eq!(spec.adapter.rank, domain::job::Choice::Auto);
         let choices = spec.evaluation.map(|evaluation| evaluation.choices);
         assert_eq!(choices, Some(vec![" yes".to_owned(), " no".to_owned()]));

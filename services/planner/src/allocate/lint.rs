@@ -136,8 +136,9 @@ fn problems(
 
 /// Checks a plan that was made for another job and is to be replayed: it has workers, and each trains something, of
 /// weights that its model has, at ranks that this job's merged adapter holds, and in as many steps as the others unless
-/// the merge is normalized by them. It is not asked what it costs, nor whether it is what this job would have chosen:
-/// it is replayed because its result is wanted, and a worker that cannot honour it says so.
+/// the merge is normalized by them; and where all sites train zeroth-order, what makes them walk as this job replays
+/// them. It is not asked what it costs, nor whether it is what this job would have chosen: it is replayed because its
+/// result is wanted, and a worker that cannot honour it says so.
 ///
 /// # Errors
 /// Everything that is wrong.
@@ -176,7 +177,8 @@ pub fn lint_replayed(
         for problem in rank_problems(plan, worker, profile, spec) {
             find(Some(name), problem);
         }
-        for (wrong, problem) in open_problems(worker, spec) {
+        let walked = walk_problems(plan, worker, spec);
+        for (wrong, problem) in open_problems(worker, spec).into_iter().chain(walked) {
             if wrong {
                 find(Some(name), problem.to_owned());
             }
@@ -221,6 +223,28 @@ fn open_problems(worker: &WorkerPlan, spec: &Spec) -> [(bool, &'static str); 5] 
         (
             !mode::has_slope(&worker.mode()),
             "its arithmetic rounds away what a zeroth-order step looks for",
+        ),
+    ]
+}
+
+/// What keeps a worker from walking as the job replays it, where all sites train zeroth-order: the worker counts its
+/// directions by its plan's steps, everybody else by the job's, and what is replayed is the whole merged adapter.
+fn walk_problems(plan: &Plan, worker: &WorkerPlan, spec: &Spec) -> [(bool, &'static str); 3] {
+    let training = &spec.training;
+    let walks = training.is_zeroth_order();
+    [
+        (
+            walks && worker.optimizer != Optimizer::Mezo,
+            "it trains by gradients, and the job by forward passes alone",
+        ),
+        (
+            walks && !training.allows_steps(worker.local_steps),
+            "its steps are not the job's, by which directions are counted: give training.local_steps as the job that \
+             was planned for did",
+        ),
+        (
+            walks && worker.ranks != plan.global,
+            "it does not train the whole merged adapter",
         ),
     ]
 }

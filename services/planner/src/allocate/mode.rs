@@ -4,7 +4,8 @@ use domain::job::spec::{Base, Compute, Optimizer, Spec};
 use domain::plan::Change;
 use domain::profile::Mode;
 
-/// Whether the job leaves this mode open. Recomputing activations changes no result and is always open.
+/// Whether the job leaves this mode open. Recomputing activations changes no result and is always open; so are
+/// zeroth-order steps in f32, for whatever faster arithmetic the job asks for would round their slopes away.
 pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
     let base = spec.precision.base == Base::Auto || spec.precision.base == mode.base;
     let optimizer = match spec.training.optimizer {
@@ -13,6 +14,7 @@ pub(super) fn is_open(mode: &Mode, spec: &Spec) -> bool {
     };
     let compute = match (spec.precision.compute, arithmetic(&mode.kernel)) {
         (Compute::Auto, _) | (_, None) => true,
+        (_, Some(Compute::F32)) if mode.optimizer == Optimizer::Mezo => true,
         (fixed, Some(own)) => fixed == own,
     };
     base && optimizer && compute

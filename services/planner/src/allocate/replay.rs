@@ -93,7 +93,7 @@ pub fn admissible(
     Err(Cause {
         kind: CauseKind::InputUnusable,
         message: format!(
-            "the plan of {other} cannot be replayed by this job: {}; replay it with the other's adapter, model and optimizer, or leave plan_from out",
+            "the plan of {other} cannot be replayed by this job: {}; replay it with the other's adapter, model, optimizer and steps, or leave plan_from out",
             words.join("; ")
         ),
         sites: Vec::new(),

@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use chassis::failpoint::{self, Failpoint};
 use chassis::telemetry::{self, Metric, SpanName};
-use contract::message::report::{Updated, Walked};
+use contract::message::report::Updated;
 use contract::message::task::Train;
 use domain::artifact::ArtifactRef;
 use domain::cause::Trouble;
@@ -31,12 +31,15 @@ pub(super) async fn handle(running: &Errand, task: &Train) -> Result<Report, Fai
     let trained = running
         .aside(move |_| found.find().map_err(|e| disk(&e)))
         .await?;
-    let figures = match trained {
+    let sends_scalars = task.training.sends_scalars(task.plan.optimizer);
+    // Scalars tell nothing without what they began with, which an earlier program did not keep.
+    let tells = |figures: &Figures| !sends_scalars || figures.start.is_some();
+    let figures = match trained.filter(tells) {
         Some(figures) => figures,
         None => train(running, task, &pending).await?,
     };
     failpoint::hit(Failpoint::WorkerTrainBeforeUpload);
-    if task.training.sends_scalars(task.plan.optimizer) {
+    if sends_scalars {
         return walked(running, task, &pending, figures).await;
     }
     let mut metrics = figures.metrics;
@@ -61,22 +64,14 @@ async fn walked(
     let file = pending.file();
     let read = move |_: &_| std::fs::read(file).map_err(|error| disk(&error));
     let scalars = Scalars::from_bytes(&running.aside(read).await?);
-    let scalars = scalars.ok_or_else(|| {
+    let report = |scalars| figures.walked(running.report_head(), task.round, scalars);
+    let walked = scalars.and_then(report);
+    let mut walked = walked.ok_or_else(|| {
         Failure::new(
             Trouble::Internal,
             "the scalars on disk are damaged".to_owned(),
         )
     })?;
-    let Figures { metrics, reached } = figures;
-    let mut walked = Walked {
-        head: running.report_head(),
-        round: task.round,
-        generator: GENERATOR,
-        start: task.global.sha256.clone(),
-        reached,
-        scalars,
-        metrics,
-    };
     let sent = running.site.bus.bytes_sent();
     walked.metrics.control_bytes_up = sent.saturating_sub(running.sent_before);
     // The figure is part of what it counts: twice settles its own length.
@@ -100,7 +95,16 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
         lessons::supported(walk)?;
     }
     let before = walk.map(|walk| (walk, task.round.saturating_sub(1)));
-    let (global, mut bytes_down) = fetch::adapter(running, &task.global, before).await?;
+    let (global, mut bytes_down, start) = match before {
+        Some(before) => {
+            let (path, moved, found) = fetch::verified(running, &task.global, before).await?;
+            (path, moved, Some(found))
+        }
+        None => {
+            let (path, moved) = fetch::adapter(running, &task.global, None).await?;
+            (path, moved, None)
+        }
+    };
     let masked = walk.filter(|walk| emphasis::is_masked(walk, task.round));
     let mask = match masked {
         Some(walk) => fetch::mask(running, walk).await?,
@@ -134,7 +138,12 @@ async fn train(running: &Errand, task: &Train, pending: &Pending) -> Result<Figu
         Outcome::Tensors(file) => (file, None),
         Outcome::Scalars(scalars, reached) => (scalars.to_bytes(), reached),
     };
-    let figures = Figures { metrics, reached };
+    let figures = Figures {
+        metrics,
+        generator: GENERATOR,
+        start,
+        reached,
+    };
     let (pending, kept) = (pending.clone(), figures.clone());
     let keep = move |_: &_| pending.keep(&bytes, &kept).map_err(|error| disk(&error));
     running.aside(keep).await?;

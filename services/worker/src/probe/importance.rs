@@ -164,7 +164,7 @@ impl Room<'_> {
             ImportanceMethod::Adalora => {
                 let training = importance::Training {
                     scale: 1.0,
-                    rate: self.task.training.learning_rate as f32,
+                    rate: self.task.training.learning_rate() as f32,
                 };
                 let measured =
                     importance::sensitivity(self.model, settings, training, batches, control)?;

@@ -175,7 +175,9 @@ impl Lesson {
         }
         let energies = learner.energies();
         if sums.skipped == sums.steps {
-            let detail = "the loss of no step was a finite number".to_owned();
+            // Steps by gradients are never skipped.
+            let detail = "the loss of no step was a finite number; lower training.learning_rate \
+                 (training.mezo.learning_rate where that is set) or set training.mezo.clip";
             return Err(Failure::new(Trouble::NotFinite, detail));
         }
         let update = if task.training.sends_scalars(plan.optimizer) {

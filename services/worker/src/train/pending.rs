@@ -5,9 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use contract::message::report::{Head, Walked};
 use contract::subject::Address;
 use domain::artifact::Digest;
 use domain::round::UpdateMetrics;
+use domain::zeroth::Scalars;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -17,8 +19,38 @@ use crate::durable;
 pub struct Figures {
     /// Its figures.
     pub metrics: UpdateMetrics,
+    /// The version of the generator that its directions are of: that of the program that trained it, which need not be
+    /// this one.
+    #[serde(default = "first_generator")]
+    pub generator: u16,
+    /// The digest of the file that zeroth-order steps began with; absent for others, and of a program that did not
+    /// look.
+    #[serde(default)]
+    pub start: Option<Digest>,
     /// The digest of the adapter that its scalars led to, if that is told.
     pub reached: Option<Digest>,
+}
+
+/// Of the programs that did not say.
+const fn first_generator() -> u16 {
+    1
+}
+
+impl Figures {
+    /// The report of these scalars, as whoever trained them would have made it: whether it counts is for the server to
+    /// say. `None` if it is not known what they began with; the round is then to be trained again.
+    #[must_use]
+    pub fn walked(self, head: Head, round: u32, scalars: Scalars) -> Option<Walked> {
+        Some(Walked {
+            head,
+            round,
+            generator: self.generator,
+            start: self.start?,
+            reached: self.reached,
+            scalars,
+            metrics: self.metrics,
+        })
+    }
 }
 
 /// The one pending update of a worker: it has one task at a time.
@@ -85,6 +117,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use domain::id::{Epoch, JobId};
+    use domain::zeroth::GENERATOR;
 
     use super::*;
 
@@ -104,8 +137,12 @@ mod tests {
             control_bytes_up: 3,
             energies: domain::energy::EnergyTable::default(),
         };
-        let reached = Some(Digest::from_bytes(&[1; 32]));
-        Figures { metrics, reached }
+        Figures {
+            metrics,
+            generator: GENERATOR + 1,
+            start: Some(Digest::from_bytes(&[2; 32])),
+            reached: Some(Digest::from_bytes(&[1; 32])),
+        }
     }
 
     fn task(epoch: u64) -> Address {
@@ -129,6 +166,32 @@ mod tests {
         assert_eq!(first.find().unwrap(), None);
         second.forget().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn scalars_are_reported_as_those_of_the_program_that_found_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let pending = Pending::of(folder.path(), &task(1));
+        let head = || Head {
+            worker: "w".parse().unwrap(),
+            job: JobId::from_bits(1),
+            epoch: Epoch(1),
+        };
+        pending.keep(b"", &figures()).unwrap();
+        let found = pending.find().unwrap().unwrap();
+        let walked = found.walked(head(), 3, Scalars::default()).unwrap();
+        assert_eq!(walked.generator, GENERATOR + 1);
+        assert_eq!(walked.start, Digest::from_bytes(&[2; 32]));
+
+        let mut earlier = serde_json::to_value(figures()).unwrap();
+        let fields = earlier.as_object_mut().unwrap();
+        fields.remove("generator");
+        fields.remove("start");
+        fs::write(pending.figures(), earlier.to_string()).unwrap();
+        let found = pending.find().unwrap().unwrap();
+        assert_eq!((found.generator, &found.start), (1, &None));
+        let walked = found.walked(head(), 3, Scalars::default());
+        assert_eq!(walked, None, "it is not known what they began with");
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl<'a> Missed<'a> {
             measured,
             training: Training {
                 optimizer: Optimizer::Mezo,
-                learning_rate: 1e-3,
+                learning_rate: Some(1e-3),
                 ..Training::default()
             },
             ranks: RankTable::uniform(&TARGETS, 2, RANK_MAX),
@@ -69,6 +69,11 @@ impl<'a> Missed<'a> {
 
     /// What the site fetches to train from the adapter after round `last`, told of this log.
     async fn bytes_down(&mut self, log: Vec<Committed>, last: usize) -> u64 {
+        self.walked(log, last).await.metrics.bytes_down
+    }
+
+    /// What the site reports of that training.
+    async fn walked(&mut self, log: Vec<Committed>, last: usize) -> Walked {
         self.epoch += 1;
         let mut plan = site::plan(self.measured, self.ranks.clone());
         (plan.optimizer, plan.batch) = (Optimizer::Mezo, 8);
@@ -90,7 +95,7 @@ impl<'a> Missed<'a> {
         };
         let walked: Walked = self.site.ask(&task, 1, Epoch(self.epoch)).await;
         assert_eq!(walked.start, self.merged[last].sha256);
-        walked.metrics.bytes_down
+        walked
     }
 }
 
@@ -130,4 +135,21 @@ pub async fn fetch(site: &Site, measured: &Probed) {
     let log = missed.log.clone();
     missed.bytes_down(Vec::new(), 0).await;
     assert!(missed.bytes_down(log, 8).await > 0, "it was made here");
+}
+
+/// The file of the merged adapter is damaged on this disk between two rounds, so that it is still an adapter's.
+pub async fn damage(site: &Site, measured: &Probed) {
+    let mut missed = Missed::of(site, measured, Vec::new()).await;
+    missed.epoch = 80;
+    let before = missed.walked(Vec::new(), 0).await;
+    assert_eq!(missed.bytes_down(Vec::new(), 0).await, 0, "it lies there");
+    let files = site.merged_adapters();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    // The last number was 0, and is 0.5.
+    *bytes.last_mut().unwrap() = 0x3f;
+    std::fs::write(&files[0], bytes).unwrap();
+    let after = missed.walked(Vec::new(), 0).await;
+    assert!(after.metrics.bytes_down > 0, "a damaged file was taken");
+    assert_eq!(after.scalars, before.scalars);
 }

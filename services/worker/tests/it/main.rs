@@ -44,6 +44,7 @@ async fn a_worker_measures_trains_scores_and_refuses_and_stops_in_order() {
     walk(&site, &measured).await;
     catch_up::replay(&site, &measured).await;
     catch_up::fetch(&site, &measured).await;
+    catch_up::damage(&site, &measured).await;
     evaluate(&site, &measured).await;
     settings::train(&site, &measured).await;
     settings::answer(&site, &measured).await;
@@ -213,7 +214,7 @@ async fn walk(site: &Site, measured: &Probed) {
     let ranks = RankTable::uniform(&TARGETS, 2, RANK_MAX);
     let training = Training {
         optimizer: Optimizer::Mezo,
-        learning_rate: 1e-3,
+        learning_rate: Some(1e-3),
         mezo: Mezo {
             perturbations: 2,
             seeds: Seeds::PerWorker,
@@ -270,6 +271,16 @@ async fn walk(site: &Site, measured: &Probed) {
     few.plan.batch = 4;
     let few: Failed = site.ask(&few, 1, Epoch(24)).await;
     assert_eq!(few.trouble, Trouble::PolicyRefused);
+
+    let mut wild = task(25, GENERATOR);
+    if let Some(walk) = &mut wild.walk {
+        // Moved so far, no loss is a number.
+        walk.steps.perturbation = f64::from(f32::MAX);
+    }
+    let wild: Failed = site.ask(&wild, 1, Epoch(25)).await;
+    assert_eq!(wild.trouble, Trouble::NotFinite, "{}", wild.detail);
+    let todo = "lower training.learning_rate";
+    assert!(wild.detail.contains(todo), "{}", wild.detail);
 }
 
 fn moved(start: &Adapter, replay: &Replay) -> Adapter {

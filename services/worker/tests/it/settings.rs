@@ -18,7 +18,7 @@ fn straight() -> Training {
     Training {
         optimizer: Optimizer::Sgd,
         clip_norm: 0.0,
-        learning_rate: 0.05,
+        learning_rate: Some(0.05),
         sequence_length: 32,
         ..Training::default()
     }

@@ -1,6 +1,7 @@
 //! A site for the test: a server, storage, a pushed model, a merged adapter, files with records.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use artifacts::{Store, Transfer};
@@ -140,6 +141,13 @@ impl Site {
         names
             .filter(|path| path.extension().is_some_and(|end| end == "quantized"))
             .count()
+    }
+
+    /// The files of merged adapters that the worker keeps.
+    pub fn merged_adapters(&self) -> Vec<PathBuf> {
+        let folder = self.folder.path().join("state/global");
+        let files = std::fs::read_dir(folder).unwrap();
+        files.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// Gives the task and waits for this kind of report on it.

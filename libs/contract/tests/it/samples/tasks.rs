@@ -33,7 +33,7 @@ fn training() -> Training {
         batch_tokens: Some(512),
         accumulate: 2,
         sequence_length: 128,
-        learning_rate: 0.001,
+        learning_rate: Some(0.001),
         schedule: Shape::Cosine,
         warmup_ratio: 0.125,
         momentum: 0.5,
@@ -102,7 +102,7 @@ pub fn probes() -> [Probe; 2] {
     let by_path = ModelRef::Path("/models/tiny".to_owned());
     let sketch = Importance::Sketch;
     let mut automatic = probe(by_path, Base::Auto, Compute::Auto, sketch, Vec::new());
-    automatic.training = Training::default();
+    automatic.training = Training::default().told(8);
     [
         probe(
             ModelRef::Digest(digest(1)),

@@ -59,8 +59,14 @@ impl Mezo {
                 .to_owned();
             refuse("training.mezo.variance", problem);
         }
-        let passes = 2 * self.perturbations;
-        if self.abreast == 0 || self.abreast > passes {
+        if self.variance > 0.0 && self.trim > 0.0 {
+            let problem = "a step of fewer directions has 0 for the others and more for its own, which a trimmed mean \
+                           leaves out as outliers; use training.mezo.clip in its place, or variance 0";
+            refuse("training.mezo.trim", problem.to_owned());
+        }
+        // In 32 bits: as many perturbations as were refused just before come here too.
+        let passes = 2 * u32::from(self.perturbations);
+        if self.abreast == 0 || u32::from(self.abreast) > passes {
             let problem = format!("use 1 to {passes}, the passes of a step");
             refuse("training.mezo.abreast", problem);
         }
@@ -160,6 +166,7 @@ mod tests {
         for mezo in [
             r#""perturbations":8,"variance":0.5"#,
             r#""perturbations":8,"abreast":16"#,
+            r#""perturbations":8,"trim":0.2"#,
             r#""mask":{"share":0.1,"after":3}"#,
             r#""mask":{"share":0.1},"seeds":"per-worker""#,
             r#""scaling":{}"#,
@@ -180,6 +187,9 @@ mod tests {
         all(r#""variance":0.5"#, "variance", "one direction");
         all(r#""abreast":0"#, "abreast", "1 to 2");
         all(r#""abreast":3"#, "abreast", "1 to 2");
+        all(r#""perturbations":40000"#, "perturbations", "1 to 256");
+        let trimmed = r#""perturbations":8,"variance":1,"trim":0.2"#;
+        all(trimmed, "trim", "use training.mezo.clip");
         let later = r#""perturbations":8,"variance":1,"abreast":4"#;
         all(later, "abreast", "known after");
         for share in ["0", "1", "-0.5"] {

@@ -149,7 +149,7 @@ fn the_widths_of_an_adapters_weights_are_read_from_its_shapes() {
 fn shares_go_by_samples_tokens_or_neither() {
     let both = [contribution("a", 30, 100), contribution("b", 10, 100)];
     let shares = |of: &[Contribution], weighting| -> Vec<f64> {
-        let shares = super::super::share::shares(of, weighting, Normalize::None);
+        let shares = super::super::share::shares(of, &[false; 2], weighting, Normalize::None);
         assert!(shares.iter().all(|share| share.stretch == 1.0));
         shares.into_iter().map(|share| share.weight).collect()
     };
@@ -171,10 +171,12 @@ fn shares_go_by_samples_tokens_or_neither() {
     // FedNova: τ = 0.75·4 + 0.25·1 steps, so that both move by as much per step.
     let mut uneven = both;
     uneven[0].update.metrics.steps = 4;
-    let found = super::super::share::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    let found =
+        super::super::share::shares(&uneven, &[false; 2], Weighting::Samples, Normalize::Fednova);
     let stretches: Vec<f64> = found.iter().map(|share| share.stretch).collect();
     assert_eq!(stretches, [3.25 / 4.0, 3.25]);
     uneven[1].update.metrics.steps = 4;
-    let found = super::super::share::shares(&uneven, Weighting::Samples, Normalize::Fednova);
+    let found =
+        super::super::share::shares(&uneven, &[false; 2], Weighting::Samples, Normalize::Fednova);
     assert!(found.iter().all(|share| share.stretch == 1.0), "{found:?}");
 }

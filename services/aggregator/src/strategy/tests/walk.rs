@@ -140,7 +140,7 @@ impl Bench {
 
 pub(super) fn steps(seeds: Seeds, site: u64) -> Steps {
     let training = Training {
-        learning_rate: 3e-3,
+        learning_rate: Some(3e-3),
         mezo: Mezo {
             perturbations: 2,
             seeds,

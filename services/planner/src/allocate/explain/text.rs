@@ -21,9 +21,7 @@ pub(super) fn text(
     let spec = chosen.site.source.spec;
     let zeroth_order = chosen.decision.lane.mode.mode.optimizer == Optimizer::Mezo;
     if zeroth_order && !spec.training.is_zeroth_order() {
-        let words =
-            "No step by gradients fits here, so it trains zeroth-order, by forward passes alone.";
-        sentences.push(words.to_owned());
+        sentences.push(without_gradients(chosen));
     }
     if spec.training.batch.fixed().is_none() {
         let noise = chosen.site.source.worth.noise.says();
@@ -52,6 +50,17 @@ pub(super) fn text(
     }
     sentences.extend(rejected.iter().map(|other| rejection(chosen, other)));
     sentences.join(" ")
+}
+
+/// Why it does without gradients beside sites that have them.
+fn without_gradients(chosen: &Chosen<'_>) -> String {
+    let mut modes = chosen.site.profile.modes.iter();
+    let why = if modes.any(|fitted| fitted.mode.optimizer != Optimizer::Mezo) {
+        "No step by gradients fits here"
+    } else {
+        "No step by gradients was measured here, for want of memory or time"
+    };
+    format!("{why}, so it trains zeroth-order, by forward passes alone.")
 }
 
 fn time(chosen: &Chosen<'_>) -> String {
@@ -155,6 +164,9 @@ fn computing(chosen: &Chosen<'_>) -> String {
             format!("It computes on {words}, the best of the {tried} modes it measured.")
         }
         Compute::Auto => format!("It computes on {words}."),
+        Compute::Bf16 | Compute::Int8 if mode.optimizer == Optimizer::Mezo => format!(
+            "It computes on {words}: the arithmetic that the job names would round away what such a step looks for."
+        ),
         _ => format!("It computes on {words}, as the job says."),
     }
 }

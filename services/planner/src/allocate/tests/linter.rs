@@ -1,5 +1,6 @@
 //! What the linter finds: each check is broken once.
 
+use super::zeroth::{tiny, walking};
 use super::*;
 
 /// A legal plan of two sites, and what it was made from.
@@ -186,4 +187,44 @@ fn a_replayed_plan_must_be_one_that_the_job_can_train() {
         "{}",
         cause.message
     );
+}
+
+/// The server and whoever catches up count directions by the job's steps, a worker by its plan's: others than were
+/// measured would be walked.
+#[test]
+fn a_plan_replayed_where_all_sites_train_zeroth_order_must_walk_as_the_job_counts() {
+    let asked = walking("shared", "scalars");
+    let sites = [tiny(8 * GIB)];
+    let good = plan(&asked, &sites, 1).expect("possible");
+    let bench = Bench {
+        spec: asked,
+        profiles: sites.into(),
+        good,
+    };
+    let sound = lint_replayed(&bench.good, &bench.profiles, &bench.spec);
+    assert_eq!(sound, Ok(()));
+    let first_is = |expected: &str, spoil: &dyn Fn(&mut WorkerPlan)| {
+        bench.replayed(expected, |plan| first(plan, spoil));
+    };
+    first_is("a: it trains by gradients, and the job by", &|w| {
+        w.optimizer = Optimizer::Adamw;
+    });
+    first_is("give training.local_steps as the job", &|w| {
+        w.local_steps += 1;
+    });
+    first_is("does not train the whole merged adapter", &|w| {
+        w.ranks = RankTable::uniform(&Projection::ALL, LAYERS, 4);
+    });
+    // Where each site may train its own way, none of it is asked.
+    let beside = Spec {
+        training: spec().training,
+        ..bench.spec.clone()
+    };
+    let mut other = bench.good.clone();
+    first(&mut other, |w| {
+        w.local_steps += 1;
+        w.ranks = RankTable::uniform(&Projection::ALL, LAYERS, 4);
+    });
+    let found = lint_replayed(&other, &bench.profiles, &beside);
+    assert_eq!(found, Ok(()));
 }

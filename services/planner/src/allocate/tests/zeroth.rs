@@ -1,7 +1,7 @@
 use super::*;
 
 /// A site that measured first-order and zeroth-order training, with room for the second alone.
-fn tiny(memory: u64) -> (WorkerName, Profile) {
+pub(super) fn tiny(memory: u64) -> (WorkerName, Profile) {
     let (name, mut profile) = site("a", 1.0, memory);
     let (mut measured, mut fitted) = (
         profile.measurement.modes[0].clone(),
@@ -36,6 +36,47 @@ fn a_site_without_room_for_gradients_trains_zeroth_order_beside_others_and_says_
         because.contains("more than the worker may use"),
         "{because}"
     );
+}
+
+#[test]
+fn a_site_where_no_step_by_gradients_was_measured_is_not_told_that_none_fits() {
+    let (name, mut profile) = tiny(GIB / 4);
+    profile.modes.remove(0);
+    profile.measurement.modes.remove(0);
+    let plan = plan(&spec(), &[(name, profile)], 1).expect("possible");
+    let worker = of(&plan, "a");
+    assert_eq!(worker.optimizer, Optimizer::Mezo);
+    let text = &worker.why.text;
+    let words = "No step by gradients was measured here, for want of memory or time, so it trains zeroth-order";
+    assert!(text.contains(words), "{text}");
+    assert!(!text.contains("fits here"), "{text}");
+}
+
+/// The probe measures zeroth-order steps in f32 whatever the job computes gradients with.
+#[test]
+fn a_job_that_computes_in_bf16_leaves_zeroth_order_steps_in_f32_to_sites_without_room_for_gradients()
+ {
+    let mut spec = spec();
+    spec.precision.compute = domain::job::spec::Compute::Bf16;
+    assert_eq!(spec.check(), Ok(()));
+    let worker = |memory: u64| {
+        let (name, mut profile) = tiny(memory);
+        for (index, kernel) in ["amx-bf16-2", "avx512-f32-2"].into_iter().enumerate() {
+            profile.modes[index].mode.kernel = kernel.to_owned();
+            profile.measurement.modes[index].mode.kernel = kernel.to_owned();
+        }
+        of(&plan(&spec, &[(name, profile)], 1).expect("possible"), "a").clone()
+    };
+    let (tight, roomy) = (worker(GIB / 4), worker(8 * GIB));
+    let chosen = |worker: &WorkerPlan| (worker.optimizer, worker.kernel.clone());
+    assert_eq!(chosen(&tight), (Optimizer::Mezo, "avx512-f32-2".to_owned()));
+    assert_eq!(chosen(&roomy), (Optimizer::Adamw, "amx-bf16-2".to_owned()));
+    let text = &tight.why.text;
+    let words = "avx512-f32-2, zeroth-order: the arithmetic that the job names would round away";
+    assert!(text.contains(words), "{text}");
+    assert!(!text.contains("as the job says"), "{text}");
+    let text = &roomy.why.text;
+    assert!(text.contains("amx-bf16-2, as the job says"), "{text}");
 }
 
 #[test]
@@ -118,7 +159,7 @@ fn a_job_of_first_order_training_hears_nothing_of_zeroth_order() {
 }
 
 /// A job of zeroth-order training alone, at one rank, whose scalars travel.
-fn walking(seeds: &str, wire: &str) -> Spec {
+pub(super) fn walking(seeds: &str, wire: &str) -> Spec {
     let mut spec = spec();
     spec.adapter.rank = Choice::Fixed(spec.adapter.rank_max);
     spec.aggregation.strategy = domain::job::Strategy::Sum;
