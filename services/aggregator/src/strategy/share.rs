@@ -68,12 +68,13 @@ pub(super) fn shares(
         let (moved, weighed) = alike.fold((0.0, 0.0), add);
         (weighed > 0.0).then(|| moved / weighed)
     };
-    let means = [mean(false), mean(true)];
+    let (by_gradients, without) = (mean(false), mean(true));
     let stretch = |(one, is): (&Contribution, &bool)| match normalize {
         Normalize::None => 1.0,
         // Nothing is multiplied where none of a kind weighs anything.
         Normalize::Fednova => {
-            means[usize::from(*is)].map_or(1.0, |mean| near_one(mean / steps(one)))
+            let mean = if *is { without } else { by_gradients };
+            mean.map_or(1.0, |mean| near_one(mean / steps(one)))
         }
     };
     let stretches = contributions.iter().zip(zeroth_order).map(stretch);
