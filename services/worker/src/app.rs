@@ -1,7 +1,7 @@
 //! The wiring: what is opened, in which order, and what runs beside what.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::hub::Limits;
@@ -67,7 +67,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
         sealed,
         floors: Floors::default(),
         token: frame.token.clone(),
-        current: Mutex::default(),
     });
     serve(&site, &frame.readiness, started_at, casualty).await?;
     let gone = site.compute.is_gone();

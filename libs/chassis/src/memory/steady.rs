@@ -26,8 +26,9 @@ pub fn give_back_large_blocks() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub const fn give_back_large_blocks() {}
 
-/// Gives back to the system what was freed in small blocks: by default the allocator keeps them for blocks to come, which count
-/// as held and into which no large one may fit. It takes milliseconds: worth it when much has just been freed in little pieces.
+/// Gives back to the system what was freed in small blocks. By default the allocator keeps them for blocks to come, and they
+/// stay resident, which is what a container's limit counts (`RLIMIT_DATA` counts them before and after). It takes milliseconds:
+/// worth it when much has just been freed in little pieces.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "malloc_trim is a C function")]
 pub fn give_back_small_blocks() {

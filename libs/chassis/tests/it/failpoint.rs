@@ -1,6 +1,6 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Output};
 
 use chassis::failpoint::{FOLDER_VARIABLE, Failpoint, NAME_VARIABLE, announce, hit};
 use rustix::process::{Pid, Signal, kill_process};
@@ -99,24 +99,40 @@ fn nothing_is_done_behind_a_fail_point_that_halts_before_the_process_is_let_go_o
     let file = |name: String| folder.path().join(name);
     let mut command = child::command(TEST, "halted");
     command.env(FOLDER_VARIABLE, folder.path());
-    let mut halted = command.spawn().unwrap();
-    let pid = Pid::from_child(&halted);
-    let stands = || {
-        let about = std::fs::read_to_string(format!("/proc/{}/stat", halted.id())).unwrap();
-        let state = about.rsplit(')').next().unwrap();
-        state.trim_start().starts_with('T')
+    let mut halted = Halted(command.spawn().unwrap());
+    let (id, pid) = (halted.0.id(), Pid::from_child(&halted.0));
+    let state = || {
+        let about = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let behind = about.rsplit(')').next().unwrap();
+        let state = behind.trim_start().chars().next().unwrap();
+        assert_ne!(state, 'Z', "the child ended");
+        state
     };
     for turn in 0..TURNS {
         std::fs::write(file(format!("{}.stop", point.name())), "").unwrap();
         std::fs::write(file(format!("go.{turn}")), "").unwrap();
-        while !stands() {
+        while state() != 'T' {
             std::thread::yield_now();
         }
         assert!(!file(format!("past.{turn}")).exists(), "in turn {turn}");
         kill_process(pid, Signal::CONT).unwrap();
         while !file(format!("past.{turn}")).exists() {
+            // Behind the last turn it may end at once.
+            if turn + 1 < TURNS {
+                state();
+            }
             std::thread::yield_now();
         }
     }
-    assert!(halted.wait().unwrap().success());
+    assert!(halted.0.wait().unwrap().success());
+}
+
+/// A child that nobody lets go on if the test fails.
+struct Halted(Child);
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

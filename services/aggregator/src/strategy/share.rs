@@ -66,7 +66,9 @@ pub(super) fn shares(
             (moved + steps(one) * weight, weighed + weight)
         };
         let (moved, weighed) = alike.fold((0.0, 0.0), add);
-        (weighed > 0.0).then(|| moved / weighed)
+        // Of one kind all weights add up to 1 and are no divisor, but for what rounding leaves.
+        let only = zeroth_order.iter().all(|is| *is == kind);
+        (weighed > 0.0).then(|| if only { moved } else { moved / weighed })
     };
     let (by_gradients, without) = (mean(false), mean(true));
     let stretch = |(one, is): (&Contribution, &bool)| match normalize {

@@ -78,6 +78,7 @@ pub async fn submit(
     spec.check().map_err(|refusals| {
         Problem::refused(refusals.into_iter().map(FieldError::from).collect())
     })?;
+    let spec = whole(spec);
     let submission = Submission {
         digest: digest(&spec, &submitter),
         spec,
@@ -340,6 +341,13 @@ fn submitter(headers: &HeaderMap, caller: &Caller) -> Result<Submitter, Problem>
     }
 }
 
+/// The job with what its absent fields mean, where that depends on others: a stored job says it, so that no program that reads
+/// it later, of this release or another, means something else.
+fn whole(mut spec: Spec) -> Spec {
+    spec.training.learning_rate = Some(spec.training.learning_rate());
+    spec
+}
+
 /// What was submitted, whatever its spelling: the job file as read, defaults filled in, and by whom.
 fn digest(spec: &Spec, submitter: &Submitter) -> Digest {
     // Invariant: a job file that was read from JSON can be written as JSON.
@@ -383,6 +391,14 @@ mod tests {
             r#"{"data":{"sites":[],"dataset":"mail"},"name":"j","model":{"source":"file:///m"},"rounds":{"count":3}}"#,
         );
         assert_eq!(digest(&short, &one), digest(&long, &one));
+        let rated = |training: &str| {
+            let job = r#"{"name":"j","model":{"source":"file:///m"},"data":{"dataset":"mail"},"training":"#;
+            digest(&whole(spec(&format!("{job}{training}}}"))), &one)
+        };
+        assert_eq!(rated("{}"), rated(r#"{"learning_rate":1e-3}"#));
+        let walked = |rate: &str| rated(&format!(r#"{{"optimizer":"mezo"{rate}}}"#));
+        assert_eq!(walked(""), walked(r#","learning_rate":1e-4"#));
+        assert_ne!(walked(""), walked(r#","learning_rate":1e-3"#));
         assert_ne!(digest(&short, &one), digest(&short, &two));
     }
 

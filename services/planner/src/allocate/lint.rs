@@ -227,8 +227,9 @@ fn open_problems(worker: &WorkerPlan, spec: &Spec) -> [(bool, &'static str); 5] 
     ]
 }
 
-/// What keeps a worker from walking as the job replays it, where all sites train zeroth-order: the worker counts its
-/// directions by its plan's steps, everybody else by the job's, and what is replayed is the whole merged adapter.
+/// What keeps a worker from walking as the job replays it, where all sites train zeroth-order: what is replayed is the whole
+/// merged adapter, and where all go along the same directions a worker counts these by its plan's steps and everybody else by
+/// the job's.
 fn walk_problems(plan: &Plan, worker: &WorkerPlan, spec: &Spec) -> [(bool, &'static str); 3] {
     let training = &spec.training;
     let walks = training.is_zeroth_order();
@@ -238,7 +239,7 @@ fn walk_problems(plan: &Plan, worker: &WorkerPlan, spec: &Spec) -> [(bool, &'sta
             "it trains by gradients, and the job by forward passes alone",
         ),
         (
-            walks && !training.allows_steps(worker.local_steps),
+            training.shares_directions() && !training.allows_steps(worker.local_steps),
             "its steps are not the job's, by which directions are counted: give training.local_steps as the job that \
              was planned for did",
         ),

@@ -143,11 +143,7 @@ async fn run(running: &Errand, task: Task) -> Outcome {
         let failure = Failure::of(Trouble::DiskFull, &error);
         return settle::fail(site, address, failure).await;
     }
-    site.set_current(Some((address.clone(), stop.clone())));
-    // An order that came before there was something to stop has raised the floor alone.
-    if site.floors.cover(&address.job, address.epoch) {
-        stop.stop();
-    }
+    site.floors.begin(&address.job, address.epoch, stop);
     site.status.begin(
         progress(running, round(&task)),
         Arc::clone(&running.progress),
@@ -169,7 +165,7 @@ async fn run(running: &Errand, task: Task) -> Outcome {
         Err(failure) => settle::fail(site, address, failure).await,
     };
 
-    site.set_current(None);
+    site.floors.end();
     site.status.end();
     // A compute thread that died of a defect is a death like any other: the next process counts it.
     if !site.compute.is_gone()

@@ -35,8 +35,7 @@ async fn handle(site: &Arc<Site>, order: IncomingOrder) {
         Order::Ping => false,
         Order::Cancel { job, below } => {
             tracing::info!(%job, %below, "cancelled");
-            site.floors.raise(job, *below);
-            let stopped = site.stop_below(job, *below);
+            let stopped = site.floors.raise(job, *below);
             let (sealed, job, below) = (site.sealed.clone(), job.clone(), *below);
             // Not waited for: the order is obeyed, and what is left over is found by age.
             tokio::task::spawn_blocking(move || {

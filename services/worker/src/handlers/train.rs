@@ -171,7 +171,8 @@ async fn upload(
         running.store.put_file(prefix, file, &transfer)
     });
     let mut put = pin!(put);
-    // Between two parts, or when the last one is stored and nothing of the manifest is sent: never when all is.
+    // Looked at again and again: one that was armed before stands between two parts, or when the last one is stored and nothing
+    // of the manifest is sent.
     let artifact = poll_fn(|context| {
         let polled = put.as_mut().poll(context);
         if transfer.moved() > 0 {

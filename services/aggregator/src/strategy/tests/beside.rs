@@ -309,7 +309,8 @@ impl Fleet<'_> {
 }
 
 /// What a fleet learns is compared, not the loss itself: at the default rate few steps lower that by little. One seed's
-/// directions may lead a hair's breadth the wrong way; what is held to the promise is their mean.
+/// directions may lead a hair's breadth the wrong way; what is held to the promise is their mean (0.3 % above, and other
+/// instructions change a sum by less than a millionth).
 #[test]
 fn a_mixed_fleet_is_not_worse_than_its_first_order_sites_alone() {
     let bench = Bench::new();

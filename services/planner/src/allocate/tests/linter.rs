@@ -215,6 +215,11 @@ fn a_plan_replayed_where_all_sites_train_zeroth_order_must_walk_as_the_job_count
     first_is("does not train the whole merged adapter", &|w| {
         w.ranks = RankTable::uniform(&Projection::ALL, LAYERS, 4);
     });
+    // Where each site walks its own way, its steps are counted by its plan.
+    let mut own = bench.good.clone();
+    first(&mut own, |w| w.local_steps += 1);
+    let apart = walking("per-worker", "scalars");
+    assert_eq!(lint_replayed(&own, &bench.profiles, &apart), Ok(()));
     // Where each site may train its own way, none of it is asked.
     let beside = Spec {
         training: spec().training,
