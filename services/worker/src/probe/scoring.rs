@@ -16,9 +16,11 @@ use crate::policy::SMALLEST_COUNT;
 use crate::running::Running;
 
 /// Rows of the forward passes, and which part of the longest row they have, each tried where the ones before it let one hope
-/// that it fits. The short row tells apart what grows with tokens and what does not, and is told to nobody; each of the
+/// that it fits. The short rows tell apart what grows with tokens and what does not, and are told to nobody; each of the
 /// others is twice as large as the one before, so that little is hoped for that was not seen.
-const PASSES: [(u16, usize); 4] = [(1, 4), (1, 1), (2, 1), (4, 1)];
+const PASSES: [(u16, usize); 5] = [(1, 4), HALF, (1, 1), (2, 1), (4, 1)];
+/// Made where by the shorter row alone, all of which may grow, a whole one seems to need more than there is.
+const HALF: (u16, usize) = (1, 2);
 /// Bytes of a merged adapter's parameter while scoring loads it: as read, and as computed with.
 const LOADED_PARAMETER_BYTES: f64 = 2.0 * SCORED_PARAMETER_BYTES;
 
@@ -36,17 +38,24 @@ impl Room<'_> {
         let largest = trained.iter().map(|round| &round.sample);
         let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
         let (mut measured, mut seen) = (Vec::new(), Vec::new());
+        let most = FILL * self.running.site.memory_limit_bytes as f64;
         for (rows, part) in PASSES {
-            let tokens = f64::from(rows) * self.longest(part) as f64;
-            let held = SCORED_PARAMETER_BYTES * parameters as f64;
-            let by_step = largest.map(|step| {
-                let growth = (tokens / step.peak_tokens()).max(1.0);
-                self.beyond_base(step) * growth + LOADED_PARAMETER_BYTES * parameters as f64
-            });
-            let known = [expected(&seen, tokens, held), by_step];
-            let needed = known.into_iter().flatten().reduce(f64::min);
-            let bytes = self.base_memory_bytes as f64 + needed.unwrap_or(0.0);
-            if bytes <= FILL * self.running.site.memory_limit_bytes as f64 {
+            let needs = |room: &Self, (rows, part)| {
+                let tokens = f64::from(rows) * room.longest(part) as f64;
+                let held = SCORED_PARAMETER_BYTES * parameters as f64;
+                let by_step = largest.map(|step| {
+                    let growth = (tokens / step.peak_tokens()).max(1.0);
+                    room.beyond_base(step) * growth + LOADED_PARAMETER_BYTES * parameters as f64
+                });
+                let known = [expected(&seen, tokens, held), by_step];
+                let needed = known.into_iter().flatten().reduce(f64::min);
+                room.base_memory_bytes as f64 + needed.unwrap_or(0.0)
+            };
+            if (rows, part) == HALF && needs(self, (1, 1)) <= most {
+                continue;
+            }
+            let bytes = needs(self, (rows, part));
+            if bytes <= most {
                 let (pass, computing) = self.pass((rows, part), parameters)?;
                 seen.push(Seen {
                     tokens: pass.sample.peak_tokens(),
