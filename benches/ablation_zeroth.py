@@ -33,8 +33,8 @@ PAPER_STEPS = 30
 # How far a model may be moved depends on what it is asked. Of the small model's mail, among its two answers, twenty rounds come to a balanced accuracy
 # of 0.78 at this rate with scalars clipped so; without, it blows up in the thirteenth, and at a third of the rate the loss has only begun to tell the
 # two apart in the twelfth. Its GSM8K falls by 0.004 in four rounds at 4e-2, rises from the third on at 6e-2 and blows up in the second at 8e-2.
-# SmolLM2 has five times the numbers to move. Of its mail, five rounds come from 1.106 to 0.895 at 8e-3, and six to 1.006 at 3e-3; of its GSM8K
-# nothing was tried but a fifth of the small model's.
+# SmolLM2 has five times the numbers to move. Its mail falls from 1.106 to 0.895 in five rounds at 8e-3, and to 1.006 in six at 3e-3; of its GSM8K
+# nothing was tried but a fifth of the small model's rate.
 RATE = {"small-mail": 1e-2, "small-gsm8k": 3e-2, "smollm2-mail": 8e-3, "smollm2-gsm8k": 6e-3}
 CLIP = {"mail": 2, "gsm8k": 1}
 # Of a loss among all words: mail's is 10 at first, and slopes as much larger. With two records ten rounds take it to 6.5, and at three times as much it
