@@ -381,8 +381,9 @@ impl Room<'_> {
                 Err(failure) => return Err(failure),
             }
         }
-        let largest = trained.first().map_or(&[][..], |(_, rounds)| rounds);
-        let scored = match room.scored(largest) {
+        let rounds = trained.iter().flat_map(|(_, rounds)| rounds);
+        let steps: Vec<Sample> = rounds.map(|round| round.sample.clone()).collect();
+        let scored = match room.scored(&steps) {
             Ok(scored) => scored,
             Err(failure) if is_of_the_base(&failure) => {
                 lacking.get_or_insert(failure);

@@ -32,23 +32,23 @@ const LOSS_SECONDS: f64 = 4.0;
 impl Room<'_> {
     /// Forward passes as scoring makes them, with the whole merged adapter. Where not even one row fits
     /// there are none, and a job that scores cannot be taken part in.
-    pub(super) fn scored(&mut self, trained: &[Measured]) -> Result<Vec<Measured>, Failure> {
+    ///
+    /// `trained` are the steps that were measured, of whatever kind: a pass of scoring keeps about as much of a token as
+    /// one without gradients does, and less than one with.
+    pub(super) fn scored(&mut self, trained: &[Sample]) -> Result<Vec<Measured>, Failure> {
         let parameters = self.ranks(self.task.rank_max).parameters(&self.weights);
-        // A forward pass alone keeps less of each token than training does.
-        let largest = trained.iter().map(|round| &round.sample);
-        let largest = largest.max_by(|a, b| a.peak_tokens().total_cmp(&b.peak_tokens()));
         let (mut measured, mut seen) = (Vec::new(), Vec::new());
         let most = FILL * self.running.site.memory_limit_bytes as f64;
         for (rows, part) in PASSES {
             let needs = |room: &Self, (rows, part)| {
                 let tokens = f64::from(rows) * room.longest(part) as f64;
                 let held = SCORED_PARAMETER_BYTES * parameters as f64;
-                let by_step = largest.map(|step| {
+                let by_step = trained.iter().map(|step| {
                     let growth = (tokens / step.peak_tokens()).max(1.0);
                     room.beyond_base(step) * growth + LOADED_PARAMETER_BYTES * parameters as f64
                 });
-                let known = [expected(&seen, tokens, held), by_step];
-                let needed = known.into_iter().flatten().reduce(f64::min);
+                let known = by_step.chain(expected(&seen, tokens, held));
+                let needed = known.reduce(f64::min);
                 room.base_memory_bytes as f64 + needed.unwrap_or(0.0)
             };
             if (rows, part) == HALF && needs(self, (1, 1)) <= most {
