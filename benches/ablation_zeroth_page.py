@@ -283,10 +283,13 @@ def both(name: str, found: dict) -> list[str]:
     runs_of = found["cells"]
     if not runs_of:
         return [heading, "", *(f"`{cell}` ({zeroth.BOTH[cell]}) was not run: {why}." for cell, why in found["left_out"].items())]
+    beside = zeroth.job(task, zeroth.MIXED, 1, zeroth.Budget(1), model)["training"]
+    own = beside["mezo"].get("learning_rate")
+    rate = f"its η is {own:g}" if own else f"its η is the default, a tenth of the others' {beside['learning_rate']:g}"
     lines = [
         heading,
         "",
-        f"{found['rounds']} rounds, {seeds(found)}; the third site's memory is between what a step with gradients and one without needs. {untrained(runs_of, task)} "
+        f"{found['rounds']} rounds, {seeds(found)}; the third site's memory is between what a step with gradients and one without needs; {rate}. {untrained(runs_of, task)} "
         f"Passes, seconds, bytes and peaks are counted as without gradients.",
         "",
         "| cell | loss | balanced accuracy | loss falls from the start by | passes | seconds | bytes up | planned peak of a site |",

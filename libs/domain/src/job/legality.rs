@@ -231,7 +231,8 @@ const FOOT: &str = "
 - `zeroth-order`: `training.optimizer: mezo`, every site; then only `fedavg` is legal, whatever the rule.
 - Two reasons against a combination are independent: it is legal if each of its cells says yes and, with
   zeroth-order, the server's optimizer is `fedavg`.
-- `aggregation.normalize: fednova` and `training.proximal` (FedProx) go with every rule.
+- `aggregation.normalize: fednova` and `training.proximal` (FedProx) go with every rule. Zeroth-order steps beside steps by gradients
+  are normalized among themselves, as these are.
 - Uneven steps: `training.local_steps: auto`, with every rule; then `aggregation.normalize: fednova` must be set. Sites
   that all train zeroth-order make equal steps, for they replay one mean of each: `auto` is refused there. In a job that
   gives a number and replays no other's plans (`plan_from`) all sites make as many, and `fednova` changes nothing. A plan
