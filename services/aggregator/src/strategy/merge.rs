@@ -34,6 +34,8 @@ pub struct Input<'a> {
     pub weight: f64,
     /// What its change is multiplied by before it is weighed: 1, or `FedNova`'s τ/τ_i.
     pub stretch: f64,
+    /// Whether its change is added to the mean of the others'.
+    pub added: bool,
     /// What its plan had it train.
     pub ranks: &'a RankTable,
     /// What it sent.

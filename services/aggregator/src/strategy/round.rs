@@ -112,6 +112,7 @@ impl Round {
                 worker: &member.worker,
                 weight: member.share.weight,
                 stretch: member.share.stretch,
+                added: member.share.added,
                 ranks: &member.ranks,
                 update,
                 start: started.as_ref().map(|file| file as &dyn super::Source),

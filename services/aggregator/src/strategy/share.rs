@@ -15,6 +15,9 @@ pub struct Share {
     /// τ the mean number of steps, by the same shares, of those that train as it does (arXiv 2007.07481, equation 9, for
     /// plain steps).
     pub stretch: f64,
+    /// Whether its change is added to the mean of the others', and is no part of that: a zeroth-order site's beside
+    /// first-order ones.
+    pub added: bool,
 }
 
 /// What each contribution weighs in a job's merge, in their order: by the job's own weighting, with zeroth-order sites
@@ -84,6 +87,7 @@ pub(super) fn shares(
     both.map(|(stretch, weight)| Share {
         weight: *weight,
         stretch,
+        added: false,
     })
     .collect()
 }
@@ -103,6 +107,7 @@ pub(super) fn beside(shares: &mut [Share], zeroth_order: &[bool]) {
         return;
     }
     for (share, zeroth_order) in shares.iter_mut().zip(zeroth_order) {
+        share.added = *zeroth_order;
         if !zeroth_order {
             share.stretch /= others;
         }

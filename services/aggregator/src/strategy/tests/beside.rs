@@ -130,6 +130,7 @@ fn the_merged_change_is_that_of_the_first_order_sites_alone_and_the_others_added
     ];
     let mixed = of_three(MIXED);
     let stretches: Vec<f64> = mixed.iter().map(|share| share.stretch).collect();
+    let added: Vec<bool> = mixed.iter().map(|share| share.added).collect();
     let [a, z, b] = updates.clone();
     let alone = [(0.2 / 0.7, a.1, a.2), (0.5 / 0.7, b.1, b.2)];
     for rule in [Strategy::Stack, Strategy::Residual] {
@@ -138,6 +139,7 @@ fn the_merged_change_is_that_of_the_first_order_sites_alone_and_the_others_added
         }
         let case = Case {
             stretches: &stretches,
+            added: &added,
             ..Case::new(rule, &global, &ranks, &updates)
         };
         let (merged, ..) = case.merge().expect("merges");
@@ -147,6 +149,54 @@ fn the_merged_change_is_that_of_the_first_order_sites_alone_and_the_others_added
             let expected = reference(&global, &alone, weight) + faer::Scale(0.3) * own;
             let off = difference(&found, &expected);
             assert!(off < 1e-5, "{rule:?} {}: {off}", weight.name);
+        }
+    }
+}
+
+/// Where not all have a slice, who has it is another part of the sites by gradients than of all.
+#[test]
+fn a_slice_is_averaged_among_the_first_order_sites_that_have_it_and_the_others_change_added() {
+    let ranks = uniform(8);
+    let global = random(&ranks, 74);
+    let updates = [
+        (0.2, uniform(8), random(&uniform(8), 75)),
+        (0.3, uniform(4), random(&uniform(4), 76)),
+        (0.5, uniform(6), random(&uniform(6), 77)),
+    ];
+    let mixed = of_three(MIXED);
+    let stretches: Vec<f64> = mixed.iter().map(|share| share.stretch).collect();
+    let added: Vec<bool> = mixed.iter().map(|share| share.added).collect();
+    let case = Case {
+        stretches: &stretches,
+        added: &added,
+        ..Case::new(Strategy::Slice, &global, &ranks, &updates)
+    };
+    let (merged, ..) = case.merge().expect("merges");
+    let [a, z, b] = updates.clone();
+    let two = [(0.2 / 0.7, a.1, a.2), (0.5 / 0.7, b.1, b.2)];
+    let alone = Case::new(Strategy::Slice, &global, &ranks, &two);
+    let (alone, ..) = alone.merge().expect("merges");
+    for weight in weights() {
+        let key = weight.name.peft_a();
+        let row = |of: &Memory, slice: usize| {
+            of.get(&key).expect("A").1[slice * weight.inp..][..weight.inp].to_vec()
+        };
+        for slice in 0..8 {
+            let (found, before) = (row(&merged, slice), row(&global, slice));
+            let mut expected = row(&alone, slice);
+            if slice < 4 {
+                let moved = row(&z.2, slice);
+                let both = moved.iter().zip(&before);
+                for (value, (own, before)) in expected.iter_mut().zip(both) {
+                    *value += 0.3 * (own - before);
+                }
+            }
+            let off = found
+                .iter()
+                .zip(&expected)
+                .map(|(one, other)| (one - other).abs());
+            let off = off.fold(0.0, f32::max);
+            assert!(off < 1e-6, "{} {slice}: {off}", weight.name);
         }
     }
 }

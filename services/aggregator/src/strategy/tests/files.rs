@@ -43,6 +43,7 @@ fn round(
                 share: Share {
                     weight: *weight,
                     stretch: 1.0,
+                    added: false,
                 },
                 update: path,
             }

@@ -147,6 +147,8 @@ pub(super) struct Case<'a> {
     pub updates: &'a [(f64, RankTable, Memory)],
     /// What each change is multiplied by; none: 1.
     pub stretches: &'a [f64],
+    /// Whose change is added to the mean of the others'; none: nobody's.
+    pub added: &'a [bool],
     /// What late workers had loaded, where it is not `global`.
     pub starts: &'a [Option<&'a Memory>],
     pub round: u32,
@@ -167,6 +169,7 @@ impl<'a> Case<'a> {
             ranks,
             updates,
             stretches: &[],
+            added: &[],
             starts: &[],
             round: 1,
             optimizer: None,
@@ -185,6 +188,7 @@ impl<'a> Case<'a> {
                 worker,
                 weight: *weight,
                 stretch: self.stretches.get(at).copied().unwrap_or(1.0),
+                added: self.added.get(at).copied().unwrap_or_default(),
                 ranks,
                 update,
                 start: self

@@ -83,7 +83,9 @@ impl Bench {
         let first = STEPS * (round - 1);
         let start = start.expect("an adapter");
         let trainer = ZerothTrainer::new(&self.model, &start, steps, first).expect("fits");
-        let mut trainer = trainer.with_emphasis(emphasis);
+        let control = Control::new();
+        let trainer = trainer.with_emphasis(emphasis, &control);
+        let mut trainer = trainer.expect("not cancelled");
         for step in first..first + STEPS {
             let token = |i: u32| (i * 7 + site * 31 + step as u32 * 3) % 250;
             let row = Row {
@@ -93,7 +95,7 @@ impl Bench {
                 record: 0,
             };
             let batch = Batch { rows: vec![row] };
-            trainer.step(&batch, &Control::new()).expect("a step");
+            trainer.step(&batch, &control).expect("a step");
         }
         let file = trainer.adapter().expect("an adapter");
         (trainer.scalars(), file.to_safetensors().expect("a file"))
@@ -107,6 +109,7 @@ impl Bench {
             share: Share {
                 weight,
                 stretch: 1.0,
+                added: false,
             },
             update,
             started: None,
@@ -262,6 +265,7 @@ fn how_far_sites_lie_apart_is_the_same_by_their_scalars_and_by_their_files() {
         let share = Share {
             weight,
             stretch: 1.0,
+            added: false,
         };
         members.push((share, scalars));
         adapters.push(bench.stored(&format!("adapter-{site}"), &file));
@@ -370,6 +374,7 @@ fn check(values: [f32; 5], trim: f64, expected: f32) {
         let share = Share {
             weight: 0.2,
             stretch: 1.0,
+            added: false,
         };
         (share, Scalars::new(vec![value]))
     });
@@ -392,6 +397,7 @@ fn a_mean_counts_a_skipped_step_as_none_and_leaves_extremes_out_if_asked() {
     let weigh = |weight| Share {
         weight,
         stretch: 1.0,
+        added: false,
     };
     let two = [
         (weigh(0.25), Scalars::new(vec![4.0, -8.0])),

@@ -225,6 +225,7 @@ impl Args {
                 share: Share {
                     weight: 1.0 / self.workers as f64,
                     stretch: 1.0,
+                    added: false,
                 },
                 update,
                 started: None,
