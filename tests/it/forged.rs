@@ -1,15 +1,18 @@
-//! A site that sends what its plan does not say: refused by name, the others go on.
+//! A site that sends what its plan does not say, or what nobody can read: lost by name, the others go on.
 
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use chassis::failpoint::Failpoint;
+use contract::message::report::{Evaluated, Failed, Head};
 use domain::artifact::{ArtifactRef, Digest};
-use domain::round::Update;
+use domain::cause::{DETAIL_LIMIT, Trouble};
+use domain::id::Epoch;
+use domain::round::{Score, Update};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::forger::{self, Forger};
-use tests::job::{job, with};
+use tests::job::{job, scored, with};
 use tests::points::Fate;
 use tests::{Fleet, Setup, Wire, archive};
 
@@ -110,6 +113,150 @@ async fn an_update_that_does_not_match_the_plan_is_refused_and_the_round_closes_
     );
 }
 
+/// A moment of a job in which a process is held, and the phase that it has then: nobody has asked its sites yet.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    point: Failpoint,
+    process: &'static str,
+    phase: &'static str,
+}
+
+const PROFILING: Moment = Moment {
+    point: Failpoint::ProfilerAdmitAfterState,
+    process: "profiler",
+    phase: "profiling",
+};
+const TRAINING: Moment = Moment {
+    point: Failpoint::AggregatorStartAfterState,
+    process: "aggregator",
+    phase: "training",
+};
+/// Of the untrained adapter, in a job that is scored.
+const EVALUATING: Moment = Moment {
+    phase: "evaluating",
+    ..TRAINING
+};
+
+/// A job whose site c says this at this moment, before it is asked: whatever it is, the job succeeds.
+async fn despite(
+    fleet: &Fleet,
+    moment: Moment,
+    job: &Value,
+    say: &impl AsyncFn(&str, u64),
+) -> String {
+    let api = fleet.api();
+    fleet.points().arm(moment.point, Fate::Halted);
+    let id = api.submit(job).await;
+    fleet
+        .points()
+        .reached(moment.point, Fate::Halted, END)
+        .await;
+    let held = api.phase(&id, moment.phase, END).await;
+    say(&id, held["epoch"].as_u64().unwrap()).await;
+    fleet.go_on(moment.process);
+    api.succeeded(&id, END).await;
+    id
+}
+
+/// Why site c was lost.
+async fn lost(fleet: &Fleet, id: &str) -> Value {
+    let events = fleet.api().events(id).await;
+    let said = events.iter().find(|event| event.name == "lost");
+    let said = said.unwrap_or_else(|| panic!("nobody said so: {events:#?}"));
+    assert_eq!(said.detail["site"]["worker"], "c", "{said:?}");
+    said.detail["site"].clone()
+}
+
+/// Who gave no score of the untrained adapter, and why.
+async fn unscored(fleet: &Fleet, id: &str) -> Value {
+    let rounds = fleet.api().rounds(id).await;
+    let missing = rounds[0]["evaluation"]["missing"].as_array().unwrap();
+    let [site] = missing.as_slice() else {
+        panic!("{missing:#?}")
+    };
+    assert_eq!(site["worker"], "c");
+    // A site without a score trains all the same.
+    assert_eq!(rounds[1]["workers"].as_array().unwrap().len(), 3);
+    site.clone()
+}
+
+#[tokio::test]
+async fn a_report_of_any_kind_that_cannot_be_read_costs_its_site_and_never_the_job() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let wire = Wire::tap(&fleet).await;
+    let (trained, evaluated) = (asked(&fleet, 4), asked_of(scored(&fleet.model()), 4));
+    for (moment, kind, job, trouble) in [
+        // Whoever cannot be understood in what it measures is not asked to measure again.
+        (PROFILING, "probed", &trained, "plan_unsupported"),
+        (PROFILING, "failed", &trained, "internal"),
+        (TRAINING, "failed", &trained, "internal"),
+        (EVALUATING, "evaluated", &evaluated, "internal"),
+        (EVALUATING, "failed", &evaluated, "internal"),
+    ] {
+        let said = async |id: &str, epoch: u64| {
+            let subject = format!("fedpipe.v1.report.c.{id}.{epoch}.{kind}");
+            let said = wire.say(&subject, HeaderMap::new(), b"x".to_vec()).await;
+            assert!(said, "the stream keeps it");
+        };
+        let id = despite(&fleet, moment, job, &said).await;
+        let site = match moment.phase {
+            "evaluating" => unscored(&fleet, &id).await,
+            _ => lost(&fleet, &id).await,
+        };
+        let detail = site["detail"].as_str().unwrap();
+        eprintln!("{}, {kind}: {detail}", moment.phase);
+        assert_eq!(site["trouble"], trouble, "{site:#}");
+        assert!(detail.contains("cannot read"), "{site:#}");
+        let letter = format!("fedpipe.v1.dead.{}.report.c.{id}.*.{kind}", moment.process);
+        // Again if somebody wrote the job before the site was lost in it.
+        assert!(wire.held("FEDPIPE_DEAD", &letter).await >= 1, "{letter}");
+    }
+}
+
+#[tokio::test]
+async fn figures_and_words_that_no_store_holds_cost_their_site_and_never_the_job() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let forger = Forger::of(&fleet, "c").await;
+    let head = |id: &str, epoch: u64| Head {
+        worker: "c".parse().unwrap(),
+        job: id.parse().unwrap(),
+        epoch: Epoch(epoch),
+    };
+    let endless = async |id: &str, epoch: u64| {
+        let failed = Failed {
+            head: head(id, epoch),
+            task: "train".to_owned(),
+            trouble: Trouble::DiskFull,
+            detail: "x".repeat(900_000),
+        };
+        forger.say(&failed).await;
+    };
+    for moment in [PROFILING, TRAINING] {
+        let id = despite(&fleet, moment, &asked(&fleet, 4), &endless).await;
+        let site = lost(&fleet, &id).await;
+        assert_eq!(site["trouble"], "disk_full");
+        assert_eq!(site["detail"].as_str().unwrap().len(), DETAIL_LIMIT);
+    }
+
+    let infinite = async |id: &str, epoch: u64| {
+        let score = Score {
+            seconds: f64::INFINITY,
+            ..Score::default()
+        };
+        let evaluated = Evaluated {
+            head: head(id, epoch),
+            round: 0,
+            score,
+        };
+        forger.say(&evaluated).await;
+    };
+    let job = asked_of(scored(&fleet.model()), 4);
+    let id = despite(&fleet, EVALUATING, &job, &infinite).await;
+    let site = unscored(&fleet, &id).await;
+    assert_eq!(site["trouble"], "not_finite");
+    assert_eq!(site["detail"], "no site can have counted its seconds");
+}
+
 /// Updates that the aggregator has counted as refused.
 async fn counted(fleet: &Fleet) -> u64 {
     let file = fleet.state().join("run/aggregator.health");
@@ -124,13 +271,13 @@ async fn counted(fleet: &Fleet) -> u64 {
 }
 
 fn asked(fleet: &Fleet, rank: u16) -> Value {
+    asked_of(job(&fleet.model()), rank)
+}
+
+fn asked_of(job: Value, rank: u16) -> Value {
     let adapter = json!({"targets": ["q", "v"], "rank": rank, "rank_max": 8, "alpha": 16.0});
     let rounds = json!({"count": 1, "quorum": 2});
-    with(
-        with(job(&fleet.model()), "adapter", adapter),
-        "rounds",
-        rounds,
-    )
+    with(with(job, "adapter", adapter), "rounds", rounds)
 }
 
 impl Cases<'_> {

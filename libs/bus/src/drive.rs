@@ -12,16 +12,17 @@ mod pace;
 use std::future::Future;
 use std::sync::Arc;
 
+use contract::message::dead::DeadLetter;
 use contract::message::job::{Event, JobEvent, implied};
 use contract::topology::Bucket;
-use domain::cause::{Cause, SiteTrouble};
-use domain::id::InstanceId;
+use domain::cause::{Cause, SiteTrouble, Trouble};
+use domain::id::{InstanceId, JobId, WorkerName};
 use domain::job::{Held, Job, Phase, Role};
 use domain::time::UnixMillis;
 use tokio_util::sync::CancellationToken;
 
 use self::driven::Driven;
-use crate::{Bus, Error, Retry, Revision, Store};
+use crate::{Bus, Error, Retry, Revision, Store, Unreadable};
 
 /// Longest reason that is stored, in characters.
 const HELD_LIMIT: usize = 600;
@@ -71,6 +72,12 @@ pub trait Driver: Send + Sync + 'static {
         job: &mut Owned,
         error: &Self::Error,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Lets go of what this process keeps of a job: it is not this role's any more, whichever process took it there. No
+    /// step of it is under way, and none begins before this has returned. Not called when the process ends.
+    fn left(&self, _job: &JobId) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A job whose lease this process holds.
@@ -194,6 +201,32 @@ impl Owned {
         self.say(Event::Lost { site }).await
     }
 
+    /// Lays a site's report that cannot be read down for whoever looks for the defect. Returns what its site is lost with:
+    /// this trouble, in the words of why it cannot be read.
+    ///
+    /// # Errors
+    /// If the server does not confirm it.
+    pub async fn bury(
+        &self,
+        worker: &WorkerName,
+        trouble: Trouble,
+        report: &Unreadable,
+    ) -> Result<SiteTrouble, Error> {
+        let why = error_chain(&report.error);
+        let site = SiteTrouble::new(worker.clone(), trouble, &why);
+        tracing::warn!(job = %self.job.id, %worker, kind = report.kind, cause = site.detail, "report set aside");
+        let letter = DeadLetter {
+            service: service(self.drive.role).to_owned(),
+            original: report.subject.clone(),
+            kind: Some(report.kind.to_owned()),
+            bytes: report.bytes,
+            why: site.detail.clone(),
+            at: self.now(),
+        };
+        self.bus.publish(&letter, None).await?;
+        Ok(site)
+    }
+
     /// Says an event of the present epoch.
     ///
     /// # Errors
@@ -249,6 +282,15 @@ impl Drive {
 
     fn concerns(&self, job: &Job) -> bool {
         job.phase.role() == self.role && !(job.phase.is_terminal() && job.settled)
+    }
+}
+
+/// What the service of a role is called.
+const fn service(role: Role) -> &'static str {
+    match role {
+        Role::Profiler => "profiler",
+        Role::Planner => "planner",
+        Role::Aggregator => "aggregator",
     }
 }
 

@@ -27,6 +27,7 @@ pub use feed::{Change, IncomingOrder};
 pub use key::{Invalid, Key};
 pub use publish::{Said, wire_bytes};
 pub use queues::{Backlog, Depth};
+pub use reports::{Reported, Unreadable};
 pub use request::IncomingAsk;
 pub use serve::{Delivery, Outcome, Serve};
 pub use store::{Revision, Store};

@@ -32,7 +32,7 @@ pub enum Trouble {
     StorageUnavailable,
     /// The site's disk is full.
     DiskFull,
-    /// The worker cannot honour the plan (engine version, kernel, threads).
+    /// The worker cannot honour the plan, or be planned for (release, engine version, kernel, threads).
     PlanUnsupported,
     /// The round's deadline passed before the site's update arrived.
     TooLate,
@@ -77,6 +77,9 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// Longest detail of a site's trouble, in characters.
+pub const DETAIL_LIMIT: usize = 600;
+
 /// One site and what went wrong there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteTrouble {
@@ -86,6 +89,19 @@ pub struct SiteTrouble {
     pub trouble: Trouble,
     /// One sentence for a person; never data, tokens or paths of records.
     pub detail: String,
+}
+
+impl SiteTrouble {
+    /// What went wrong at a site, of a long detail the beginning: a site has a say in it, in its own words or in the names of
+    /// what it sent, and it is stored with the job.
+    #[must_use]
+    pub fn new(worker: WorkerName, trouble: Trouble, detail: &str) -> Self {
+        Self {
+            worker,
+            trouble,
+            detail: detail.chars().take(DETAIL_LIMIT).collect(),
+        }
+    }
 }
 
 impl fmt::Display for SiteTrouble {
@@ -126,4 +142,19 @@ pub struct Cause {
     pub message: String,
     /// The sites it came from.
     pub sites: Vec<SiteTrouble>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_detail_without_end_the_beginning_is_kept() {
+        let of = |detail: &str| {
+            let worker = "a".parse().expect("legal");
+            SiteTrouble::new(worker, Trouble::Internal, detail).detail
+        };
+        assert_eq!(of("the disk is full"), "the disk is full");
+        assert_eq!(of(&"ä".repeat(1 << 20)), "ä".repeat(DETAIL_LIMIT));
+    }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Projection, WeightName};
+use crate::adapter::{Projection, RankTable, WeightName};
 
 /// An energy for each weight that was trained: for each projection one per layer; 0 where nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,13 @@ impl EnergyTable {
     pub fn is_legal(&self) -> bool {
         let mut all = self.0.values().flatten();
         all.all(|energy| energy.is_finite() && *energy >= 0.0)
+    }
+
+    /// Whether it names no other weights than these ranks do, of which a plan has all.
+    #[must_use]
+    pub fn is_within(&self, ranks: &RankTable) -> bool {
+        let mut rows = self.0.iter();
+        rows.all(|(projection, row)| row.len() <= ranks.row(*projection).len())
     }
 
     /// The weights of which something is known, with their energy.
@@ -132,5 +139,15 @@ mod tests {
         assert!(table(&[0.0, 1.0]).is_legal());
         assert!(!table(&[1.0, -1.0]).is_legal() && !table(&[f32::NAN]).is_legal());
         assert!(!table(&[f32::INFINITY]).is_legal());
+    }
+
+    #[test]
+    fn a_table_of_other_weights_than_the_plan_s_is_found() {
+        let ranks = RankTable::uniform(&[Projection::Up], 2, 4);
+        assert!(EnergyTable::default().is_within(&ranks));
+        assert!(table(&[1.0]).is_within(&ranks) && table(&[1.0, 2.0]).is_within(&ranks));
+        // Nothing is known of the third, and yet it takes its room.
+        assert!(!table(&[1.0, 2.0, 0.0]).is_within(&ranks));
+        assert!(!table(&[1.0]).is_within(&RankTable::default()));
     }
 }

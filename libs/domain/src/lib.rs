@@ -9,6 +9,7 @@ pub mod cause;
 pub mod correlation;
 pub mod drift;
 pub mod energy;
+pub mod figure;
 pub mod fleet;
 pub mod grant;
 pub mod hub;

@@ -1,6 +1,8 @@
 //! What was measured of one worker, and the cost models fitted to it: one for each way in which it can
 //! compute a step.
 
+mod legality;
+
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Encoder, WeightName, WeightShape};

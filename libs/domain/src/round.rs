@@ -14,6 +14,7 @@ use crate::adapter::RankTable;
 use crate::artifact::ArtifactRef;
 use crate::cause::SiteTrouble;
 use crate::energy::EnergyTable;
+use crate::figure;
 use crate::id::{Epoch, WorkerName};
 use crate::job::spec::Training;
 use crate::plan::{PlanVersion, WorkerPlan};
@@ -40,7 +41,8 @@ pub struct UpdateMetrics {
     pub records: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Mean loss over the round's steps.
+    /// Mean loss over the round's steps that were not skipped; 0 where every step was: see
+    /// [`UpdateMetrics::loss()`].
     pub loss: f64,
     /// Optimizer steps.
     pub steps: u32,
@@ -85,7 +87,13 @@ const fn is_none(count: &u64) -> bool {
 }
 
 impl UpdateMetrics {
-    /// The name of the first figure that is not finite or negative, if any.
+    /// Mean loss over the round's steps; none if every one of them was skipped, for it is then the mean of nothing.
+    #[must_use]
+    pub fn loss(&self) -> Option<f64> {
+        (self.skipped_steps < self.steps).then_some(self.loss)
+    }
+
+    /// The name of the first figure that is no number from 0 ([`figure`]), if any.
     #[must_use]
     pub fn illegal(&self) -> Option<&'static str> {
         let figures = [
@@ -93,15 +101,15 @@ impl UpdateMetrics {
             ("compute_seconds", self.compute_seconds),
             ("tokens_per_second", self.tokens_per_second),
         ];
-        let wrong = |figure: f64| !figure.is_finite() || figure < 0.0;
-        let found = figures.into_iter().find(|(_, figure)| wrong(*figure));
+        let wrong = |(_, figure): &(_, f64)| !figure::is_from_zero(*figure);
+        let found = figures.into_iter().find(wrong);
         let energies = (!self.energies.is_legal()).then_some("energies");
         found.map(|(name, _)| name).or(energies)
     }
 
     /// The name of the first count that the plan does not allow, if any: what a site claims to have
     /// trained on decides what its update weighs. Steps are exactly the plan's: fewer would be stretched
-    /// where uneven steps are normalized.
+    /// where uneven steps are normalized. Energies are of the plan's weights: all that are told are stored with the job.
     #[must_use]
     pub fn beyond(&self, plan: &WorkerPlan, training: &Training) -> Option<&'static str> {
         let batches = plan.batches();
@@ -120,7 +128,8 @@ impl UpdateMetrics {
             ("tokens", self.tokens, tokens),
         ];
         let beyond = counts.into_iter().find(|(_, told, most)| told > most);
-        beyond.map(|(name, ..)| name)
+        let energies = (!self.energies.is_within(&plan.ranks)).then_some("energies");
+        beyond.map(|(name, ..)| name).or(energies)
     }
 }
 
@@ -332,7 +341,7 @@ pub struct Evaluated {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::adapter::RankTable;
+    use crate::adapter::{Projection, RankTable, WeightName};
     use crate::artifact::Digest;
     use crate::job::spec::{Base, Optimizer};
     use crate::plan::{Binding, Explanation, Prediction};
@@ -361,6 +370,20 @@ pub(crate) mod tests {
             energies: EnergyTable::default(),
         };
         Update { adapter, metrics }
+    }
+
+    #[test]
+    fn a_round_whose_steps_were_all_skipped_has_no_loss_and_is_legal() {
+        let of = |steps, skipped_steps| UpdateMetrics {
+            steps,
+            skipped_steps,
+            loss: 0.0,
+            ..update().metrics
+        };
+        assert_eq!(of(1, 1).loss(), None);
+        assert_eq!(of(1, 1).illegal(), None);
+        assert_eq!(of(2, 1).loss(), Some(0.0));
+        assert_eq!(of(1, 0).loss(), Some(0.0));
     }
 
     #[test]
@@ -421,5 +444,30 @@ pub(crate) mod tests {
         plan.accumulate = 3;
         of(&plan, &training, (2, 24, 240), None);
         of(&plan, &training, (2, 25, 240), Some("records"));
+        let told = |layer| UpdateMetrics {
+            steps: 2,
+            energies: EnergyTable::from_iter([(WeightName::new(layer, Projection::Q), 1.0)]),
+            ..update().metrics
+        };
+        plan.ranks = RankTable::uniform(&[Projection::Q], 2, 4);
+        assert_eq!(told(1).beyond(&plan, &training), None);
+        assert_eq!(told(2).beyond(&plan, &training), Some("energies"));
+    }
+
+    #[test]
+    fn no_figure_is_taken_in_that_json_cannot_hold_or_that_leads_there() {
+        for figure in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+            let of = |change: fn(&mut UpdateMetrics) -> &mut f64| {
+                let mut metrics = update().metrics;
+                *change(&mut metrics) = figure;
+                metrics.illegal()
+            };
+            assert_eq!(of(|metrics| &mut metrics.loss), Some("loss"));
+            let seconds = of(|metrics| &mut metrics.compute_seconds);
+            assert_eq!(seconds, Some("compute_seconds"));
+            let speed = of(|metrics| &mut metrics.tokens_per_second);
+            assert_eq!(speed, Some("tokens_per_second"));
+        }
+        assert_eq!(update().metrics.illegal(), None);
     }
 }

@@ -1,6 +1,8 @@
 //! What a job's sites answered in its present epoch, read from the report stream.
 
+use contract::Message;
 use contract::message::report::{Evaluated, Failed, Probed, Updated, Walked};
+use domain::cause::SiteTrouble;
 use domain::id::WorkerName;
 use domain::job::{Job, Phase};
 use futures::{StreamExt, stream};
@@ -41,48 +43,46 @@ pub async fn reported(app: &App, job: &Job) -> Result<Reports, bus::Error> {
         .await;
     let mut reports = Reports::new();
     for (answer, worker) in answers {
-        match answer {
-            Ok(Some(reported)) => drop(reports.insert(worker, reported)),
-            Ok(None) => {}
-            // A report that cannot be read is the aggregator's to refuse; here it is no answer.
-            Err(error) if error.retry() == bus::Retry::Never => {
-                tracing::debug!(%worker, %error, "report not readable");
-            }
-            Err(error) => return Err(error),
+        if let Some(reported) = answer? {
+            reports.insert(worker, reported);
         }
     }
     Ok(reports)
 }
 
 async fn answer(app: &App, job: &Job, worker: &WorkerName) -> Result<Option<Reported>, bus::Error> {
-    let bus = app.bus();
     let done = match job.phase {
-        Phase::Profiling { .. } => bus
-            .report::<Probed>(worker, &job.id, job.epoch)
-            .await?
-            .is_some(),
+        Phase::Profiling { .. } => has::<Probed>(app, job, worker).await?,
         // Which of the two a site sends is in the plan.
         Phase::Training { .. } => {
-            bus.report::<Updated>(worker, &job.id, job.epoch)
-                .await?
-                .is_some()
-                || bus
-                    .report::<Walked>(worker, &job.id, job.epoch)
-                    .await?
-                    .is_some()
+            has::<Updated>(app, job, worker).await? || has::<Walked>(app, job, worker).await?
         }
-        Phase::Evaluating { .. } => bus
-            .report::<Evaluated>(worker, &job.id, job.epoch)
-            .await?
-            .is_some(),
+        Phase::Evaluating { .. } => has::<Evaluated>(app, job, worker).await?,
         _ => false,
     };
     if done {
         return Ok(Some(Reported::Done));
     }
-    let failed = bus.report::<Failed>(worker, &job.id, job.epoch).await?;
-    Ok(failed.map(|failed| Reported::Failed {
-        trouble: failed.trouble,
-        detail: failed.detail,
-    }))
+    let failed = read::<Failed>(app, job, worker).await?.map(|failed| {
+        let site = SiteTrouble::new(worker.clone(), failed.trouble, &failed.detail);
+        Reported::Failed {
+            trouble: site.trouble,
+            detail: site.detail,
+        }
+    });
+    Ok(failed)
+}
+
+async fn has<M: Message>(app: &App, job: &Job, worker: &WorkerName) -> Result<bool, bus::Error> {
+    Ok(read::<M>(app, job, worker).await?.is_some())
+}
+
+/// A report; one that cannot be read is no answer here: whoever owns the job has its site lost by it.
+async fn read<M: Message>(
+    app: &App,
+    job: &Job,
+    worker: &WorkerName,
+) -> Result<Option<M>, bus::Error> {
+    let report = app.bus().report::<M>(worker, &job.id, job.epoch).await?;
+    Ok(report.read())
 }

@@ -95,7 +95,8 @@ pub fn weigh(profile: &mut Profile, moved: &Moved) {
     for weight in importance.flat_map(|importance| &mut importance.weights) {
         let factor = grown.get(&weight.name).copied().unwrap_or(1.0);
         for energy in &mut weight.energies {
-            *energy = (f64::from(*energy) * factor) as f32;
+            // Beyond the largest number lies infinity, which no stored profile can hold.
+            *energy = (f64::from(*energy) * factor).min(f64::from(f32::MAX)) as f32;
         }
     }
 }

@@ -13,6 +13,8 @@ pub mod fit;
 mod handlers;
 mod hosts;
 mod learn;
+mod profiles;
+mod queues;
 pub mod refine;
 
 pub use app::run;

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use domain::cause::Trouble;
+use domain::cause::{DETAIL_LIMIT, Trouble};
 
 /// A task without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +19,6 @@ pub enum Failure {
         detail: String,
     },
 }
-
-/// Longest detail that is reported, in characters.
-const DETAIL_LIMIT: usize = 600;
 
 impl Failure {
     /// A failure of this kind.

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use bus::Said;
-use contract::Message;
+use bus::{Reported, Retry, Said};
 use contract::message::report::{Failed, Probed};
+use contract::{Message, subject};
 use domain::id::{Epoch, WorkerName};
 use testkit::wait;
 
-use crate::fixture::{Site, failed, job_id, probe, site_a, site_b, submitted};
+use crate::fixture::{Garbage, Site, failed, job_id, probe, site_a, site_b, submitted};
 
 /// Longer than the server's own memory of identities.
 const LATER: Duration = Duration::from_millis(1100);
 
 async fn reported<M: Message>(site: &Site, worker: &WorkerName, job: u64, epoch: u64) -> Option<M> {
     let job = job_id(job);
-    let read = site.aggregator.report(worker, &job, Epoch(epoch));
-    read.await.unwrap()
+    let read = site.aggregator.report::<M>(worker, &job, Epoch(epoch));
+    read.await.unwrap().read()
 }
 
 #[tokio::test]
@@ -67,12 +67,31 @@ async fn a_report_is_found_by_worker_job_epoch_and_kind_alone() {
 }
 
 #[tokio::test]
+async fn a_report_that_cannot_be_read_is_found_as_one_and_is_no_error() {
+    let site = Site::open().await;
+    let subject = subject::report(&site_a(), &job_id(1), Epoch(3), Failed::KIND);
+    let garbage = Garbage {
+        subject: subject.clone(),
+    };
+    site.worker.publish(&garbage, None).await.unwrap();
+    let (worker, job) = (site_a(), job_id(1));
+    let found = site.aggregator.report::<Failed>(&worker, &job, Epoch(3));
+    let found = found.await.unwrap();
+    let Reported::Unreadable(report) = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!((report.subject, report.kind), (subject, Failed::KIND));
+    assert!(report.bytes > 0);
+    assert_eq!(report.error.retry(), Retry::Never);
+}
+
+#[tokio::test]
 async fn a_message_larger_than_any_may_be_is_refused_before_it_is_sent() {
     let site = Site::open().await;
     let mut large = failed(&site_a(), 1, 1);
     large.detail = "x".repeat(2 << 20);
     let error = site.worker.publish(&large, None).await.unwrap_err();
-    assert_eq!(error.retry(), bus::Retry::Never, "{error}");
+    assert_eq!(error.retry(), Retry::Never, "{error}");
     assert!(site.worker.is_connected());
 }
 

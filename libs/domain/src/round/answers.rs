@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::figure;
+
 /// Longest sequences of words that BLEU compares.
 pub const ORDERS: usize = 4;
 
@@ -74,14 +76,17 @@ impl Answers {
         (self.records > 0).then(|| self.bleu.score())
     }
 
-    /// Whether the counts can be those of answers: no more is right than there is.
+    /// Whether the counts can be those of answers: no more is right than there is, and none is beyond [`figure::MOST`].
     #[must_use]
     pub fn is_legal(&self) -> bool {
         let most = self.records as f64;
         let within = |sum: f64| (0.0..=most * (1.0 + 1e-9)).contains(&sum);
         let bleu = &self.bleu;
         let counted = bleu.common.iter().zip(&bleu.total);
-        self.exact <= self.records
+        let words = [self.records, bleu.answer, bleu.wanted];
+        let mut counts = words.iter().chain(&bleu.total);
+        counts.all(|count| *count <= figure::MOST)
+            && self.exact <= self.records
             && within(self.f1_sum)
             && within(self.rouge_l_sum)
             && counted.into_iter().all(|(common, total)| common <= total)
@@ -175,7 +180,15 @@ mod tests {
         };
         let mut too_common = counts();
         too_common.bleu.common[3] = 4;
-        for counts in [too_exact, no_number, too_common] {
+        let too_many = Answers {
+            records: u64::MAX,
+            ..counts()
+        };
+        let mut too_long = counts();
+        too_long.bleu.answer = u64::MAX;
+        let mut beyond = counts();
+        beyond.bleu.total[0] = u64::MAX;
+        for counts in [too_exact, no_number, too_common, too_many, too_long, beyond] {
             assert!(!counts.is_legal(), "{counts:?}");
         }
     }

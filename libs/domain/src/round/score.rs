@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Answers;
+use crate::figure;
 
 /// Counts of an evaluation; sums of sites' counts are the fleet's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -70,14 +71,36 @@ impl Score {
         (all > 0).then(|| right as f64 / all as f64)
     }
 
-    /// The name of the first figure that no site can have counted, if any.
+    /// The name of the first figure that no site can have counted over records of so many classes, if any.
     #[must_use]
-    pub fn illegal(&self) -> Option<&'static str> {
-        if !self.loss_sum.is_finite() {
-            return Some("loss");
-        }
-        let sound = self.answers.as_ref().is_none_or(Answers::is_legal);
-        (!sound).then_some("answers")
+    pub fn illegal(&self, classes: usize) -> Option<&'static str> {
+        let counts = [
+            ("records", self.records),
+            ("labelled tokens", self.labelled_tokens),
+            ("bytes", self.bytes_down),
+        ];
+        let beyond = counts.into_iter().find(|(_, count)| *count > figure::MOST);
+        let sound = [
+            ("loss", figure::is_number(self.loss_sum)),
+            ("seconds", figure::is_from_zero(self.seconds)),
+            ("confusion", self.has_confusion_of(classes)),
+            (
+                "answers",
+                self.answers.as_ref().is_none_or(Answers::is_legal),
+            ),
+        ];
+        let wrong = sound.into_iter().find(|(_, is_sound)| !is_sound);
+        let beyond = beyond.map(|(name, _)| name);
+        beyond.or(wrong.map(|(name, _)| name))
+    }
+
+    /// Whether the confusion is one of so many classes, with no more answers in it than records.
+    fn has_confusion_of(&self, classes: usize) -> bool {
+        let cells = self.confusion.iter().flatten();
+        let answers = cells.fold(0, |sum: u64, cell| sum.saturating_add(*cell));
+        self.confusion.len() <= classes
+            && self.confusion.iter().all(|row| row.len() <= classes)
+            && answers <= self.records
     }
 
     /// Mean over the classes of the share answered right; classes without records do not count.
@@ -110,6 +133,52 @@ mod tests {
         assert_eq!(score.balanced_accuracy(), Some(0.5));
         assert_eq!(score.accuracy(), Some(0.75));
         assert_eq!(Score::default().accuracy(), None);
+    }
+
+    #[test]
+    fn what_no_site_can_have_counted_is_named() {
+        let legal = Score {
+            records: 4,
+            loss_sum: 2.5,
+            labelled_tokens: 4,
+            confusion: vec![vec![1, 0], vec![1, 2]],
+            answers: None,
+            seconds: 0.0,
+            bytes_down: 9,
+        };
+        assert_eq!(legal.illegal(2), None);
+        assert_eq!(
+            Score::default().illegal(2),
+            None,
+            "without held-out records"
+        );
+        let check = |change: fn(&mut Score), expected| {
+            let mut score = legal.clone();
+            change(&mut score);
+            assert_eq!(score.illegal(2), Some(expected), "{score:?}");
+        };
+        check(|score| score.loss_sum = f64::NAN, "loss");
+        check(|score| score.loss_sum = -1e300, "loss");
+        check(|score| score.seconds = f64::INFINITY, "seconds");
+        check(|score| score.seconds = f64::NAN, "seconds");
+        check(|score| score.seconds = -1.0, "seconds");
+        check(|score| score.records = u64::MAX, "records");
+        check(|score| score.labelled_tokens = 1 << 60, "labelled tokens");
+        check(|score| score.bytes_down = u64::MAX, "bytes");
+        check(|score| score.confusion.push(vec![0]), "confusion");
+        check(|score| score.confusion[0].push(0), "confusion");
+        check(|score| score.confusion[0][1] = 1, "confusion");
+        check(|score| score.confusion[0] = vec![u64::MAX; 2], "confusion");
+        let told = Answers {
+            f1_sum: f64::NAN,
+            ..Answers::default()
+        };
+        let answered = Score {
+            answers: Some(told),
+            ..legal
+        };
+        assert_eq!(answered.illegal(2), Some("answers"));
+        assert_eq!(answered.illegal(1), Some("confusion"));
     }
 
     #[test]

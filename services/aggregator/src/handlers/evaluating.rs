@@ -1,7 +1,7 @@
 //! A committed round: has its adapter scored by the workers.
 
-use bus::Said;
 use bus::drive::{Next, Owned};
+use bus::{Reported, Said};
 use chassis::failpoint::{Failpoint, hit};
 use contract::message::job::Event;
 use contract::message::report::{self, Failed};
@@ -17,7 +17,7 @@ use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Aggregator;
-use crate::rounds::{commit, follow, late, replan, tasks, walk};
+use crate::rounds::{commit, follow, late, replan, tasks, unread, walk};
 
 /// A committed round.
 pub struct Merged {
@@ -115,6 +115,16 @@ fn course(job: &Job, merged: &Merged, evaluated: &Evaluated) -> Course {
     job.course.after(scored, &job.spec.rounds)
 }
 
+/// What a site came to that is asked for its score.
+enum Answer {
+    /// Its counts.
+    Score(Score),
+    /// None.
+    Lost(SiteTrouble),
+    /// None so far.
+    Waiting,
+}
+
 /// The fleet's score, once every site has answered, is lost or is out of time.
 async fn collect(
     aggregator: &Aggregator,
@@ -135,57 +145,71 @@ async fn collect(
             missing.push(late::too_late(worker, detail));
             continue;
         }
-        let (id, epoch) = (&job.job().id, job.job().epoch);
-        let answered = match job
-            .bus()
-            .report::<report::Evaluated>(worker, id, epoch)
-            .await
-        {
-            Err(bus::Error::Decode { .. }) => {
-                missing.push(trouble(
+        match answer(aggregator, job, worker, merged).await? {
+            Answer::Score(own) => score.add(&own),
+            Answer::Lost(site) => missing.push(site),
+            Answer::Waiting => {
+                waiting = true;
+                let walk = walk::to_score(aggregator, job.job(), worker, merged.round).await?;
+                let task = tasks::evaluate(
+                    job.job(),
                     worker,
-                    Trouble::Internal,
-                    "its score cannot be read",
-                ));
-                continue;
-            }
-            other => other?,
-        };
-        if let Some(evaluated) = answered {
-            match evaluated.score.illegal() {
-                None => score.add(&evaluated.score),
-                Some(figure) => {
-                    let detail = format!("no site can have counted its {figure}");
-                    missing.push(trouble(worker, Trouble::NotFinite, &detail));
+                    worker_plan,
+                    (merged.round, &merged.global),
+                    walk,
+                    merged.deadline,
+                );
+                if tasks::give(job, &task, merged.deadline).await? == Said::Now {
+                    hit(Failpoint::AggregatorEvaluateAfterTasks);
                 }
-            }
-        } else if let Some(failed) = job.bus().report::<Failed>(worker, id, epoch).await? {
-            missing.push(trouble(worker, failed.trouble, &failed.detail));
-        } else if let Some(site) = gave_out(aggregator, job, worker)? {
-            missing.push(site);
-        } else if job.now() >= merged.deadline {
-            missing.push(trouble(
-                worker,
-                Trouble::TooLate,
-                "its score did not come in time",
-            ));
-        } else {
-            waiting = true;
-            let walk = walk::to_score(aggregator, job.job(), worker, merged.round).await?;
-            let task = tasks::evaluate(
-                job.job(),
-                worker,
-                worker_plan,
-                (merged.round, &merged.global),
-                walk,
-                merged.deadline,
-            );
-            if tasks::give(job, &task, merged.deadline).await? == Said::Now {
-                hit(Failpoint::AggregatorEvaluateAfterTasks);
             }
         }
     }
     Ok((!waiting).then_some((score, missing)))
+}
+
+/// A site's score, or why there is none of it.
+async fn answer(
+    aggregator: &Aggregator,
+    job: &Owned,
+    worker: &WorkerName,
+    merged: &Merged,
+) -> Result<Answer, Error> {
+    let (bus, id, epoch) = (job.bus(), &job.job().id, job.job().epoch);
+    let lost = |trouble, detail: &str| SiteTrouble::new(worker.clone(), trouble, detail);
+    match bus.report::<report::Evaluated>(worker, id, epoch).await? {
+        Reported::Read(evaluated) => {
+            let score = evaluated.score;
+            let Some(figure) = score.illegal(job.job().spec.classes().len()) else {
+                return Ok(Answer::Score(score));
+            };
+            let detail = format!("no site can have counted its {figure}");
+            return Ok(Answer::Lost(lost(Trouble::NotFinite, &detail)));
+        }
+        Reported::Unreadable(report) => {
+            let site = unread::once(aggregator, job, worker, &report).await?;
+            return Ok(Answer::Lost(site));
+        }
+        Reported::Absent => {}
+    }
+    match bus.report::<Failed>(worker, id, epoch).await? {
+        Reported::Read(failed) => {
+            return Ok(Answer::Lost(lost(failed.trouble, &failed.detail)));
+        }
+        Reported::Unreadable(report) => {
+            let site = unread::once(aggregator, job, worker, &report).await?;
+            return Ok(Answer::Lost(site));
+        }
+        Reported::Absent => {}
+    }
+    if let Some(site) = gave_out(aggregator, job, worker)? {
+        return Ok(Answer::Lost(site));
+    }
+    if job.now() >= merged.deadline {
+        let detail = "its score did not come in time";
+        return Ok(Answer::Lost(lost(Trouble::TooLate, detail)));
+    }
+    Ok(Answer::Waiting)
 }
 
 /// While storage is away nobody can fetch what is to be scored, and nobody is judged.
@@ -197,12 +221,4 @@ fn gave_out(
     let asked_at = job.job().phase_since.max(aggregator.reach.since()?);
     let give_up_ms = aggregator.config.liveness.give_up_ms();
     Ok(aggregator.fleet.gave_out(worker, asked_at, give_up_ms))
-}
-
-fn trouble(worker: &WorkerName, trouble: Trouble, detail: &str) -> SiteTrouble {
-    SiteTrouble {
-        worker: worker.clone(),
-        trouble,
-        detail: detail.to_owned(),
-    }
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bus::Said;
 use bus::drive::{Next, Owned};
+use bus::{Reported, Said};
 use chassis::failpoint::{Failpoint, hit};
-use contract::Message;
 use contract::message::report::{Failed, Updated, Walked};
 use domain::adapter::WeightShape;
 use domain::artifact::ArtifactRef;
@@ -21,7 +20,7 @@ use crate::Error;
 use crate::app::Aggregator;
 use crate::rounds::ingest::{self, Expected};
 use crate::rounds::late::{self, Decision};
-use crate::rounds::{ask, tasks, walk};
+use crate::rounds::{ask, tasks, unread, walk};
 
 /// An open round.
 pub struct Open {
@@ -295,34 +294,33 @@ async fn delivered(
         .training
         .sends_scalars(expected.plan.optimizer);
     let found = if scalars {
-        let walked = job.bus().report::<Walked>(worker, id, epoch).await;
-        walked.map(|found| found.map(|walked| Delivered::Scalars(Box::new(walked))))
+        let walked = job.bus().report::<Walked>(worker, id, epoch).await?;
+        walked.map(|walked| Delivered::Scalars(Box::new(walked)))
     } else {
-        let updated = job.bus().report::<Updated>(worker, id, epoch).await;
-        updated.map(|found| found.map(|updated| Delivered::Tensors(Box::new(updated.update))))
+        let updated = job.bus().report::<Updated>(worker, id, epoch).await?;
+        updated.map(|updated| Delivered::Tensors(Box::new(updated.update)))
     };
     match found {
-        Ok(Some(Delivered::Scalars(walked))) => {
-            return ingest::scalars(aggregator, job, expected, *walked).await;
+        Reported::Read(Delivered::Scalars(walked)) => {
+            ingest::scalars(aggregator, job, expected, *walked).await
         }
-        Ok(Some(Delivered::Tensors(update))) => {
-            return ingest::ingest(aggregator, job, expected, *update).await;
+        Reported::Read(Delivered::Tensors(update)) => {
+            ingest::ingest(aggregator, job, expected, *update).await
         }
-        Ok(None) => {}
-        Err(error @ bus::Error::Decode { .. }) => {
-            let kind = if scalars { Walked::KIND } else { Updated::KIND };
-            return ingest::unreadable(job, worker, (epoch, kind), &error).await;
-        }
-        Err(error) => return Err(error.into()),
+        Reported::Unreadable(report) => ingest::unreadable(job, worker, &report).await,
+        Reported::Absent => failed(job, worker, epoch).await,
     }
-    let failed = job.bus().report::<Failed>(worker, id, epoch).await?;
-    Ok(failed.map_or(Standing::Waiting, |failed| {
-        Standing::Lost(SiteTrouble {
-            worker: worker.clone(),
-            trouble: failed.trouble,
-            detail: failed.detail,
-        })
-    }))
+}
+
+/// Whether a site that has not delivered said why it will not.
+async fn failed(job: &Owned, worker: &WorkerName, epoch: Epoch) -> Result<Standing, Error> {
+    let id = &job.job().id;
+    let lost = match job.bus().report::<Failed>(worker, id, epoch).await? {
+        Reported::Read(failed) => SiteTrouble::new(worker.clone(), failed.trouble, &failed.detail),
+        Reported::Unreadable(report) => unread::set_aside(job, worker, &report).await?,
+        Reported::Absent => return Ok(Standing::Waiting),
+    };
+    Ok(Standing::Lost(lost))
 }
 
 /// A worker that has not delivered: given up before, silent for too long, or still at work. While

@@ -2,6 +2,7 @@
 //! committed and what is cleaned up, and the report.
 
 pub mod ask;
+pub mod blame;
 pub mod clean;
 pub mod commit;
 pub mod emphasis;
@@ -17,4 +18,5 @@ pub mod report;
 pub mod returning;
 pub mod standings;
 pub mod tasks;
+pub mod unread;
 pub mod walk;

@@ -1,5 +1,5 @@
 //! What each participant owes or has delivered in the open round. A memory of checked updates, so
-//! that each is read once; it can be lost, the reports and the spool are still there.
+//! that each is read once; it can be lost, the reports and what is in storage are still there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};

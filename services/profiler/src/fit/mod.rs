@@ -30,6 +30,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+use domain::figure::is_number;
 use domain::id::WorkerName;
 use domain::job::spec::Optimizer;
 use domain::profile::{
@@ -60,6 +61,14 @@ pub enum Error {
         /// Which figure.
         figure: &'static str,
         /// Its value.
+        value: f64,
+    },
+    /// Samples so far apart that no number expresses what follows from them.
+    #[error(
+        "a cost model with {value} in it follows from what was measured, which nothing can be planned with"
+    )]
+    Unbounded {
+        /// A coefficient of the model, or an error of it.
         value: f64,
     },
 }
@@ -98,7 +107,7 @@ pub struct Fit {
 /// Fits the cost model of one mode of a worker's measurement.
 ///
 /// # Errors
-/// With fewer than three samples, or if a figure is not a positive number.
+/// With fewer than three samples, if a figure is not a positive number, or if no model that can be stored follows.
 pub fn fit(measurement: &Measurement, mode: &ModeMeasurement) -> Result<Fit, Error> {
     let samples = &mode.samples;
     if samples.len() < SAMPLES {
@@ -143,9 +152,17 @@ pub fn fit(measurement: &Measurement, mode: &ModeMeasurement) -> Result<Fit, Err
     let seconds = |sample: &&Sample| relative_error(time.seconds(sample), sample.step_seconds);
     let mut derived = time.derived.clone();
     derived.extend(&memory.derived);
+    let time_error = used.iter().map(seconds).fold(0.0, f64::max);
+    let memory_error = memory_error(&all, &memory, floor);
+    let mut fitted = cost.coefficients().into_iter();
+    let mut errors = [time_error, memory_error].into_iter();
+    let beyond = |value: &f64| !is_number(*value);
+    if let Some(value) = fitted.find(beyond).or_else(|| errors.find(beyond)) {
+        return Err(Error::Unbounded { value });
+    }
     Ok(Fit {
-        time_error: used.iter().map(seconds).fold(0.0, f64::max),
-        memory_error: memory_error(&all, &memory, floor),
+        time_error,
+        memory_error,
         cost,
         ignored,
         derived,

@@ -269,6 +269,20 @@ fn too_few_samples_and_figures_that_are_no_numbers_are_refused() {
     assert_eq!(fit(&measurement), Err(Error::TooFew { found: 2 }));
 }
 
+/// Each figure is a number that may be taken in; what a unit of one costs of another is not.
+#[test]
+fn a_model_that_no_plan_can_be_computed_with_is_refused() {
+    let mut measurement = measured(&truth(), &SIX, &[1.0; 6]);
+    let times = [1.0, 3.0, 2.0, 5.0, 4.0, 6.0];
+    for (sample, seconds) in measurement.modes[0].samples.iter_mut().zip(times) {
+        sample.step_seconds = seconds;
+        sample.squares = 1e-100 * seconds;
+    }
+    assert_eq!(measurement.illegal(), None);
+    let found = fit(&measurement);
+    assert!(matches!(found, Err(Error::Unbounded { .. })), "{found:?}");
+}
+
 #[test]
 fn memory_goes_by_the_longest_step_and_time_by_the_one_that_was_timed() {
     let (expected, mut measurement) = (truth(), measured(&truth(), &SIX, &[1.0; 6]));

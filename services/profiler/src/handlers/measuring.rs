@@ -1,24 +1,29 @@
 //! Sites that measure themselves for a job: asked one per machine at a time, while nobody else computes there;
 //! collected, fitted, stored. What phase it is for, and what follows, is the callers'.
 
-use bus::Said;
-use bus::drive::{Next, Owned};
+use bus::drive::{Next, Owned, error_chain};
+use bus::{Reported, Said, Unreadable};
 use chassis::failpoint::{Failpoint, hit};
+use chassis::telemetry::{self, Metric};
 use contract::message::report::{Failed, Probed};
 use contract::message::task::{Head, ModelRef, Probe};
-use contract::topology::profile_key;
 use domain::adapter::Projection;
 use domain::cause::{SiteTrouble, Trouble};
 use domain::id::WorkerName;
 use domain::job::Job;
+use domain::profile::{Measurement, Profile};
 use domain::time::UnixMillis;
 
 use crate::Error;
 use crate::app::Profiler;
-use crate::{cache, fit, hosts};
+use crate::{cache, fit, hosts, profiles};
 
 /// Idle periods that the measuring of a site may take in all.
 const MEASURING_IDLES: u64 = 10;
+
+/// What a site is lost with whose measurement cannot be read, or can be none: asked again it would answer the same, so it
+/// is not, or one such site would use up all looks at the job's plan.
+const UNPLANNABLE: Trouble = Trouble::PlanUnsupported;
 
 /// How far the sites are.
 pub enum Measured {
@@ -38,36 +43,10 @@ pub async fn measure(
     let mut measured = 0;
     let mut waiting = Vec::new();
     for worker in sites {
-        let (id, epoch) = (job.job().id.clone(), job.job().epoch);
-        if let Some(probed) = job.bus().report::<Probed>(&worker, &id, epoch).await? {
-            match fit::profile(worker.clone(), probed.measurement) {
-                Ok(profile) => {
-                    let key = profile_key(&id, &worker);
-                    profiler.profiles.put(&key, &profile).await?;
-                    cache::keep(profiler, job.job(), &profile, job.now()).await?;
-                    measured += 1;
-                }
-                Err(error) => {
-                    let detail = bus::drive::error_chain(&error);
-                    job.lose(SiteTrouble {
-                        worker,
-                        trouble: Trouble::Internal,
-                        detail,
-                    })
-                    .await?;
-                }
-            }
-        } else if let Some(failed) = job.bus().report::<Failed>(&worker, &id, epoch).await? {
-            job.lose(SiteTrouble {
-                worker,
-                trouble: failed.trouble,
-                detail: failed.detail,
-            })
-            .await?;
-        } else if cache::fetch(profiler, job, &worker).await? {
-            measured += 1;
-        } else {
-            waiting.push(worker);
+        match answer(profiler, job, &worker).await? {
+            Answer::Profile => measured += 1,
+            Answer::Lost(site) => job.lose(site).await?,
+            Answer::None => waiting.push(worker),
         }
     }
     if !waiting.is_empty() && job.now() < deadline.min(job.job().deadline()) {
@@ -84,6 +63,92 @@ pub async fn measure(
         .await?;
     }
     Ok(Measured::Done(measured))
+}
+
+/// How far a site is.
+enum Answer {
+    /// It has a profile.
+    Profile,
+    /// It will have none.
+    Lost(SiteTrouble),
+    /// It has to be asked, or is at it.
+    None,
+}
+
+async fn answer(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Result<Answer, Error> {
+    let (bus, id, epoch) = (job.bus(), &job.job().id, job.job().epoch);
+    match bus.report::<Probed>(worker, id, epoch).await? {
+        Reported::Read(probed) => {
+            let taken = take(profiler, job, worker, probed.measurement).await?;
+            return Ok(match taken {
+                Ok(()) => Answer::Profile,
+                Err(site) => Answer::Lost(site),
+            });
+        }
+        Reported::Unreadable(report) => {
+            return set_aside(job, worker, UNPLANNABLE, &report).await;
+        }
+        Reported::Absent => {}
+    }
+    match bus.report::<Failed>(worker, id, epoch).await? {
+        Reported::Read(failed) => {
+            return Ok(Answer::Lost(lost(worker, failed.trouble, &failed.detail)));
+        }
+        Reported::Unreadable(report) => {
+            return set_aside(job, worker, Trouble::Internal, &report).await;
+        }
+        Reported::Absent => {}
+    }
+    let reused = cache::fetch(profiler, job, worker).await?;
+    Ok(if reused {
+        Answer::Profile
+    } else {
+        Answer::None
+    })
+}
+
+/// Fits and stores what a site measured; or gives what the site is lost with.
+async fn take(
+    profiler: &Profiler,
+    job: &Owned,
+    worker: &WorkerName,
+    measurement: Measurement,
+) -> Result<Result<(), SiteTrouble>, Error> {
+    let profile = match fitted(worker, measurement) {
+        Ok(profile) => profile,
+        Err(site) => return Ok(Err(site)),
+    };
+    if let Err(error) = profiles::put(profiler, &job.job().id, &profile).await? {
+        return Ok(Err(lost(worker, Trouble::Internal, &error_chain(&error))));
+    }
+    cache::keep(profiler, job.job(), &profile, job.now()).await?;
+    Ok(Ok(()))
+}
+
+/// The profile that follows from what a site measured.
+fn fitted(worker: &WorkerName, measurement: Measurement) -> Result<Profile, SiteTrouble> {
+    if let Some(figure) = measurement.illegal() {
+        let detail = format!("no site can have measured its {figure}");
+        return Err(lost(worker, UNPLANNABLE, &detail));
+    }
+    fit::profile(worker.clone(), measurement)
+        .map_err(|error| lost(worker, Trouble::Internal, &error_chain(&error)))
+}
+
+/// Sets a report that cannot be read aside; its site is lost by it.
+async fn set_aside(
+    job: &Owned,
+    worker: &WorkerName,
+    trouble: Trouble,
+    report: &Unreadable,
+) -> Result<Answer, Error> {
+    let site = job.bury(worker, trouble, report).await?;
+    telemetry::count(Metric::MessagesDead, 1, &[]);
+    Ok(Answer::Lost(site))
+}
+
+fn lost(worker: &WorkerName, trouble: Trouble, detail: &str) -> SiteTrouble {
+    SiteTrouble::new(worker.clone(), trouble, detail)
 }
 
 /// Asks one worker per machine at a time: probes that share cores would measure each other. Where another
@@ -175,8 +240,29 @@ mod tests {
     use domain::id::JobId;
     use domain::job::choice::Choice;
     use domain::job::spec::Spec;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_site_whose_measurement_can_be_none_is_not_asked_to_measure_again() {
+        let lost = |mean_tokens: f64| {
+            let told = json!({
+                "model": null, "weights": [], "layers": 1, "memory_limit_bytes": 1, "threads": 1,
+                "forward_tokens_per_second": 1.0, "upload_bytes_per_second": 1.0,
+                "download_bytes_per_second": 1.0, "round_trip_ms": 1.0, "records": 1, "held_out": 1,
+                "skipped": 0, "mean_tokens": mean_tokens,
+            });
+            let measurement = serde_json::from_value(told).expect("a measurement");
+            let worker = "a".parse().expect("legal");
+            fitted(&worker, measurement).expect_err("nothing follows from it")
+        };
+        let site = lost(-1.0);
+        assert!(site.trouble.is_lasting(), "{site}");
+        assert_eq!(site.detail, "no site can have measured its mean_tokens");
+        // What is legal and cannot be fitted may be another time.
+        assert!(!lost(1.0).trouble.is_lasting());
+    }
 
     #[test]
     fn a_worker_is_asked_for_one_number_of_steps_where_the_job_leaves_them_open() {

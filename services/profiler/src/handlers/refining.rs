@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bus::drive::{Next, Owned};
+use bus::drive::{Next, Owned, error_chain};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
 use contract::message::job::Event;
@@ -20,7 +20,7 @@ use domain::time::UnixMillis;
 
 use super::measuring::{Measured, measure};
 use crate::app::Profiler;
-use crate::{Error, learn};
+use crate::{Error, learn, profiles};
 
 pub async fn handle(
     profiler: &Profiler,
@@ -97,9 +97,9 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Fo
         }
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
-    let drifted = drift::judge(&plan, &rounds, job.looks.after, mean_tokens);
-    let moved = moved(profiler, job, &plan, &rounds).await?;
     let training = &job.spec.training;
+    let drifted = drift::judge((&plan, training), &rounds, job.looks.after, mean_tokens);
+    let moved = moved(profiler, job, &plan, &rounds).await?;
     for worker in lengths.keys() {
         let key = profile_key(&job.id, worker);
         let Some((mut profile, _)) = profiler.profiles.get(&key).await? else {
@@ -111,8 +111,11 @@ async fn refined(profiler: &Profiler, job: &Owned, resume: &Resume) -> Result<Fo
         if let Some(moved) = &moved {
             learn::weigh(&mut profile, moved);
         }
-        if profile != before {
-            profiler.profiles.put(&key, &profile).await?;
+        if profile != before
+            && let Err(error) = profiles::put(profiler, &job.id, &profile).await?
+        {
+            let cause = error_chain(&error);
+            tracing::warn!(job = %job.id, %worker, cause, "its rounds teach nothing");
         }
     }
     Ok(Found { drifted, moved })

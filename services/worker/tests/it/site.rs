@@ -156,7 +156,8 @@ impl Site {
         let what = format!("{} is answered with {}", T::KIND, R::KIND);
         let job = JobId::from_bits(job);
         testkit::wait::some(&what, REPORTED_WITHIN, async || {
-            self.bus.report(&self.worker, &job, epoch).await.unwrap()
+            let report = self.bus.report::<R>(&self.worker, &job, epoch).await;
+            report.unwrap().read()
         })
         .await
     }
