@@ -113,3 +113,57 @@ async fn lose_order(replay: &Replay, wire: &Wire, network: &Proxy, job: &str, or
     network.open();
     fleet.all_go_on();
 }
+
+/// Waits until each of these processes lacks these conditions, for these reasons, and no others.
+async fn lack(fleet: &Fleet, names: &[&str], reasons: &Value) {
+    for name in names {
+        let what = format!("{name} lacks {reasons}");
+        wait::until(&what, SOON, async || {
+            readiness(fleet, name).await.as_ref() == Some(reasons)
+        })
+        .await;
+    }
+}
+
+/// The conditions that a process lacks; `None` while it does not answer.
+async fn readiness(fleet: &Fleet, name: &str) -> Option<Value> {
+    let file = fleet.state().join(format!("run/{name}.health"));
+    let address = std::fs::read_to_string(file).ok()?;
+    let url = format!("http://{}/readyz", address.trim());
+    let page: Value = reqwest::get(url).await.ok()?.json().await.ok()?;
+    page.get("reasons").cloned()
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_from_the_bus_is_not_ready_until_it_is_back_and_ends_well_meanwhile() {
+    let everybody = ["api", "profiler", "planner", "aggregator", "worker-a"];
+    let fleet = Fleet::start(&Setup::sites(1)).await;
+    let address = fleet.nats_url().replace("nats://", "");
+    let network = Proxy::start(address.parse().unwrap()).await.unwrap();
+    for name in everybody {
+        fleet.through(name, &network).await;
+    }
+    lack(&fleet, &everybody, &json!({})).await;
+    network.cut();
+    lack(&fleet, &everybody, &json!({"nats": "not connected"})).await;
+
+    // One that has waited for the bus since it was started, too, ends well when it is told to.
+    let before = fleet.log("planner").len();
+    let old = fleet.terminate("planner");
+    fleet.back("planner", old).await;
+    wait::until("the planner waits for the bus", SOON, async || {
+        let log = fleet.log("planner");
+        let since = log.get(before..).unwrap_or_default();
+        since.contains("waiting for nats")
+    })
+    .await;
+    let old = fleet.terminate("planner");
+    fleet.back("planner", old).await;
+    let ended = async || fleet.deaths("planner") == 3;
+    wait::until("its end is told", SOON, ended).await;
+    let last = fleet.statuses("planner").pop();
+    assert_eq!(last.as_deref(), Some("exit code 0"));
+
+    network.open();
+    lack(&fleet, &everybody, &json!({})).await;
+}

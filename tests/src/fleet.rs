@@ -207,11 +207,11 @@ impl Fleet {
         Disk::of(self.pid, &self.state().join(folder))
     }
 
-    /// Puts a network that can be broken between a worker and NATS, and starts the worker anew.
-    pub async fn through(&self, worker: &str, network: &Proxy) {
+    /// Puts a network that can be broken between a process and NATS, and starts the process anew.
+    pub async fn through(&self, name: &str, network: &Proxy) {
         let url = format!("nats://{}", network.address());
-        self.instead(worker, &self.nats_url(), &url).await;
-        let what = format!("{worker} speaks through the network");
+        self.instead(name, &self.nats_url(), &url).await;
+        let what = format!("{name} speaks through the network");
         wait::until(&what, BACK, async || network.passed_bytes() > 0).await;
     }
 

@@ -115,18 +115,21 @@ impl Bus {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Waits until the server answers and has every stream and bucket; for control services.
-    pub async fn ready(&self, token: &CancellationToken) {
+    /// Waits until the server answers and has every stream and bucket; for control services. `false` if the token was
+    /// cancelled first.
+    #[must_use]
+    pub async fn ready(&self, token: &CancellationToken) -> bool {
         while let Err(error) = self.ensure_topology().await {
             tracing::warn!(
                 cause = crate::drive::error_chain(&error),
                 "waiting for nats"
             );
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => return false,
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
         }
+        true
     }
 
     /// How long a message to the server and its answer take. What was sent before has arrived then.

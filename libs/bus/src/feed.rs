@@ -5,24 +5,26 @@ use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use bytes::Bytes;
-use contract::envelope::{KIND_HEADER, VERSION_HEADER};
 use contract::message::control::{Control, Reply};
 use contract::message::job::JobEvent;
 use contract::subject::{self, Address};
 use contract::topology::{Bucket, JOBS, REPORTS};
 use contract::{Message, topology};
-use domain::fleet::Beat;
+use domain::fleet::{Beat, Registration};
 use domain::id::{JobId, WorkerName};
 use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::publish::{headers, payload};
-use crate::{Bus, Error, store};
+use crate::unread::Unheard;
+use crate::{Bus, Error, request, store};
 
 /// How many changes wait for a slow listener before the feed waits for it.
 const BUFFER: usize = 1024;
+
+/// Reads a value under its key.
+type Read<T> = fn(&str, &[u8]) -> Result<T, Error>;
 
 /// Pause before a broken feed is opened again.
 pub(crate) const MEND: Duration = Duration::from_millis(200);
@@ -71,11 +73,25 @@ impl Bus {
         &self,
         bucket: Bucket,
     ) -> mpsc::Receiver<Change<T>> {
+        self.follow(bucket, store::decode)
+    }
+
+    /// All registrations, then every change, as [`Bus::changes`]. One that a worker wrote under its key in another's name
+    /// counts as one that cannot be read: permissions hold a worker to its own key, and nothing but this to its own name.
+    pub fn registrations(&self) -> mpsc::Receiver<Change<Registration>> {
+        self.follow(Bucket::Workers, registration)
+    }
+
+    fn follow<T: Send + 'static>(
+        &self,
+        bucket: Bucket,
+        read: Read<T>,
+    ) -> mpsc::Receiver<Change<T>> {
         let (sender, receiver) = mpsc::channel(BUFFER);
         let bus = self.clone();
         tokio::spawn(async move {
             while !sender.is_closed() {
-                if let Err(error) = bus.pump_changes(bucket, &sender).await {
+                if let Err(error) = bus.pump_changes(bucket, read, &sender).await {
                     tracing::debug!(%error, bucket = bucket.name(), "feed broken, opening it again");
                 }
                 tokio::time::sleep(MEND).await;
@@ -84,9 +100,10 @@ impl Bus {
         receiver
     }
 
-    async fn pump_changes<T: DeserializeOwned>(
+    async fn pump_changes<T>(
         &self,
         bucket: Bucket,
+        read: Read<T>,
         sender: &mpsc::Sender<Change<T>>,
     ) -> Result<(), Error> {
         let broken = |error| Error::unavailable("watch a bucket")(error);
@@ -111,7 +128,7 @@ impl Bus {
             let entry = entry.map_err(|error| broken(Box::new(error)))?;
             let value = match entry.operation {
                 async_nats::jetstream::kv::Operation::Put => {
-                    match store::decode(&entry.key, &entry.value) {
+                    match read(&entry.key, &entry.value) {
                         Ok(value) => Some(value),
                         // Another type of value in the same bucket: not ours.
                         Err(_) if entry.key.contains('.') => continue,
@@ -203,7 +220,7 @@ impl Bus {
                 let done = bus.pump(JOBS.name, config, &sender, |message| {
                     let sequence = message.info().ok()?.stream_sequence;
                     position = sequence;
-                    Some((sequence, read(message)?))
+                    Some((sequence, decode(message)?))
                 });
                 if let Err(error) = done.await {
                     tracing::debug!(%error, "event feed broken, opening it again");
@@ -246,7 +263,8 @@ impl Bus {
         }
     }
 
-    /// Signs of life of every worker.
+    /// Signs of life of every worker. One that came on another worker's subject than it names is dropped, and one that
+    /// cannot be read; the log tells of a worker's first.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -254,8 +272,15 @@ impl Bus {
         let beats = self.client.subscribe(subject::beats()).await;
         let beats =
             beats.map_err(|error| Error::unavailable("listen to beats")(Box::new(error)))?;
-        Ok(beats.filter_map(|message| {
-            std::future::ready(decode(message.headers.as_ref(), &message.payload))
+        let unread = self.unread.clone();
+        Ok(beats.filter_map(move |message| {
+            let worker = subject::parse_beat(&message.subject);
+            let beat = worker.and_then(|worker| {
+                heard(&worker, &message)
+                    .inspect_err(|why| unread.tell_beat(&worker, why))
+                    .ok()
+            });
+            std::future::ready(beat)
         }))
     }
 
@@ -272,7 +297,7 @@ impl Bus {
             orders.map_err(|error| Error::unavailable("listen to orders")(Box::new(error)))?;
         let bus = self.clone();
         Ok(orders.filter_map(move |message| {
-            let control = decode(message.headers.as_ref(), &message.payload);
+            let control = decode(&message);
             let order = control.map(|control| IncomingOrder {
                 control,
                 reply: message.reply,
@@ -293,13 +318,33 @@ impl Bus {
     }
 }
 
-fn read<M: Message>(message: &async_nats::jetstream::Message) -> Option<M> {
-    decode(message.headers.as_ref(), &message.payload)
+fn registration(key: &str, value: &[u8]) -> Result<Registration, Error> {
+    let read: Registration = store::decode(key, value)?;
+    if read.worker.as_str() == key {
+        return Ok(read);
+    }
+    let why = format!(
+        "it names {}, and a worker registers itself alone",
+        read.worker
+    );
+    Err(Error::Decode {
+        subject: key.to_owned(),
+        source: why.into(),
+    })
 }
 
-fn decode<M: Message>(headers: Option<&async_nats::HeaderMap>, payload: &Bytes) -> Option<M> {
-    let header = |name| headers?.get(name).map(|value| value.as_str());
-    let read = contract::decode(header(KIND_HEADER), header(VERSION_HEADER), payload);
-    read.inspect_err(|error| tracing::warn!(%error, "message dropped"))
+/// The beat that came on this worker's subject, which permissions let nobody else use.
+fn heard(worker: &WorkerName, message: &async_nats::Message) -> Result<Beat, Unheard> {
+    let beat: Beat = request::read(message)?;
+    if beat.worker == *worker {
+        Ok(beat)
+    } else {
+        Err(Unheard::Foreign(beat.worker))
+    }
+}
+
+fn decode<M: Message>(message: &async_nats::Message) -> Option<M> {
+    request::read(message)
+        .inspect_err(|error| tracing::warn!(%error, "message dropped"))
         .ok()
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use contract::topology::Bucket;
 use domain::cause::{SiteTrouble, Trouble};
 use domain::fleet::{Beat, Liveness, MISSED_BEATS, Registration, Stage, liveness};
 use domain::id::WorkerName;
@@ -139,7 +138,8 @@ impl Fleet {
             .map_or(asked_at, |(_, at)| *at)
             .max(asked_at);
         let quiet = now.since(heard_at);
-        if quiet > give_up_ms.max(MISSED_BEATS * member.registration.beat_ms) {
+        let missed = MISSED_BEATS.saturating_mul(member.registration.beat_ms);
+        if quiet > give_up_ms.max(missed) {
             return Some(trouble(
                 Trouble::Unreachable,
                 format!("no sign of life for {} s{doing}", quiet / 1000),
@@ -156,7 +156,7 @@ impl Fleet {
     }
 
     async fn follow_registrations(self, bus: Bus) {
-        let mut changes = bus.changes::<Registration>(Bucket::Workers);
+        let mut changes = bus.registrations();
         while let Some(change) = changes.recv().await {
             let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
             match change.value {

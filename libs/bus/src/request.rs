@@ -111,7 +111,8 @@ fn incoming(bus: &Bus, message: &async_nats::Message) -> Option<IncomingAsk> {
     })
 }
 
-fn read<M: Message>(message: &async_nats::Message) -> Result<M, contract::DecodeError> {
+/// What came on a subject that no stream keeps.
+pub(crate) fn read<M: Message>(message: &async_nats::Message) -> Result<M, contract::DecodeError> {
     let headers = message.headers.as_ref();
     let header = |name| headers?.get(name).map(|value| value.as_str());
     contract::decode(

@@ -66,6 +66,13 @@ pub fn beats() -> String {
     format!("{PREFIX}.beat.*")
 }
 
+/// Whose beat comes on this subject; `None` for any other. Permissions let a worker beat under its own name only.
+#[must_use]
+pub fn parse_beat(subject: &str) -> Option<WorkerName> {
+    let rest = subject.strip_prefix(PREFIX)?;
+    rest.strip_prefix(".beat.")?.parse().ok()
+}
+
 /// Where a worker asks to be let at objects in storage.
 #[must_use]
 pub fn grant(worker: &WorkerName) -> String {

@@ -11,7 +11,6 @@ use chassis::health::Readiness;
 use chassis::service::Frame;
 use contract::permission::Role;
 use contract::topology::Bucket;
-use domain::fleet::Registration;
 use domain::job::Job;
 use futures::StreamExt;
 use tokio::net::TcpListener;
@@ -136,15 +135,13 @@ async fn follow_jobs(app: App) {
 }
 
 async fn follow_workers(app: App) {
-    let mut changes = app.bus().changes::<Registration>(Bucket::Workers);
+    let mut changes = app.bus().registrations();
     while let Some(change) = changes.recv().await {
         let Ok(worker) = change.key.parse() else {
             continue;
         };
         match change.value {
-            // A worker can write under its own key only, and speaks for nobody else.
-            Some(registration) if registration.worker == worker => app.watch().worker(registration),
-            Some(_) => tracing::warn!(%worker, "registration under another name ignored"),
+            Some(registration) => app.watch().worker(registration, chassis::clock::now()),
             None => app.watch().worker_gone(&worker),
         }
     }

@@ -33,6 +33,8 @@ pub struct Known {
     pub jobs: BTreeMap<JobId, Job>,
     /// Registered workers.
     pub workers: BTreeMap<WorkerName, Registration>,
+    /// When this process learned of each of them: it heard none of their beats of before.
+    registered_at: BTreeMap<WorkerName, UnixMillis>,
     /// Last beats.
     pub beats: BTreeMap<WorkerName, Heard>,
     /// Since when this process listens.
@@ -40,12 +42,12 @@ pub struct Known {
 }
 
 impl Known {
-    /// When a worker was last heard; this process's start counts as a beat of everybody, so that
-    /// nobody is called unreachable before it had time to speak.
+    /// When a worker was last heard. This process's start counts as a beat of everybody, and its registration as one of a
+    /// worker, so that nobody is called unreachable before it had time to speak and to be heard.
     pub fn last_heard(&self, worker: &WorkerName) -> UnixMillis {
-        self.beats
-            .get(worker)
-            .map_or(self.since, |heard| heard.at.max(self.since))
+        let registered_at = self.registered_at.get(worker).copied();
+        let beat = self.beats.get(worker).map(|heard| heard.at);
+        registered_at.max(beat).unwrap_or_default().max(self.since)
     }
 
     /// How alive a worker is.
@@ -114,21 +116,27 @@ impl Watch {
     }
 
     /// A worker as registered.
-    pub fn worker(&self, registration: Registration) {
+    pub fn worker(&self, registration: Registration, now: UnixMillis) {
         let name = registration.worker.clone();
-        self.write().workers.insert(name, registration);
+        let mut known = self.write();
+        known.registered_at.entry(name.clone()).or_insert(now);
+        known.workers.insert(name, registration);
     }
 
     /// A registration was removed.
     pub fn worker_gone(&self, worker: &WorkerName) {
         let mut known = self.write();
         known.workers.remove(worker);
+        known.registered_at.remove(worker);
         known.beats.remove(worker);
     }
 
-    /// A sign of life.
+    /// A sign of life. One of a worker that is not registered is nobody's.
     pub fn beat(&self, beat: Beat, now: UnixMillis) {
         let mut known = self.write();
+        if !known.workers.contains_key(&beat.worker) {
+            return;
+        }
         let before = known.beats.get(&beat.worker);
         let still =
             before.filter(|old| old.beat.counter == beat.counter && old.beat.stage == beat.stage);
@@ -158,7 +166,7 @@ mod tests {
     fn a_site_is_unreachable_after_three_missed_beats_and_not_before_this_process_listened_as_long()
     {
         let watch = Watch::new(UnixMillis(1000));
-        watch.worker(registration("a", "mail"));
+        watch.worker(registration("a", "mail"), UnixMillis(1000));
         let name: WorkerName = "a".parse().expect("legal");
         let at = |ms| watch.read().liveness(&name, UnixMillis(ms));
         assert_eq!(at(10_000), Liveness::Alive);
@@ -166,6 +174,40 @@ mod tests {
         watch.beat(beat("a"), UnixMillis(20_000));
         assert_eq!(at(29_000), Liveness::Alive);
         assert_eq!(at(29_001), Liveness::Unreachable);
+    }
+
+    #[test]
+    fn a_site_that_registers_long_after_this_process_began_has_as_long_to_be_heard() {
+        let watch = Watch::new(UnixMillis(0));
+        let name: WorkerName = "a".parse().expect("legal");
+        // It beats before it registers.
+        watch.beat(beat("a"), UnixMillis(99_000));
+        watch.worker(registration("a", "mail"), UnixMillis(100_000));
+        let at = |ms| watch.read().liveness(&name, UnixMillis(ms));
+        assert_eq!(at(109_000), Liveness::Alive);
+        assert_eq!(at(109_001), Liveness::Unreachable);
+        // It may say anew what it has, and that is no sign of life.
+        watch.worker(registration("a", "mail"), UnixMillis(109_000));
+        assert_eq!(at(109_001), Liveness::Unreachable);
+        watch.worker_gone(&name);
+        watch.worker(registration("a", "mail"), UnixMillis(200_000));
+        assert_eq!(at(209_000), Liveness::Alive);
+    }
+
+    #[test]
+    fn a_worker_that_is_not_registered_is_not_heard() {
+        let watch = Watch::new(UnixMillis(0));
+        watch.worker(registration("a", "mail"), UnixMillis(0));
+        let mut heard = watch.subscribe();
+        watch.beat(beat("b"), UnixMillis(1));
+        assert!(watch.read().beats.is_empty());
+        assert!(heard.try_recv().is_err());
+        watch.beat(beat("a"), UnixMillis(1));
+        let gone: WorkerName = "a".parse().expect("legal");
+        assert!(heard.try_recv().is_ok() && watch.read().beats.contains_key(&gone));
+        watch.worker_gone(&gone);
+        watch.beat(beat("a"), UnixMillis(2));
+        assert!(watch.read().beats.is_empty());
     }
 
     #[test]

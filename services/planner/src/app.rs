@@ -14,6 +14,7 @@ use domain::plan::Plan;
 use domain::profile::Profile;
 
 use crate::handlers::planning;
+use crate::solving::Solving;
 use crate::{Config, Error};
 
 /// Runs until it is told to stop.
@@ -25,11 +26,21 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .await
         .map_err(Error::start)?;
     let bus = Bus::connect(&config.nats, &permission::Role::Planner).await?;
-    bus.ready(&frame.token).await;
-    frame.readiness.set("nats", true, "");
+    if !bus.ready(&frame.token).await {
+        frame.stop().await;
+        return Ok(());
+    }
+    let connection = bus.clone();
+    tokio::spawn(frame.readiness.clone().keep(
+        "nats",
+        move || connection.is_connected(),
+        "not connected",
+        frame.token.clone(),
+    ));
     let planner = Planner {
         profiles: bus.store(Bucket::Profiles).await?,
         plans: bus.store(Bucket::Plans).await?,
+        solving: Solving::new(frame.token.clone()),
     };
     let drive = Drive {
         role: Role::Planner,
@@ -48,6 +59,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 pub(crate) struct Planner {
     pub profiles: Store<Profile>,
     pub plans: Store<Plan>,
+    pub solving: Solving,
 }
 
 impl Driver for Planner {

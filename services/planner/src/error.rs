@@ -11,6 +11,9 @@ pub enum Error {
     /// The bus.
     #[error("message bus")]
     Bus(#[from] bus::Error),
+    /// The process ended before a plan was computed.
+    #[error("planning was interrupted")]
+    Interrupted,
 }
 
 impl Error {
@@ -20,6 +23,8 @@ impl Error {
         match self {
             Self::Start(_) => Retry::Never,
             Self::Bus(error) => error.retry(),
+            // The next owner does the step again.
+            Self::Interrupted => Retry::Later,
         }
     }
 

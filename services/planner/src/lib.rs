@@ -8,6 +8,7 @@ mod app;
 mod config;
 mod error;
 mod handlers;
+mod solving;
 
 pub use app::run;
 pub use config::Config;

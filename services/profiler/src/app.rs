@@ -11,7 +11,6 @@ use chassis::{clock, telemetry};
 use contract::permission;
 use contract::topology::Bucket;
 use domain::cause::{Cause, CauseKind};
-use domain::fleet::Registration;
 use domain::job::{Phase, Role};
 use domain::plan::Plan;
 use domain::profile::Profile;
@@ -20,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::cache::Kept;
 use crate::handlers::{profiling, queued, refining};
-use crate::{Config, Error};
+use crate::{Config, Error, queues};
 
 /// Runs until it is told to stop.
 ///
@@ -31,8 +30,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .await
         .map_err(Error::start)?;
     let bus = Bus::connect(&config.nats, &permission::Role::Profiler).await?;
-    bus.ready(&frame.token).await;
-    frame.readiness.set("nats", true, "");
+    if !bus.ready(&frame.token).await {
+        frame.stop().await;
+        return Ok(());
+    }
+    let connection = bus.clone();
+    tokio::spawn(frame.readiness.clone().keep(
+        "nats",
+        move || connection.is_connected(),
+        "not connected",
+        frame.token.clone(),
+    ));
     let profiler = Profiler {
         fleet: Fleet::watch(&bus, clock::now),
         jobs: bus.store(Bucket::Jobs).await?,
@@ -45,10 +53,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
         idle_ms: config.liveness.idle_ms,
         admission: Mutex::new(()),
     };
-    tokio::spawn(open_queues(
-        bus.clone(),
-        Duration::from_millis(config.liveness.ack_wait_ms()),
-    ));
+    let ack_wait = Duration::from_millis(config.liveness.ack_wait_ms());
+    let opener = bus.clone();
+    tokio::spawn(queues::open(bus.registrations(), move |worker| {
+        let bus = opener.clone();
+        async move { bus.ensure_worker(&worker, ack_wait).await }
+    }));
     let drive = Drive {
         role: Role::Profiler,
         instance: config.instance.unwrap_or_else(|| frame.instance.clone()),
@@ -107,19 +117,5 @@ impl Driver for Profiler {
             sites: Vec::new(),
         })
         .await
-    }
-}
-
-/// Gives every worker that registers its queue.
-async fn open_queues(bus: Bus, ack_wait: Duration) {
-    let mut registrations = bus.changes::<Registration>(Bucket::Workers);
-    while let Some(change) = registrations.recv().await {
-        let Some(registration) = change.value else {
-            continue;
-        };
-        while let Err(error) = bus.ensure_worker(&registration.worker, ack_wait).await {
-            tracing::warn!(worker = %registration.worker, %error, "queue not opened, trying again");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
     }
 }

@@ -9,7 +9,7 @@
 
 use bus::drive::{Owned, error_chain};
 use contract::message::job::Event;
-use contract::topology::{measured_key, profile_key};
+use contract::topology::measured_key;
 use domain::adapter::Projection;
 use domain::fleet::{DatasetSummary, Registration};
 use domain::id::{DatasetName, JobId, WorkerName};
@@ -21,7 +21,7 @@ use domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::app::Profiler;
-use crate::{Error, learn};
+use crate::{Error, learn, profiles};
 
 /// A kept profile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,10 @@ struct Question {
     /// Passes of a zeroth-order step, and whether its round makes a file.
     #[serde(default)]
     zeroth_order: (u16, bool),
+    /// How many of its passes may be computed as one: its rounds take as long as that takes, which no probe measures, and
+    /// teach that.
+    #[serde(default = "one")]
+    abreast: u16,
     /// Whether its directions are multiplied by something, and whether its update is scalars.
     #[serde(default)]
     directions: (bool, bool),
@@ -71,6 +75,11 @@ struct Question {
     /// Answers that the loss is among: they decide which records count.
     #[serde(default)]
     among: Vec<String>,
+}
+
+/// Before passes could be computed as one, each was by itself.
+const fn one() -> u16 {
+    1
 }
 
 impl Question {
@@ -94,6 +103,7 @@ impl Question {
                 spec.training.mezo.perturbations,
                 spec.training.shares_directions(),
             ),
+            abreast: mezo.abreast,
             directions: (
                 mezo.scaling.is_some() || mezo.mask.is_some(),
                 spec.training.sends_scalars(Optimizer::Mezo),
@@ -143,14 +153,21 @@ pub async fn keep(
         profile: profile.clone(),
     };
     let key = measured_key(&profile.worker, model);
-    profiler.kept.put(&key, &kept).await?;
+    remember(profiler, &key, &kept).await
+}
+
+/// For jobs to come; of what is too large nothing, and they have it measured again.
+async fn remember(profiler: &Profiler, key: &str, kept: &Kept) -> Result<(), Error> {
+    if let Err(error) = profiles::keep(profiler, key, kept).await? {
+        let (worker, cause) = (&kept.profile.worker, error_chain(&error));
+        tracing::warn!(%worker, cause, "what was measured is not kept for other jobs");
+    }
     Ok(())
 }
 
 /// Gives the job the worker's kept profile, if there is one and it still holds; says so. Whether it has one now.
 pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Result<bool, Error> {
-    let spec = &job.job().spec;
-    let own = profile_key(&job.job().id, worker);
+    let (spec, own) = (&job.job().spec, &job.job().id);
     let Some(model) = spec.model.digest.as_ref().filter(|_| profiler.reuse_ms > 0) else {
         return Ok(false);
     };
@@ -164,21 +181,24 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
     }
     let mut profile = kept.profile.clone();
     let from = kept.job.clone();
-    if from == job.job().id {
+    if from == *own {
         // Taken over before a crash.
-        profiler.profiles.put(&own, &profile).await?;
-        return Ok(true);
+        return Ok(profiles::put(profiler, own, &profile).await?.is_ok());
     }
     match learn::from_job(profiler, &mut profile, &from).await {
         // What the other job came to is not this one's: where it cannot be read it teaches nothing, as if it were deleted.
         Err(Error::Bus(unread @ bus::Error::Decode { .. })) => {
             let cause = error_chain(&unread);
-            tracing::warn!(job = %job.job().id, %worker, %from, cause, "its rounds teach nothing");
+            tracing::warn!(job = %own, %worker, %from, cause, "its rounds teach nothing");
         }
         taught => taught?,
     }
     (profile.refined_to, profile.settled_to, profile.weighed_to) = (0, 0, 0);
-    profiler.profiles.put(&own, &profile).await?;
+    if let Err(error) = profiles::put(profiler, own, &profile).await? {
+        let cause = error_chain(&error);
+        tracing::warn!(job = %own, %worker, %from, cause, "what was measured is not reused");
+        return Ok(false);
+    }
     job.say(Event::Reused {
         site: worker.clone(),
         from,
@@ -187,11 +207,11 @@ pub async fn fetch(profiler: &Profiler, job: &Owned, worker: &WorkerName) -> Res
     .await?;
     // From now on this job's rounds refine it.
     let kept = Kept {
-        job: job.job().id.clone(),
+        job: own.clone(),
         profile,
         ..kept
     };
-    profiler.kept.put(&key, &kept).await?;
+    remember(profiler, &key, &kept).await?;
     Ok(true)
 }
 

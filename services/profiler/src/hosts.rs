@@ -54,7 +54,7 @@ pub fn turns<'a>(
 /// where one has not rested for long, for between two rounds of a job it rests as well.
 fn busy(members: &Members, job: &Job, now: UnixMillis) -> BTreeSet<String> {
     let computes = |member: &Member| {
-        let quiet = QUIET_BEATS * member.registration.beat_ms;
+        let quiet = QUIET_BEATS.saturating_mul(member.registration.beat_ms);
         let lately = member.computed_at.map(|at| now.since(at) <= quiet);
         lately.unwrap_or(false) || member.stage().is_some_and(Stage::computes)
     };

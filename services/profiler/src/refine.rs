@@ -8,9 +8,14 @@
 //!
 //! A site that drifted ([`domain::drift`]) is another machine than the one that was measured, whatever it
 //! computes: then all its modes move, and the whole way.
+//!
+//! A model of zeroth-order steps is one of all their directions. Where a bound on the variance may spare some, a round is
+//! no point of it: it took at most what all of them would have taken. It moves times only where the site drifted,
+//! and then up.
 
 use domain::adapter::RankTable;
 use domain::drift::pace;
+use domain::figure::LARGEST;
 use domain::job::spec::Training;
 use domain::plan::WorkerPlan;
 use domain::profile::{CostModel, ModeProfile, Profile};
@@ -39,6 +44,13 @@ pub struct Observed<'a> {
     pub training: &'a Training,
 }
 
+impl Observed<'_> {
+    /// Whether its steps may have taken fewer directions than its mode's model counts.
+    fn may_spare_directions(&self) -> bool {
+        self.training.may_spare_directions(self.plan.optimizer)
+    }
+}
+
 /// Bytes of a number of an adapter.
 const PARAMETER_BYTES: u64 = 4;
 
@@ -49,7 +61,7 @@ pub fn refine(profile: &mut Profile, observed: Observed<'_>) {
         return;
     }
     profile.refined_to = observed.round;
-    let off = off(profile, observed);
+    let off = off(profile, observed).filter(|_| !observed.may_spare_directions());
     let needed = needed(profile, observed);
     if let Some(fitted) = own(profile, observed) {
         if let Some(off) = off {
@@ -68,13 +80,15 @@ pub fn settle(profile: &mut Profile, observed: Observed<'_>) {
     }
     profile.settled_to = observed.round;
     let mode = observed.plan.mode();
-    let rest = off(profile, observed);
+    let counts = |factor: &f64| *factor > 1.0 || !observed.may_spare_directions();
+    let rest = off(profile, observed).filter(counts);
     if let (Some(rest), Some(fitted)) = (rest, own(profile, observed)) {
         stretch(&mut fitted.cost, rest);
     }
     // The others were left as they were when the plan was made.
     let mean_tokens = profile.measurement.mean_tokens;
-    let Some(slower) = pace(observed.plan, mean_tokens, observed.metrics) else {
+    let slower = pace(observed.plan, mean_tokens, observed.metrics);
+    let Some(slower) = slower.filter(counts) else {
         return;
     };
     for fitted in profile
@@ -113,7 +127,9 @@ fn needed(profile: &Profile, observed: Observed<'_>) -> f64 {
     let Some(fitted) = profile.mode(&plan.mode()) else {
         return 0.0;
     };
-    let tokens = observed.training.batch_tokens_at_most(plan.batch) as f64;
+    // Passes that are computed as one have the buffers of so many batches, here as for the planner.
+    let tokens =
+        f64::from(plan.abreast) * observed.training.batch_tokens_at_most(plan.batch) as f64;
     let parameters = plan.ranks.parameters(&profile.measurement.weights);
     // What is no mode's is counted beside it, here as by the planner.
     let copied = observed.training.copies() * parameters;
@@ -128,10 +144,15 @@ fn needed(profile: &Profile, observed: Observed<'_>) -> f64 {
 
 fn stretch(cost: &mut CostModel, factor: f64) {
     let factor = factor.clamp(1.0 / FARTHEST, FARTHEST);
-    cost.seconds_fixed *= factor;
-    cost.seconds_per_token *= factor;
-    cost.seconds_per_token_parameter *= factor;
-    cost.seconds_per_square *= factor;
+    for seconds in [
+        &mut cost.seconds_fixed,
+        &mut cost.seconds_per_token,
+        &mut cost.seconds_per_token_parameter,
+        &mut cost.seconds_per_square,
+    ] {
+        // However often a site tells of longer rounds.
+        *seconds = (*seconds * factor).min(LARGEST);
+    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use crate::{Config, Error, beats, handlers, register};
 /// journal, and end a task sooner; orderly restarts deliver again too and must not end one.
 const MAX_DELIVERIES: u64 = 10;
 
-/// Between two looks at a bus that is away.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often old results are looked for.
+const DAY: Duration = Duration::from_secs(86_400);
 
 const BUS: &str = "nats";
 const REGISTERED: &str = "registered";
@@ -87,14 +87,18 @@ async fn serve(
     readiness.set(REGISTERED, false, "not registered yet");
     let beats = tokio::spawn(beats::run(Arc::clone(site)));
     let orders = tokio::spawn(handlers::order::listen(Arc::clone(site)));
-    let ready = tokio::spawn(watch_bus(Arc::clone(site), readiness.clone()));
+    let bus = site.bus.clone();
+    let ready = tokio::spawn(readiness.clone().keep(
+        BUS,
+        move || bus.is_connected(),
+        "not connected",
+        site.token.clone(),
+    ));
+    let sealed = site.sealed.clone();
+    let pruning = tokio::spawn(sealed.prune_every(DAY, clock::now, site.token.clone()));
     let counted = Arc::clone(site);
-    let registration = tokio::task::spawn_blocking(move || {
-        if let Err(error) = counted.sealed.prune(clock::now()) {
-            tracing::warn!(%error, "old results remain");
-        }
-        register::registration(&counted, started_at)
-    });
+    let registration =
+        tokio::task::spawn_blocking(move || register::registration(&counted, started_at));
     if let Some(casualty) = casualty {
         let last_words = handlers::bury(site, casualty);
         let path = site.config.state_dir.join("running");
@@ -109,6 +113,8 @@ async fn serve(
     };
     if register::register(site, &registration).await {
         readiness.set(REGISTERED, true, "");
+        // Who listens hears nobody who is not registered.
+        beats::say(site).await;
         let options = Serve {
             worker: site.name.clone(),
             ack_wait: Duration::from_millis(site.config.liveness.ack_wait_ms()),
@@ -123,7 +129,7 @@ async fn serve(
     site.status.stage(Stage::Stopping, 0);
     beats::say(site).await;
     // A task that panicked has logged it; stopping goes on.
-    let _ = futures::join!(beats, orders, ready);
+    let _ = futures::join!(beats, orders, ready, pruning);
     let _ = site.bus.round_trip().await;
     Ok(())
 }
@@ -148,24 +154,6 @@ fn limits(config: &Config) -> Result<(u64, Option<memory::Exhaustion>), Error> {
 
 async fn connect(config: &Config, name: &domain::id::WorkerName) -> Result<Bus, Error> {
     Ok(Bus::connect(&config.nats, &Role::Worker(name.clone())).await?)
-}
-
-/// Keeps the readiness page true about the bus.
-async fn watch_bus(site: Arc<Site>, readiness: health::Readiness) {
-    let interval = Duration::from_millis(site.config.liveness.beat_ms());
-    loop {
-        let connected = site.bus.is_connected();
-        readiness.set(BUS, connected, "not connected");
-        // A process that starts is ready as soon as it can be.
-        let wait = tokio::time::sleep(if connected {
-            interval
-        } else {
-            interval.min(LOOK)
-        });
-        if site.token.run_until_cancelled(wait).await.is_none() {
-            return;
-        }
-    }
 }
 
 fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {

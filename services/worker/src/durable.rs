@@ -36,7 +36,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
     absent(fs::remove_file(path)).map(|_| ())
 }
 
-fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// What came of it; `None` if what it was done to is not there.
+///
+/// # Errors
+/// Every other error.
+pub fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -41,11 +41,3 @@ pub enum Error {
     #[error("the compute thread is gone")]
     ComputeGone,
 }
-
-impl Error {
-    /// Nothing here is cured by starting the same configuration again, except what the machine does.
-    #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        matches!(self, Self::Config { .. })
-    }
-}

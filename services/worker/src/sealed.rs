@@ -6,11 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use contract::subject::Address;
 use domain::id::{Epoch, JobId};
 use domain::time::UnixMillis;
+use tokio_util::sync::CancellationToken;
 
 use crate::durable;
 use crate::report::Report;
@@ -98,21 +99,39 @@ impl Sealed {
         Ok(())
     }
 
-    /// Forgets jobs that had no new result for a month.
+    /// Forgets jobs that had no new result for a month. One that cannot be forgotten keeps no other.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// If the folder cannot be read, or a job not be forgotten.
     pub fn prune(&self, now: UnixMillis) -> io::Result<()> {
+        let mut pruned = Ok(());
         for entry in fs::read_dir(&self.dir)?.take(ENTRIES) {
-            let entry = entry?;
-            let changed = entry.metadata()?.modified()?;
-            let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let changed = UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-            if now.since(changed) > KEPT_MS {
-                fs::remove_dir_all(entry.path())?;
+            if let Err(error) = entry.and_then(|entry| expire(&entry, now)) {
+                pruned = Err(error);
             }
         }
-        Ok(())
+        pruned
+    }
+
+    /// Prunes, and again after each rest, until the token is cancelled: a process may run for years.
+    pub async fn prune_every(
+        self,
+        rest: Duration,
+        clock: fn() -> UnixMillis,
+        token: CancellationToken,
+    ) {
+        loop {
+            let sealed = self.clone();
+            let pruned = tokio::task::spawn_blocking(move || sealed.prune(clock())).await;
+            // One that panicked has logged it; the next may do better.
+            if let Ok(Err(error)) = pruned {
+                tracing::warn!(%error, "old results remain");
+            }
+            let rest = tokio::time::sleep(rest);
+            if token.run_until_cancelled(rest).await.is_none() {
+                return;
+            }
+        }
     }
 
     // Invariant: a job id holds letters, digits and `_` only; a kind that is no task's never gets here
@@ -123,6 +142,19 @@ impl Sealed {
         let name = format!("{}.{kind}", task.epoch);
         self.dir.join(task.job.as_str()).join(name)
     }
+}
+
+/// Forgets a job that had no new result for a month. It may be dropped meanwhile: then it is forgotten already.
+fn expire(job: &fs::DirEntry, now: UnixMillis) -> io::Result<()> {
+    let Some(about) = durable::absent(job.metadata())? else {
+        return Ok(());
+    };
+    let since = about.modified()?.duration_since(UNIX_EPOCH);
+    let changed_ms = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+    if now.since(UnixMillis(changed_ms)) <= KEPT_MS {
+        return Ok(());
+    }
+    durable::absent(fs::remove_dir_all(job.path())).map(|_| ())
 }
 
 fn epochs(folder: &Path) -> io::Result<Vec<(Epoch, PathBuf)>> {
@@ -141,6 +173,8 @@ fn epochs(folder: &Path) -> io::Result<Vec<(Epoch, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use contract::message::report::{Failed, Head};
     use domain::cause::Trouble;
 
@@ -233,5 +267,49 @@ mod tests {
         assert!(sealed.find(&task(1)).unwrap().is_some());
         sealed.prune(now.plus(KEPT_MS + 60_000)).unwrap();
         assert_eq!(sealed.find(&task(1)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_while_it_is_looked_at_is_forgotten_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Sealed::open(folder.path()).unwrap();
+        sealed.seal(&task(1), &report("x")).unwrap();
+        let found = fs::read_dir(folder.path()).unwrap().next();
+        sealed.drop_below(&JobId::from_bits(7), Epoch(9)).unwrap();
+        expire(&found.unwrap().unwrap(), chassis::clock::now()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_forgotten_keeps_no_job_from_being() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Sealed::open(folder.path()).unwrap();
+        sealed.seal(&task(1), &report("x")).unwrap();
+        // In whatever order they are found, some come before the job.
+        for number in 0..32 {
+            fs::write(folder.path().join(format!("stray-{number}")), "").unwrap();
+        }
+        let later = chassis::clock::now().plus(KEPT_MS + 60_000);
+        assert!(sealed.prune(later).is_err());
+        assert_eq!(sealed.find(&task(1)).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_runs_on_forgets_what_became_old_while_it_ran() {
+        /// By how much the clock of this test goes ahead, in milliseconds.
+        static AHEAD: AtomicU64 = AtomicU64::new(0);
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Sealed::open(folder.path()).unwrap();
+        sealed.seal(&task(1), &report("x")).unwrap();
+        let token = CancellationToken::new();
+        let pruning = sealed.clone().prune_every(
+            Duration::from_millis(1),
+            || chassis::clock::now().plus(AHEAD.fetch_add(KEPT_MS, Ordering::Relaxed)),
+            token.clone(),
+        );
+        let pruning = tokio::spawn(pruning);
+        let forgotten = async || sealed.find(&task(1)).unwrap().is_none();
+        testkit::wait::until("it is forgotten", Duration::from_secs(20), forgotten).await;
+        token.cancel();
+        pruning.await.unwrap();
     }
 }

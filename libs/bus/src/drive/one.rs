@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::cause::{Cause, CauseKind};
 use domain::id::{Epoch, JobId};
@@ -55,7 +56,7 @@ impl One {
             let failures = Failures { panics, postponed };
             let look = AssertUnwindSafe(self.look(driver.as_ref(), &mut announced, failures));
             let looked = match look.catch_unwind().await {
-                Ok(None) => return,
+                Ok(None) => return driver.left(&self.id).await,
                 Ok(Some(looked)) => {
                     panics = 0;
                     postponed = match looked {
@@ -79,8 +80,9 @@ impl One {
                 () = token.cancelled() => {}
                 () = self.waker.notified() => {}
                 () = tokio::time::sleep(rest) => {
-                    if matches!(looked, Looked::Next(_)) {
-                        // What was said may have been lost on the way; say it again.
+                    if matches!(looked, Looked::Next(_)) && rest >= Duration::from_millis(self.drive.sweep_ms) {
+                        // What was said may have been lost on the way; say it again, but not each time a step looks
+                        // whether its turn has come.
                         announced = None;
                     }
                 }

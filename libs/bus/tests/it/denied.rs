@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
+use bus::fleet::Fleet;
 use bus::{Said, Store};
 use contract::Message;
 use contract::message::control::{Control, Order, Reply};
@@ -12,7 +13,7 @@ use contract::message::report::Failed;
 use contract::permission::Role;
 use contract::subject;
 use contract::topology::{self, Bucket, TASKS};
-use domain::fleet::{Beat, Stage};
+use domain::fleet::Registration;
 use domain::id::{Epoch, WorkerName};
 use domain::time::UnixMillis;
 use futures::StreamExt;
@@ -20,7 +21,8 @@ use testkit::nats::NatsServer;
 use testkit::wait;
 
 use crate::fixture::{
-    SOON, Site, connect, failed, job_id, probe, provide_tls, site_a, site_b, submitted,
+    SOON, Site, beat, connect, failed, job_id, probe, provide_tls, registration, site_a, site_b,
+    submitted,
 };
 
 /// Ample for an answer on one machine, where none must come.
@@ -55,11 +57,16 @@ async fn judged(client: &Client, worker: &WorkerName) {
 
 /// Sends bytes as site-a; returns when the server has judged them.
 async fn send<M: Message>(client: &Client, message: &M) {
+    send_on(client, message.subject(), message).await;
+}
+
+/// The same, wherever the message belongs.
+async fn send_on<M: Message>(client: &Client, subject: String, message: &M) {
     let payload = contract::encode(message).unwrap();
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Fedpipe-Kind", M::KIND);
     headers.insert("Fedpipe-Version", M::VERSION.to_string());
-    let sent = client.publish_with_headers(message.subject(), headers, payload.into());
+    let sent = client.publish_with_headers(subject, headers, payload.into());
     sent.await.unwrap();
     judged(client, &site_a()).await;
 }
@@ -97,23 +104,14 @@ async fn to_speak_for_another_worker() {
     let read = async |worker| {
         let job = job_id(1);
         let read = site.aggregator.report::<Failed>(&worker, &job, Epoch(1));
-        read.await.unwrap()
+        read.await.unwrap().read()
     };
     let heard = async || read(site_a()).await.is_some();
     wait::until("its own report is heard", SOON, heard).await;
     assert_eq!(read(site_b()).await, None);
 
     for worker in [site_b(), site_a()] {
-        let beat = Beat {
-            worker,
-            at: UnixMillis(1),
-            stage: Stage::Idle,
-            counter: 0,
-            progress: None,
-            memory_bytes: 0,
-            retries: 0,
-        };
-        send(&intruder, &beat).await;
+        send(&intruder, &beat(worker, 0)).await;
     }
     let first = wait::in_time("a beat arrives", SOON, beats.next()).await;
     assert_eq!(first.unwrap().worker, site_a());
@@ -129,6 +127,60 @@ async fn to_speak_for_another_worker() {
         (!keys.is_empty()).then_some(keys)
     });
     assert_eq!(keys.await, ["site-a"]);
+}
+
+/// Writes this registration under site-a's key; returns when the server has judged it.
+async fn register(client: &Client, registration: &Registration) {
+    let subject = topology::registration_subject(&site_a());
+    let value = serde_json::to_vec(registration).unwrap();
+    client.publish(subject, value.into()).await.unwrap();
+    judged(client, &site_a()).await;
+}
+
+/// Returns when the worker is registered.
+async fn known(fleet: &Fleet, worker: WorkerName) {
+    let is_known = async || fleet.member(&worker).is_some();
+    wait::until("it is registered", SOON, is_known).await;
+}
+
+#[tokio::test]
+async fn to_speak_for_another_worker_where_it_speaks_for_itself() {
+    let site = Site::open_secured().await;
+    let intruder = raw(&site.server, &Role::Worker(site_a())).await;
+    let other = connect(&site.server, &Role::Worker(site_b())).await;
+    other.register(&registration(site_b(), "b")).await.unwrap();
+    let fleet = Fleet::watch(&site.aggregator, || UnixMillis(1));
+    let host = |worker| fleet.member(&worker).map(|one| one.registration.host);
+    let heard = |worker| Some(fleet.member(&worker)?.beat?.0.counter);
+    known(&fleet, site_b()).await;
+
+    register(&intruder, &registration(site_b(), "stolen")).await;
+    let nobody = "site-c".parse().unwrap();
+    register(&intruder, &registration(nobody, "made up")).await;
+    register(&intruder, &registration(site_a(), "a")).await;
+    known(&fleet, site_a()).await;
+    assert_eq!(host(site_b()).as_deref(), Some("b"));
+    assert_eq!(fleet.members().len(), 2);
+    // In another's name again, it is as good as gone, and nobody else is.
+    register(&intruder, &registration(site_b(), "stolen")).await;
+    let gone = async || host(site_a()).is_none();
+    wait::until("it has no registration any more", SOON, gone).await;
+    assert_eq!(host(site_b()).as_deref(), Some("b"));
+    register(&intruder, &registration(site_a(), "a")).await;
+    known(&fleet, site_a()).await;
+
+    // The second time the fleet was listening before either was said.
+    for counter in [1, 2] {
+        wait::until("its own beat is heard", SOON, async || {
+            for worker in [site_b(), site_a()] {
+                let subject = subject::beat(&site_a());
+                send_on(&intruder, subject, &beat(worker, counter)).await;
+            }
+            heard(site_a()) == Some(counter)
+        })
+        .await;
+    }
+    assert_eq!(heard(site_b()), None);
 }
 
 #[tokio::test]

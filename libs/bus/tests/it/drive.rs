@@ -42,6 +42,7 @@ struct Seen {
 struct Script {
     acts: Mutex<VecDeque<Act>>,
     seen: mpsc::UnboundedSender<Seen>,
+    left: mpsc::UnboundedSender<JobId>,
     jobs: Store<Job>,
 }
 
@@ -105,11 +106,16 @@ impl Driver for Script {
         };
         job.fail(cause).await
     }
+
+    async fn left(&self, job: &JobId) {
+        let _ = self.left.send(job.clone());
+    }
 }
 
 /// A running planner. Dropping it kills it: nothing is given back.
 struct Planner {
     seen: mpsc::UnboundedReceiver<Seen>,
+    left: mpsc::UnboundedReceiver<JobId>,
     token: CancellationToken,
     _killed: oneshot::Sender<()>,
 }
@@ -128,9 +134,11 @@ impl Planner {
             moved: |_, _, _| {},
         };
         let (sender, seen) = mpsc::unbounded_channel();
+        let (leaves, left) = mpsc::unbounded_channel();
         let script = Arc::new(Script {
             acts: Mutex::new(acts.iter().copied().collect()),
             seen: sender,
+            left: leaves,
             jobs: bus.store(Bucket::Jobs).await.unwrap(),
         });
         let token = CancellationToken::new();
@@ -144,6 +152,7 @@ impl Planner {
         });
         Self {
             seen,
+            left,
             token,
             _killed: killed,
         }
@@ -166,6 +175,17 @@ async fn jobs(bus: &Bus) -> Store<Job> {
 async fn submit(site: &Site, job: &Job) {
     let store = jobs(&site.api).await;
     store.create(job.id.as_str(), job).await.unwrap();
+}
+
+/// Changes the stored job, as somebody else would.
+async fn write(site: &Site, id: &JobId, change: impl Fn(&mut Job)) {
+    let store = jobs(&site.api).await;
+    wait::until("it is written", SOON, async || {
+        let (mut job, revision) = store.get(id.as_str()).await.unwrap().unwrap();
+        change(&mut job);
+        store.update(id.as_str(), &job, revision).await.is_ok()
+    })
+    .await;
 }
 
 /// Waits until the job's stored phase is as asked, and returns the job.
@@ -337,6 +357,28 @@ async fn a_job_that_leaves_and_comes_back_quickly_is_not_forgotten() {
         planner.seen.try_recv().is_ok_and(|seen| seen.epoch == last)
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_drove_a_job_lets_go_of_it_also_where_another_holds_it_by_then() {
+    let (site, job) = (Site::open().await, planning(1));
+    submit(&site, &job).await;
+    let mut first = Planner::start(&site, "first", LONG_MS, 100, &[]).await;
+    first.next().await;
+    let mut second = Planner::start(&site, "second", LONG_MS, 100, &[]).await;
+    write(&site, &job.id, |job| {
+        let owner = job.owner.as_mut().unwrap();
+        owner.holder = "second".parse().unwrap();
+    })
+    .await;
+    second.next().await;
+    assert!(first.left.try_recv().is_err() && second.left.try_recv().is_err());
+    let pause = |job: &mut Job| job.pause(testkit::clock::now()).unwrap();
+    write(&site, &job.id, pause).await;
+    for planner in [&mut first, &mut second] {
+        let left = wait::in_time("it is left", SOON, planner.left.recv()).await;
+        assert_eq!(left, Some(job.id.clone()));
+    }
 }
 
 #[tokio::test]

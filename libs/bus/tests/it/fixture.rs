@@ -1,5 +1,6 @@
 //! A server, connections in every role, and messages to send.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::{Bus, Connect};
@@ -11,6 +12,7 @@ use contract::permission::Role;
 use domain::adapter::Projection;
 use domain::artifact::Digest;
 use domain::cause::Trouble;
+use domain::fleet::{Beat, Registration, Stage};
 use domain::id::{Epoch, JobId, WorkerName};
 use domain::job::spec::{Base, Compute, Importance, Spec, Training};
 use domain::job::{Job, Phase};
@@ -45,12 +47,9 @@ impl Site {
 
     async fn on(server: NatsServer) -> Self {
         let api = connect(&server, &Role::Api).await;
-        wait::in_time(
-            "the streams exist",
-            SOON,
-            api.ready(&CancellationToken::new()),
-        )
-        .await;
+        let token = CancellationToken::new();
+        let ready = wait::in_time("the streams exist", SOON, api.ready(&token));
+        assert!(ready.await);
         let aggregator = connect(&server, &Role::Aggregator).await;
         for worker in [site_a(), site_b()] {
             aggregator.ensure_worker(&worker, ACK_WAIT).await.unwrap();
@@ -133,6 +132,32 @@ pub fn failed(worker: &WorkerName, job: u64, epoch: u64) -> Failed {
         task: "probe".to_owned(),
         trouble: Trouble::DiskFull,
         detail: "full".to_owned(),
+    }
+}
+
+pub fn beat(worker: WorkerName, counter: u64) -> Beat {
+    Beat {
+        worker,
+        at: UnixMillis(1),
+        stage: Stage::Idle,
+        counter,
+        progress: None,
+        memory_bytes: 0,
+        retries: 0,
+    }
+}
+
+pub fn registration(worker: WorkerName, host: &str) -> Registration {
+    Registration {
+        worker,
+        version: "0.1.0".to_owned(),
+        host: host.to_owned(),
+        started_at: UnixMillis(1),
+        memory_limit_bytes: 1 << 30,
+        threads: 1,
+        datasets: BTreeMap::new(),
+        policy: "every job".to_owned(),
+        beat_ms: 3000,
     }
 }
 

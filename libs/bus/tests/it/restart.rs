@@ -50,6 +50,20 @@ async fn while_the_server_is_away_every_call_says_so_in_time() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_server_that_is_away_stops_when_it_is_told() {
+    let mut site = Site::open().await;
+    site.server.kill();
+    let token = CancellationToken::new();
+    token.cancel();
+    let ready = wait::in_time("it stops waiting", SOON, site.api.ready(&token));
+    assert!(!ready.await, "a server that is away was ready");
+    site.server.restart();
+    let going_on = CancellationToken::new();
+    let ready = site.api.ready(&going_on);
+    assert!(wait::in_time("the server is ready", SOON, ready).await);
+}
+
+#[tokio::test]
 async fn feeds_bring_what_comes_after_and_events_nothing_twice() {
     let mut site = Site::open().await;
     let store: Store<u32> = site.api.store(Bucket::Plans).await.unwrap();

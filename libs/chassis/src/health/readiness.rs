@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{self, Metric};
+
+/// Between two looks at a condition that is met.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at one that is not: a process that starts is ready as soon as it can be.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A handle on the process's conditions; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +39,24 @@ impl Readiness {
             self.lock().remove(condition);
         } else {
             self.lock().insert(condition, reason.into());
+        }
+    }
+
+    /// Keeps `condition` as `is_met` says until the token is cancelled; `reason` is shown while it is not met.
+    pub async fn keep(
+        self,
+        condition: &'static str,
+        is_met: impl Fn() -> bool,
+        reason: &'static str,
+        token: CancellationToken,
+    ) {
+        loop {
+            let met = is_met();
+            self.set(condition, met, reason);
+            let rest = tokio::time::sleep(if met { LOOK } else { LOOK_AGAIN });
+            if token.run_until_cancelled(rest).await.is_none() {
+                return;
+            }
         }
     }
 

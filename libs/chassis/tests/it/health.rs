@@ -1,4 +1,7 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chassis::config::Health;
 use chassis::health::{Error, Readiness, serve};
@@ -67,6 +70,30 @@ async fn readyz_gives_reasons_until_every_condition_is_met() {
     token.cancel();
     server.finished().await;
     assert!(is_silent(address).await);
+}
+
+#[tokio::test]
+async fn a_condition_that_is_kept_is_lost_and_met_again_with_what_it_is_about() {
+    let readiness = Readiness::new(&["nats"]);
+    let (connected, token) = (Arc::new(AtomicBool::new(true)), CancellationToken::new());
+    let asked = Arc::clone(&connected);
+    let kept = tokio::spawn(readiness.clone().keep(
+        "nats",
+        move || asked.load(Ordering::Relaxed),
+        "not connected",
+        token.clone(),
+    ));
+    for met in [true, false, true] {
+        connected.store(met, Ordering::Relaxed);
+        testkit::wait::until("it follows", Duration::from_secs(20), async || {
+            readiness.is_ready() == met
+        })
+        .await;
+        let reason = readiness.reasons().remove("nats");
+        assert_eq!(reason.as_deref(), (!met).then_some("not connected"));
+    }
+    token.cancel();
+    kept.await.unwrap();
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ proptest! {
         prop_assert!(!matches(&subject::job_events(&another), &event));
         prop_assert!(matches(&subject::beats(), &subject::beat(&one)));
         prop_assert!(matches(&subject::grants(), &subject::grant(&one)));
+        prop_assert_eq!(subject::parse_beat(&subject::grant(&one)), None);
+        prop_assert_eq!(subject::parse_beat(&subject::beat(&one)), Some(one.clone()));
         prop_assert_eq!(subject::parse_grant(&subject::grant(&one)), Some(one));
     }
 

@@ -47,7 +47,7 @@ fn unreachable(known: &Known, worker: &WorkerName, now: UnixMillis) -> String {
             doing(&heard.beat)
         ),
         None => format!(
-            "unreachable: no sign of life since this service began to listen {seconds} s ago"
+            "unreachable: no sign of life since this service began to listen for it {seconds} s ago"
         ),
     }
 }

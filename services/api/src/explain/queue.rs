@@ -80,7 +80,11 @@ fn hindrance(job: &Job, site: &WorkerName, known: &Known, now: UnixMillis) -> Op
 fn reason(job: &Job, sites: &[Hindrance]) -> String {
     let dataset = &job.spec.data.dataset;
     if sites.is_empty() {
-        return format!("no registered worker has the data set `{dataset}`");
+        return format!(
+            "no registered worker has the data set `{dataset}`; next: add [datasets.{dataset}] to a site.toml \
+             ([workers.datasets.{dataset}] in the fleet file of `fedpipe up`), or name another in the job; \
+             `fedpipe fleet` shows who has what"
+        );
     }
     let named = !job.spec.data.sites.is_empty();
     let quorum = job.spec.rounds.quorum.fixed();
@@ -138,7 +142,7 @@ mod tests {
     fn fleet(names: &[&str]) -> Watch {
         let watch = Watch::new(UnixMillis(0));
         for name in names {
-            watch.worker(registration(name, "mail"));
+            watch.worker(registration(name, "mail"), UnixMillis(0));
             watch.beat(beat(name), NOW);
         }
         watch
@@ -209,8 +213,8 @@ mod tests {
     #[test]
     fn missing_unreachable_and_unfit_sites_are_told_apart() {
         let watch = fleet(&["a"]);
-        watch.worker(registration("other", "images"));
-        watch.worker(registration("quiet", "mail"));
+        watch.worker(registration("other", "images"), UnixMillis(0));
+        watch.worker(registration("quiet", "mail"), UnixMillis(0));
         let job = with(job(2, &[]), |spec| {
             spec.data.sites = ["a", "gone", "other", "quiet"]
                 .map(|s| s.parse().expect("legal"))
@@ -243,7 +247,10 @@ mod tests {
             &watch,
             &nobody,
             2,
-            &["no registered worker has the data set `maps`"],
+            &[
+                "no registered worker has the data set `maps`",
+                "next: add [datasets.maps] to a site.toml",
+            ],
         );
     }
 

@@ -117,9 +117,9 @@ fn why(
         return Some(unreachable(known, worker, now));
     }
     let Some(heard) = known.beats.get(worker) else {
-        let seconds = now.since(known.since) / 1000;
+        let seconds = now.since(known.last_heard(worker)) / 1000;
         return Some(format!(
-            "not heard in the {seconds} s since this service began to listen"
+            "not heard in the {seconds} s since this service began to listen for it"
         ));
     };
     let beat = &heard.beat;
@@ -204,7 +204,7 @@ mod tests {
         let watch = Watch::new(UnixMillis(0));
         names
             .iter()
-            .for_each(|name| watch.worker(registration(name, "mail")));
+            .for_each(|name| watch.worker(registration(name, "mail"), UnixMillis(0)));
         watch
     }
 
@@ -315,7 +315,7 @@ mod tests {
             .datasets
             .values_mut()
             .for_each(|summary| summary.held_out = 0);
-        watch.worker(without);
+        watch.worker(without, UnixMillis(0));
         watch.beat(beat("a"), NOW);
         assert_eq!(
             lines(&job, &watch, &Reports::new()),

@@ -15,7 +15,9 @@ pub fn add(picture: &mut Picture, job: &Job, entry: &Entry) {
         let labels = [id, own.worker.as_str()];
         let figures = &own.metrics;
         // Invariant: bytes of a round stay far below 2^53, where f64 is exact.
-        picture.add(Metric::SiteLoss, &labels, figures.loss);
+        if let Some(loss) = figures.loss() {
+            picture.add(Metric::SiteLoss, &labels, loss);
+        }
         picture.add(Metric::SiteWeight, &labels, own.weight);
         picture.add(Metric::SiteTokens, &labels, figures.tokens_per_second);
         picture.add(Metric::SiteCompute, &labels, figures.compute_seconds);

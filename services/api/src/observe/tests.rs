@@ -23,7 +23,7 @@ fn watch(jobs: Vec<Job>, workers: &[&str]) -> Watch {
     let watch = Watch::new(UnixMillis(0));
     jobs.into_iter().for_each(|job| watch.job(job));
     let registrations = workers.iter().map(|name| registration(name, "mail"));
-    registrations.for_each(|one| watch.worker(one));
+    registrations.for_each(|one| watch.worker(one, UnixMillis(0)));
     watch
 }
 

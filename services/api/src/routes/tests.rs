@@ -341,8 +341,9 @@ async fn a_worker_that_sends_not_a_number_does_not_break_the_list() {
         progress.loss = Some(f64::NAN);
     }
     app.watch().job(job);
-    app.watch().worker(registration("a", "mail"));
-    app.watch().beat(beat, chassis::clock::now());
+    let now = chassis::clock::now();
+    app.watch().worker(registration("a", "mail"), now);
+    app.watch().beat(beat, now);
     let page = json_of(ask(&app, get("/v1/workers")).await).await;
     assert_eq!(page["items"][0]["liveness"], "alive");
     assert_eq!(page["items"][0]["progress"]["loss"], Value::Null);

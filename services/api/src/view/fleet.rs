@@ -174,6 +174,7 @@ mod tests {
         let watch = Watch::new(UnixMillis(0));
         let job = training(1, &["a"]);
         watch.job(job.clone());
+        watch.worker(registration("a", "mail"), UnixMillis(0));
         let mut beat = beat_on("a", &job, Stage::Training);
         if let Some(progress) = &mut beat.progress {
             progress.loss = Some(f64::NAN);

@@ -319,8 +319,8 @@ mod tests {
 
     fn fleet() -> Watch {
         let watch = Watch::new(UnixMillis(0));
-        watch.worker(registration("a", "mail"));
-        watch.worker(registration("b", "mail"));
+        watch.worker(registration("a", "mail"), UnixMillis(0));
+        watch.worker(registration("b", "mail"), UnixMillis(0));
         watch
     }
 

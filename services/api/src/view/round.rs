@@ -205,6 +205,16 @@ impl From<&Answers> for AnswersView {
     }
 }
 
+impl WorkerRoundView {
+    /// Where every step was skipped, what stands for their mean loss is the mean of nothing.
+    fn shown(mut self) -> Self {
+        if self.metrics.skipped_steps >= self.metrics.steps {
+            self.metrics.loss = None;
+        }
+        self
+    }
+}
+
 impl RoundView {
     /// A round with its score.
     pub fn new(round: StoredRound, score: Option<StoredScore>) -> Self {
@@ -221,7 +231,11 @@ impl RoundView {
             dropped_energy: round.dropped_energy,
             asked: round.asked,
             shrunk: round.shrunk,
-            workers: round.workers,
+            workers: round
+                .workers
+                .into_iter()
+                .map(WorkerRoundView::shown)
+                .collect(),
             missing: round.missing,
             evaluation: score.map(EvaluationView::from),
         }
@@ -310,6 +324,21 @@ mod tests {
             }],
             missing: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_site_whose_every_step_was_skipped_is_shown_without_a_loss() {
+        let shown = |skipped_steps| {
+            let mut round = summary();
+            let metrics = &mut round.workers[0].metrics;
+            (metrics.loss, metrics.skipped_steps) = (0.5, skipped_steps);
+            let stored = serde_json::to_string(&round).expect("serializes");
+            let read: StoredRound = serde_json::from_str(&stored).expect("reads");
+            let view = serde_json::to_value(RoundView::new(read, None)).expect("serializes");
+            view["workers"][0]["metrics"]["loss"].clone()
+        };
+        assert_eq!(shown(1), 0.5);
+        assert_eq!(shown(2), Value::Null);
     }
 
     #[test]

@@ -27,6 +27,13 @@ use crate::app::Planner;
 
 const FIRST: PlanVersion = PlanVersion(1);
 
+/// How long a job whose plan is to be computed rests while another's is, in milliseconds. Each look keeps its lease, and
+/// sees whether a person has paused or cancelled it.
+const TURN_REST_MS: u64 = 500;
+
+/// The plan that a job goes on with, or why it has none; `None` while another job's is computed in this process.
+type Made = Option<Result<Plan, Cause>>;
+
 pub async fn handle(
     planner: &Planner,
     job: &mut Owned,
@@ -44,11 +51,12 @@ pub async fn handle(
         _ => first(planner, job).await?,
     };
     let plan = match made {
-        Ok(plan) => plan,
-        Err(cause) => {
+        Some(Ok(plan)) => plan,
+        Some(Err(cause)) => {
             job.fail(cause).await?;
             return Ok(Next::Again);
         }
+        None => return Ok(Next::Wait(Some(job.now().plus(TURN_REST_MS)))),
     };
     hit(Failpoint::PlannerPlanAfterPlanStored);
     let back = parent.map(|parent| taken_back(job.job(), &parent, &plan));
@@ -69,31 +77,38 @@ pub async fn handle(
 }
 
 /// The job's first plan, stored.
-async fn first(planner: &Planner, owned: &Owned) -> Result<Result<Plan, Cause>, Error> {
+async fn first(planner: &Planner, owned: &Owned) -> Result<Made, Error> {
     let job = owned.job();
     let key = plan_key(&job.id, FIRST);
     if let Some((plan, _)) = planner.plans.get(&key).await? {
-        return Ok(Ok(plan));
+        return Ok(Some(Ok(plan)));
     }
     let made = match &job.spec.plan_from {
         Some(other) => {
             let Some((plan, _)) = planner.plans.get(&plan_key(other, FIRST)).await? else {
-                return Ok(Err(gone(other, "plan (any more)")));
+                return Ok(Some(Err(gone(other, "plan (any more)"))));
             };
             replayed(planner, job, &plan, &sites(job)).await?
         }
         None => {
+            let Some(turn) = planner.solving.turn() else {
+                return Ok(None);
+            };
             let profiles = profiles(planner, job, &sites(job)).await?;
-            let watch = Stopwatch::start();
-            let made = allocate(&request(job, &profiles, None));
-            observe(&made.as_ref().map(Some), &watch);
-            made
+            let own = job.clone();
+            let solved = turn.solve(move || {
+                let watch = Stopwatch::start();
+                let made = allocate(&request(&own, &profiles, None));
+                observe(&made.as_ref().map(Some), &watch);
+                made
+            });
+            solved.await?
         }
     };
     if let Ok(plan) = &made {
         planner.plans.create(&key, plan).await?;
     }
-    Ok(made)
+    Ok(Some(made))
 }
 
 /// The plan of the rounds after `resume`: a new version, stored, or the parent if it stays.
@@ -102,21 +117,28 @@ async fn again(
     owned: &Owned,
     parent: &Plan,
     resume: &Resume,
-) -> Result<Result<Plan, Cause>, Error> {
+) -> Result<Made, Error> {
     let job = owned.job();
     let key = plan_key(&job.id, parent.version.next());
     if let Some((plan, _)) = planner.plans.get(&key).await? {
-        return Ok(Ok(plan));
+        return Ok(Some(Ok(plan)));
     }
     let made = match &job.spec.plan_from {
         Some(other) => match next_of(planner, job, other, parent).await? {
             Ok(plan) => Some(plan),
-            Err(cause) => return Ok(Err(cause)),
+            Err(cause) => return Ok(Some(Err(cause))),
         },
         None => {
+            let Some(turn) = planner.solving.turn() else {
+                return Ok(None);
+            };
             let profiles = profiles(planner, job, &sites(job)).await?;
-            let watch = Stopwatch::start();
-            match anew(&request(job, &profiles, Some(parent)), &watch) {
+            let (own, old) = (job.clone(), parent.clone());
+            let solved = turn.solve(move || {
+                let request = request(&own, &profiles, Some(&old));
+                anew(&request, &Stopwatch::start())
+            });
+            match solved.await? {
                 Replanned::Replaced(plan) => Some(*plan),
                 Replanned::Kept(why) => {
                     let version = parent.version;
@@ -127,13 +149,13 @@ async fn again(
         }
     };
     let Some(mut plan) = made else {
-        return Ok(Ok(parent.clone()));
+        return Ok(Some(Ok(parent.clone())));
     };
     plan.version = parent.version.next();
     plan.parent = Some(parent.version);
     plan.from_round = resume.round + 1;
     planner.plans.create(&key, &plan).await?;
-    Ok(Ok(plan))
+    Ok(Some(Ok(plan)))
 }
 
 /// The next plan of the job that is replayed, which may name sites that the one so far did without.

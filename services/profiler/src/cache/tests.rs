@@ -72,6 +72,15 @@ fn answers(registration: &Registration, spec: &Spec) -> bool {
 }
 
 #[test]
+fn what_was_kept_before_passes_could_be_computed_as_one_answers_whoever_computes_each_by_itself() {
+    let mut stored = serde_json::to_value(kept()).expect("serializes");
+    let question = stored["question"].as_object_mut().expect("an object");
+    assert!(question.remove("abreast").is_some());
+    let stored: Kept = serde_json::from_value(stored).expect("readable");
+    assert_eq!(stored, kept());
+}
+
+#[test]
 fn a_profile_expires() {
     let question = Question::of(&registration(), &spec(|_| {}));
     let holds = |now| kept().holds(question.as_ref(), UnixMillis(now), REUSE_MS);
@@ -123,6 +132,7 @@ fn whoever_asks_something_else_is_not_answered_by_what_was_measured() {
     check(["training", "labels"], json!(["ham", "spam"]));
     check(["training", "choices"], json!([" ham", " spam"]));
     check(["training", "mezo"], json!({"perturbations": 2}));
+    check(["training", "mezo"], json!({"abreast": 2}));
     check(["training", "mezo"], json!({"wire": "tensors"}));
     check(["training", "mezo"], json!({"mask": {"share": 0.5}}));
     check(["precision", "base"], json!("nf4"));
@@ -133,6 +143,8 @@ fn whoever_asks_something_else_is_not_answered_by_what_was_measured() {
         (["training", "seed"], json!(9)),
         (["training", "local_steps"], json!(9)),
         (["training", "local_steps"], json!("auto")),
+        // All directions are measured, and its rounds teach nothing of fewer.
+        (["training", "mezo"], json!({"variance": 0.5})),
         (["aggregation", "weights"], json!("equal")),
     ] {
         let asked = spec(|spec| spec[path[0]][path[1]] = value.clone());

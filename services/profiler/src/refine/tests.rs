@@ -98,6 +98,14 @@ fn plan() -> WorkerPlan {
     }
 }
 
+/// The same of a site whose first mode trains zeroth-order, and the plan of that.
+fn zeroth_order() -> (Profile, WorkerPlan) {
+    let (mut profile, mut plan) = (profile(), plan());
+    profile.modes[0].mode.optimizer = Optimizer::Mezo;
+    plan.optimizer = Optimizer::Mezo;
+    (profile, plan)
+}
+
 /// The settings of its job.
 fn training(proximal: f64) -> Training {
     Training {
@@ -208,6 +216,57 @@ fn memory_rises_to_the_peak_that_was_seen_and_never_falls() {
 }
 
 #[test]
+fn a_round_that_may_have_spared_directions_makes_no_mode_faster() {
+    let (before, plan) = zeroth_order();
+    let taught = |variance, seconds, then: fn(&mut Profile, Observed<'_>)| {
+        let (mut profile, mut training) = (before.clone(), training(0.0));
+        training.mezo.variance = variance;
+        let observed = Observed {
+            round: 1,
+            plan: &plan,
+            metrics: &metrics(seconds, 400.0),
+            side: &RankTable::default(),
+            training: &training,
+        };
+        then(&mut profile, observed);
+        [0, 1].map(|index| {
+            let cost = &profile.modes[index].cost;
+            cost.step_seconds(200.0, 10_000.0, 0)
+        })
+    };
+    let check = |found: [f64; 2], expected: [f64; 2]| {
+        close(found[0], expected[0]);
+        close(found[1], expected[1]);
+    };
+    // 10 seconds are predicted. What takes 3 of them may have taken 3 directions of 10, and what takes 20 did not take more
+    // than all.
+    check(taught(0.5, 3.0, settle), [1.0, 1.5]);
+    check(taught(0.5, 14.4, refine), [1.0, 1.5]);
+    check(taught(0.5, 20.0, settle), [2.0, 3.0]);
+    // Without a bound every step takes all.
+    check(taught(0.0, 3.0, settle), [0.3, 0.45]);
+    check(taught(0.0, 14.4, refine), [1.2, 1.5]);
+}
+
+#[test]
+fn passes_that_are_computed_as_one_are_not_taken_for_the_modes_own_memory() {
+    let (mut profile, mut plan) = zeroth_order();
+    plan.abreast = 4;
+    // Four times the 400 tokens of a batch, each of which takes 1 MiB, beside 100 MiB.
+    for (round, peak, expected) in [(1, 1700.0, 100.0), (2, 1720.0, 120.0)] {
+        let observed = Observed {
+            round,
+            plan: &plan,
+            metrics: &metrics(10.0, peak),
+            side: &RankTable::default(),
+            training: &training(0.0),
+        };
+        refine(&mut profile, observed);
+        close(profile.modes[0].cost.memory_fixed / MIB, expected);
+    }
+}
+
+#[test]
 fn what_a_rule_holds_beside_is_not_taken_for_the_modes_own() {
     let (mut profile, mut plan) = (profile(), plan());
     plan.ranks = RankTable::uniform(&[Projection::Q], 1, 1000);
@@ -308,4 +367,22 @@ fn importance_follows_what_the_fleet_saw_grow_once_for_each_round() {
         weigh(&mut profile, &moved);
         assert_eq!(energies(&profile), [[2.0, 1.0], [6.0, 3.0]]);
     }
+    // What a site tells of its weights is at most the largest number, and none beyond it is stored.
+    let told = profile.measurement.importance.as_mut().expect("importance");
+    told.weights[1].energies = vec![f32::MAX, 1.0];
+    let last = moved.last + 1;
+    weigh(&mut profile, &Moved { last, ..moved });
+    assert_eq!(energies(&profile)[1], [f32::MAX, 3.0]);
+}
+
+#[test]
+fn no_time_grows_beyond_the_largest_figure_however_often_a_site_tells_of_longer_rounds() {
+    let mut cost = profile().modes[0].cost.clone();
+    for _ in 0..100 {
+        stretch(&mut cost, f64::MAX);
+    }
+    assert_eq!(
+        (cost.seconds_fixed, cost.seconds_per_token),
+        (LARGEST, LARGEST)
+    );
 }

@@ -47,7 +47,7 @@ async function viewFleet(main, stop) {
       Object.entries(worker.datasets).map(([name, set]) => h("div", {}, `${name}: ${counted(set.records, "record")}, ${set.held_out} held out${set.skipped ? `, ${set.skipped} unreadable` : ""}`)),
       h("span", { title: `${worker.host}, version ${worker.version}` }, worker.policy || "–"),
     ]);
-    const none = [h("p", {}, "No site has joined yet. Next, at a site: ", command("fedpipe doctor --config site.toml"), ", then ", command("fedpipe worker --config site.toml"), "."), soft("On one machine, to try it: ", command("fedpipe up --workers 3"))];
+    const none = [h("p", {}, "No site has joined yet. Next, at a site: ", command("fedpipe doctor --config site.toml"), ", then ", command("fedpipe worker --config site.toml"), "."), soft("On one machine, to try it: ", command("fedpipe up --fleet fleet.toml"))];
     fill(fleet, rows.length ? table(["site", "does", "memory", "data", "policy"], rows) : none);
   });
 }
