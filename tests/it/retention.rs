@@ -57,6 +57,32 @@ async fn settled(fleet: &Fleet, id: &str) {
     wait::until("the job is settled", END, async || !folder.exists()).await;
 }
 
+/// How many files the aggregator has fetched and still has.
+fn spooled(fleet: &Fleet) -> usize {
+    let jobs = std::fs::read_dir(fleet.state().join("aggregator/spool"));
+    let jobs = jobs.into_iter().flatten().flatten();
+    let files = jobs.filter_map(|job| std::fs::read_dir(job.path()).ok());
+    files.flatten().count()
+}
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_in_an_open_round_leaves_no_update_on_the_aggregators_disk() {
+    let fleet = Fleet::start(&Setup::sites(2)).await;
+    let (api, hold) = (fleet.api(), Failpoint::PlannerPlanAfterPlanStored);
+    fleet.points().arm(hold, Fate::Halted);
+    let id = api.submit(&job(&fleet.model())).await;
+    fleet.points().reached(hold, Fate::Halted, END).await;
+    fleet.halt("worker-b");
+    fleet.go_on("planner");
+    let fetched = async || spooled(&fleet) > 0;
+    wait::until("the update of the other site is fetched", END, fetched).await;
+    api.order(&id, "cancel").await;
+    fleet.go_on("worker-b");
+    api.ended(&id, END).await;
+    settled(&fleet, &id).await;
+    assert_eq!(spooled(&fleet), 0);
+}
+
 /// Files and folders below this one whose path names the job.
 fn traces(folder: &Path, job: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -59,7 +59,8 @@ impl Error {
             Ok(known) => return known,
             Err(error) => error,
         };
-        let answer = error.to_string();
+        // Whoever names an object may not choose what storage seems to say of it.
+        let answer = error.to_string().replace(&key, "");
         if chain(&error).any(|e| e.downcast_ref().is_some_and(is_full)) || says_full(&answer) {
             return Self::Full {
                 place: format!("`{key}`"),
@@ -119,12 +120,35 @@ impl Error {
                 place: place.url.clone(),
                 source: error.into(),
             },
-            None => Self::Refused {
+            None => Self::below(key, error),
+        }
+    }
+
+    /// An error from below that is no server's: that of a file system has nothing to do with the object, unless it
+    /// speaks of the object's own file.
+    fn below(key: String, error: object_store::Error) -> Self {
+        let system = chain(&error).find_map(|e| e.downcast_ref::<io::Error>());
+        match system.map(io::Error::kind) {
+            Some(kind) if !speaks_of_the_file(kind) => Self::Io {
+                path: key.into(),
+                source: io::Error::new(kind, error),
+            },
+            _ => Self::Refused {
                 key,
                 source: error.into(),
             },
         }
     }
+}
+
+const fn speaks_of_the_file(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+    )
 }
 
 fn chain<'a>(
@@ -214,6 +238,19 @@ mod tests {
         assert!(matches!(error, Error::Full { .. }), "ENOSPC: {error:?}");
     }
 
+    /// The key is the site's to choose, and stands in what is said of it.
+    #[test]
+    fn the_name_of_an_object_says_nothing_of_the_storage() {
+        for key in ["u/NoSuchBucket", "u/QuotaExceeded", "u/status 503"] {
+            let error = object_store::Error::NotFound {
+                path: key.to_owned(),
+                source: format!("no such object: {key}").into(),
+            };
+            let error = Error::storage(&place(), key, error);
+            assert!(matches!(error, Error::NotFound { .. }), "{key}: {error:?}");
+        }
+    }
+
     #[test]
     fn answers_of_a_server_are_sorted_by_what_helps() {
         let check = |text: &str, later: bool, name: &str| {
@@ -247,6 +284,20 @@ mod tests {
             "Refused",
         );
         check("anything else", false, "Refused");
+    }
+
+    #[test]
+    fn a_file_system_in_trouble_does_not_refuse_the_object_that_was_asked_for() {
+        let check = |number: i32, name: &str| {
+            let system = io::Error::from_raw_os_error(number);
+            let error = Error::storage(&place(), "k", generic(system));
+            assert!(format!("{error:?}").starts_with(name), "{error:?}");
+        };
+        let (eio, emfile, eacces, enotdir) = (5, 24, 13, 20);
+        check(eio, "Io");
+        check(emfile, "Io");
+        check(eacces, "Refused");
+        check(enotdir, "Refused");
     }
 
     #[test]

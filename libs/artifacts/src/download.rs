@@ -79,6 +79,16 @@ impl Store {
         }
     }
 
+    /// Reads an artifact's manifest and nothing of its content: whether storage gives us what lies there. That an object
+    /// is there ([`Store::exists`]) says less, for a server may tell that of one which it does not give.
+    ///
+    /// # Errors
+    /// As [`Store::get_file`].
+    pub async fn look_up(&self, artifact: &ArtifactRef, transfer: &Transfer) -> Result<(), Error> {
+        let looked = transfer.guard(self.manifest_of(artifact, artifact.bytes));
+        looked.await.map(drop)
+    }
+
     /// The only file that the artifact's manifest describes, once it agrees with the reference.
     async fn manifest_of(
         &self,

@@ -179,10 +179,10 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A local file or folder cannot be used.
+    /// A local file or folder cannot be used, or the file system that objects lie on.
     #[error("cannot read or write {}", path.display())]
     Io {
-        /// The file.
+        /// The file, or the object's key.
         path: PathBuf,
         /// The system's own error.
         source: io::Error,

@@ -15,7 +15,7 @@ pub struct Config {
     pub nats: Connect,
     /// Where adapters lie.
     pub storage: artifacts::Config,
-    /// Folder for updates being merged; it may be lost at any time.
+    /// Folder for updates being merged; it may be lost at any time, and what jobs left in it is removed at the start.
     pub work_dir: PathBuf,
     /// Bytes of updates kept in `work_dir` at most.
     pub spool_bytes: u64,

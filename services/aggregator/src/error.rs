@@ -1,6 +1,7 @@
 //! What can go wrong in the aggregator.
 
 use bus::Retry;
+use domain::zeroth::GENERATOR;
 
 use crate::strategy;
 
@@ -20,6 +21,12 @@ pub enum Error {
     #[error("object storage does not answer: {why}")]
     Away {
         /// What it or the network said.
+        why: String,
+    },
+    /// An update that cannot be fetched, and not for anything that its site did.
+    #[error("an update cannot be fetched, and its site is not to blame: {why}")]
+    Unfetched {
+        /// What storage says.
         why: String,
     },
     /// A tensor file of ours.
@@ -61,6 +68,15 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// A job whose zeroth-order steps went along directions that this release does not make.
+    #[error(
+        "the job's directions are of generator {began}, and this release has generator {GENERATOR}: it goes on \
+         under the release that it began with; or cancel it and submit it anew"
+    )]
+    Generator {
+        /// The one that the job began with.
+        began: u16,
+    },
     /// A round is committed already, with another decision than this process has read.
     #[error("round {round} was committed with other updates")]
     Contradicted {
@@ -94,19 +110,24 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Bus(error) => error.retry(),
-            // Only this process's own end cancels a transfer: the next owner does the step again.
-            Self::Storage(artifacts::Error::Cancelled) => Retry::Later,
+            // Only this process's own end cancels a transfer: the next owner does the step again. And the disk is ours.
+            Self::Storage(artifacts::Error::Cancelled | artifacts::Error::Io { .. }) => {
+                Retry::Later
+            }
             Self::Storage(error) => match error.retry() {
                 artifacts::Retry::Later => Retry::Later,
                 artifacts::Retry::Never => Retry::Never,
             },
-            // A full or lost disk comes back, as storage does; so does a cancelled computation.
+            // A full or lost disk comes back, as storage does, and keys that have run out; so does a cancelled computation.
             Self::Away { .. }
+            | Self::Unfetched { .. }
             | Self::Folder { .. }
             | Self::Tensors(_)
             | Self::Unread(_)
             | Self::Unwritten { .. }
             | Self::Threads { .. }
+            // A job of days is not given up for an upgrade that can be taken back.
+            | Self::Generator { .. }
             | Self::Interrupted(_) => Retry::Later,
             Self::Merge { source, .. } if source.is_disk() => Retry::Later,
             Self::Start(_)
@@ -129,6 +150,15 @@ mod tests {
     #[test]
     fn a_transfer_that_the_end_of_the_process_cut_off_ends_no_job() {
         let error = Error::from(artifacts::Error::Cancelled);
+        assert_eq!(error.retry(), Retry::Later);
+    }
+
+    #[test]
+    fn a_spool_that_its_disk_does_not_give_ends_no_job() {
+        let error = Error::from(artifacts::Error::Io {
+            path: "/spool/x".into(),
+            source: std::io::Error::from_raw_os_error(5),
+        });
         assert_eq!(error.retry(), Retry::Later);
     }
 }

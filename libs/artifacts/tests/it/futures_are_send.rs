@@ -5,6 +5,7 @@ use std::path::Path;
 use artifacts::{Hub, ModelCache, Spool, Store, Transfer};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::hub::Model;
+use domain::id::JobId;
 
 fn check<T: Send>(_: T) {}
 
@@ -15,6 +16,7 @@ fn the_futures_of_all_calls_may_change_threads() {
     fn calls(
         (store, cache, spool): (&Store, &ModelCache, &Spool),
         (artifact, digest, path): (&ArtifactRef, &Digest, &Path),
+        job: &JobId,
         (hub, model): (&Hub, &Model),
         transfer: &Transfer,
     ) {
@@ -25,6 +27,7 @@ fn the_futures_of_all_calls_may_change_threads() {
         check(store.put_bytes("a", "x", transfer));
         check(store.get_file(artifact, path, 1, transfer));
         check(store.get_bytes(artifact, 1, transfer));
+        check(store.look_up(artifact, transfer));
         check(store.usage("a"));
         check(store.delete_prefix("a"));
         check(store.push_model(path, transfer));
@@ -36,7 +39,8 @@ fn the_futures_of_all_calls_may_change_threads() {
         check(hub.pin(model));
         check(cache.fetch_hub(hub, model, transfer));
         check(cache.used_bytes());
-        check(spool.ensure(store, artifact, transfer));
-        check(spool.remove(digest));
+        check(spool.ensure(job, store, artifact, transfer));
+        check(spool.remove(job, artifact));
+        check(spool.forget(job));
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use artifacts::{Error, PART_BYTES, Retry, Spool, Transfer, Usage};
+use domain::id::JobId;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, MIB, content, length, slow, until};
@@ -57,6 +58,7 @@ pub async fn objects_lie_where_the_layout_says(backend: &Backend) {
         ]
     );
     assert!(backend.store.exists(&artifact.key).await.unwrap());
+    backend.store.look_up(&artifact, &transfer).await.unwrap();
     assert!(
         !backend
             .store
@@ -248,18 +250,18 @@ pub async fn a_probe_measures_the_emulated_link_and_leaves_nothing(backend: &Bac
     assert!(matches!(error, Error::TooLarge { .. }));
 }
 
-pub async fn a_spool_fetches_each_artifact_once_and_survives_a_restart(backend: &Backend) {
+pub async fn a_spool_fetches_each_artifact_once_and_again_after_a_restart(backend: &Backend) {
     let artifact = backend
         .store
         .put_bytes("a", content(5, 9 * MIB), &Transfer::default())
         .await
         .unwrap();
-    let dir = backend.path("spool");
+    let (dir, job) = (backend.path("spool"), JobId::from_bits(1));
     let transfer = Transfer::default();
     let spool = Spool::open(&dir, 64 * MIB as u64).unwrap();
     let both = tokio::join!(
-        spool.ensure(&backend.store, &artifact, &transfer),
-        spool.ensure(&backend.store, &artifact, &transfer),
+        spool.ensure(&job, &backend.store, &artifact, &transfer),
+        spool.ensure(&job, &backend.store, &artifact, &transfer),
     );
     let path = both.0.unwrap();
     assert_eq!(path, both.1.unwrap());
@@ -267,21 +269,42 @@ pub async fn a_spool_fetches_each_artifact_once_and_survives_a_restart(backend: 
     assert_eq!(spool.used_bytes(), artifact.bytes);
 
     let after_restart = Spool::open(&dir, 64 * MIB as u64).unwrap();
-    assert_eq!(after_restart.used_bytes(), artifact.bytes);
-    after_restart
-        .ensure(&backend.store, &artifact, &transfer)
-        .await
-        .unwrap();
-    assert_eq!(
-        transfer.moved(),
-        artifact.bytes,
-        "fetched again after a restart"
-    );
-
-    after_restart.remove(&artifact.sha256).await.unwrap();
-    after_restart.remove(&artifact.sha256).await.unwrap();
     assert_eq!(after_restart.used_bytes(), 0);
     assert!(!path.exists());
+    let again = after_restart.ensure(&job, &backend.store, &artifact, &transfer);
+    assert_eq!(again.await.unwrap(), path);
+    assert_eq!(transfer.moved(), 2 * artifact.bytes);
+
+    after_restart.remove(&job, &artifact).await.unwrap();
+    after_restart.remove(&job, &artifact).await.unwrap();
+    assert_eq!(after_restart.used_bytes(), 0);
+    assert!(!path.exists());
+}
+
+pub async fn a_fetch_that_is_given_up_midway_gives_its_room_back(backend: &Backend) {
+    let quick = Transfer::default();
+    let artifact = backend
+        .store
+        .put_bytes("a", content(9, 17 * MIB), &quick)
+        .await
+        .unwrap();
+    let job = JobId::from_bits(1);
+    let spool = Spool::open(&backend.path("spool"), artifact.bytes).unwrap();
+    let transfer = slow(&CancellationToken::new());
+    let under_way = async {
+        until(|| transfer.moved() > 0).await;
+        spool.used_bytes()
+    };
+    let taken = tokio::select! {
+        _ = spool.ensure(&job, &backend.store, &artifact, &transfer) => 0,
+        taken = under_way => taken,
+    };
+    assert_eq!(taken, artifact.bytes);
+    let used = spool.used_bytes();
+    assert!(used < artifact.bytes, "{used} are still taken");
+    let fetched = spool.ensure(&job, &backend.store, &artifact, &quick).await;
+    assert_eq!(length(&fetched.unwrap()), artifact.bytes);
+    assert_eq!(spool.used_bytes(), artifact.bytes);
 }
 
 pub async fn a_full_spool_is_resumable(backend: &Backend) {
@@ -301,11 +324,12 @@ pub async fn a_full_spool_is_resumable(backend: &Backend) {
         .put_bytes("a", content(8, 1001), &transfer)
         .await
         .unwrap();
+    let (store, job) = (&backend.store, JobId::from_bits(1));
     let spool = Spool::open(&backend.path("spool"), 1000).unwrap();
-    spool.ensure(&backend.store, &one, &transfer).await.unwrap();
+    spool.ensure(&job, store, &one, &transfer).await.unwrap();
     let before = transfer.moved();
     let error = spool
-        .ensure(&backend.store, &two, &transfer)
+        .ensure(&job, store, &two, &transfer)
         .await
         .unwrap_err();
     assert!(
@@ -321,15 +345,16 @@ pub async fn a_full_spool_is_resumable(backend: &Backend) {
         "{error:?}"
     );
     assert_eq!(error.retry(), Retry::Later);
+    // What can never fit says so alike: it is the limit that is too low, not the artifact that is wrong.
     let error = spool
-        .ensure(&backend.store, &huge, &transfer)
+        .ensure(&job, store, &huge, &transfer)
         .await
         .unwrap_err();
     assert!(
         matches!(
             error,
-            Error::TooLarge {
-                bytes: 1001,
+            Error::NoRoom {
+                needed: 1001,
                 limit: 1000,
                 ..
             }
@@ -337,14 +362,14 @@ pub async fn a_full_spool_is_resumable(backend: &Backend) {
         "{error:?}"
     );
     assert_eq!(transfer.moved(), before);
-    spool.remove(&one.sha256).await.unwrap();
-    spool.ensure(&backend.store, &two, &transfer).await.unwrap();
+    spool.remove(&job, &one).await.unwrap();
+    spool.ensure(&job, store, &two, &transfer).await.unwrap();
 
     // A reservation does not outlive a fetch that failed.
-    spool.remove(&two.sha256).await.unwrap();
+    spool.remove(&job, &two).await.unwrap();
     backend.owner.delete_prefix("a").await.unwrap();
     spool
-        .ensure(&backend.store, &one, &transfer)
+        .ensure(&job, store, &one, &transfer)
         .await
         .unwrap_err();
     assert_eq!(spool.used_bytes(), 0);

@@ -152,6 +152,14 @@ pub async fn a_manifest_that_lies_is_refused(backend: &Backend) {
     let theirs = file("content", 5, &part).replace(hex, other.sha256.hex());
     backend.overwrite(&artifact.key, theirs).await;
     refused(backend, &artifact, 100, |error| manifest(error, "Other")).await;
+    // It is there, and not what it should be.
+    assert!(backend.store.exists(&artifact.key).await.unwrap());
+    let looked = backend
+        .store
+        .look_up(&artifact, &Transfer::default())
+        .await
+        .unwrap_err();
+    assert!(manifest(&looked, "Other"), "{looked:?}");
     // Longer than any manifest: it is not read.
     backend
         .overwrite(&artifact.key, vec![b' '; MANIFEST_BYTES as usize + 1])

@@ -96,16 +96,16 @@ async fn named_as_encoder(
     job: &Job,
     adapter: ArtifactRef,
 ) -> Result<(ArtifactRef, Option<Encoder>), Error> {
-    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
-    let fetched = aggregator.spool.ensure(store, &adapter, transfer);
-    let from = aggregator.reach.guard(fetched).await??;
+    let from = aggregator.fetch(job, &adapter).await?;
     let folder = starting::folder(aggregator, job).await?;
     let to = folder.join("adapter.safetensors");
     let made = to.clone();
     let named = tokio::task::spawn_blocking(move || published::of_encoder(&from, &made));
     let encoder = named.await??;
     let prefix = format!("jobs/{}/adapter", job.id);
-    let sent = aggregator.artifacts.put_file(&prefix, &to, transfer);
+    let sent = aggregator
+        .artifacts
+        .put_file(&prefix, &to, &aggregator.transfer);
     Ok((aggregator.reach.guard(sent).await??, Some(encoder)))
 }
 

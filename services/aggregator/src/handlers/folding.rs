@@ -156,8 +156,7 @@ pub async fn handle(
     hit(Failpoint::AggregatorFoldAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
-    let (round, contributions) = (decided.round, &decided.closed.contributions);
-    clean(aggregator, job.job(), round, &decided.global, contributions).await;
+    clean(aggregator, job.job(), decided.round).await;
     walk::clean(aggregator, job.job()).await;
     Ok(Next::Again)
 }
@@ -244,7 +243,7 @@ async fn prepare(
 ) -> Result<Round, Error> {
     let spec = &job.job().spec;
     let weights = starting::weights(aggregator, job.job(), plan).await?;
-    let start = fetch(aggregator, &decided.global).await?;
+    let start = aggregator.fetch(job.job(), &decided.global).await?;
     let aggregation = spec.aggregation.clone();
     let contributions = &decided.closed.contributions;
     let plans: Vec<&WorkerPlan> = own.iter().map(|own| &own.plan).collect();
@@ -263,7 +262,7 @@ async fn prepare(
         let update = update(aggregator, job.job(), decided, &site).await?;
         let started = match &contribution.credit {
             None => None,
-            Some(credit) => Some(fetch(aggregator, &credit.global).await?),
+            Some(credit) => Some(aggregator.fetch(job.job(), &credit.global).await?),
         };
         members.push(Member {
             worker: contribution.worker.clone(),
@@ -305,7 +304,7 @@ async fn update(
         plan,
         weights,
     } = *site;
-    let stored = fetch(aggregator, &contribution.update.adapter).await?;
+    let stored = aggregator.fetch(job, &contribution.update.adapter).await?;
     let training = &job.spec.training;
     if !training.sends_scalars(plan.optimizer) || training.shares_directions() {
         return Ok(stored);
@@ -343,7 +342,7 @@ async fn moments(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Optio
     let named = named.ok_or(Error::Missing {
         what: "optimizer of the round before",
     })?;
-    Ok(Some(fetch(aggregator, &named).await?))
+    Ok(Some(aggregator.fetch(job, &named).await?))
 }
 
 async fn store(aggregator: &Aggregator, prefix: &str, path: &Path) -> Result<ArtifactRef, Error> {
@@ -351,13 +350,6 @@ async fn store(aggregator: &Aggregator, prefix: &str, path: &Path) -> Result<Art
         .artifacts
         .put_file(prefix, path, &aggregator.transfer);
     Ok(aggregator.reach.guard(sent).await??)
-}
-
-/// An artifact as a local file.
-async fn fetch(aggregator: &Aggregator, artifact: &ArtifactRef) -> Result<PathBuf, Error> {
-    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
-    let fetched = aggregator.spool.ensure(store, artifact, transfer);
-    Ok(aggregator.reach.guard(fetched).await??)
 }
 
 /// What a round amounted to.
@@ -390,6 +382,14 @@ fn summarize(job: &Job, decided: &Decided, merged: Merged, now: UnixMillis) -> S
         .fold(0.0, f64::max);
     let seconds = now.seconds_since(decided.opened_at);
     tracing::info!(job = %job.id, round = decided.round, seconds, slowest, "round committed");
+    if workers.iter().all(|worker| worker.metrics.loss().is_none()) {
+        tracing::warn!(
+            job = %job.id,
+            round = decided.round,
+            "no step of any site had a finite loss; lower training.learning_rate (training.mezo.learning_rate where \
+             that is set) or set training.mezo.clip"
+        );
+    }
     Summary {
         round: decided.round,
         global: merged.global,

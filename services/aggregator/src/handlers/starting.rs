@@ -11,7 +11,7 @@ use domain::round::Summary;
 
 use crate::app::Aggregator;
 use crate::rounds::clean::merged_path;
-use crate::rounds::{commit, follow, tasks};
+use crate::rounds::{clean, commit, follow, tasks};
 use crate::{Error, strategy};
 
 pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Error> {
@@ -72,7 +72,7 @@ pub async fn handle(aggregator: &Aggregator, job: &mut Owned) -> Result<Next, Er
         now,
         aggregator.config.liveness.idle_ms,
     );
-    job.advance(next, |_| {}).await?;
+    job.advance(next, Job::begin_walking).await?;
     hit(Failpoint::AggregatorStartAfterState);
     job.announce().await?;
     hit(Failpoint::AggregatorOpenAfterPublish);
@@ -137,11 +137,7 @@ pub async fn head(
 
 /// The job's working folder.
 pub async fn folder(aggregator: &Aggregator, job: &Job) -> Result<std::path::PathBuf, Error> {
-    let path = aggregator
-        .config
-        .work_dir
-        .join("jobs")
-        .join(job.id.as_str());
+    let path = clean::folders(&aggregator.config.work_dir).join(job.id.as_str());
     let made = tokio::fs::create_dir_all(&path).await;
     made.map_err(|source| Error::Folder {
         path: path.display().to_string(),

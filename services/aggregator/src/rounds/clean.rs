@@ -1,34 +1,23 @@
-//! What a committed round leaves behind, in the spool and in storage.
+//! What a committed round leaves behind, in the spool and in storage; and what a job leaves in this process.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use chassis::failpoint::{Failpoint, hit};
-use domain::artifact::ArtifactRef;
+use domain::id::JobId;
 use domain::job::Job;
 use domain::object::{self, Place};
-use domain::round::{Contribution, LATE_ROUNDS};
+use domain::round::LATE_ROUNDS;
 
 use crate::Error;
 use crate::app::Aggregator;
 use crate::handlers::starting;
 
-/// Frees the spool of what this round was merged from, and deletes updates that no later round can
+/// Frees the spool of all that was fetched for this round: what it was merged from, what did not count, the server's
+/// moments and the mask's adapter, which the next round may fetch again. Deletes updates that no later round can
 /// count, and the server's moments of as long ago. What cannot be deleted now goes with the job.
-pub async fn clean(
-    aggregator: &Aggregator,
-    job: &Job,
-    round: u32,
-    global: &ArtifactRef,
-    contributions: &[Contribution],
-) {
-    let starts = contributions.iter().filter_map(|one| one.credit.as_ref());
-    let starts = starts.map(|credit| &credit.global);
-    let updates = contributions.iter().map(|one| &one.update.adapter);
-    for artifact in updates.chain(starts).chain([global]) {
-        if let Err(error) = aggregator.spool.remove(&artifact.sha256).await {
-            tracing::debug!(%error, "spool not freed");
-        }
-    }
+pub async fn clean(aggregator: &Aggregator, job: &Job, round: u32) {
+    free(aggregator, &job.id).await;
     if let Err(error) = remove_merged(aggregator, job, round).await {
         tracing::debug!(%error, "merged files not removed");
     }
@@ -57,12 +46,62 @@ pub async fn clean(
     }
 }
 
+/// Lets go of what this process has of a job, in memory and on its disk. All of it can be read, fetched or made again.
+pub async fn forget(aggregator: &Aggregator, job: &JobId) {
+    aggregator.standings.forget(job);
+    aggregator.logs.forget(job);
+    aggregator.recent.forget(job);
+    free(aggregator, job).await;
+    let folder = folders(&aggregator.config.work_dir).join(job.as_str());
+    match tokio::fs::remove_dir_all(&folder).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::debug!(%error, folder = %folder.display(), "working folder not removed");
+        }
+        _ => {}
+    }
+}
+
+async fn free(aggregator: &Aggregator, job: &JobId) {
+    if let Err(error) = aggregator.spool.forget(job).await {
+        tracing::debug!(%error, %job, "spool not freed");
+    }
+}
+
+/// Where the jobs' working folders lie.
+pub fn folders(work_dir: &Path) -> PathBuf {
+    work_dir.join("jobs")
+}
+
+/// Removes the working folders that an earlier process left, for the reasons for which a spool begins empty.
+///
+/// # Errors
+/// If one cannot be removed.
+pub fn begin_empty(work_dir: &Path) -> Result<(), Error> {
+    let jobs = folders(work_dir);
+    let failed = |path: &Path, source: io::Error| Error::Folder {
+        path: path.display().to_string(),
+        source,
+    };
+    let entries = match jobs.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| failed(&jobs, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failed(&jobs, error))?;
+        if entry.file_name().to_string_lossy().parse::<JobId>().is_ok() {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what the merge wrote here: it lies in storage now.
 async fn remove_merged(aggregator: &Aggregator, job: &Job, round: u32) -> Result<(), Error> {
     let folder = starting::folder(aggregator, job).await?;
     for path in [merged_path(&folder, round), moments_path(&folder, round)] {
         match tokio::fs::remove_file(&path).await {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
                 let path = path.display().to_string();
                 return Err(Error::Folder { path, source });
             }
@@ -89,9 +128,21 @@ fn is_old(key: &str, old: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use domain::id::JobId;
-
     use super::*;
+
+    #[test]
+    fn a_process_begins_without_the_working_folders_of_an_earlier_one() {
+        let work_dir = tempfile::tempdir().expect("a folder");
+        begin_empty(work_dir.path()).expect("there is none yet");
+        let jobs = folders(work_dir.path());
+        let (job, other) = (jobs.join("job_00000000000000aa"), jobs.join("notes"));
+        for folder in [&job, &other] {
+            std::fs::create_dir_all(folder).expect("it is made");
+            std::fs::write(folder.join("walked-1"), "x").expect("it is written");
+        }
+        begin_empty(work_dir.path()).expect("it is emptied");
+        assert!(!job.exists() && other.join("walked-1").exists());
+    }
 
     #[test]
     fn only_updates_of_old_rounds_are_deleted() {

@@ -31,9 +31,7 @@ pub async fn of(aggregator: &Aggregator, job: &Job, round: u32) -> Result<Emphas
     let Some(masked) = masked else {
         return Ok(emphasis);
     };
-    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
-    let fetched = aggregator.spool.ensure(store, &masked.adapter, transfer);
-    let path = aggregator.reach.guard(fetched).await??;
+    let path = aggregator.fetch(job, &masked.adapter).await?;
     let mask = tokio::task::spawn_blocking(move || mask(&path, masked.share)).await??;
     Ok(emphasis.masked(Arc::new(mask)))
 }

@@ -4,17 +4,16 @@
 use std::path::PathBuf;
 
 use artifacts::tensors::{self, TensorFile};
+use bus::Unreadable;
 use bus::drive::{Owned, error_chain};
 use chassis::failpoint::{Failpoint, hit};
 use chassis::telemetry::{self, Metric};
-use contract::message::dead::DeadLetter;
 use contract::message::job::Event;
 use contract::message::report::Walked;
-use contract::subject;
 use domain::adapter::{HeadShape, WeightShape};
 use domain::artifact::ArtifactRef;
 use domain::cause::{SiteTrouble, Trouble};
-use domain::id::{Epoch, WorkerName};
+use domain::id::WorkerName;
 use domain::job::spec::Training;
 use domain::object;
 use domain::plan::WorkerPlan;
@@ -24,6 +23,8 @@ use domain::zeroth::GENERATOR;
 use crate::Error;
 use crate::app::Aggregator;
 use crate::handlers::starting;
+use crate::rounds::blame::fetched_or_blamed;
+use crate::rounds::unread;
 use crate::rounds::walk::{self, Walker};
 use crate::strategy::{self, norm::Moved};
 
@@ -34,6 +35,27 @@ const HEADER_BYTES: u64 = 1 << 20;
 /// site's can take the merged adapter there, nor where `training.mezo.scaling` stretches them: no tensor has the
 /// 10^16 numbers that this would take.
 const REACH: f64 = 1e30;
+
+/// What of an update was refused: the label of its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// A site's adapter.
+    Checked,
+    /// A zeroth-order site's scalars.
+    Scalars,
+    /// The report itself.
+    Unreadable,
+}
+
+impl Reason {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Checked => "checked",
+            Self::Scalars => "scalars",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
 
 /// What an update has to be.
 pub struct Expected<'a> {
@@ -61,7 +83,13 @@ pub async fn ingest(
 ) -> Result<Standing, Error> {
     match accept(aggregator, job, expected, &update).await? {
         Ok(()) => Ok(Standing::Stored(Box::new(update))),
-        Err(detail) => refuse(job, expected.worker, "checked", detail).await,
+        Err(detail) => {
+            let freed = aggregator.spool.remove(&job.job().id, &update.adapter);
+            if let Err(error) = freed.await {
+                tracing::debug!(%error, "a refused update stays in the spool");
+            }
+            refuse(job, expected.worker, Reason::Checked, detail).await
+        }
     }
 }
 
@@ -78,7 +106,7 @@ pub async fn scalars(
     walked: Walked,
 ) -> Result<Standing, Error> {
     if let Err(detail) = retrace(aggregator, job, expected, &walked).await? {
-        return refuse(job, expected.worker, "scalars", detail).await;
+        return refuse(job, expected.worker, Reason::Scalars, detail).await;
     }
     let prefix = object::update_prefix(&job.job().id, expected.worker, expected.round);
     let (bytes, transfer) = (walked.scalars.to_bytes(), &aggregator.transfer);
@@ -146,7 +174,9 @@ async fn retrace(
     };
     let made = walk::retraced(aggregator, job.job(), &walker, &walked.scalars).await;
     let (path, reached) = match made {
-        Err(Error::Merge { source, .. }) => return Ok(Err(error_chain(&source))),
+        Err(Error::Merge { source, .. }) if !source.is_disk() => {
+            return Ok(Err(error_chain(&source)));
+        }
         other => other?,
     };
     if own_way && walked.reached.as_ref() != Some(&reached) {
@@ -157,43 +187,28 @@ async fn retrace(
     examine(aggregator, job, expected, path).await
 }
 
-/// Refuses a report that cannot be read, and lays it down for whoever looks for the defect.
+/// Refuses a report that cannot be read, and sets it aside for whoever looks for the defect.
 ///
 /// # Errors
 /// If the bus does not answer.
 pub async fn unreadable(
     job: &Owned,
     worker: &WorkerName,
-    (epoch, kind): (Epoch, &'static str),
-    error: &bus::Error,
+    report: &Unreadable,
 ) -> Result<Standing, Error> {
-    let detail = error_chain(error);
-    let letter = DeadLetter {
-        service: "aggregator".to_owned(),
-        original: subject::report(worker, &job.job().id, epoch, kind),
-        kind: Some(kind.to_owned()),
-        bytes: 0,
-        why: detail.clone(),
-        at: job.now(),
-    };
-    job.bus().publish(&letter, None).await?;
-    telemetry::count(Metric::MessagesDead, 1, &[]);
-    refuse(job, worker, "unreadable", detail).await
+    let site = unread::set_aside(job, worker, report).await?;
+    refuse(job, worker, Reason::Unreadable, site.detail).await
 }
 
 async fn refuse(
     job: &Owned,
     worker: &WorkerName,
-    reason: &'static str,
+    reason: Reason,
     detail: String,
 ) -> Result<Standing, Error> {
-    let site = SiteTrouble {
-        worker: worker.clone(),
-        trouble: Trouble::UpdateRefused,
-        detail,
-    };
+    let site = SiteTrouble::new(worker.clone(), Trouble::UpdateRefused, &detail);
     tracing::warn!(job = %job.job().id, %worker, reason = site.detail, "update refused");
-    telemetry::count(Metric::UpdatesRefused, 1, &[("reason", reason)]);
+    telemetry::count(Metric::UpdatesRefused, 1, &[("reason", reason.name())]);
     job.say(Event::Refused { site: site.clone() }).await?;
     Ok(Standing::Lost(site))
 }
@@ -209,14 +224,14 @@ async fn accept(
         round,
         plan,
         weights,
-        ..
+        start,
     } = expected;
     if let Err(detail) = figures(&update.metrics, plan, &job.job().spec.training) {
         return Ok(Err(detail));
     }
     let own = object::update_prefix(&job.job().id, worker, *round);
-    let key = &update.adapter.key;
-    if !key.starts_with(&format!("{own}/")) || key.contains("..") {
+    // Exactly the key that an upload makes: what storage says of another is the site's to choose.
+    if update.adapter.key != format!("{own}/{}.manifest", update.adapter.sha256.hex()) {
         return Ok(Err(
             "it lies outside the worker's own keys of this round".to_owned()
         ));
@@ -230,16 +245,17 @@ async fn accept(
             "it has {bytes} bytes where its plan allows {allowed}"
         )));
     }
-    let fetched =
-        aggregator
-            .spool
-            .ensure(&aggregator.artifacts, &update.adapter, &aggregator.transfer);
-    let path = match aggregator.reach.guard(fetched).await? {
+    let path = match aggregator.fetch(job.job(), &update.adapter).await {
         Ok(path) => path,
-        // This process is ending: that says nothing about the update.
-        Err(error @ artifacts::Error::Cancelled) => return Err(error.into()),
-        Err(error) if error.retry() == artifacts::Retry::Later => return Err(error.into()),
-        Err(error) => return Ok(Err(error_chain(&error))),
+        Err(Error::Storage(error)) => {
+            let ours = aggregator.look_up(start);
+            let again = aggregator.fetch(job.job(), &update.adapter);
+            match fetched_or_blamed(error, (*start, ours), again).await? {
+                Ok(path) => path,
+                Err(detail) => return Ok(Err(detail)),
+            }
+        }
+        Err(error) => return Err(error),
     };
     hit(Failpoint::AggregatorIngestAfterDownload);
     examine(aggregator, job, expected, path).await
@@ -257,7 +273,7 @@ async fn demanded_head(aggregator: &Aggregator, job: &Owned) -> Result<Option<He
 /// Whether the figures can be those of a round of this plan.
 fn figures(metrics: &UpdateMetrics, plan: &WorkerPlan, training: &Training) -> Result<(), String> {
     if let Some(figure) = metrics.illegal() {
-        return Err(format!("its {figure} is not a number from 0"));
+        return Err(format!("no site can have measured its {figure}"));
     }
     if let Some(count) = metrics.beyond(plan, training) {
         return Err(format!("it claims other {count} than its plan allows"));
@@ -320,8 +336,21 @@ async fn bound(
     let Some(bound) = job.job().spec.aggregation.norm_bound else {
         return Ok(None);
     };
-    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
-    let fetched = aggregator.spool.ensure(store, start, transfer);
-    let global = aggregator.reach.guard(fetched).await??;
+    let global = aggregator.fetch(job.job(), start).await?;
     Ok(Some((bound, global)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A counter that begins with its first event hides it from `increase()`, by which the alert goes.
+    #[test]
+    fn every_reason_to_refuse_an_update_is_a_label_that_is_there_from_the_start() {
+        let reasons = [Reason::Checked, Reason::Scalars, Reason::Unreadable].map(Reason::name);
+        let [label] = Metric::UpdatesRefused.labels() else {
+            panic!("{:?}", Metric::UpdatesRefused.labels())
+        };
+        assert_eq!((label.name, label.values), ("reason", &reasons[..]));
+    }
 }
