@@ -119,7 +119,9 @@ pub fn judge(asked: Combination) -> Result<(), Illegal> {
                 "zeroth-order sites replay each other's steps, which {} turns into other coordinates",
                 strategy.name()
             ),
-            "strategy sum, or training.optimizer adamw".to_owned(),
+            "strategy sum with adapter.rank a number, that of rank_max; or training.optimizer auto, which is zeroth-order only \
+             where gradients do not fit, or adamw"
+                .to_owned(),
         );
     }
     if asked.zeroth_order && server.has_state() {
@@ -129,7 +131,7 @@ pub fn judge(asked: Combination) -> Result<(), Illegal> {
                 "zeroth-order sites replay the mean of the steps, which {} changes",
                 server.name()
             ),
-            "kind fedavg, or training.optimizer adamw".to_owned(),
+            "kind fedavg, or training.optimizer auto or adamw".to_owned(),
         );
     }
     Ok(())
@@ -334,6 +336,34 @@ mod tests {
                     .map_or_else(|next| next.field != illegal.field, |()| true),
                 "{text}, then {next:?}"
             );
+        }
+    }
+
+    /// Whoever follows a refusal is not refused again.
+    #[test]
+    fn what_a_zeroth_order_job_is_told_is_all_that_it_needs() {
+        let refused = |optimizer: &str, rank: &str, strategy: &str, server: &str| {
+            let text = format!(
+                r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},
+                    "adapter":{{"rank":{rank},"rank_max":8}},"training":{{"optimizer":"{optimizer}"}},
+                    "aggregation":{{"strategy":"{strategy}","optimizer":{{"kind":"{server}"}}}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&text).expect("a job");
+            let refusals = spec.check().err().unwrap_or_default();
+            let texts = refusals.iter().map(ToString::to_string);
+            texts.collect::<Vec<_>>().join("; ")
+        };
+        let open = r#""auto""#;
+        let told = refused("mezo", open, "product", "fedavg");
+        for named in ["adapter.rank", "rank_max", "training.optimizer auto"] {
+            assert!(told.contains(named), "{named} in {told}");
+        }
+        assert_eq!(refused("mezo", "8", "sum", "fedavg"), "");
+        let told = refused("mezo", "8", "sum", "fedadam");
+        assert!(told.contains("training.optimizer auto or adamw"), "{told}");
+        for optimizer in ["auto", "adamw"] {
+            assert_eq!(refused(optimizer, open, "product", "fedavg"), "");
+            assert_eq!(refused(optimizer, "8", "sum", "fedadam"), "");
         }
     }
 }

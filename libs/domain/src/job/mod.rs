@@ -1,6 +1,7 @@
 //! A job: what was asked for, how far it is, and which transitions are legal.
 
 pub mod aggregation;
+pub mod barred;
 pub mod choice;
 pub mod course;
 pub mod evaluation;

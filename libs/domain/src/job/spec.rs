@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::aggregation::{Aggregation, Trains};
+use super::aggregation::Aggregation;
 use super::choice::Choice;
 pub use super::evaluation::{Answers, Evaluation};
 pub use super::importance::Importance;
-use super::mezo::Wire;
 use super::planner::Planner;
 use super::rounds::Rounds;
 pub use super::training::{Optimizer, Order, Training};
@@ -14,7 +13,6 @@ use crate::adapter::{Projection, RANK_LIMIT};
 use crate::artifact::Digest;
 use crate::hub;
 use crate::id::{DatasetName, JobId, WorkerName};
-use crate::zeroth::SCALARS_LIMIT;
 
 /// A job as submitted, before [`Spec::check`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,23 +204,6 @@ pub struct Refusal {
 }
 
 impl Spec {
-    /// Whether sites may train zeroth-order: all, or those without room for gradients beside others. Under a rule
-    /// that trains B alone they cannot, for their steps move A as well.
-    #[must_use]
-    pub fn takes_zeroth_order(&self) -> bool {
-        let training = &self.training;
-        let scalars = training.mezo.scalars(training.most_steps());
-        let travels = training.mezo.wire == Wire::Tensors || scalars <= SCALARS_LIMIT as u64;
-        match training.optimizer {
-            Optimizer::Mezo => true,
-            Optimizer::Auto => {
-                let others = training.classifies() || training.of_gradients_alone().is_some();
-                !others && self.aggregation.strategy.trains() == Trains::Both && travels
-            }
-            Optimizer::Adamw | Optimizer::Sgd => false,
-        }
-    }
-
     /// Checks every limit that can be checked without asking a site.
     ///
     /// # Errors

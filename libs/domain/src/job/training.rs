@@ -166,6 +166,13 @@ impl Training {
         own == Optimizer::Mezo && self.mezo.wire == Wire::Scalars
     }
 
+    /// Whether a step of a site that trains so may take fewer directions than the P that a plan counts for it. How many
+    /// a round took is not among its figures.
+    #[must_use]
+    pub fn may_spare_directions(&self, own: Optimizer) -> bool {
+        own == Optimizer::Mezo && self.mezo.variance > 0.0
+    }
+
     /// Whether all sites walk along the same directions, and may replay rounds.
     #[must_use]
     pub fn shares_directions(&self) -> bool {
@@ -194,9 +201,8 @@ impl Training {
         u64::from(self.proximal > 0.0) + u64::from(self.accumulate > 1)
     }
 
-    /// The first of those settings that only steps by gradients have, and without which they would be others.
-    #[must_use]
-    pub fn of_gradients_alone(&self) -> Option<&'static str> {
+    /// The fields that are set of those that only steps by gradients have, and without which they would be others.
+    pub fn of_gradients_alone(&self) -> impl Iterator<Item = &'static str> {
         let settings = [
             ("schedule", self.schedule != Shape::Constant),
             ("warmup_ratio", self.warmup_ratio != 0.0),
@@ -205,7 +211,7 @@ impl Training {
             ("dropout", self.dropout != 0.0),
             ("momentum", self.momentum != 0.0),
         ];
-        let set = settings.into_iter().find(|(_, set)| *set);
+        let set = settings.into_iter().filter(|(_, set)| *set);
         set.map(|(name, _)| name)
     }
 
@@ -271,12 +277,13 @@ impl Training {
             let problem = "it is sgd's: adamw has moments of its own, mezo has none".to_owned();
             refuse("training.momentum", problem);
         }
-        if self.is_zeroth_order()
-            && let Some(field) = self.of_gradients_alone().filter(|one| *one != "momentum")
-        {
+        if self.is_zeroth_order() {
             let problem =
                 "zeroth-order steps have one rate and one batch of whole records: leave it out";
-            refuse(&format!("training.{field}"), problem.to_owned());
+            // Momentum was refused above.
+            for field in self.of_gradients_alone().filter(|one| *one != "momentum") {
+                refuse(&format!("training.{field}"), problem.to_owned());
+            }
         }
     }
 
@@ -380,6 +387,9 @@ mod tests {
                 &[field],
             );
         }
+        let several =
+            r#"{"optimizer":"mezo","schedule":"cosine","warmup_ratio":0.1,"momentum":0.9}"#;
+        check(several, &["momentum", "schedule", "warmup_ratio"]);
     }
 
     #[test]

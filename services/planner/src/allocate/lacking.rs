@@ -1,8 +1,10 @@
 //! What a site lacks for the smallest choice that the job allows, with figures.
 
 use domain::cause::Trouble;
+use domain::job::barred::Bar;
 use domain::job::spec::{Base, Compute, Optimizer, Spec};
 use domain::profile::{ModeProfile, Profile};
+use domain::zeroth::SCALARS_LIMIT;
 
 use super::lane::{Lane, Lanes, is_sound};
 use super::mode;
@@ -235,8 +237,8 @@ fn zeroth_order(site: &Site<'_>) -> String {
         ", which it has".to_owned()
     };
     let but = if !site.source.spec.takes_zeroth_order() {
-        let strategy = site.source.spec.aggregation.strategy.name();
-        format!(", but not under strategy {strategy}, so the site cannot take part")
+        let barred = barred(site.source.spec);
+        format!(", but not {barred}, so the site cannot take part")
     } else if !mode::has_slope(&least.lane.mode.mode) {
         ", but such steps are planned in f32 arithmetic alone".to_owned()
     } else {
@@ -247,4 +249,18 @@ fn zeroth_order(site: &Site<'_>) -> String {
         bytes(least.needed),
         seconds(least.seconds),
     )
+}
+
+/// All that keeps the job's sites from zeroth-order steps: to leave out one of several would help nobody.
+fn barred(spec: &Spec) -> String {
+    let words = |bar: Bar| match bar {
+        Bar::Field(field) => format!("with training.{field}"),
+        Bar::Labels => "with training.labels".to_owned(),
+        Bar::Rule(strategy) => format!("under strategy {}", strategy.name()),
+        Bar::Scalars(scalars) => {
+            format!("with {scalars} scalars a round, where a message holds {SCALARS_LIMIT}")
+        }
+    };
+    let all: Vec<String> = spec.bars().into_iter().map(words).collect();
+    all.join(" nor ")
 }

@@ -53,6 +53,7 @@ use domain::profile::Profile;
 
 use explain::Chosen;
 use predict::Size;
+use program::exact::Budget;
 use site::{Admitted, Site, Usable};
 use solve::Decision;
 use space::Space;
@@ -146,9 +147,11 @@ impl<'a> Made<'a> {
     ) -> Plan {
         let mut workers = BTreeMap::new();
         let (mut decrease, mut proven, mut gap) = (0.0, true, 0.0f64);
+        let mut budget = Budget::default();
         for site in &self.sites {
             // Invariant: the fleet's time is one in which every site has a choice.
-            let Some(decision) = solve::decide(self.solver, site, self.seconds) else {
+            let decision = solve::decide(self.solver, site, self.seconds, &mut budget);
+            let Some(decision) = decision else {
                 continue;
             };
             proven &= decision.proven;

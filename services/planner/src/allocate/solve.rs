@@ -3,7 +3,8 @@
 use domain::job::planner::Solver;
 
 use super::lane::Lane;
-use super::program::{Choice, Solution, exact, fast};
+use super::program::exact::{self, Budget};
+use super::program::{Choice, Solution, fast};
 use super::site::Site;
 
 /// Binary variables of the exact program of one choice up to which `auto` solves it exactly. 64 weights of 6
@@ -38,12 +39,17 @@ pub(super) fn solver(asked: Solver, sites: &[Site<'_>]) -> Solver {
     }
 }
 
-/// The site's best choice for a round of so many seconds.
-pub(super) fn decide<'a>(solver: Solver, site: &Site<'a>, seconds: f64) -> Option<Decision<'a>> {
+/// The site's best choice for a round of so many seconds, by what the plan's budget still has.
+pub(super) fn decide<'a>(
+    solver: Solver,
+    site: &Site<'a>,
+    seconds: f64,
+    budget: &mut Budget,
+) -> Option<Decision<'a>> {
     let instance = site.instance(seconds);
     let (solution, proven) = match solver {
         Solver::Exact => {
-            let exact = exact::solve(&instance)?;
+            let exact = exact::solve(&instance, budget)?;
             (exact.solution, exact.proven)
         }
         Solver::Fast | Solver::Auto => (fast::solve(&instance)?, false),

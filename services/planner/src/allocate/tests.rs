@@ -19,6 +19,7 @@ mod importance;
 mod linter;
 mod modes;
 mod noise;
+mod remedies;
 mod replan;
 mod replay;
 mod scoring;

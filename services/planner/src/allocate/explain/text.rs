@@ -3,6 +3,7 @@
 use domain::job::spec::{Compute, Optimizer, Spec};
 use domain::job::training::AUTO_STEPS_LIMIT;
 use domain::plan::{Binding, Change, RankBasis, RankSummary, Rejected};
+use domain::profile::Mode;
 
 use crate::allocate::mode;
 use crate::allocate::predict::{memory_margin, needed_bytes};
@@ -54,11 +55,23 @@ pub(super) fn text(
 
 /// Why it does without gradients beside sites that have them.
 fn without_gradients(chosen: &Chosen<'_>) -> String {
-    let mut modes = chosen.site.profile.modes.iter();
-    let why = if modes.any(|fitted| fitted.mode.optimizer != Optimizer::Mezo) {
+    let (site, spec) = (chosen.site, chosen.site.source.spec);
+    let measured = || {
+        let modes = site.profile.modes.iter().map(|fitted| &fitted.mode);
+        modes.filter(|mode| mode.optimizer != Optimizer::Mezo && mode::is_open(mode, spec))
+    };
+    // Whether what was measured in a mode tells what a step of this job needs.
+    let tells = |mode: &Mode| {
+        let mut lanes = site.shown.lanes.iter();
+        lanes.any(|lane| lane.mode.mode == *mode)
+    };
+    let why = if measured().next().is_none() {
+        "No step by gradients was measured here, for want of memory or time"
+    } else if measured().all(tells) {
         "No step by gradients fits here"
     } else {
-        "No step by gradients was measured here, for want of memory or time"
+        "No step by gradients is known to fit here (some were measured too small to plan one of this job by, or \
+         without scoring)"
     };
     format!("{why}, so it trains zeroth-order, by forward passes alone.")
 }

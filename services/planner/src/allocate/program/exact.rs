@@ -15,20 +15,48 @@ use super::instance::{Instance, Solution};
 /// Nodes that are opened for one choice at most.
 pub const NODES: u64 = 20_000;
 
+/// What all choices of all sites of a plan may take together: as much as ten that are never decided, of the largest program
+/// that `auto` has solved exactly.
+const WORK: u64 = 10 * NODES * 384;
+
+/// What branch and bound may still take for a plan, or one job would keep every other from being planned. In nodes times
+/// variables, as a node of more variables takes longer.
+#[derive(Debug)]
+pub struct Budget(pub u64);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(WORK)
+    }
+}
+
+impl Budget {
+    /// Nodes that one choice may open in a program of so many variables.
+    fn nodes(&self, variables: u64) -> u64 {
+        NODES.min(self.0 / variables.max(1))
+    }
+
+    fn spend(&mut self, nodes: u64, variables: u64) {
+        // To set a program up takes as long as a node.
+        self.0 = self.0.saturating_sub((nodes + 1) * variables);
+    }
+}
+
 /// A solution, and whether it is known to be the best.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exact {
     /// The best that was found.
     pub solution: Solution,
-    /// Whether every choice was decided within [`NODES`].
+    /// Whether every choice was decided within [`NODES`] and the budget.
     pub proven: bool,
 }
 
-/// Solves an instance; `None` if no choice has room for the smallest adapter.
+/// Solves an instance; `None` if no choice has room for the smallest adapter. What the budget has no nodes for is left to
+/// the fast search.
 #[must_use]
-pub fn solve(instance: &Instance<'_>) -> Option<Exact> {
+pub fn solve(instance: &Instance<'_>, budget: &mut Budget) -> Option<Exact> {
     let mut proven = true;
-    let solution = instance.best(|room| match branch(instance.frontier, room) {
+    let solution = instance.best(|room| match branch(instance.frontier, room, budget) {
         Some(selection) => Some(selection),
         None => {
             proven = false;
@@ -39,8 +67,13 @@ pub fn solve(instance: &Instance<'_>) -> Option<Exact> {
 }
 
 /// The ranks that gain most in `room`; `None` if that was not decided.
-fn branch(frontier: &Frontier, room: u64) -> Option<Selection> {
+fn branch(frontier: &Frontier, room: u64, budget: &mut Budget) -> Option<Selection> {
     let items = frontier.items();
+    let variables: u64 = items.iter().map(|item| item.levels().len() as u64).sum();
+    let limit = budget.nodes(variables);
+    if limit == 0 {
+        return None;
+    }
     // Whole units and gains about 1 keep the solver's tolerances far below what counts.
     let unit = items.iter().flat_map(|item| {
         let levels = item.levels().iter();
@@ -75,13 +108,11 @@ fn branch(frontier: &Frontier, room: u64) -> Option<Selection> {
     model.add_constraint(constraint!(size <= (most / unit) as f64));
     model.add_constraint(constraint!(trains >= 1.0));
     let mut options = SolveOptions::default();
-    options.node_limit = Some(NODES);
-    let solution = model
-        .as_inner()
-        .solve_with(options)
-        .ok()?
-        .into_solution()
-        .ok()?;
+    options.node_limit = Some(limit);
+    let solved = model.as_inner().solve_with(options);
+    let nodes = solved.as_ref().map(|outcome| outcome.stats().nodes_solved);
+    budget.spend(nodes.unwrap_or(limit), variables);
+    let solution = solved.ok()?.into_solution().ok()?;
     if solution.status() != SolutionStatus::Optimal {
         return None;
     }

@@ -4,6 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::exact::Budget;
 use super::*;
 
 /// An instance that owns its parts.
@@ -162,7 +163,7 @@ fn both_find_what_trying_everything_finds() {
     for seed in 0..60 {
         let owned = random(seed, 1..=4, 3);
         let expected = exhaustive(&owned);
-        let exact = exact::solve(&owned.instance());
+        let exact = exact::solve(&owned.instance(), &mut Budget::default());
         let fast = fast::solve(&owned.instance());
         let values = [
             exact.as_ref().map(|exact| exact.solution.value),
@@ -186,6 +187,19 @@ fn both_find_what_trying_everything_finds() {
     }
 }
 
+#[test]
+fn what_a_plan_has_no_nodes_left_for_the_fast_search_decides_and_nothing_is_called_proven() {
+    let owned = random(1000, 8..=64, 4);
+    let fast = fast::solve(&owned.instance()).expect("budgets admit 10 %");
+    let exact = exact::solve(&owned.instance(), &mut Budget(0)).expect("budgets admit 10 %");
+    assert_eq!((exact.solution, exact.proven), (fast, false));
+    let mut budget = Budget::default();
+    let all = budget.0;
+    let decided = exact::solve(&owned.instance(), &mut budget);
+    assert!(decided.is_some_and(|exact| exact.proven));
+    assert!(budget.0 < all, "what one site took, the next has not");
+}
+
 /// The 500 instances: seeds 1000 to 1499.
 #[test]
 fn the_fast_search_is_within_one_percent_of_the_exact_one_never_infeasible_and_never_better() {
@@ -193,7 +207,8 @@ fn the_fast_search_is_within_one_percent_of_the_exact_one_never_infeasible_and_n
     for seed in 1000..1500 {
         let owned = random(seed, 8..=64, 4);
         let fast = fast::solve(&owned.instance()).expect("budgets admit 10 %");
-        let exact = exact::solve(&owned.instance()).expect("budgets admit 10 %");
+        let exact =
+            exact::solve(&owned.instance(), &mut Budget::default()).expect("budgets admit 10 %");
         check(seed, &owned, &fast);
         check(seed, &owned, &exact.solution);
         nodes_ended += usize::from(!exact.proven);

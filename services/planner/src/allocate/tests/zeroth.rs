@@ -52,6 +52,38 @@ fn a_site_where_no_step_by_gradients_was_measured_is_not_told_that_none_fits() {
     assert!(!text.contains("fits here"), "{text}");
 }
 
+#[test]
+fn a_site_whose_steps_by_gradients_were_measured_too_small_is_not_told_that_none_fits() {
+    let mut spec = spec();
+    // A round of one step averages eight records at least, where one was measured.
+    spec.training.local_steps = Choice::Fixed(1);
+    let text = |(name, profile): (WorkerName, Profile)| {
+        let plan = plan(&spec, &[(name, profile)], 1).expect("possible");
+        let worker = of(&plan, "a");
+        assert_eq!(worker.optimizer, Optimizer::Mezo);
+        worker.why.text.clone()
+    };
+    let unknown = "No step by gradients is known to fit here (some were measured too small";
+    // With room for gradients, as it seems.
+    let (name, mut small) = tiny(8 * GIB);
+    small.measurement.modes[0].samples.truncate(1);
+    let text_of_small = text((name, small));
+    assert!(text_of_small.contains(unknown), "{text_of_small}");
+    // One way of training by gradients does not fit, and another may.
+    let (name, mut both) = tiny(GIB / 4);
+    let (mut measured, mut fitted) = (both.measurement.modes[0].clone(), both.modes[0].clone());
+    measured.samples.truncate(1);
+    measured.mode.checkpoint = true;
+    fitted.mode.checkpoint = true;
+    both.measurement.modes.push(measured);
+    both.modes.push(fitted);
+    let text_of_both = text((name, both));
+    assert!(text_of_both.contains(unknown), "{text_of_both}");
+    let text_of_none = text(tiny(GIB / 4));
+    let fits = "No step by gradients fits here";
+    assert!(text_of_none.contains(fits), "{text_of_none}");
+}
+
 /// The probe measures zeroth-order steps in f32 whatever the job computes gradients with.
 #[test]
 fn a_job_that_computes_in_bf16_leaves_zeroth_order_steps_in_f32_to_sites_without_room_for_gradients()
@@ -115,6 +147,42 @@ fn where_the_rule_trains_b_alone_such_a_site_is_told_what_zeroth_order_would_hav
 }
 
 #[test]
+fn such_a_site_is_told_all_of_the_job_that_keeps_it_from_zeroth_order_steps() {
+    let ffa = r#""adapter":{"rank":8},"aggregation":{"strategy":"ffa"}"#;
+    for (more, words) in [
+        (
+            r#""training":{"schedule":"cosine","warmup_ratio":0.1}"#.to_owned(),
+            "with training.schedule nor with training.warmup_ratio",
+        ),
+        (
+            r#""training":{"batch_tokens":512}"#.to_owned(),
+            "with training.batch_tokens",
+        ),
+        (
+            r#""training":{"labels":["a","b"]}"#.to_owned(),
+            "with training.labels",
+        ),
+        (
+            r#""training":{"local_steps":20000}"#.to_owned(),
+            "with 20000 scalars a round, where a message holds 16384",
+        ),
+        (ffa.to_owned(), "under strategy ffa"),
+        (
+            format!(r#"{ffa},"training":{{"dropout":0.1}}"#),
+            "with training.dropout nor under strategy ffa",
+        ),
+    ] {
+        let spec = with(&more);
+        let cause = plan(&spec, &[tiny(GIB / 4)], 1).expect_err("impossible");
+        assert_eq!(cause.sites[0].trouble, Trouble::OutOfMemory);
+        let words = format!(", but not {words}, so the site cannot take part");
+        let detail = &cause.sites[0].detail;
+        assert!(detail.contains("of memory, which it has, and "), "{detail}");
+        assert!(detail.ends_with(&words), "{words}: {detail}");
+    }
+}
+
+#[test]
 fn a_site_that_had_no_room_to_measure_gradients_lacks_memory() {
     let mut spec = spec();
     spec.aggregation.strategy = domain::job::Strategy::Ffa;
@@ -156,6 +224,16 @@ fn a_job_of_first_order_training_hears_nothing_of_zeroth_order() {
     spec.training.optimizer = Optimizer::Adamw;
     let cause = plan(&spec, &[tiny(GIB / 4)], 1).expect_err("impossible");
     assert!(!cause.message.contains("zeroth"), "{}", cause.message);
+}
+
+/// A legal job with more than the least.
+pub(super) fn with(more: &str) -> Spec {
+    let text = format!(
+        r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},{more}}}"#
+    );
+    let spec: Spec = serde_json::from_str(&text).expect(more);
+    assert_eq!(spec.check(), Ok(()), "{more}");
+    spec
 }
 
 /// A job of zeroth-order training alone, at one rank, whose scalars travel.
