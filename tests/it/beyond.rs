@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use tests::job::walking;
 use tests::{Fleet, Setup, Wire};
 
+use crate::simulate::simulate;
+
 const END: Duration = Duration::from_secs(90);
+/// What sites report of zeroth-order rounds.
+const WALKED: &str = "fedpipe.v1.report.*.*.*.walked";
 
 fn walked(payload: &[u8]) -> Walked {
     let version = <Walked as Message>::VERSION.to_string();
@@ -25,13 +29,9 @@ fn figure(worker: &Value, name: &str) -> u64 {
     worker["metrics"][name].as_u64().unwrap()
 }
 
-/// A site that comes late or missed rounds makes scale and mask itself, and the adapter by them: had it one bit of
-/// another the server would refuse what it says to start from.
-#[tokio::test]
-async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter() {
-    let fleet = Fleet::start(&Setup::sites(3)).await;
-    let wire = Wire::tap(&fleet).await;
-    let mut heard = wire.hear("fedpipe.v1.report.*.*.*.walked").await;
+/// A bound on the variance for which about three of six directions are enough.
+async fn enough_for_three(fleet: &Fleet, wire: &Wire) -> f64 {
+    let mut heard = wire.hear(WALKED).await;
     let once = json!({"count": 1, "quorum": "all"});
     let asked = walking(&fleet.model(), &json!({"perturbations": 6}), 2, &once);
     let id = fleet.api().submit(&asked).await;
@@ -48,8 +48,17 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
                 .map(|one| f64::from(*one).powi(2)),
         );
     }
-    // Such that about three directions are enough.
-    let variance = squares.iter().sum::<f64>() / squares.len() as f64 / 3.0;
+    squares.iter().sum::<f64>() / squares.len() as f64 / 3.0
+}
+
+/// A site that comes late or missed rounds makes scale and mask itself, and the adapter by them: had it one bit of
+/// another the server would refuse what it says to start from.
+#[tokio::test]
+async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let wire = Wire::tap(&fleet).await;
+    let variance = enough_for_three(&fleet, &wire).await;
+    let mut heard = wire.hear(WALKED).await;
     let rounds = json!({"count": 14, "quorum": "all", "sample": 1});
     let mezo = json!({
         "perturbations": 6, "variance": variance, "abreast": 2,
@@ -111,6 +120,57 @@ async fn with_mask_scale_and_bounded_variance_late_sites_reach_the_same_adapter(
 
 fn first_of(round: &Value) -> &str {
     round["workers"][0]["worker"].as_str().unwrap()
+}
+
+/// A simulation makes mask and scale of the rounds before as sites and server do, and stops at as many directions.
+#[tokio::test]
+async fn with_mask_scale_and_bounded_variance_a_played_job_ends_in_the_running_services_adapter() {
+    let fleet = Fleet::start(&Setup::sites(3)).await;
+    let wire = Wire::tap(&fleet).await;
+    let variance = enough_for_three(&fleet, &wire).await;
+    let mask = json!({"share": 0.5, "after": 1});
+    // Of the fourth round's scale the first is no part any more.
+    let scaling = json!({"weight": 0.3, "rounds": 2});
+    let rounds = json!({"count": 4, "quorum": "all"});
+    for mezo in [
+        json!({"perturbations": 6, "variance": variance, "mask": mask, "scaling": scaling}),
+        json!({"seeds": "per-worker", "perturbations": 6, "variance": variance, "mask": mask}),
+    ] {
+        let asked = walking(&fleet.model(), &mezo, 2, &rounds);
+        let id = fleet.api().submit(&asked).await;
+        let digest = fleet.api().succeeded(&id, END).await;
+        let folder = tempfile::tempdir().unwrap();
+        let job = folder.path().join("job.json");
+        std::fs::write(&job, asked.to_string()).unwrap();
+        let fleet_file = fleet.folder().join("fleet.toml");
+        let report = simulate(&fleet_file, &job, &[]).await.json();
+        let played = report["run"]["rounds"].as_array().unwrap();
+        let all = fleet.api().rounds(&id).await;
+        assert_eq!(played.len() + 1, all.len());
+        for (round, real) in played.iter().zip(&all[1..]) {
+            let number = &real["round"];
+            let made = &real["adapter"]["sha256"];
+            assert_eq!(&round["global"], made, "round {number} of {mezo}");
+        }
+        assert_eq!(report["run"]["adapter"]["sha256"], digest, "{mezo}");
+        if mezo["seeds"] != "per-worker" {
+            check_directions(played);
+        }
+    }
+}
+
+/// The bound spared some of the twelve directions of two steps, and never left a step with one.
+fn check_directions(played: &[Value]) {
+    let workers = played
+        .iter()
+        .flat_map(|round| round["workers"].as_array().unwrap());
+    let counts = workers.map(|worker| worker["slopes"]["directions"].as_u64().unwrap());
+    let counts: Vec<u64> = counts.collect();
+    assert!(
+        counts.iter().all(|count| (4..=12).contains(count)),
+        "{counts:?}"
+    );
+    assert!(counts.iter().any(|count| *count < 12), "{counts:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::wait;
 use tests::api::Event;
-use tests::job::{job, with};
+use tests::job::{job, walking, with};
 use tests::points::Fate;
 use tests::{Fleet, Setup, Wire};
 
@@ -132,4 +132,60 @@ async fn what_was_measured_for_a_job_that_cannot_be_read_is_reused_or_else_measu
     assert_eq!(reused(&fleet, &succeeded().await).await, 0);
     // What was measured again took its place.
     assert_eq!(reused(&fleet, &succeeded().await).await, 1);
+}
+
+/// An upgrade keeps no job waiting that was queued or planned before it.
+#[tokio::test]
+async fn a_job_that_has_made_no_step_takes_the_generator_of_the_release_that_starts_it() {
+    let fleet = Fleet::start(&Setup::sites(1)).await;
+    let (api, wire) = (fleet.api(), Wire::tap(&fleet).await);
+    let rounds = json!({"count": 1, "quorum": "all"});
+    let asked = walking(&fleet.model(), &json!({}), 2, &rounds);
+    let planned = Failpoint::PlannerPlanAfterPlanStored;
+    fleet.points().arm(planned, Fate::Halted);
+    let id = api.submit(&asked).await;
+    fleet.points().reached(planned, Fate::Halted, END).await;
+    let record = wire.value("fedpipe_jobs", &id).await;
+    let other = with(record, "generator", json!(2));
+    wire.overwrite("fedpipe_jobs", &id, &other).await;
+    fleet.go_on("planner");
+
+    api.succeeded(&id, END).await;
+    let record = wire.value("fedpipe_jobs", &id).await;
+    assert_eq!(record["generator"], Value::Null, "the first is not said");
+}
+
+/// A release with another generator of directions cannot replay what was walked: the rounds of such a job would
+/// lead elsewhere, and nobody would see it.
+#[tokio::test]
+async fn a_job_of_another_generator_of_directions_waits_for_the_release_that_it_began_with() {
+    let fleet = Fleet::start(&Setup::sites(1)).await;
+    let (api, wire) = (fleet.api(), Wire::tap(&fleet).await);
+    let rounds = json!({"count": 3, "quorum": "all"});
+    let asked = coming::patient(walking(&fleet.model(), &json!({}), 2, &rounds));
+    let decided = Failpoint::AggregatorCloseAfterDecision;
+    fleet.points().arm(decided, Fate::Halted);
+    let id = api.submit(&asked).await;
+    fleet.points().reached(decided, Fate::Halted, END).await;
+    let record = wire.value("fedpipe_jobs", &id).await;
+    assert_eq!(record["generator"], Value::Null, "the first is not said");
+    let other = with(record, "generator", json!(2));
+    wire.overwrite("fedpipe_jobs", &id, &other).await;
+    fleet.go_on("aggregator");
+
+    wait::until("it says what keeps it", END, async || {
+        let record = wire.value("fedpipe_jobs", &id).await;
+        let why = record["held"]["why"].as_str().unwrap_or_default();
+        why.contains("generator 2, and this release has generator 1")
+    })
+    .await;
+    let said = api.get(&format!("/v1/jobs/{id}")).await.body.to_string();
+    assert!(said.contains("generator 2"), "{said}");
+    assert_eq!(api.rounds(&id).await.len(), 1, "no round is committed");
+
+    // The release that it began with takes its place again.
+    let mut record = wire.value("fedpipe_jobs", &id).await;
+    record["generator"] = json!(1);
+    wire.overwrite("fedpipe_jobs", &id, &record).await;
+    api.succeeded(&id, END).await;
 }

@@ -368,6 +368,8 @@ fn zeroth_order_training_on_one_machine_is_the_same_for_any_number_of_threads() 
         &["--schedule", "linear"],
         &["--weight-decay", "0.1"],
         &["--perturbations", "0"],
+        &["--compute", "bf16"],
+        &["--compute", "int8"],
     ] {
         let refused = train(wrong);
         assert_eq!(refused.status.code(), Some(1), "{wrong:?}");
@@ -376,6 +378,8 @@ fn zeroth_order_training_on_one_machine_is_the_same_for_any_number_of_threads() 
             why.contains("mezo") || why.contains("--perturbations"),
             "{why}"
         );
+        let gate = why.contains("fedpipe bench zo-agreement");
+        assert_eq!(gate, wrong[0] == "--compute", "{why}");
     }
 }
 

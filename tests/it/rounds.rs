@@ -19,7 +19,7 @@ const END: Duration = Duration::from_secs(60);
 const LIMIT: u64 = 16 << 20;
 
 /// The workers of a round, and the earlier round that each one's update is of.
-fn workers(round: &Value) -> Vec<(&str, Option<u64>)> {
+pub fn workers(round: &Value) -> Vec<(&str, Option<u64>)> {
     let all = round["workers"].as_array().unwrap().iter();
     all.map(|one| (one["worker"].as_str().unwrap(), one["trained_in"].as_u64()))
         .collect()
@@ -31,7 +31,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 /// The epoch in which a round was opened.
-async fn epoch(api: &Api, id: &str, round: u64) -> u64 {
+pub async fn epoch(api: &Api, id: &str, round: u64) -> u64 {
     let events = api.events(id).await;
     let opened = |event: &&tests::api::Event| {
         event.name == "opened" && event.detail["round"].as_u64() == Some(round)

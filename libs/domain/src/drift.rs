@@ -6,7 +6,8 @@
 //! the last two rounds that it trained in, always the same way. Below a second and 64 MiB a new plan costs more
 //! than it gains, and two rounds are what it takes to tell a change from a disturbance. Only rounds that trained
 //! with the present plan and were not judged before count. A round that did not ask a site says nothing of it, and
-//! an update that came late says nothing of the round in which it counts.
+//! an update that came late says nothing of the round in which it counts. Where a bound on the variance may spare
+//! directions, steps that took shorter say nothing of the site, for the prediction is one of all directions.
 
 mod moved;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use moved::{AGREEMENT, Moved, moved};
 
 use crate::id::WorkerName;
+use crate::job::spec::Training;
 use crate::plan::{Plan, WorkerPlan};
 use crate::round::{Summary, UpdateMetrics};
 
@@ -97,11 +99,11 @@ pub fn pace(plan: &WorkerPlan, mean_tokens: f64, metrics: &UpdateMetrics) -> Opt
     (factor.is_finite() && factor > 0.0).then_some(factor)
 }
 
-/// The sites of the plan that drifted by the last rounds, in the order of their names. `rounds` are committed
-/// ones in their order; those up to `judged` do not count.
+/// The sites of the plan, one of a job with these settings, that drifted by the last rounds, in the order of their
+/// names. `rounds` are committed ones in their order; those up to `judged` do not count.
 #[must_use]
 pub fn judge(
-    plan: &Plan,
+    (plan, training): (&Plan, &Training),
     rounds: &[Summary],
     judged: u32,
     mean_tokens: impl Fn(&WorkerName) -> f64,
@@ -115,7 +117,7 @@ pub fn judge(
         let counted = rounds.iter().filter(|round| round.round >= first);
         let seen: Vec<UpdateMetrics> = counted.filter_map(of).collect();
         let last = seen.get(seen.len().checked_sub(ROUNDS)?..)?;
-        let by = parted(planned, mean_tokens(worker), last)?;
+        let by = parted((planned, training), mean_tokens(worker), last)?;
         let worker = worker.clone();
         Some(Drift { worker, by })
     });
@@ -123,7 +125,11 @@ pub fn judge(
 }
 
 /// What parted the same way in every one of these rounds.
-fn parted(plan: &WorkerPlan, mean_tokens: f64, rounds: &[UpdateMetrics]) -> Option<Parted> {
+fn parted(
+    (plan, training): (&WorkerPlan, &Training),
+    mean_tokens: f64,
+    rounds: &[UpdateMetrics],
+) -> Option<Parted> {
     let seconds = |metrics: &UpdateMetrics| Parted {
         quantity: Quantity::Seconds,
         predicted: expected_seconds(plan, mean_tokens, metrics),
@@ -138,7 +144,8 @@ fn parted(plan: &WorkerPlan, mean_tokens: f64, rounds: &[UpdateMetrics]) -> Opti
         rounds.iter().all(|metrics| parts(of(metrics)))
     };
     let last = rounds.last()?;
-    if all(&seconds, &slower) || all(&seconds, &faster) {
+    let may_be_faster = !training.may_spare_directions(plan.optimizer);
+    if all(&seconds, &slower) || (may_be_faster && all(&seconds, &faster)) {
         return Some(seconds(last));
     }
     all(&bytes, &larger).then(|| bytes(last))
@@ -248,12 +255,18 @@ pub(crate) mod tests {
         (1..).zip(metrics).map(summary).collect()
     }
 
+    /// Of a job with no settings of its own.
+    fn drifts(plan: &Plan, rounds: &[Summary], judged: u32, mean_tokens: f64) -> Vec<Drift> {
+        let training = Training::default();
+        judge((plan, &training), rounds, judged, |_| mean_tokens)
+    }
+
     fn check(observed: &[(f64, u64, u64)], expected: Option<Quantity>) {
         let observed: Vec<UpdateMetrics> = observed
             .iter()
             .map(|(seconds, tokens, peak)| metrics(*seconds, *tokens, *peak))
             .collect();
-        let found = judge(&plan(1), &rounds(&observed), 0, |_| 50.0);
+        let found = drifts(&plan(1), &rounds(&observed), 0, 50.0);
         let found = found.first().map(|drift| drift.by.quantity);
         assert_eq!(found, expected, "{observed:?}");
     }
@@ -274,6 +287,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_site_that_may_spare_directions_is_found_slower_and_never_faster() {
+        let drifted = |optimizer, variance, seconds| {
+            let (mut planned, mut training) = (plan(1), Training::default());
+            for worker in planned.workers.values_mut() {
+                worker.optimizer = optimizer;
+            }
+            training.mezo.variance = variance;
+            let observed = rounds(&[metrics(seconds, 2000, 900), metrics(seconds, 2000, 900)]);
+            !judge((&planned, &training), &observed, 0, |_| 50.0).is_empty()
+        };
+        for (optimizer, variance, faster) in [
+            (Optimizer::Mezo, 0.5, false),
+            (Optimizer::Mezo, 0.0, true),
+            (Optimizer::Adamw, 0.5, true),
+        ] {
+            let found = [7.0, 13.0].map(|seconds| drifted(optimizer, variance, seconds));
+            assert_eq!(found, [faster, true], "{optimizer:?} {variance}");
+        }
+    }
+
+    #[test]
     fn longer_records_take_longer_and_are_no_drift() {
         check(&[(14.0, 2800, 900), (14.0, 2800, 900)], None);
         check(
@@ -285,7 +319,7 @@ pub(crate) mod tests {
     #[test]
     fn what_a_plan_did_not_cause_or_was_judged_before_does_not_count() {
         let slow = rounds(&[metrics(20.0, 2000, 900), metrics(20.0, 2000, 900)]);
-        let drifted = |plan: &Plan, judged| judge(plan, &slow, judged, |_| 50.0).len();
+        let drifted = |plan: &Plan, judged| drifts(plan, &slow, judged, 50.0).len();
         assert_eq!(drifted(&plan(1), 0), 1);
         assert_eq!(drifted(&plan(2), 0), 0);
         assert_eq!(drifted(&plan(1), 1), 0);
@@ -295,7 +329,7 @@ pub(crate) mod tests {
     fn a_round_that_did_not_ask_a_site_says_nothing_of_it() {
         let (slow, usual) = (metrics(13.0, 2000, 900), metrics(10.0, 2000, 900));
         let mut seen = rounds(&[slow.clone(), usual, slow]);
-        let drifted = |rounds: &[Summary]| judge(&plan(1), rounds, 0, |_| 50.0).len();
+        let drifted = |rounds: &[Summary]| drifts(&plan(1), rounds, 0, 50.0).len();
         assert_eq!(drifted(&seen), 0);
         for round in seen.iter_mut().filter(|round| round.round == 2) {
             round.workers.clear();
@@ -307,7 +341,7 @@ pub(crate) mod tests {
     fn a_late_update_says_nothing_of_the_round_in_which_it_counts() {
         let slow = metrics(13.0, 2000, 900);
         let mut seen = rounds(&[slow.clone(), slow.clone(), slow]);
-        let drifted = |rounds: &[Summary]| judge(&plan(2), rounds, 0, |_| 50.0).len();
+        let drifted = |rounds: &[Summary]| drifts(&plan(2), rounds, 0, 50.0).len();
         assert_eq!(drifted(&seen), 1);
         // Trained under the plan before this one, and counted in its first round.
         for round in seen.iter_mut().filter(|round| round.round == 2) {
@@ -335,15 +369,15 @@ pub(crate) mod tests {
             worker.predicted.peak_memory_bytes = 100 * MIB;
         }
         let twice = rounds(&[metrics(1.0, 2000, 150), metrics(1.0, 2000, 150)]);
-        assert_eq!(judge(&small, &twice, 0, |_| 50.0), []);
+        assert_eq!(drifts(&small, &twice, 0, 50.0), []);
         let more = rounds(&[metrics(1.6, 2000, 150), metrics(1.6, 2000, 150)]);
-        assert_eq!(judge(&small, &more, 0, |_| 50.0).len(), 1);
+        assert_eq!(drifts(&small, &more, 0, 50.0).len(), 1);
     }
 
     #[test]
     fn without_the_length_of_records_steps_are_compared() {
         let slow = [metrics(13.0, 1, 900), metrics(13.0, 1, 900)];
-        assert_eq!(judge(&plan(1), &rounds(&slow), 0, |_| 0.0).len(), 1);
+        assert_eq!(drifts(&plan(1), &rounds(&slow), 0, 0.0).len(), 1);
         assert_eq!(pace(&planned(), 0.0, &metrics(13.0, 1, 900)), Some(1.3));
         assert_eq!(pace(&planned(), 0.0, &metrics(0.0, 1, 900)), None);
     }

@@ -11,9 +11,8 @@ use crate::job::mezo::{Distribution, Scaling};
 use crate::job::spec::Training;
 
 /// The version of the generator that makes directions: `engine::normal`, which holds it to golden vectors.
-/// Another version makes other directions, so that nothing walked by one can be replayed by the other. What is
-/// stored of committed rounds and of updates does not say it: whoever raises it has to add it to
-/// `domain::round::{Summary, Update}` first, or jobs under way are replayed along the new directions.
+/// Another version makes other directions, so that nothing walked by one can be replayed by the other: a job keeps
+/// the one that it began with, and a release with another does not drive it.
 pub const GENERATOR: u16 = 1;
 
 /// Scalars of a round at most, 64 KiB of them: they travel in a message.

@@ -35,7 +35,7 @@ impl Control {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Blocks computed so far, forward and backward each counting one.
+    /// Blocks computed so far, forward and backward each counting one, and other work of that order.
     ///
     /// It only grows; liveness is that it moves.
     #[must_use]
@@ -43,7 +43,7 @@ impl Control {
         self.blocks.load(Ordering::Relaxed)
     }
 
-    /// Called by the engine before each block.
+    /// Called by the engine before each block, or another piece of work of that order.
     pub(crate) fn block(&self) -> Result<(), Cancelled> {
         if self.is_cancelled() {
             return Err(Cancelled);

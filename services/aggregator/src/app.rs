@@ -1,5 +1,6 @@
 //! Wiring: the table of contents.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +13,20 @@ use chassis::service::Frame;
 use chassis::{clock, telemetry};
 use contract::permission;
 use contract::topology::{Bucket, plan_key};
+use domain::artifact::ArtifactRef;
 use domain::cause::{Cause, CauseKind};
+use domain::id::JobId;
 use domain::job::{Job, Phase, Role};
 use domain::plan::{Plan, PlanVersion};
 use domain::profile::Profile;
 use domain::round::{Evaluated, Summary};
 
 use crate::handlers::{ended, evaluating, finalizing, folding, paused, starting, training};
-use crate::rounds::late;
 use crate::rounds::rates::Recent;
 use crate::rounds::reach::Reach;
 use crate::rounds::standings::Standings;
 use crate::rounds::walk::Logs;
+use crate::rounds::{clean, late, walk};
 use crate::{Config, Error};
 
 /// Runs until it is told to stop.
@@ -38,8 +41,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .await
         .map_err(Error::start)?;
     let bus = Bus::connect(&config.nats, &permission::Role::Aggregator).await?;
-    bus.ready(&frame.token).await;
-    frame.readiness.set("nats", true, "");
+    if !bus.ready(&frame.token).await {
+        frame.stop().await;
+        return Ok(());
+    }
+    let connection = bus.clone();
+    tokio::spawn(frame.readiness.clone().keep(
+        "nats",
+        move || connection.is_connected(),
+        "not connected",
+        frame.token.clone(),
+    ));
     let artifacts = artifacts::Store::open(&config.storage)?;
     let reach = Arc::new(Reach::new(clock::now()));
     let watching = tokio::spawn({
@@ -48,6 +60,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let (readiness, token) = (frame.readiness.clone(), frame.token.clone());
         async move { reach.watch(&store, idle, &readiness, &token).await }
     });
+    clean::begin_empty(&config.work_dir)?;
     let aggregator = Aggregator {
         fleet: Fleet::watch(&bus, clock::now),
         jobs: bus.store(Bucket::Jobs).await?,
@@ -113,6 +126,20 @@ impl Aggregator {
             .ok_or(Error::Missing { what: "plan" })
     }
 
+    /// An artifact of the job as a local file.
+    pub async fn fetch(&self, job: &Job, artifact: &ArtifactRef) -> Result<PathBuf, Error> {
+        let (store, transfer) = (&self.artifacts, &self.transfer);
+        let fetched = self.spool.ensure(&job.id, store, artifact, transfer);
+        Ok(self.reach.guard(fetched).await??)
+    }
+
+    /// Whether storage gives us an artifact: its description, without the content.
+    pub async fn look_up(&self, artifact: &ArtifactRef) -> Result<(), Error> {
+        let looked = self.artifacts.look_up(artifact, &self.transfer);
+        self.reach.guard(looked).await??;
+        Ok(())
+    }
+
     /// The end of a job whose own deadline has passed: what it was doing, and what kept it.
     fn passed(&self, job: &Owned) -> Cause {
         let phase = job.job().phase.name();
@@ -137,15 +164,16 @@ impl Driver for Aggregator {
 
     async fn step(&self, job: &mut Owned) -> Result<Next, Error> {
         let phase = job.job().phase.clone();
-        if !phase.is_terminal()
-            && !matches!(phase, Phase::Paused { .. })
-            && job.now() >= job.job().deadline()
-        {
+        let goes_on = !phase.is_terminal() && !matches!(phase, Phase::Paused { .. });
+        if goes_on && job.now() >= job.job().deadline() {
             let cause = self.passed(job);
             job.fail(cause).await?;
             return Ok(Next::Again);
         }
         late::withdraw(job).await?;
+        if goes_on {
+            walk::same_directions(self, job.job()).await?;
+        }
         match phase {
             Phase::Starting { resume: None } => starting::handle(self, job).await,
             Phase::Starting {
@@ -206,7 +234,7 @@ impl Driver for Aggregator {
                 .await
             }
             Phase::Finalizing { global, kept } => finalizing::handle(self, job, global, kept).await,
-            Phase::Paused { since, .. } => paused::handle(job, since).await,
+            Phase::Paused { resume, since } => paused::handle(self, job, (&resume, since)).await,
             _ => ended::handle(self, job).await,
         }
     }
@@ -229,5 +257,9 @@ impl Driver for Aggregator {
             sites: Vec::new(),
         })
         .await
+    }
+
+    async fn left(&self, job: &JobId) {
+        clean::forget(self, job).await;
     }
 }

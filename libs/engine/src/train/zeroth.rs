@@ -97,13 +97,18 @@ impl<'m> ZerothTrainer<'m> {
         Ok(Self { point, course })
     }
 
-    /// Multiplies the numbers of all directions by these, which are kept: as many as the adapter has, at most.
-    #[must_use]
-    pub fn with_emphasis(mut self, emphasis: &Emphasis) -> Self {
+    /// Multiplies the numbers of all directions by these, which are kept: as many as the adapter has, at most. Where they
+    /// scale, making them may take as long as many steps: the control counts each tensor as it counts a block.
+    ///
+    /// # Errors
+    /// The control was cancelled.
+    pub fn with_emphasis(mut self, emphasis: &Emphasis, control: &Control) -> Result<Self, Error> {
         let Adapted { model, changes, .. } = &mut self.point;
-        let made = model.threads().run(|| scales(model, changes, emphasis));
-        self.point.scales = made;
-        self
+        let made = model
+            .threads()
+            .run(|| scales(model, changes, emphasis, control));
+        self.point.scales = made.map_err(compute::Error::from)?;
+        Ok(self)
     }
 
     /// Computes up to so many passes of a step as one: the products with frozen weights take the rows of all of

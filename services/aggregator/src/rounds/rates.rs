@@ -3,7 +3,7 @@
 //!
 //! Promises: a rate follows from the job and its committed rounds alone, so whoever drives the job next gives, checks
 //! and merges with the same; no site is told more than its own rate. Does not: give a statistic to a site that was not
-//! in the round before; it trains at η.
+//! in the round before, or had no loss in the rounds that count; it trains at η.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub fn factor(training: &Training, round: u32, worker: &WorkerName, past: &[Summ
     let phi = match mezo.rates {
         Rates::Fixed => return 1.0,
         Rates::Random => drawn(training.seed, round, worker),
-        Rates::RoundLoss => standing(worker, &of_latest(past, |one| Some(one.metrics.loss))),
+        Rates::RoundLoss => standing(worker, &of_latest(past, |one| one.metrics.loss())),
         Rates::ModelDifference => standing(worker, &of_latest(past, |one| one.difference)),
         Rates::FiveRoundLoss => standing(worker, &mean_losses(past)),
     };
@@ -58,8 +58,8 @@ fn mean_losses(past: &[Summary]) -> Statistics<'_> {
         let own = last
             .iter()
             .filter_map(|round| round.of_its_own(&one.worker));
-        let losses: Vec<f64> = own.map(|own| own.metrics.loss).collect();
-        Some(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+        let losses: Vec<f64> = own.filter_map(|own| own.metrics.loss()).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
     };
     of_latest(past, mean)
 }

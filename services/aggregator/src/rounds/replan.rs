@@ -91,7 +91,8 @@ async fn found(
         }
     }
     let mean_tokens = |worker: &WorkerName| lengths.get(worker).copied().unwrap_or(0.0);
-    let drifted = drift::judge(plan, &rounds, job.looks.after, mean_tokens);
+    let training = &job.spec.training;
+    let drifted = drift::judge((plan, training), &rounds, job.looks.after, mean_tokens);
     let mut since = committed(aggregator, job, of_the_plan..=of_the_plan.min(first - 1)).await?;
     since.extend(rounds);
     let moved = drift::moved(plan, &since, job.looks.after);

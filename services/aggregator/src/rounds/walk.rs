@@ -10,11 +10,12 @@ use contract::topology::round_key;
 use domain::adapter::{RankTable, WeightShape};
 use domain::artifact::{ArtifactRef, Digest};
 use domain::id::{JobId, WorkerName};
-use domain::job::Job;
 use domain::job::mezo::Rates;
 use domain::job::spec::Optimizer;
+use domain::job::{Job, Phase};
+use domain::plan::WorkerPlan;
 use domain::round::Summary;
-use domain::zeroth::{Committed, Scalars, Steps, Walk};
+use domain::zeroth::{Committed, GENERATOR, Scalars, Steps, Walk};
 use engine::train::Emphasis;
 use sha2::{Digest as _, Sha256};
 
@@ -34,15 +35,18 @@ const LOG_BYTES: usize = 64 << 10;
 /// How files of adapters made again begin.
 const PREFIX: &str = "walked-";
 
-/// How the steps of a site of this job are made, at the job's rate. Sites that do not share their directions have
-/// seeds of their own: SHA-256 of the job's seed and the site's name.
+/// How the steps of a site of this job are made in a round, at the job's rate. Sites that do not share their directions have
+/// seeds of their own: SHA-256 of the job's seed and the site's name. Where a plan says how many steps a round has, and
+/// another plan may say otherwise, the round too: steps of two rounds may then have the same number, and would be made
+/// along the same directions again. Jobs that began under a release without that go on without.
 #[must_use]
-pub fn steps(job: &Job, worker: &WorkerName) -> Steps {
+pub fn steps(job: &Job, worker: &WorkerName, round: u32) -> Steps {
     let training = &job.spec.training;
     let seed = if training.shares_directions() {
         training.seed
     } else {
-        own_seed(training.seed, worker)
+        let by_round = job.round_seeds && training.local_steps.fixed().is_none();
+        own_seed(training.seed, worker, by_round.then_some(round))
     };
     Steps::of(training, seed)
 }
@@ -57,7 +61,7 @@ pub async fn own_steps(
     worker: &WorkerName,
     round: u32,
 ) -> Result<Steps, Error> {
-    let steps = steps(job, worker);
+    let steps = steps(job, worker, round);
     let factor = rates::of(aggregator, job, worker, round).await?;
     Ok(Steps {
         rate: factor * steps.rate,
@@ -65,11 +69,40 @@ pub async fn own_steps(
     })
 }
 
-fn own_seed(seed: u64, worker: &WorkerName) -> u64 {
+/// Checks that this release makes the directions that the job began with, if it has any and they are made again.
+///
+/// # Errors
+/// If it does not, or the store does not answer.
+pub async fn same_directions(aggregator: &Aggregator, job: &Job) -> Result<(), Error> {
+    if job.generator == GENERATOR || !goes_on_walking(&job.phase) {
+        return Ok(());
+    }
+    let plan = aggregator.plan(job).await?;
+    let walks = |site: &WorkerPlan| site.optimizer == Optimizer::Mezo;
+    if plan.workers.values().any(walks) {
+        let began = job.generator;
+        return Err(Error::Generator { began });
+    }
+    Ok(())
+}
+
+/// Whether steps that were made before this phase are made again in it or after it: none was made before the first
+/// round, and none is after the last.
+const fn goes_on_walking(phase: &Phase) -> bool {
+    !matches!(
+        phase,
+        Phase::Starting { resume: None } | Phase::Finalizing { .. }
+    )
+}
+
+fn own_seed(seed: u64, worker: &WorkerName, round: Option<u32>) -> u64 {
     let mut hash = Sha256::new();
     hash.update(b"fedpipe zeroth-order worker");
     hash.update(seed.to_le_bytes());
     hash.update(worker.as_str());
+    if let Some(round) = round {
+        hash.update(round.to_le_bytes());
+    }
     let digest: [u8; 32] = hash.finalize().into();
     digest
         .first_chunk()
@@ -142,7 +175,7 @@ pub async fn to_train(
     let own = own_steps(aggregator, job, worker, round).await?;
     let has_own = job.spec.training.mezo.rates != Rates::Fixed;
     Ok(Some(Walk {
-        steps: steps(job, worker),
+        steps: steps(job, worker, round),
         rate: has_own.then_some(own.rate),
         log: missed(aggregator, job, worker, before).await?,
         mask: emphasis::masked(aggregator, job, round).await?,
@@ -168,7 +201,7 @@ pub async fn to_score(
         log,
         mask: emphasis::masked(aggregator, job, round).await?,
         scaling: job.spec.training.mezo.scaling,
-        ..Walk::new(steps(job, worker))
+        ..Walk::new(shared(job))
     }))
 }
 
@@ -324,9 +357,7 @@ pub async fn retraced(
         "{PREFIX}{round}-{worker}-{}.safetensors",
         own.hex()
     ));
-    let (store, transfer) = (&aggregator.artifacts, &aggregator.transfer);
-    let fetched = aggregator.spool.ensure(store, start, transfer);
-    let start = aggregator.reach.guard(fetched).await??;
+    let start = aggregator.fetch(job, start).await?;
     let (scalars, path) = (scalars.clone(), out.clone());
     let (ranks, weights) = (ranks.clone(), weights.to_vec());
     let made = tokio::task::spawn_blocking(move || {
@@ -357,5 +388,72 @@ pub async fn clean(aggregator: &Aggregator, job: &Job) {
         {
             tracing::debug!(%error, "an adapter made again remains");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::job::Resume;
+    use domain::time::UnixMillis;
+
+    use super::*;
+
+    fn job(local_steps: &str) -> Job {
+        let text = format!(
+            r#"{{"name":"j","model":{{"source":"file:///m"}},"data":{{"dataset":"mail"}},
+                "training":{{"local_steps":{local_steps}}}}}"#
+        );
+        Job::submitted(
+            JobId::from_bits(1),
+            serde_json::from_str(&text).expect("legal"),
+            Digest::from_bytes(&[0; 32]),
+            "local".parse().expect("legal"),
+            UnixMillis(0),
+        )
+    }
+
+    #[test]
+    fn no_round_walks_along_directions_of_an_earlier_one_whose_plan_had_other_steps() {
+        // Eight steps in round 2, and under another plan four in round 3.
+        assert_eq!(first_step(2, 8), first_step(3, 4));
+        let seed = |job: &Job, worker: &str, round| {
+            let worker: WorkerName = worker.parse().expect("legal");
+            steps(job, &worker, round).seed
+        };
+        let open = job(r#""auto""#);
+        assert_ne!(seed(&open, "a", 2), seed(&open, "a", 3));
+        assert_ne!(seed(&open, "a", 2), seed(&open, "b", 2));
+        let fixed = job("4");
+        assert_eq!(seed(&fixed, "a", 2), seed(&fixed, "a", 3));
+
+        let mut older = job(r#""auto""#);
+        older.round_seeds = false;
+        assert_eq!(seed(&older, "a", 2), seed(&fixed, "a", 2));
+        assert_eq!(seed(&older, "a", 3), seed(&fixed, "a", 2));
+    }
+
+    #[test]
+    fn a_job_that_has_made_no_step_or_makes_none_any_more_needs_no_directions() {
+        let global = ArtifactRef {
+            key: "k".to_owned(),
+            sha256: Digest::from_bytes(&[1; 32]),
+            bytes: 1,
+        };
+        let (round, resume) = (1, None);
+        assert!(!goes_on_walking(&Phase::Starting { resume }));
+        let resume = Resume {
+            round,
+            global: global.clone(),
+        };
+        let resume = Some(resume);
+        assert!(goes_on_walking(&Phase::Starting { resume }));
+        let deadline = UnixMillis(1);
+        assert!(goes_on_walking(&Phase::Evaluating {
+            round,
+            global: global.clone(),
+            deadline
+        }));
+        let kept = None;
+        assert!(!goes_on_walking(&Phase::Finalizing { global, kept }));
     }
 }

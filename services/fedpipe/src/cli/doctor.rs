@@ -90,8 +90,8 @@ impl Args {
         let config = match read {
             Ok(config) => config,
             Err(error) => {
-                let next =
-                    "put right what it names; every key is in `fedpipe worker --dump-config`";
+                let next = "put right what it names; docs/site.md and `fedpipe worker --dump-config` \
+                            have the keys";
                 return Ok(vec![Finding::of("configuration", Err(error.into()), next)]);
             }
         };

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true
 )]
 #[command(after_help = "Examples:
-  fedpipe up --workers 3                        everything on this machine
+  fedpipe up --fleet fleet.toml                 everything on this machine; the file names each worker's data
   fedpipe model push model.gguf                 store a model, print its digest
   fedpipe job submit -f job.yaml --watch        train, and see it happen
   fedpipe job adapter job_0123456789abcdef -o adapter    fetch the result

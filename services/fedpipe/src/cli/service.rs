@@ -25,9 +25,10 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// What every service is told alike. Layers: defaults < file < environment (`FEDPIPE_NATS__URL`) < flag.
 #[derive(Debug, Arguments)]
-#[command(after_help = "Examples:
-  fedpipe profiler --config profiler.toml
-  FEDPIPE_NATS__URL=nats://10.0.0.5:4222 fedpipe profiler --dump-config
+#[command(after_help = "Examples, alike for every service:
+  fedpipe worker --config site.toml
+  fedpipe api --config api.toml
+  FEDPIPE_NATS__URL=nats://10.0.0.5:4222 fedpipe planner --dump-config
 
 Configuration: defaults < file < environment (FEDPIPE_NATS__URL is nats.url) < flags. Unknown keys are refused.")]
 pub struct Args {

@@ -223,7 +223,9 @@ impl Room<'_> {
         let whole = Stopwatch::start();
         memory::reset_peak();
         let training = &self.task.training;
-        let mut learner = stepper::begin(self.model, &self.global, &ranks, way, training)?;
+        let start = (self.global.as_path(), &ranks);
+        let control = self.running.stop.control();
+        let mut learner = stepper::begin(self.model, start, way, training, control)?;
         let mut step = |room: &mut Self, length| -> Result<(f64, usize), Failure> {
             let batch = room.batch(usize::from(batch), length)?;
             let watch = Stopwatch::start();

@@ -6,6 +6,7 @@ use domain::adapter::RankTable;
 use domain::job::aggregation::Trains;
 use domain::job::spec::{Optimizer, Training};
 use domain::zeroth::{Scalars, Steps};
+use engine::control::Control;
 use engine::model::Model;
 use engine::train::{Emphasis, Options};
 
@@ -60,10 +61,10 @@ impl Way {
 /// the adapter stays the job's start.
 pub fn begin<'m>(
     model: &'m Model,
-    global: &Path,
-    ranks: &RankTable,
+    (global, ranks): (&Path, &RankTable),
     way: Way,
     training: &Training,
+    control: &Control,
 ) -> Result<Learner<'m>, Failure> {
     let how = if way.optimizer == Optimizer::Mezo {
         let steps = Steps {
@@ -88,7 +89,7 @@ pub fn begin<'m>(
         How::FirstOrder(options)
     };
     // The scale changes no cost; the fresh adapter's change is zero.
-    Learner::begin(model, global, ranks, 1.0, how)
+    Learner::begin(model, (global, 1.0), ranks, how, control)
 }
 
 /// One that costs what that of a round does: what is multiplied by has the size of the adapter, whatever it is.

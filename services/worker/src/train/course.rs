@@ -65,16 +65,18 @@ pub struct Learned {
 }
 
 impl<'m> Learner<'m> {
-    /// Starts from the leading slices of the merged adapter in `global`.
+    /// Starts from the leading slices of the merged adapter in `global`, whose change has this scale. What takes long of it
+    /// is told to the control.
     ///
     /// # Errors
-    /// If the file is not the adapter that `ranks` asks for, or does not fit the model.
+    /// If the file is not the adapter that `ranks` asks for, or does not fit the model; [`Failure::Stopped`] if the control
+    /// was cancelled.
     pub fn begin(
         model: &'m Model,
-        global: &Path,
+        (global, scale): (&Path, f64),
         ranks: &RankTable,
-        scale: f64,
         how: How,
+        control: &Control,
     ) -> Result<Self, Failure> {
         let start = adapter_file::leading(global, &model.weights(), ranks, scale)?;
         let begun = match how {
@@ -83,7 +85,7 @@ impl<'m> Learner<'m> {
             }
             How::ZerothOrder(passes) => {
                 let trainer = ZerothTrainer::new(model, &start, passes.steps, passes.first)?;
-                let trainer = trainer.with_emphasis(&passes.emphasis);
+                let trainer = trainer.with_emphasis(&passes.emphasis, control)?;
                 Self::ZerothOrder(Box::new(trainer.with_abreast(passes.abreast)))
             }
         };

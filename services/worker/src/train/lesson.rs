@@ -32,6 +32,10 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::running::Running;
 
+/// What is said of a round without a loss.
+const DIVERGED: &str = "the loss of no step was a finite number; lower training.learning_rate \
+     (training.mezo.learning_rate where that is set) or set training.mezo.clip";
+
 /// Everything a round's training needs.
 #[derive(Debug)]
 pub struct Lesson {
@@ -104,7 +108,9 @@ impl Lesson {
         memory::reset_peak();
         let first = u64::from(task.round.saturating_sub(1)) * u64::from(plan.local_steps);
         let how = self.how(first)?;
-        let learner = Learner::begin(model, &self.global, &plan.ranks, task.scale, how)?;
+        let global = (self.global.as_path(), task.scale);
+        let control = running.stop.control();
+        let learner = Learner::begin(model, global, &plan.ranks, how, control)?;
         let mut learner = learner.with_failpoint();
         let mut stood = Stood::new(self.data.summary().records);
         let earlier = self.kept.as_ref();
@@ -143,7 +149,6 @@ impl Lesson {
             }
             let rate = self.rate(number);
             let stopped = running.stop.check();
-            let control = running.stop.control();
             let step = stopped.and_then(|()| Ok(learner.step(&batches, rate, control)?));
             let step =
                 step.inspect_err(|failure| self.keep(failure, &mut learner, &mut stood, running))?;
@@ -174,11 +179,14 @@ impl Lesson {
             );
         }
         let energies = learner.energies();
+        // Of several steps none had a loss where the site has diverged, which whoever submitted the job has to know. A
+        // round's only step may be skipped like any other; but if it is in every round, nobody else says so. Steps by
+        // gradients are never skipped.
         if sums.skipped == sums.steps {
-            // Steps by gradients are never skipped.
-            let detail = "the loss of no step was a finite number; lower training.learning_rate \
-                 (training.mezo.learning_rate where that is set) or set training.mezo.clip";
-            return Err(Failure::new(Trouble::NotFinite, detail));
+            if sums.steps > 1 {
+                return Err(Failure::new(Trouble::NotFinite, DIVERGED));
+            }
+            tracing::warn!(round = task.round, "{DIVERGED}");
         }
         let update = if task.training.sends_scalars(plan.optimizer) {
             let own_way = !task.training.shares_directions();
@@ -296,16 +304,18 @@ impl Lesson {
 /// # Errors
 /// If the task does not say, or its directions are another generator's.
 pub fn supported(walk: Option<&Walk>) -> Result<Steps, Failure> {
-    let refuse = |detail: String| Err(Failure::new(Trouble::PlanUnsupported, detail));
     let Some(walk) = walk else {
-        return refuse("the task does not say how zeroth-order steps are made".to_owned());
+        let detail = "the task does not say how zeroth-order steps are made";
+        return Err(Failure::new(Trouble::PlanUnsupported, detail));
     };
     let steps = walk.own();
     if steps.generator != GENERATOR {
-        return refuse(format!(
+        let detail = format!(
             "the job's directions are of generator {}, this worker has generator {GENERATOR}",
             steps.generator
-        ));
+        );
+        // No lasting trouble: a release can be taken back, and the site is asked again then.
+        return Err(Failure::new(Trouble::Internal, detail));
     }
     Ok(steps)
 }

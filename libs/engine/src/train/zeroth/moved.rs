@@ -5,6 +5,7 @@ use domain::adapter::WeightName;
 use super::super::emphasis::Emphasis;
 use super::super::replay::{Factor, tensor};
 use crate::compute::Changes;
+use crate::control::{Cancelled, Control};
 use crate::model::Model;
 use crate::normal::{Moving, Normals};
 use crate::ops::lora_linear::Factors;
@@ -13,20 +14,29 @@ use crate::ops::lora_linear::Factors;
 /// empty where by nothing.
 pub(super) type Scales = Vec<Vec<Option<Vec<f32>>>>;
 
-/// Those of an adapter: of its own size where every tensor has some.
-pub(super) fn scales(model: &Model, changes: &mut Changes, emphasis: &Emphasis) -> Scales {
+/// Those of an adapter: of its own size where every tensor has some. The control is told before each tensor.
+///
+/// # Errors
+/// It was cancelled.
+pub(super) fn scales(
+    model: &Model,
+    changes: &mut Changes,
+    emphasis: &Emphasis,
+    control: &Control,
+) -> Result<Scales, Cancelled> {
+    let (mut made, none) = (Scales::new(), Scales::new());
     if emphasis.is_none() {
-        return Scales::new();
+        return Ok(made);
     }
-    let none = Scales::new();
-    let blocks = changes.blocks.iter_mut().enumerate();
-    let each = blocks.map(|(block, stacks)| {
-        let tensors = tensors(model, (block, &none), stacks, None).into_iter();
-        tensors
-            .map(|one| emphasis.of(one.tensor, one.values.len()))
-            .collect()
-    });
-    each.collect()
+    for (block, stacks) in changes.blocks.iter_mut().enumerate() {
+        let mut own = Vec::new();
+        for one in tensors(model, (block, &none), stacks, None) {
+            control.block()?;
+            own.push(emphasis.of(one.tensor, one.values.len()));
+        }
+        made.push(own);
+    }
+    Ok(made)
 }
 
 /// Forms `from + factor·z` in `into`, both the factors of one block; the buffers of `into` are used again.

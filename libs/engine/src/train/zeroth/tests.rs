@@ -389,7 +389,7 @@ fn what_directions_are_multiplied_by_holds_in_training_as_in_replay() {
     let mut ends = Vec::new();
     for emphasis in kinds {
         let trainer = ZerothTrainer::new(&model, &start, how, 40).unwrap();
-        let mut trainer = trainer.with_emphasis(&emphasis);
+        let mut trainer = trainer.with_emphasis(&emphasis, &control).unwrap();
         for _ in 0..3 {
             trainer.step(&rows, &control).unwrap();
         }
@@ -425,6 +425,28 @@ fn what_directions_are_multiplied_by_holds_in_training_as_in_replay() {
             still(end)
         );
     }
+}
+
+/// On a large adapter it takes longer than a worker may be silent.
+#[test]
+fn each_tensor_that_directions_are_scaled_by_is_progress_and_may_be_the_last() {
+    let (model, control) = (tiny(), Control::new());
+    let (start, how) = (uneven(&model), how(9, 1e-2));
+    let past = Scalars::new(vec![1.0, -2.0]);
+    let emphasis = Emphasis::default().scaled(0.4, [(&how, 36, &past)]);
+    let begin = || {
+        let trainer = ZerothTrainer::new(&model, &start, how, 40).unwrap();
+        trainer.with_emphasis(&emphasis, &control)
+    };
+    begin().unwrap();
+    let tensors = 2 * start.factors().filter(|own| own.rank() > 0).count();
+    assert_eq!(control.progress(), tensors as u64);
+    control.cancel();
+    let stopped = begin().unwrap_err();
+    assert!(
+        matches!(stopped, Error::Compute(compute::Error::Cancelled(_))),
+        "{stopped}"
+    );
 }
 
 #[test]

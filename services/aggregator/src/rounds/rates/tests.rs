@@ -156,6 +156,18 @@ fn who_was_not_in_the_round_before_or_was_late_has_the_jobs_rate() {
 }
 
 #[test]
+fn a_site_whose_every_step_was_skipped_has_no_loss_to_go_by() {
+    let mut skipped = site("b", 0.0, None);
+    skipped.metrics.skipped_steps = skipped.metrics.steps;
+    let latest = round(2, vec![site("a", 1.0, None), skipped, site("c", 3.0, None)]);
+    let past = [losses(1, [2.0, 4.0, 4.0]), latest];
+    check(Rates::RoundLoss, &past, [0.5, 1.0, 1.5]);
+    // Of b's rounds the first alone had one: means 1.5, 4, 3.5, whose own is 3.
+    let expected = [0.5, 1.0 + 1.0 / 3.0, 1.0 + 1.0 / 6.0];
+    check(Rates::FiveRoundLoss, &past, expected);
+}
+
+#[test]
 fn differences_are_those_of_the_latest_round() {
     let apart = |number, far: [f64; 3]| {
         let sites = ["a", "b", "c"].into_iter().zip(far);

@@ -52,7 +52,9 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
         let profile = simulated.profiles.get(worker);
         profile.map_or(0.0, |profile| profile.measurement.mean_tokens)
     };
-    let judge = |rounds: &[Summary]| drift::judge(plan, rounds, job.looks.after, mean_tokens);
+    let training = &job.spec.training;
+    let judge =
+        |rounds: &[Summary]| drift::judge((plan, training), rounds, job.looks.after, mean_tokens);
     // The aggregator asks by the last few rounds, the profiler judges by all that it remembers.
     let planned = plan.workers.len();
     let window = drift::window(planned, job.spec.rounds.sample.of(planned));
@@ -72,7 +74,7 @@ pub fn look(simulated: &Simulated, job: &Job, rounds: &[Summary], after: u32) ->
     let mut profiles = simulated.profiles.clone();
     for (worker, profile) in &mut profiles {
         let has = drifted.iter().any(|drift| drift.worker == *worker);
-        profiler::teach(profile, plan, &job.spec.training, rounds, has);
+        profiler::teach(profile, plan, training, rounds, has);
         if let Some(moved) = &moved {
             profiler::weigh(profile, moved);
         }

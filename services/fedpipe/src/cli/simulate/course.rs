@@ -228,7 +228,8 @@ impl<'a> Course<'a> {
             let past = self.recent.make_contiguous();
             let training = &self.job.spec.training;
             let factor = aggregator::rate_factor(training, number, site.name(), past);
-            let walk = walked::walk(&self.job, (site.name(), plan.optimizer), factor);
+            let own = (site.name(), plan.optimizer);
+            let walk = walked::walk(&self.job, own, (number, factor));
             let walk = walk.map(|walk| self.past.told(&self.job, walk));
             let task = tasks::train(
                 &self.job,
@@ -243,7 +244,8 @@ impl<'a> Course<'a> {
             let trained = trained.with_context(|| format!("worker {}", site.name()))?;
             let update = self.folder.join(format!("{}.safetensors", site.name()));
             let mut update = keep(trained, update, site.name(), factor)?;
-            update.slopes = merge::check(self.simulated, site.name(), &update.path)?;
+            let own = (site.name(), number);
+            update.slopes = merge::check(self.simulated, own, &update.path)?;
             let link = sites::link(site, *round_trip);
             // Who walks along the same directions as all makes the merged adapter itself, once it has one.
             let replays = training.shares_directions() && number > 1;

@@ -88,15 +88,15 @@ pub fn published(
     Ok((to, Some(encoder)))
 }
 
-/// Refuses an update that is not what its plan demands, as the aggregator does; tells of scalars what they are.
+/// Refuses a round's update that is not what its plan demands, as the aggregator does; tells of scalars what they are.
 pub fn check(
     simulated: &Simulated,
-    worker: &WorkerName,
+    (worker, round): (&WorkerName, u32),
     path: &Path,
 ) -> anyhow::Result<Option<Slopes>> {
     let (plan, weights) = (simulated.worker(worker)?, simulated.weights());
     if simulated.job.spec.training.shares_directions() {
-        let steps = aggregator::steps(&simulated.job, worker);
+        let steps = aggregator::steps(&simulated.job, worker, round);
         let scalars = strategy::walk::read(path)?;
         scalars.skipped(plan.local_steps, &steps)?;
         return Ok(Slopes::of(&scalars));

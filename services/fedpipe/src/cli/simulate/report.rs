@@ -41,8 +41,8 @@ pub struct SiteRound {
     records: u64,
     /// Tokens of the round.
     tokens: u64,
-    /// Mean loss over its steps.
-    loss: f64,
+    /// Mean loss over its steps; none if all were skipped.
+    loss: Option<f64>,
     /// How often its batches went through the model, those of steps by gradients once.
     passes: u64,
     /// The most memory that counted against its limit, in bytes.
@@ -73,7 +73,7 @@ impl SiteRound {
             batch: plan.batch,
             records: metrics.records,
             tokens: metrics.tokens,
-            loss: metrics.loss,
+            loss: metrics.loss(),
             passes: delivered.passes,
             slopes: delivered.slopes,
             peak_memory_bytes: metrics.peak_memory_bytes,
@@ -343,7 +343,8 @@ impl Run {
                     site.batch.to_string(),
                     format!("{:.1}", site.spent.seconds),
                     format!("{:.1}", site.wait_seconds),
-                    format!("{:.4}", site.loss),
+                    site.loss
+                        .map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
                 ]);
             }
         }

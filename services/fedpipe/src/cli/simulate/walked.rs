@@ -91,9 +91,13 @@ impl Past {
     }
 }
 
-/// How a zeroth-order site makes its steps.
-pub fn walk(job: &Job, (worker, own): (&WorkerName, Optimizer), rate_factor: f64) -> Option<Walk> {
-    let steps = aggregator::steps(job, worker);
+/// How a zeroth-order site makes its steps in a round.
+pub fn walk(
+    job: &Job,
+    (worker, own): (&WorkerName, Optimizer),
+    (round, rate_factor): (u32, f64),
+) -> Option<Walk> {
+    let steps = aggregator::steps(job, worker, round);
     Some(Walk {
         rate: own_rate(job, rate_factor),
         ..Walk::new(steps)

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::resume::content;
 use super::{Args, Device, Draws, MezoArgs, Optimizer, Parameters, Schedule, kept};
+use crate::cli::offline::ComputeName;
 
 impl Args {
     /// What does not go together.
@@ -62,6 +63,11 @@ impl Args {
         ensure!(
             plain,
             "mezo computes on the cpu and keeps no activations: leave out --device and --checkpoint"
+        );
+        ensure!(
+            self.model.compute == ComputeName::F32,
+            "mezo computes in f32: a slope is a small difference of two losses, which a faster arithmetic rounds away \
+             (`fedpipe bench zo-agreement` measures how far): leave out --compute"
         );
         let constant = matches!(self.schedule, Schedule::Constant)
             && self.warmup == 0
