@@ -57,7 +57,7 @@ SHARES = {"smollm2-mail": 0.165, "smollm2-gsm8k": 0.165, "small-mail": 0.26, "sm
 STEPS_SHARE = 0.75
 # The small model shows part by part, the headline what they come to together; --cells asks for others.
 CELLS = {"smollm2": ("uniform", "full"), "small": tuple(cells.CELLS)}
-SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "both": (1, 2, 3), "rates": (1, 2, 3)}
+SEEDS = {"smollm2": (1, 2, 3), "small": (1, 2, 3, 4, 5), "ranks": (1, 2, 3), "both": (1, 2, 3, 4, 5), "rates": (1, 2, 3)}
 # The headline of the zeroth-order part is long: one seed.
 ZEROTH_SEEDS = {"small": SEEDS["small"], "smollm2": (1,)}
 RANKS_ROUNDS = 6
