@@ -49,7 +49,8 @@ async fn plan(fleet: &Fleet, id: &str) -> Value {
     fleet.api().get(&format!("/v1/jobs/{id}/plan")).await.body
 }
 
-/// Bytes between what the least step by gradients needs and what one without needs.
+/// Bytes between what the least step by gradients needs and what one without needs: an eighth more than the latter, for a
+/// busy machine may have measured steps that recompute their activations too little to tell what they need.
 fn between(worker: &Value) -> u64 {
     let rejected = worker["why"]["rejected"].as_array().unwrap();
     let needed = |change: &str| {
@@ -58,16 +59,13 @@ fn between(worker: &Value) -> u64 {
     };
     let zeroth_order = needed("optimizer").unwrap();
     let kept = worker["predicted"]["peak_memory_bytes"].as_u64().unwrap();
-    let other = needed("checkpoint");
-    let gradients = other.map_or(kept, |other| other.min(kept));
+    let gradients = needed("checkpoint").map_or(kept, |other| other.min(kept));
+    let limit = zeroth_order + zeroth_order / 8;
     assert!(
-        gradients > zeroth_order + (2 << 20),
+        gradients > limit + (2 << 20),
         "{gradients} bytes with gradients, {zeroth_order} without"
     );
-    // A busy machine may have had no time to measure steps that recompute their activations. They need a third of what
-    // the others need beyond zeroth-order ones, and the limit is below that as well.
-    let parts = if other.is_some() { 2 } else { 6 };
-    zeroth_order + (gradients - zeroth_order) / parts
+    limit
 }
 
 /// A fleet whose site c has no room for gradients, and a job that it has done.

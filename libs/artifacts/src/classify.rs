@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn answers_of_a_server_are_sorted_by_what_helps() {
         let check = |text: &str, later: bool, name: &str| {
-            let error = Error::storage(&place(), "k", generic(text));
+            let error = Error::storage(&place(), "jobs/k", generic(text));
             assert_eq!(error.retry() == Retry::Later, later, "{error:?}");
             assert!(format!("{error:?}").starts_with(name), "{error:?}");
         };
