@@ -8,7 +8,7 @@ from typing import Any
 from demo_report import fetched, size
 
 # What a site may send of a round at most: the update as it goes out, and everything else on the message bus (of a round
-# of a minute and a half: there is a beat every three seconds).
+# of three quarters of a minute: there is a beat every three seconds).
 UP_LIMIT = 1023
 CONTROL_LIMIT = 8192
 
