@@ -46,12 +46,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         return Ok(());
     }
     let connection = bus.clone();
-    tokio::spawn(frame.readiness.clone().keep(
-        "nats",
-        move || connection.is_connected(),
-        "not connected",
-        frame.token.clone(),
-    ));
+    let is_connected = move || connection.is_connected();
+    frame
+        .readiness
+        .follow_bus(is_connected, frame.token.clone());
     let artifacts = artifacts::Store::open(&config.storage)?;
     let reach = Arc::new(Reach::new(clock::now()));
     let watching = tokio::spawn({

@@ -35,12 +35,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         return Ok(());
     }
     let connection = bus.clone();
-    tokio::spawn(frame.readiness.clone().keep(
-        "nats",
-        move || connection.is_connected(),
-        "not connected",
-        frame.token.clone(),
-    ));
+    let is_connected = move || connection.is_connected();
+    frame
+        .readiness
+        .follow_bus(is_connected, frame.token.clone());
     let profiler = Profiler {
         fleet: Fleet::watch(&bus, clock::now),
         jobs: bus.store(Bucket::Jobs).await?,

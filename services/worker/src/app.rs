@@ -29,7 +29,6 @@ const MAX_DELIVERIES: u64 = 10;
 /// How often old results are looked for.
 const DAY: Duration = Duration::from_secs(86_400);
 
-const BUS: &str = "nats";
 const REGISTERED: &str = "registered";
 
 /// Runs a worker until it is told to stop.
@@ -42,7 +41,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         "worker",
         &config.telemetry,
         &config.health,
-        &[BUS, REGISTERED],
+        &["nats", REGISTERED],
     )
     .await?;
     let started_at = clock::now();
@@ -88,12 +87,7 @@ async fn serve(
     let beats = tokio::spawn(beats::run(Arc::clone(site)));
     let orders = tokio::spawn(handlers::order::listen(Arc::clone(site)));
     let bus = site.bus.clone();
-    let ready = tokio::spawn(readiness.clone().keep(
-        BUS,
-        move || bus.is_connected(),
-        "not connected",
-        site.token.clone(),
-    ));
+    let ready = readiness.follow_bus(move || bus.is_connected(), site.token.clone());
     let sealed = site.sealed.clone();
     let pruning = tokio::spawn(sealed.prune_every(DAY, clock::now, site.token.clone()));
     let counted = Arc::clone(site);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{self, Metric};
@@ -58,6 +59,19 @@ impl Readiness {
                 return;
             }
         }
+    }
+
+    /// Keeps the condition `nats` as the connection to the message bus is, in a task of its own, until the token is
+    /// cancelled.
+    pub fn follow_bus(
+        &self,
+        is_connected: impl Fn() -> bool + Send + 'static,
+        token: CancellationToken,
+    ) -> JoinHandle<()> {
+        tokio::spawn(
+            self.clone()
+                .keep("nats", is_connected, "not connected", token),
+        )
     }
 
     /// Whether every condition is met.
